@@ -1,0 +1,41 @@
+# Every target with a "##" comment is shown by `make help`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack
+SOURCES := libs services closectl devstack migrations tests bench
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install lock format check clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with the locked packages and this repository's own (other targets do it by themselves)
+
+# The stamp is written last, so an install that was cut off is done again.
+$(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(WORKSPACE))
+	@command -v $(PYTHON) >/dev/null || { echo "closeflow needs Python 3.11: '$(PYTHON)' was not found. Install it, or say where it is: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "installing the locked Python packages into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(WORKSPACE))
+	@touch $@
+
+lock: $(STAMP) ## Resolve the requirements again (maintainers; needs uv)
+	uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-emit-package closeflow --upgrade \
+		-o requirements.lock requirements-dev.in $(addsuffix /pyproject.toml,$(WORKSPACE))
+
+format: $(STAMP) ## Format the sources
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+
+check: $(STAMP) ## Lint, types, import contracts
+	@$(BIN)/ruff format --check --quiet $(SOURCES)
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/mypy $(SOURCES)
+	@$(BIN)/lint-imports
+
+clean: ## Remove the virtual environment and the caches (the stack's data stays: make reset)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

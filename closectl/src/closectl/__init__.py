@@ -1,0 +1,1 @@
+"""The closeflow command line."""

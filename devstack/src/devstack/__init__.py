@@ -1,0 +1,1 @@
+"""Starts and stops the embedded PostgreSQL, Kafka and Connect."""

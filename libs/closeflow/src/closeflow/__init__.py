@@ -1,0 +1,1 @@
+"""Domain, contracts, storage, Kafka and broker parts shared by the closeflow services."""

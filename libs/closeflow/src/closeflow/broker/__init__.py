@@ -1,0 +1,1 @@
+"""The Broker protocol and the Alpaca adapter."""

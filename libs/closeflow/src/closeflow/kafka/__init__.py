@@ -1,0 +1,1 @@
+"""The consume loop, producers and dead letters; the only importer of aiokafka."""

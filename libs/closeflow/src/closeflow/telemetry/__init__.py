@@ -1,0 +1,1 @@
+"""Logs, metric names, trace context."""

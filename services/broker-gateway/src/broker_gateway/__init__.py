@@ -1,0 +1,1 @@
+"""Brings the broker's trade updates and backfill into broker-fill."""

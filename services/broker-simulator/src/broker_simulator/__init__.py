@@ -1,0 +1,1 @@
+"""An Alpaca-shaped broker with scriptable faults."""

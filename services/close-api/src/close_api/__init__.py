@@ -1,0 +1,1 @@
+"""Accepts closes over REST; one transaction writes the request and its outbox row."""

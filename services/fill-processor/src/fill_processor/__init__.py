@@ -1,0 +1,1 @@
+"""Turns broker updates into executions, orders, requests and positions."""

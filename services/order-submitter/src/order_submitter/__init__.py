@@ -1,0 +1,1 @@
+"""Plans orders from submit-order and sends them to the broker."""

@@ -1,0 +1,1 @@
+"""Finds what is stuck and repairs it."""
