@@ -1,0 +1,40 @@
+"""Ids that are pure functions of what they name."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from uuid import UUID, uuid5
+
+NAMESPACE: Final = UUID("6f1d0a5e-6a0f-5d2b-9a68-636c6f736566")
+"""Of every UUIDv5 (RFC 9562 section 5.5) that names an event of ours."""
+
+_CLIENT_ORDER_ID: Final = re.compile(r"cf-([0-9a-f]{32})-([1-9][0-9]{0,5})")
+
+
+def client_order_id(close_request_id: UUID, attempt: int) -> str:
+    """The id the broker knows an order by (FIX ClOrdID, tag 11): at most 42 characters."""
+    return f"cf-{close_request_id.hex}-{attempt}"
+
+
+def parse_client_order_id(text: str) -> tuple[UUID, int] | None:
+    """The request and attempt an id of ours names, or None when the id is somebody else's."""
+    match = _CLIENT_ORDER_ID.fullmatch(text)
+    return (UUID(match[1]), int(match[2])) if match else None
+
+
+def submit_event_id(close_request_id: UUID, attempt: int) -> UUID:
+    return uuid5(NAMESPACE, f"submit/{close_request_id.hex}/{attempt}")
+
+
+def position_event_id(position_id: int, version: int) -> UUID:
+    return uuid5(NAMESPACE, f"position/{position_id}/{version}")
+
+
+def execution_event_id(broker: str, account_id: str, exec_id: str) -> UUID:
+    return uuid5(NAMESPACE, f"execution/{broker}/{account_id}/{exec_id}")
+
+
+def broker_update_id(*parts: object) -> UUID:
+    """The id of a broker update made from an answer or a query: the same parts give the same id."""
+    return uuid5(NAMESPACE, "/".join(["update", *(str(part) for part in parts)]))

@@ -1,0 +1,387 @@
+"""The words of the domain: positions, close requests, orders and the facts they are computed from.
+
+Quantities and prices are `Decimal`; `Position.quantity`, `opening_quantity` and `ledger_quantity` are signed (short < 0),
+every other quantity is positive and goes with a `Side`. Times are aware datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+ZERO: Final = Decimal(0)
+
+
+class PositionStatus(StrEnum):
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+    CLOSE_RETRYABLE = "close_retryable"
+    CLOSE_FAILED = "close_failed"
+
+
+class RequestStatus(StrEnum):
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    COMPLETED = "completed"
+    RETRYABLE = "retryable"
+    FAILED = "failed"
+
+
+UNFINISHED: Final = frozenset({RequestStatus.PENDING, RequestStatus.SUBMITTED, RequestStatus.RETRYABLE})
+
+
+class OrderStatus(StrEnum):
+    PLANNED = "planned"
+    DENIED = "denied"
+    SUBMIT_UNKNOWN = "submit_unknown"
+    LOST = "lost"
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    PENDING_CANCEL = "pending_cancel"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    SUSPENDED = "suspended"
+    DONE_FOR_DAY = "done_for_day"
+
+
+class Side(StrEnum):
+    BUY = "buy"
+    SELL = "sell"
+
+
+class AssetType(StrEnum):
+    STOCK = "stock"
+    OPTION = "option"
+    CRYPTO = "crypto"
+
+
+class OrderType(StrEnum):
+    LIMIT = "limit"
+    MARKET = "market"
+
+
+class TimeInForce(StrEnum):
+    DAY = "day"
+    GTC = "gtc"
+    IOC = "ioc"
+
+
+class ExecType(StrEnum):
+    """FIX ExecType (150), with three of ours: `order_status`, `not_found` and `absent` answer a query."""
+
+    NEW = "new"
+    TRADE = "trade"
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    REPLACED = "replaced"
+    PENDING_CANCEL = "pending_cancel"
+    CANCEL_REJECTED = "cancel_rejected"
+    SUSPENDED = "suspended"
+    DONE_FOR_DAY = "done_for_day"
+    TRADE_CANCEL = "trade_cancel"
+    TRADE_CORRECT = "trade_correct"
+    ORDER_STATUS = "order_status"
+    NOT_FOUND = "not_found"
+    ABSENT = "absent"
+
+
+class BrokerStatus(StrEnum):
+    """FIX OrdStatus (39) as the broker states it."""
+
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    PENDING_CANCEL = "pending_cancel"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    REPLACED = "replaced"
+    SUSPENDED = "suspended"
+    DONE_FOR_DAY = "done_for_day"
+
+
+class UpdateSource(StrEnum):
+    STREAM = "stream"
+    BACKFILL = "backfill"
+    SUBMIT = "submit"
+    QUERY = "query"
+
+
+class RejectClass(StrEnum):
+    RETRYABLE = "retryable"
+    TERMINAL = "terminal"
+
+
+class StatementKind(StrEnum):
+    """What a kept statement says of an order. `refused` and `lost` are not the broker's."""
+
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    PENDING_CANCEL = "pending_cancel"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    REPLACED = "replaced"
+    SUSPENDED = "suspended"
+    DONE_FOR_DAY = "done_for_day"
+    CANCEL_REJECTED = "cancel_rejected"
+    REFUSED = "refused"
+    """A refusal that rule R3b accepted as proof that the order does not exist."""
+    LOST = "lost"
+
+
+class SendKind(StrEnum):
+    SUBMIT = "submit"
+    CANCEL = "cancel"
+
+
+class SendAnswer(StrEnum):
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    NOT_SENT = "not_sent"
+    NOT_ACCEPTED = "not_accepted"
+    UNKNOWN = "unknown"
+
+
+class Topic(StrEnum):
+    """The topics that carry our own events; `broker-fill` carries the broker's."""
+
+    SUBMIT_ORDER = "submit-order"
+    POSITION_EVENTS = "position-events"
+    EXECUTION_EVENTS = "execution-events"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    id: int
+    account_id: str
+    symbol: str
+    asset_type: AssetType
+    multiplier: Decimal
+    currency: str
+    opening_quantity: Decimal
+    quantity: Decimal
+    status: PositionStatus
+    version: int
+    active_close_request_id: UUID | None = None
+    closed_at: datetime | None = None
+    exposure_unproven: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRequest:
+    id: UUID
+    position_id: int
+    account_id: str
+    idempotency_key: str
+    fingerprint: str
+    requested_by: str
+    status: RequestStatus
+    symbol: str
+    side: Side
+    asset_type: AssetType
+    target_quantity: Decimal
+    filled_quantity: Decimal
+    order_type: OrderType
+    time_in_force: TimeInForce
+    working_timeout_s: int
+    max_retries: int
+    created_at: datetime
+    attempt: int = 1
+    retry_count: int = 0
+    emission: int = 1
+    auto_retry: bool = True
+    limit_price: Decimal | None = None
+    max_slippage_bps: int | None = None
+    deadline_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    frozen_reason: str | None = None
+    cancel_requested_at: datetime | None = None
+    reason: str | None = None
+    traceparent: str | None = None
+    submitted_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def remaining_quantity(self) -> Decimal:
+        return self.target_quantity - self.filled_quantity
+
+    @property
+    def unfinished(self) -> bool:
+        return self.status in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One trade the broker reported; identified by (broker, account, exec_id) and never changed."""
+
+    exec_id: str
+    client_order_id: str
+    side: Side
+    quantity: Decimal
+    price: Decimal
+    occurred_at: datetime
+    source: UpdateSource
+    cum_quantity: Decimal | None = None
+    broker_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """The newest statement of one kind about an order. Quantities are absent where the broker did not state them."""
+
+    kind: StatementKind
+    stated_at: datetime
+    source: str
+    broker_seq: int | None = None
+    cum_quantity: Decimal | None = None
+    leaves_quantity: Decimal | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """One attempt to put an order (or its cancel) on the wire; the row is durable before the first byte."""
+
+    kind: SendKind
+    n: int
+    sender: str
+    lease_until: datetime
+    started_at: datetime
+    answered_at: datetime | None = None
+    answer: SendAnswer | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the broker may have seen it (rule R3b): everything but `not_sent` and `not_accepted`."""
+        return self.answer not in (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order with every fact known about it. `status` and the quantities are what `derive` last made of the facts."""
+
+    client_order_id: str
+    close_request_id: UUID
+    attempt: int
+    position_id: int
+    account_id: str
+    symbol: str
+    side: Side
+    quantity: Decimal
+    order_type: OrderType
+    time_in_force: TimeInForce
+    status: OrderStatus
+    created_at: datetime
+    limit_price: Decimal | None = None
+    quote: Mapping[str, str] | None = None
+    broker_order_id: str | None = None
+    executed_quantity: Decimal = ZERO
+    stated_cum_quantity: Decimal | None = None
+    average_price: Decimal | None = None
+    broker_update_seq: int | None = None
+    last_broker_update_at: datetime | None = None
+    not_found_count: int = 0
+    next_send_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    reject_code: str | None = None
+    reject_class: RejectClass | None = None
+    executions: tuple[Execution, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    sends: tuple[Send, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerUpdate:
+    """What the broker said, in one shape whatever the door (stream, backfill, answer to a submit or a query)."""
+
+    event_id: UUID
+    broker: str
+    account_id: str
+    symbol: str
+    client_order_id: str
+    exec_type: ExecType
+    side: Side
+    source: UpdateSource
+    transact_time: datetime
+    received_at: datetime
+    order_status: BrokerStatus | None = None
+    order_quantity: Decimal | None = None
+    broker_order_id: str | None = None
+    exec_id: str | None = None
+    exec_ref_id: str | None = None
+    cum_quantity: Decimal | None = None
+    leaves_quantity: Decimal | None = None
+    average_price: Decimal | None = None
+    last_quantity: Decimal | None = None
+    last_price: Decimal | None = None
+    broker_seq: int | None = None
+    reject_code: str | None = None
+    reject_class: RejectClass | None = None
+    reason: str | None = None
+    position_quantity: Decimal | None = None
+    commission: Decimal | None = None
+    currency: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something a person must know of. One is open per (kind, subject); raising it again counts."""
+
+    kind: str
+    severity: str
+    detail: str
+    position_id: int | None = None
+    close_request_id: UUID | None = None
+    client_order_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something to publish through the outbox. `payload` is the topic's value; ids inside it are strings."""
+
+    topic: Topic
+    event_type: str
+    payload: Mapping[str, object]
+    event_id: UUID
+    key: str
+    position_id: int
+    close_request_id: UUID | None = None
+    attempt: int | None = None
+    position_version: int | None = None
+    emission: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """A position with its close requests and orders: everything one decision may look at, loaded under one set of locks.
+
+    `requests` holds at least every unfinished request of the position and those a message named; `orders` every order
+    of those requests and every other order of the position that is not settled. `ledger_quantity` is opening +
+    adjustments + all signed executions of the position, also of orders that are not here.
+    """
+
+    position: Position
+    ledger_quantity: Decimal
+    requests: Mapping[UUID, CloseRequest] = field(default_factory=dict)
+    orders: Mapping[str, Order] = field(default_factory=dict)
+
+    @property
+    def active(self) -> CloseRequest | None:
+        request_id = self.position.active_close_request_id
+        return self.requests.get(request_id) if request_id is not None else None
+
+    def orders_of(self, request_id: UUID) -> tuple[Order, ...]:
+        """The orders of one request, oldest attempt first."""
+        mine = (order for order in self.orders.values() if order.close_request_id == request_id)
+        return tuple(sorted(mine, key=lambda order: order.attempt))
