@@ -1,0 +1,78 @@
+"""Record headers: CloudEvents 1.0 in Kafka's binary mode, and the W3C trace context."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from closeflow.contracts.wire import WireModel, format_time
+
+SPEC_VERSION: Final = b"1.0"
+_SCHEMA_NAME: Final = re.compile(rb"(?:[^\s]*[/:])?([a-z][a-z0-9-]{0,63})\.v([0-9]{1,6})(?:\.json)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventHeaders:
+    """What the headers of one record say. Everything may be missing: headers help, they are not the message."""
+
+    event_id: str | None = None
+    event_type: str | None = None
+    source: str | None = None
+    schema: str | None = None
+    time: str | None = None
+    traceparent: str | None = None
+
+
+def schema_name(model: type[WireModel]) -> str:
+    """For `ce_dataschema` and the outbox column `schema_version`, e.g. `urn:closeflow:submit-order.v1`."""
+    return f"urn:closeflow:{model.SCHEMA}.v{model.VERSION}"
+
+
+def parse_schema_name(raw: bytes) -> tuple[str, int] | None:
+    """Name and major version of a schema, from a URI, a URN, a file name or the bare `name.vN`."""
+    match = _SCHEMA_NAME.fullmatch(raw)
+    return (match[1].decode(), int(match[2])) if match else None
+
+
+def build_headers(
+    model: type[WireModel],
+    *,
+    event_id: UUID,
+    event_type: str,
+    source: str,
+    time: datetime,
+    traceparent: str | None = None,
+) -> list[tuple[str, bytes]]:
+    """`source` is a URI reference of the producer, e.g. `/broker-gateway`."""
+    headers = [
+        ("ce_id", str(event_id).encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_specversion", SPEC_VERSION),
+        ("ce_time", format_time(time).encode()),
+        ("ce_dataschema", schema_name(model).encode()),
+        ("content-type", b"application/json"),
+    ]
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+    return headers
+
+
+def parse_headers(headers: Iterable[tuple[str, bytes | None]]) -> EventHeaders:
+    """Never raises: a null or unreadable header counts as missing, and of a repeated one the last counts."""
+    found: dict[str, str] = {}
+    for name, raw in headers:
+        if raw is not None and raw.isascii():
+            found[name] = raw.decode("ascii")
+    return EventHeaders(
+        event_id=found.get("ce_id"),
+        event_type=found.get("ce_type"),
+        source=found.get("ce_source"),
+        schema=found.get("ce_dataschema"),
+        time=found.get("ce_time"),
+        traceparent=found.get("traceparent"),
+    )

@@ -1,0 +1,71 @@
+"""`execution-event.v1`: one execution for the books. Outbox → accounting, keyed by position."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from enum import StrEnum
+from typing import ClassVar, Final, Self
+
+from pydantic import model_validator
+
+from closeflow.contracts.wire import Counter, Currency, Id, Money, Name, NumericId, PositiveDecimal, Time, WireModel
+from closeflow.domain.model import Side
+
+_EXACT: Final = Context(prec=200)
+
+
+class ExecutionEventType(StrEnum):
+    RECORDED = "EXECUTION_RECORDED"
+    REVERSED = "EXECUTION_REVERSED"
+    """Takes back the execution `reverses_exec_id`: its side, quantity and price, with the opposite cash amount."""
+    CORRECTED = "EXECUTION_CORRECTED"
+    """Books the corrected execution; the one it replaces is taken back by an EXECUTION_REVERSED of its own."""
+
+
+def cash_amount(
+    event_type: ExecutionEventType, *, side: Side, quantity: Decimal, price: Decimal, multiplier: Decimal
+) -> Decimal:
+    """What the account gains (a sell) or pays (a buy, negative), exact; a reversal has the opposite sign."""
+    value = _EXACT.multiply(_EXACT.multiply(quantity, price), multiplier)
+    gains = (side is Side.SELL) != (event_type is ExecutionEventType.REVERSED)
+    return value if gains else _EXACT.minus(value)
+
+
+class ExecutionEvent(WireModel):
+    """Balanced by itself: Σ `cash_amount` over the events, each event id once, is what the ledger holds."""
+
+    SCHEMA: ClassVar[str] = "execution-event"
+
+    event_id: Id
+    event_type: ExecutionEventType
+    emission: Counter = 1
+    exec_id: Name
+    broker: Name
+    account_id: Name
+    position_id: NumericId
+    close_request_id: Id | None = None
+    client_order_id: Name | None = None
+    symbol: Name
+    side: Side
+    quantity: PositiveDecimal
+    price: PositiveDecimal
+    multiplier: PositiveDecimal
+    cash_amount: Money
+    currency: Currency
+    reverses_exec_id: Name | None = None
+    occurred_at: Time
+
+    @model_validator(mode="after")
+    def _balanced(self) -> Self:
+        expected = cash_amount(
+            self.event_type,
+            side=self.side,
+            quantity=self.quantity,
+            price=self.price,
+            multiplier=self.multiplier,
+        )
+        if self.cash_amount != expected:
+            raise ValueError(f"cash_amount is {self.cash_amount}, but quantity, price and multiplier make {expected}")
+        if (self.reverses_exec_id is None) != (self.event_type is ExecutionEventType.RECORDED):
+            raise ValueError("reverses_exec_id belongs to a reversal or a correction, and to nothing else")
+        return self

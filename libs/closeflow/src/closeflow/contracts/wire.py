@@ -1,0 +1,157 @@
+"""The base of every wire model and the types its fields are made of.
+
+On the wire a decimal is a string without exponent, a time is RFC 3339 and an id is a string, so that no reader in any
+language passes them through a binary float. Readers ignore fields they do not know.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, ClassVar, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+MAX_BYTES: Final = 1024 * 1024
+"""The largest value a reader accepts; Kafka's own default for `message.max.bytes` is about the same."""
+
+FRACTION_DIGITS: Final = 18
+LIMIT: Final = Decimal(10) ** 15
+"""Quantities and prices are below this and have at most 18 digits after the point: `numeric(33, 18)` holds them."""
+
+MONEY_FRACTION_DIGITS: Final = 3 * FRACTION_DIGITS
+MONEY_LIMIT: Final = Decimal(10) ** 45
+"""A cash amount is the exact product of a quantity, a price and a multiplier."""
+
+_DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_NOTE_LENGTH: Final = 500
+_MAX_ID: Final = 2**63 - 1
+
+
+class WireModel(BaseModel):
+    """A message as it crosses a process border: immutable, and tolerant of fields a newer writer added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    SCHEMA: ClassVar[str]
+    """The name of the contract without its version, as in `schemas/json/<SCHEMA>.v<VERSION>.json`."""
+    VERSION: ClassVar[int] = 1
+
+
+def _read_decimal(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, str) and len(value) <= 128 and _DECIMAL.fullmatch(value):
+        return Decimal(value)
+    raise ValueError("must be a decimal written as a string, without exponent")
+
+
+def _bounded(limit: Decimal, fraction_digits: int) -> AfterValidator:
+    def check(value: Decimal) -> Decimal:
+        exponent = value.as_tuple().exponent
+        if not isinstance(exponent, int):
+            raise ValueError("must be finite")
+        if abs(value) >= limit:
+            raise ValueError(f"must be below {limit:.0E}")
+        if -exponent > fraction_digits:
+            raise ValueError(f"must have at most {fraction_digits} digits after the point")
+        return value
+
+    return AfterValidator(check)
+
+
+def _read_time(value: object) -> datetime:
+    if isinstance(value, str):
+        if not _TIME.fullmatch(value):
+            raise ValueError("must be an RFC 3339 time with an offset")
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("must be a time with an offset")
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time between 1970 and 9999") from None
+    if value.year < 1970:
+        raise ValueError("must be a time between 1970 and 9999")
+    return value
+
+
+def _read_id(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
+        return int(value)
+    return value
+
+
+def _clean_note(value: object) -> object:
+    return _CONTROL.sub(" ", value)[:_NOTE_LENGTH] if isinstance(value, str) else value
+
+
+def format_time(value: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, as every time on the wire is written."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _decimal_schema(pattern: str, description: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "description": description})
+
+
+_SIGNED = r"^-?[0-9]+(\.[0-9]{1,18})?$"
+_UNSIGNED = r"^[0-9]+(\.[0-9]{1,18})?$"
+_as_text = PlainSerializer(lambda value: format(value, "f"), return_type=str)
+
+SignedDecimal = Annotated[
+    Decimal,
+    BeforeValidator(_read_decimal),
+    _bounded(LIMIT, FRACTION_DIGITS),
+    _as_text,
+    _decimal_schema(_SIGNED, "Decimal, below 1e15 in size."),
+]
+PositiveDecimal = Annotated[
+    Decimal,
+    BeforeValidator(_read_decimal),
+    _bounded(LIMIT, FRACTION_DIGITS),
+    Field(gt=0),
+    _as_text,
+    _decimal_schema(_UNSIGNED, "Decimal above 0 and below 1e15."),
+]
+UnsignedDecimal = Annotated[
+    Decimal,
+    BeforeValidator(_read_decimal),
+    _bounded(LIMIT, FRACTION_DIGITS),
+    Field(ge=0),
+    _as_text,
+    _decimal_schema(_UNSIGNED, "Decimal, 0 or more, below 1e15."),
+]
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_read_decimal),
+    _bounded(MONEY_LIMIT, MONEY_FRACTION_DIGITS),
+    _as_text,
+    _decimal_schema(r"^-?[0-9]+(\.[0-9]{1,54})?$", "Exact signed amount of money."),
+]
+Time = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    PlainSerializer(format_time, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": "RFC 3339, UTC."}),
+]
+Id = Annotated[UUID, WithJsonSchema({"type": "string", "format": "uuid"})]
+NumericId = Annotated[
+    int,
+    BeforeValidator(_read_id),
+    Field(strict=True, ge=1, le=_MAX_ID),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,19}$", "description": "A 64-bit id, as a string."}),
+]
+Counter = Annotated[int, Field(strict=True, ge=1, le=999_999)]
+BrokerSeq = Annotated[int, Field(strict=True, ge=0, le=_MAX_ID)]
+
+# Without control characters: PostgreSQL's text cannot hold NUL, and a name with a line break is nobody's.
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Currency = Annotated[str, Field(pattern="^[A-Z]{3,5}$")]
+Note = Annotated[str, BeforeValidator(_clean_note), Field(max_length=_NOTE_LENGTH)]
+"""Free text of somebody else. It is cut and cleaned, never refused: no fill may be lost for its comment."""
