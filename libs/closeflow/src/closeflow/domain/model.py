@@ -1,7 +1,7 @@
 """The words of the domain: positions, close requests, orders and the facts they are computed from.
 
-Quantities and prices are `Decimal`; `Position.quantity`, `opening_quantity` and `ledger_quantity` are signed (short < 0),
-every other quantity is positive and goes with a `Side`. Times are aware datetimes.
+Quantities and prices are `Decimal`; `Position.quantity`, `opening_quantity` and `ledger_quantity` are signed
+(short < 0), every other quantity is positive and goes with a `Side`. Times are aware datetimes.
 """
 
 from __future__ import annotations
@@ -297,6 +297,8 @@ class Order:
     reject_code: str | None = None
     reject_class: RejectClass | None = None
     executions: tuple[Execution, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of executions, alias to exec_id: a feed that names a fill differently (rule R3a)."""
     statements: tuple[Statement, ...] = ()
     sends: tuple[Send, ...] = ()
 
@@ -364,7 +366,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
-    """A position with its close requests and orders: everything one decision may look at, loaded under one set of locks.
+    """A position with its close requests and orders: all that one decision may look at, loaded under one set of locks.
 
     `requests` holds at least every unfinished request of the position and those a message named; `orders` every order
     of those requests and every other order of the position that is not settled. `ledger_quantity` is opening +
@@ -378,8 +380,9 @@ class Book:
 
     @property
     def active(self) -> CloseRequest | None:
+        """The position's active request; a KeyError says that the book was loaded without it."""
         request_id = self.position.active_close_request_id
-        return self.requests.get(request_id) if request_id is not None else None
+        return self.requests[request_id] if request_id is not None else None
 
     def orders_of(self, request_id: UUID) -> tuple[Order, ...]:
         """The orders of one request, oldest attempt first."""

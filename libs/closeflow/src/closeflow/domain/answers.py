@@ -1,0 +1,109 @@
+"""What comes back from the broker for one call, sorted by what it proves (lifecycle.md, "What the broker answers")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from closeflow.domain.model import BrokerUpdate, OrderType, RejectClass, Side, TimeInForce
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """The order exactly as it goes on the wire: every send of one client order id is byte-equal."""
+
+    client_order_id: str
+    account_id: str
+    symbol: str
+    side: Side
+    quantity: Decimal
+    order_type: OrderType
+    time_in_force: TimeInForce
+    limit_price: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The broker has the order; `update` is its statement."""
+
+    update: BrokerUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A definitive refusal. It proves absence only as the answer to the first and only send (rule R3b)."""
+
+    code: str
+    reject_class: RejectClass
+    reason: str
+    mapped: bool = True
+    """False when the code and message are not in the table: terminal for sending, and an incident."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateId:
+    """The broker knows this client order id already: the order exists, look it up."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotAccepted:
+    """The broker did not take the request for a reason that is not the order's (429, 401, account blocked)."""
+
+    reason: str
+    retry_after_s: float | None
+    credentials: bool = False
+    """True for 401 and a blocked account: no order of the account can pass, a person must act."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Nothing was written to the wire (connection refused, no free connection, fence passed)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The broker may or may not have acted: time-out, reset, 5xx, redirect, unreadable or foreign body."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """An explicit not-found from the right endpoint; the only answer that can become evidence of absence (rule R6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAccepted:
+    """The cancel was taken; its outcome comes as a statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRefused:
+    """The broker will not cancel (not open, too late). Ask for the order's state: only that ends it."""
+
+    reason: str
+
+
+SubmitAnswer = Acknowledged | Refused | DuplicateId | NotAccepted | NotSent | Unanswered
+LookUpAnswer = Acknowledged | NotFound | NotAccepted | NotSent | Unanswered
+CancelAnswer = CancelAccepted | CancelRefused | NotFound | NotAccepted | NotSent | Unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Best bid and ask of one symbol, in the symbol's currency, as of the market data's own time."""
+
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MarketClock:
+    is_open: bool
+    next_open: datetime
+    at: datetime

@@ -1,0 +1,183 @@
+"""What we publish: the payloads of `submit-order`, `position-events` and `execution-events` (schemas/json).
+
+Decimals are strings without an exponent, times RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from closeflow.domain.facts import signed
+from closeflow.domain.ids import execution_event_id, position_event_id, submit_event_id
+from closeflow.domain.model import (
+    CloseRequest,
+    Event,
+    Execution,
+    Order,
+    Position,
+    PositionStatus,
+    RequestStatus,
+    Side,
+    Topic,
+)
+
+SUBMIT_CLOSE_ORDER: Final = "SUBMIT_CLOSE_ORDER"
+POSITION_CLOSING: Final = "POSITION_CLOSING"
+POSITION_REDUCED: Final = "POSITION_REDUCED"
+POSITION_CLOSED: Final = "POSITION_CLOSED"
+POSITION_OPEN: Final = "POSITION_OPEN"
+CLOSE_REQUEST_RETRYABLE: Final = "CLOSE_REQUEST_RETRYABLE"
+CLOSE_REQUEST_FAILED: Final = "CLOSE_REQUEST_FAILED"
+EXECUTION_RECORDED: Final = "EXECUTION_RECORDED"
+
+
+def decimal_text(value: Decimal) -> str:
+    """A decimal as it goes on the wire: no exponent, no trailing zeros after the point."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def time_text(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _wire(values: Mapping[str, object]) -> dict[str, object]:
+    """The values as JSON has them; absent ones are left out."""
+
+    def one(value: object) -> object:
+        match value:
+            case Decimal():
+                return decimal_text(value)
+            case datetime():
+                return time_text(value)
+            case UUID():
+                return str(value)
+            case _:
+                return value
+
+    return {name: one(value) for name, value in values.items() if value is not None}
+
+
+def submit_event(request: CloseRequest, quantity: Decimal, *, at: datetime) -> Event:
+    """Ask for the request's current attempt. The quantity is information only: the plan is made from what is owed."""
+    event_id = submit_event_id(request.id, request.attempt)
+    return Event(
+        topic=Topic.SUBMIT_ORDER,
+        event_type=SUBMIT_CLOSE_ORDER,
+        event_id=event_id,
+        emission=request.emission,
+        key=str(request.position_id),
+        position_id=request.position_id,
+        close_request_id=request.id,
+        attempt=request.attempt,
+        payload=_wire(
+            {
+                "event_id": event_id,
+                "emission": request.emission,
+                "close_request_id": request.id,
+                "attempt": request.attempt,
+                "position_id": request.position_id,
+                "account_id": request.account_id,
+                "symbol": request.symbol,
+                "asset_type": request.asset_type,
+                "side": request.side,
+                "quantity": quantity,
+                "order_type": request.order_type,
+                "limit_price": request.limit_price,
+                "max_slippage_bps": request.max_slippage_bps,
+                "time_in_force": request.time_in_force,
+                "deadline": request.deadline_at,
+                "requested_at": at,
+            }
+        ),
+    )
+
+
+def position_event(before: Position, after: Position, request: CloseRequest | None, *, at: datetime) -> Event:
+    """The state of a position after a change, under its new version; the type names the change's main point."""
+    event_type = _position_event_type(before, after, request)
+    event_id = position_event_id(after.id, after.version)
+    return Event(
+        topic=Topic.POSITION_EVENTS,
+        event_type=event_type,
+        event_id=event_id,
+        key=str(after.id),
+        position_id=after.id,
+        position_version=after.version,
+        close_request_id=request.id if request else None,
+        attempt=request.attempt if request else None,
+        payload=_wire(
+            {
+                "event_id": event_id,
+                "event_type": event_type,
+                "emission": 1,
+                "position_id": after.id,
+                "position_version": after.version,
+                "account_id": after.account_id,
+                "symbol": after.symbol,
+                "asset_type": after.asset_type,
+                "position_status": after.status,
+                "quantity": after.quantity,
+                "exposure_unproven": after.exposure_unproven,
+                "close_request_id": request.id if request else None,
+                "close_request_status": request.status if request else None,
+                "filled_qty": request.filled_quantity if request else None,
+                "target_qty": request.target_quantity if request else None,
+                "reason": request.reason if request else None,
+                "occurred_at": at,
+            }
+        ),
+    )
+
+
+def _position_event_type(before: Position, after: Position, request: CloseRequest | None) -> str:
+    moved = before.status is not after.status
+    if moved and after.status is PositionStatus.CLOSED:
+        return POSITION_CLOSED
+    if moved and request is not None and request.status is RequestStatus.FAILED:
+        return CLOSE_REQUEST_FAILED
+    if before.quantity != after.quantity:
+        return POSITION_REDUCED
+    if after.status is PositionStatus.CLOSE_RETRYABLE:
+        return CLOSE_REQUEST_RETRYABLE
+    return POSITION_CLOSING if after.status is PositionStatus.CLOSING else POSITION_OPEN
+
+
+def execution_event(broker: str, position: Position, order: Order, execution: Execution) -> Event:
+    """One booked execution for accounting; `cash_amount` is what the account receives (a sell is positive)."""
+    event_id = execution_event_id(broker, position.account_id, execution.exec_id)
+    cash = -signed(execution.side, execution.quantity) * execution.price * position.multiplier
+    return Event(
+        topic=Topic.EXECUTION_EVENTS,
+        event_type=EXECUTION_RECORDED,
+        event_id=event_id,
+        key=str(position.id),
+        position_id=position.id,
+        close_request_id=order.close_request_id,
+        attempt=order.attempt,
+        payload=_wire(
+            {
+                "event_id": event_id,
+                "event_type": EXECUTION_RECORDED,
+                "emission": 1,
+                "exec_id": execution.exec_id,
+                "broker": broker,
+                "account_id": position.account_id,
+                "position_id": position.id,
+                "close_request_id": order.close_request_id,
+                "client_order_id": order.client_order_id,
+                "symbol": position.symbol,
+                "side": Side(execution.side),
+                "quantity": execution.quantity,
+                "price": execution.price,
+                "multiplier": position.multiplier,
+                "cash_amount": cash,
+                "currency": position.currency,
+                "occurred_at": execution.occurred_at,
+            }
+        ),
+    )

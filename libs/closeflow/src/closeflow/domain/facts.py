@@ -1,0 +1,187 @@
+"""What follows from the facts about orders: status, done, exposure, owed, clear (the design's rules R1-R5).
+
+Nothing here is added up from messages: every figure is computed again from executions and statements, so any order and
+any repetition of the same facts gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    Order,
+    OrderStatus,
+    SendKind,
+    Side,
+    Statement,
+    StatementKind,
+)
+
+TERMINAL_STATEMENTS: Final = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})
+PAUSED_STATEMENTS: Final = frozenset({StatementKind.SUSPENDED, StatementKind.DONE_FOR_DAY})
+LOCAL_STATEMENTS: Final = frozenset({StatementKind.REFUSED, StatementKind.LOST})
+"""Statements without a broker order id: quantities in them prove nothing."""
+LOCAL_STATUSES: Final = frozenset({OrderStatus.PLANNED, OrderStatus.DENIED, OrderStatus.SUBMIT_UNKNOWN})
+
+
+def signed(side: Side, quantity: Decimal) -> Decimal:
+    """A quantity as it moves the position: a sell lowers it."""
+    return quantity if side is Side.BUY else -quantity
+
+
+def statement(order: Order, kind: StatementKind) -> Statement | None:
+    return next((one for one in order.statements if one.kind is kind), None)
+
+
+def broker_statements(order: Order) -> tuple[Statement, ...]:
+    return tuple(one for one in order.statements if one.kind not in LOCAL_STATEMENTS)
+
+
+def newest(statements: Iterable[Statement]) -> Statement | None:
+    """The newest by broker sequence. Without a sequence a terminal statement wins, then the later time."""
+
+    def rank(one: Statement) -> tuple[bool, int, bool, object]:
+        terminal = one.kind in TERMINAL_STATEMENTS
+        return (terminal and one.broker_seq is None, one.broker_seq or 0, terminal, one.stated_at)
+
+    return max(statements, key=rank, default=None)
+
+
+def executed(order: Order) -> Decimal:
+    """The sum of the order's effective executions."""
+    return sum((one.quantity for one in order.executions), ZERO)
+
+
+def known_cum(order: Order) -> Decimal:
+    """The most that is known to be filled: what we can name, or what the broker stated, whichever is more."""
+    return max(executed(order), order.stated_cum_quantity or ZERO)
+
+
+def unattributed(order: Order) -> Decimal:
+    """Fills that we know of but cannot name yet (rule R4); they are never booked."""
+    return known_cum(order) - executed(order)
+
+
+def terminal_statement(order: Order) -> Statement | None:
+    """The broker's word that the order is over, if that is its newest word and says how much was filled.
+
+    A terminal statement without a cumulative quantity ends nothing: the order has to be looked up.
+    """
+    last = newest(one for one in broker_statements(order) if one.kind is not StatementKind.CANCEL_REJECTED)
+    if last is None or last.kind not in TERMINAL_STATEMENTS or last.cum_quantity is None:
+        return None
+    return last
+
+
+def refused(order: Order) -> bool:
+    """Whether an accepted refusal (rule R3b) stands: any statement or execution of the broker's overrules it."""
+    return (
+        statement(order, StatementKind.REFUSED) is not None
+        and not broker_statements(order)
+        and known_cum(order) == ZERO
+    )
+
+
+def cancel_pending(order: Order) -> bool:
+    """A cancel was requested, or the broker says one is under way, and the broker did not refuse it since."""
+    refusal = statement(order, StatementKind.CANCEL_REJECTED)
+    asked = order.cancel_requested_at
+    if asked is not None and (refusal is None or refusal.stated_at < asked):
+        return True
+    last = newest(one for one in broker_statements(order) if one.kind is not StatementKind.CANCEL_REJECTED)
+    return last is not None and last.kind is StatementKind.PENDING_CANCEL and refusal is None
+
+
+def derive_status(order: Order) -> OrderStatus:
+    """Rule R2: the status as a function of the facts; the first line that matches wins."""
+    cum = known_cum(order)
+    if cum >= order.quantity:
+        return OrderStatus.FILLED
+    terminal = terminal_statement(order)
+    if terminal is not None and not (terminal.kind is StatementKind.REJECTED and cum > ZERO):
+        return OrderStatus(terminal.kind.value)
+    if refused(order):
+        return OrderStatus.REJECTED
+    stated = broker_statements(order)
+    if statement(order, StatementKind.LOST) is not None and not stated:
+        return OrderStatus.LOST
+    if stated and cancel_pending(order):
+        return OrderStatus.PENDING_CANCEL
+    last = newest(one for one in stated if one.kind is not StatementKind.CANCEL_REJECTED)
+    if last is not None and last.kind in PAUSED_STATEMENTS:
+        return OrderStatus(last.kind.value)
+    if cum > ZERO:
+        return OrderStatus.PARTIALLY_FILLED
+    if stated:
+        return OrderStatus.NEW
+    return order.status if order.status in LOCAL_STATUSES else OrderStatus.SUBMIT_UNKNOWN
+
+
+def derive(order: Order) -> Order:
+    """The order with its derived columns computed again from its facts."""
+    done_quantity = executed(order)
+    notional = sum((one.quantity * one.price for one in order.executions), ZERO)
+    stated = [one.cum_quantity for one in broker_statements(order) if one.cum_quantity is not None]
+    stated += [one.cum_quantity for one in order.executions if one.cum_quantity is not None]
+    if order.stated_cum_quantity is not None:
+        stated.append(order.stated_cum_quantity)
+    order = replace(
+        order,
+        executed_quantity=done_quantity,
+        average_price=notional / done_quantity if done_quantity else None,
+        stated_cum_quantity=max(stated, default=None),
+    )
+    return replace(order, status=derive_status(order))
+
+
+def is_done(order: Order) -> bool:
+    """Whether the broker can fill no more of it, as far as that can be proven (lifecycle.md, "done")."""
+    if known_cum(order) >= order.quantity:
+        return True
+    if order.status in (OrderStatus.DENIED, OrderStatus.LOST) and not broker_statements(order):
+        return True
+    return terminal_statement(order) is not None or refused(order)
+
+
+def is_settled(order: Order) -> bool:
+    """Done, and every fill that is known can be named."""
+    return is_done(order) and unattributed(order) == ZERO
+
+
+def exposure(order: Order) -> Decimal:
+    """What the broker may still fill."""
+    return ZERO if is_done(order) else order.quantity - known_cum(order)
+
+
+def is_clear(book: Book) -> bool:
+    return all(is_settled(order) for order in book.orders.values())
+
+
+def owed(book: Book, request: CloseRequest) -> Decimal:
+    """What a new attempt of the request may order without selling more than is there (rule R5); never negative."""
+    mine = [order for order in book.orders.values() if order.close_request_id == request.id]
+    others = [order for order in book.orders.values() if order.close_request_id != request.id]
+    of_target = request.target_quantity - sum((known_cum(order) for order in mine), ZERO)
+    taken = sum((exposure(order) + unattributed(order) for order in others), ZERO)
+    # Fills of this request that we cannot name yet have not lowered the position, so they are taken from it here.
+    taken += sum((unattributed(order) for order in mine), ZERO)
+    return max(ZERO, min(of_target, abs(book.position.quantity) - taken))
+
+
+def oversells(book: Book, request: CloseRequest) -> bool:
+    """Rule R5 at the moment of a send, over the order that is about to go out and all the others."""
+    mine = [order for order in book.orders.values() if order.close_request_id == request.id]
+    of_request = sum((known_cum(order) + exposure(order) for order in mine), ZERO)
+    of_position = sum((exposure(order) + unattributed(order) for order in book.orders.values()), ZERO)
+    return of_request > request.target_quantity or of_position > abs(book.position.quantity)
+
+
+def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
+    """How many sends the broker may have seen (rule R3b)."""
+    return sum(1 for one in order.sends if one.kind is kind and one.counts)

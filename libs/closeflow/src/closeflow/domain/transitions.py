@@ -1,0 +1,118 @@
+"""Every legal move of positions, close requests and orders; whatever is not here is refused (the design's lifecycle).
+
+Order statuses are computed from facts (rule R2), so their rows say which visible effects are possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from closeflow.domain.model import Book, OrderStatus, PositionStatus, RequestStatus
+
+P, C, O = PositionStatus, RequestStatus, OrderStatus  # noqa: E741
+
+POSITION_MOVES: Final[Mapping[tuple[PositionStatus, PositionStatus], str]] = {
+    (P.OPEN, P.CLOSING): "P1",
+    (P.CLOSING, P.CLOSED): "P2",
+    (P.CLOSING, P.OPEN): "P3",
+    (P.CLOSING, P.CLOSE_RETRYABLE): "P4",
+    (P.CLOSE_RETRYABLE, P.CLOSING): "P5",
+    (P.CLOSE_RETRYABLE, P.CLOSE_FAILED): "P6",
+    (P.CLOSING, P.CLOSE_FAILED): "P7",
+    (P.CLOSE_FAILED, P.CLOSING): "P8",
+    (P.OPEN, P.CLOSED): "P9",
+    (P.CLOSE_RETRYABLE, P.CLOSED): "P9",
+    (P.CLOSE_FAILED, P.CLOSED): "P9",
+    (P.CLOSE_RETRYABLE, P.OPEN): "P10",
+    (P.CLOSE_FAILED, P.OPEN): "P10",
+}
+
+REQUEST_MOVES: Final[Mapping[tuple[RequestStatus, RequestStatus], str]] = {
+    (C.PENDING, C.SUBMITTED): "C2",  # Before the network call, not after.
+    (C.PENDING, C.FAILED): "C4",
+    (C.SUBMITTED, C.COMPLETED): "C5",
+    (C.SUBMITTED, C.RETRYABLE): "C6",
+    (C.SUBMITTED, C.FAILED): "C7",
+    (C.RETRYABLE, C.PENDING): "C8",
+    (C.PENDING, C.COMPLETED): "C9",
+    (C.RETRYABLE, C.COMPLETED): "C9",
+    (C.FAILED, C.COMPLETED): "C9",  # A late fill brings what we had given up.
+    (C.RETRYABLE, C.FAILED): "C10",
+    # (SUBMITTED, PENDING) is missing on purpose: it would send again.
+}
+
+_STATED: Final = (
+    O.NEW,
+    O.PARTIALLY_FILLED,
+    O.FILLED,
+    O.PENDING_CANCEL,
+    O.CANCELED,
+    O.EXPIRED,
+    O.REJECTED,
+    O.SUSPENDED,
+    O.DONE_FOR_DAY,
+)
+
+ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
+    (O.PLANNED, O.DENIED): "O2",
+    (O.PLANNED, O.SUBMIT_UNKNOWN): "O4",
+    **{(O.PLANNED, status): "O3" for status in _STATED},
+    **{(O.SUBMIT_UNKNOWN, status): "O5" for status in _STATED},
+    (O.NEW, O.PARTIALLY_FILLED): "O8",
+    (O.NEW, O.FILLED): "O8",
+    (O.NEW, O.PENDING_CANCEL): "O9",
+    (O.NEW, O.CANCELED): "O12",
+    (O.NEW, O.EXPIRED): "O12",
+    (O.NEW, O.REJECTED): "O6",
+    (O.NEW, O.SUSPENDED): "O12",
+    (O.NEW, O.DONE_FOR_DAY): "O12",
+    (O.PARTIALLY_FILLED, O.FILLED): "O8",
+    (O.PARTIALLY_FILLED, O.PENDING_CANCEL): "O9",
+    (O.PARTIALLY_FILLED, O.CANCELED): "O12",
+    (O.PARTIALLY_FILLED, O.EXPIRED): "O12",
+    (O.PARTIALLY_FILLED, O.SUSPENDED): "O12",
+    (O.PARTIALLY_FILLED, O.DONE_FOR_DAY): "O12",
+    (O.PENDING_CANCEL, O.CANCELED): "O11",
+    (O.PENDING_CANCEL, O.EXPIRED): "O11",
+    (O.PENDING_CANCEL, O.FILLED): "O10",
+    (O.PENDING_CANCEL, O.REJECTED): "O11",
+    (O.PENDING_CANCEL, O.NEW): "O11",  # The cancel was refused and the order lives.
+    (O.PENDING_CANCEL, O.PARTIALLY_FILLED): "O11",
+    (O.PENDING_CANCEL, O.SUSPENDED): "O11",
+    (O.PENDING_CANCEL, O.DONE_FOR_DAY): "O11",
+    **{(O.SUSPENDED, status): "O12" for status in _STATED if status is not O.SUSPENDED},
+    **{(O.DONE_FOR_DAY, status): "O12" for status in _STATED if status is not O.DONE_FOR_DAY},
+    (O.CANCELED, O.FILLED): "O13",  # The label stays for any smaller late execution.
+    (O.EXPIRED, O.FILLED): "O13",
+    # The record was wrong: the broker has the order after all. Always with an incident.
+    **{(O.REJECTED, status): "O14" for status in _STATED if status is not O.REJECTED},
+    **{(O.DENIED, status): "O14" for status in _STATED},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IllegalMove:
+    entity: str
+    entity_id: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.entity} {self.entity_id}: {self.before} -> {self.after} is not a legal move"
+
+
+def illegal_moves(before: Book, after: Book) -> Iterator[IllegalMove]:
+    """The moves between two states of a book that no row allows. New requests and orders have no move."""
+    old, new = before.position.status, after.position.status
+    if old is not new and (old, new) not in POSITION_MOVES:
+        yield IllegalMove("position", str(before.position.id), old, new)
+    for request_id, was in before.requests.items():
+        now = after.requests[request_id]
+        if was.status is not now.status and (was.status, now.status) not in REQUEST_MOVES:
+            yield IllegalMove("close request", str(request_id), was.status, now.status)
+    for client_order_id, order in before.orders.items():
+        to = after.orders[client_order_id]
+        if order.status is not to.status and (order.status, to.status) not in ORDER_MOVES:
+            yield IllegalMove("order", client_order_id, order.status, to.status)

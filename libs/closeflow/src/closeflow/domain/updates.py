@@ -1,0 +1,301 @@
+"""Judge one broker update against everything known about its order, and keep what it says as facts (rules R1-R4).
+
+The sequence gates statements, never executions: an execution id not seen before is always applied, however late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from closeflow.domain import facts
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    BrokerStatus,
+    BrokerUpdate,
+    ExecType,
+    Execution,
+    Incident,
+    Order,
+    OrderStatus,
+    RejectClass,
+    Statement,
+    StatementKind,
+    UpdateSource,
+)
+
+LATER: Final = frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT})
+"""Busts and corrections: kept whole with an incident, for a person to book."""
+SILENT: Final = frozenset({ExecType.NOT_FOUND, ExecType.ABSENT})
+"""Answers to a query that state nothing about an order (not-found is evidence only where rule R6 counts it)."""
+
+_KIND_OF_EXEC_TYPE: Final = {
+    ExecType.NEW: StatementKind.NEW,
+    ExecType.CANCELED: StatementKind.CANCELED,
+    ExecType.REJECTED: StatementKind.REJECTED,
+    ExecType.EXPIRED: StatementKind.EXPIRED,
+    ExecType.REPLACED: StatementKind.REPLACED,
+    ExecType.PENDING_CANCEL: StatementKind.PENDING_CANCEL,
+    ExecType.CANCEL_REJECTED: StatementKind.CANCEL_REJECTED,
+    ExecType.SUSPENDED: StatementKind.SUSPENDED,
+    ExecType.DONE_FOR_DAY: StatementKind.DONE_FOR_DAY,
+    ExecType.TRADE: StatementKind.PARTIALLY_FILLED,
+}
+_LIVE: Final = frozenset({BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED, BrokerStatus.PENDING_CANCEL})
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """New facts; `execution` is set when one was booked."""
+
+    order: Order
+    execution: Execution | None
+    incidents: tuple[Incident, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Nothing in it that is not known already."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvesNothing:
+    """A refusal of a repeated send (rule R3b), or an answer that states nothing: no fact is made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """It contradicts what the order is. Nothing of it is applied; the request is frozen until a person looks."""
+
+    error: str
+    reason: str
+
+
+Verdict = Applied | Repeated | ProvesNothing | Quarantined
+
+
+def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = None) -> Verdict:
+    """Decide what one broker update changes, given everything already known about the order.
+
+    `taken_by` is the client order id under which the update's execution id is booked already, if it is another's.
+    """
+    if update.exec_type in LATER:
+        return Quarantined("unsupported_exec_type", f"{update.exec_type} needs an operator")
+    if update.exec_type in SILENT:
+        return ProvesNothing()
+    contradiction = _contradiction(order, update, taken_by)
+    if contradiction is not None:
+        return contradiction
+    if update.broker_order_id is None:
+        return _judge_refusal(order, update)
+    return _apply(order, update)
+
+
+def _apply(order: Order, update: BrokerUpdate) -> Verdict:
+    incidents = _record_was_wrong(order, update)
+    changed, execution, raised = _keep_execution(order, update)
+    changed = _keep_statement(changed, update)
+    if changed == order:
+        return Repeated() if not raised else Applied(order, None, raised)
+    sequences = [seq for seq in (changed.broker_update_seq, update.broker_seq) if seq is not None]
+    changed = replace(
+        changed,
+        broker_order_id=order.broker_order_id or update.broker_order_id,
+        broker_update_seq=max(sequences, default=None),
+        last_broker_update_at=max(filter(None, (order.last_broker_update_at, update.received_at))),
+        reject_code=update.reject_code or order.reject_code,
+        reject_class=update.reject_class or order.reject_class,
+        next_send_at=None,
+    )
+    return Applied(facts.derive(changed), execution, (*incidents, *raised))
+
+
+def _judge_refusal(order: Order, update: BrokerUpdate) -> Verdict:
+    """Rule R3b: a refusal proves absence only as the answer to the first and only send that counts."""
+    if update.exec_type is not ExecType.REJECTED:
+        return ProvesNothing()
+    if facts.statement(order, StatementKind.REFUSED) is not None:
+        return Repeated()
+    if facts.sends_that_count(order) != 1 or facts.broker_statements(order) or order.executions:
+        return ProvesNothing()
+    unmapped = update.reject_class is None
+    refusal = Statement(
+        kind=StatementKind.REFUSED,
+        stated_at=update.transact_time,
+        source=update.source,
+        detail=update.reason,
+    )
+    changed = replace(
+        order,
+        statements=(*order.statements, refusal),
+        reject_code=update.reject_code,
+        reject_class=update.reject_class or RejectClass.TERMINAL,
+        last_broker_update_at=update.received_at,
+        next_send_at=None,
+    )
+    raised = _raise(order, "unmapped_refusal", f"{update.reject_code}: {update.reason}") if unmapped else ()
+    return Applied(facts.derive(changed), None, raised)
+
+
+def _contradiction(order: Order, update: BrokerUpdate, taken_by: str | None) -> Quarantined | None:
+    for name, ours, theirs in (
+        ("symbol", order.symbol, update.symbol),
+        ("side", order.side, update.side),
+        ("account", order.account_id, update.account_id),
+        ("broker order id", order.broker_order_id, update.broker_order_id),
+        ("order quantity", order.quantity, update.order_quantity),
+    ):
+        if ours is not None and theirs is not None and ours != theirs:
+            return Quarantined("contradicts_order", f"{name} is {theirs}, the order's is {ours}")
+    if taken_by is not None and taken_by != order.client_order_id:
+        return Quarantined("execution_of_another_order", f"execution {update.exec_id} is booked on {taken_by}")
+    cum, leaves = update.cum_quantity, update.leaves_quantity
+    if cum is not None and leaves is not None and update.order_status in _LIVE and cum + leaves != order.quantity:
+        return Quarantined("quantities_disagree", f"cum {cum} + leaves {leaves} is not {order.quantity}")
+    if cum is not None and update.last_quantity is not None and cum < update.last_quantity:
+        return Quarantined("quantities_disagree", f"cum {cum} is less than the last quantity {update.last_quantity}")
+    return None
+
+
+def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, Execution | None, tuple[Incident, ...]]:
+    if update.exec_type is not ExecType.TRADE or update.exec_id is None:
+        return order, None, ()  # Without an id it is a statement: a gap that a query will name (rule R4).
+    if update.last_quantity is None or update.last_price is None:
+        return order, None, ()
+    execution = Execution(
+        exec_id=update.exec_id,
+        client_order_id=order.client_order_id,
+        side=order.side,
+        quantity=update.last_quantity,
+        price=update.last_price,
+        cum_quantity=update.cum_quantity,
+        broker_seq=update.broker_seq,
+        occurred_at=update.transact_time,
+        source=update.source,
+    )
+    known = order.aliases.get(execution.exec_id, execution.exec_id)
+    for one in order.executions:
+        if one.exec_id == known:
+            same = (one.quantity, one.price) == (execution.quantity, execution.price)
+            detail = f"execution {one.exec_id} came again with other content"
+            return order, None, () if same else _raise(order, "execution_changed", detail)
+    twin = _same_fill_of_the_other_feed(order, execution)
+    if twin is not None:
+        return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), None, ()
+    return replace(order, executions=(*order.executions, execution)), execution, ()
+
+
+def _same_fill_of_the_other_feed(order: Order, execution: Execution) -> Execution | None:
+    """Rule R3a: the stream and the activities may name one fill differently; it is one on all its figures."""
+    if execution.cum_quantity is None:
+        return None
+    aliased = set(order.aliases.values())
+    for one in order.executions:
+        same = (one.cum_quantity, one.quantity, one.price) == (
+            execution.cum_quantity,
+            execution.quantity,
+            execution.price,
+        )
+        if same and _feed(one.source) != _feed(execution.source) and one.exec_id not in aliased:
+            return one
+    return None
+
+
+def _feed(source: UpdateSource) -> str:
+    return "stream" if source is UpdateSource.STREAM else "activities"
+
+
+def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
+    kind = _kind(update)
+    if kind is None:
+        return order
+    new = Statement(
+        kind=kind,
+        stated_at=update.transact_time,
+        source=update.source,
+        broker_seq=update.broker_seq,
+        cum_quantity=update.cum_quantity,
+        leaves_quantity=update.leaves_quantity,
+        detail=update.reason,
+    )
+    old = facts.statement(order, kind)
+    cum = max(filter(None, (order.stated_cum_quantity, update.cum_quantity)), default=order.stated_cum_quantity)
+    if old is not None:
+        if _rank(new) <= _rank(old):
+            return order if cum == order.stated_cum_quantity else replace(order, stated_cum_quantity=cum)
+        rest: Iterable[Statement] = (one for one in order.statements if one is not old)
+    else:
+        rest = order.statements
+    statements = tuple(sorted((*rest, new), key=lambda one: one.kind))
+    return replace(order, statements=statements, stated_cum_quantity=cum)
+
+
+def _rank(one: Statement) -> tuple[object, ...]:
+    """A total order, so that which of two statements of one kind is kept does not depend on which came first."""
+    return (
+        one.broker_seq if one.broker_seq is not None else -1,
+        one.cum_quantity if one.cum_quantity is not None else -1,
+        one.stated_at,
+    )
+
+
+def _kind(update: BrokerUpdate) -> StatementKind | None:
+    """What kind of statement it is: the cancel's refusal by its type, everything else by the order's stated status."""
+    if update.exec_type is ExecType.CANCEL_REJECTED:
+        return StatementKind.CANCEL_REJECTED
+    if update.order_status is not None:
+        return StatementKind(update.order_status.value)
+    return _KIND_OF_EXEC_TYPE.get(update.exec_type)
+
+
+def _record_was_wrong(order: Order, update: BrokerUpdate) -> tuple[Incident, ...]:
+    """O14: the broker has an order that we had proven absent or never to be sent."""
+    if order.status is OrderStatus.DENIED or facts.refused(order):
+        return _raise(order, "record_was_wrong", f"the broker reports {update.exec_type} on a {order.status} order")
+    if update.order_status is BrokerStatus.REPLACED:
+        return _raise(order, "order_replaced", "the broker replaced the order; nothing here asks for that")
+    late = update.exec_type is ExecType.TRADE and (update.last_quantity or ZERO) > ZERO
+    if order.status is OrderStatus.REJECTED and late:
+        return _raise(order, "record_was_wrong", "an execution came for a rejected order")
+    return ()
+
+
+def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
+    return (
+        Incident(
+            kind=kind,
+            severity="page",
+            detail=detail,
+            position_id=order.position_id,
+            close_request_id=order.close_request_id,
+            client_order_id=order.client_order_id,
+        ),
+    )
+
+
+FREEZING: Final = frozenset({"record_was_wrong", "execution_changed", "order_replaced"})
+"""Incidents after which the request sends nothing more until a person closed them (rule R11)."""
+
+
+def apply_update(book: Book, order: Order, verdict: Applied) -> Book:
+    """The book with the verdict's order, its booked execution, and the request frozen where an incident demands it."""
+    orders = {**book.orders, order.client_order_id: verdict.order}
+    book = replace(book, orders=orders)
+    if verdict.execution is not None:
+        moved = facts.signed(verdict.execution.side, verdict.execution.quantity)
+        book = replace(book, ledger_quantity=book.ledger_quantity + moved)
+    for incident in verdict.incidents:
+        if incident.kind in FREEZING:
+            book = freeze(book, order, incident.kind)
+    return book
+
+
+def freeze(book: Book, order: Order, reason: str) -> Book:
+    """Rule R11: no retry and no send of this request until the incident is closed."""
+    request = book.requests.get(order.close_request_id)
+    if request is None or request.frozen_reason is not None:
+        return book
+    frozen = replace(request, frozen_reason=reason)
+    return replace(book, requests={**book.requests, request.id: frozen})
