@@ -1,0 +1,291 @@
+"""The Broker protocol over Alpaca's Trading API v2 and its market data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote as url_quote
+
+from closeflow.broker.alpaca import classify, parse
+from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
+from closeflow.broker.protocol import BrokerUnavailable, Capabilities, ExecutionPage, IdDeduplication
+from closeflow.domain.answers import (
+    Acknowledged,
+    CancelAnswer,
+    LookUpAnswer,
+    MarketClock,
+    NotFound,
+    Quote,
+    SubmitAnswer,
+    Ticket,
+)
+from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
+
+BROKER_NAME: Final = "alpaca"
+
+ALPACA: Final = Capabilities(
+    # Documented only for open orders; a desk that has proven more says so by a setting.
+    client_id_deduplication=IdDeduplication.WHILE_OPEN,
+    look_up_by_client_id=True,
+    execution_list=True,
+    busts=True,
+    minimum_lot=MappingProxyType(
+        {
+            AssetType.STOCK: Decimal("0.000000001"),
+            AssetType.OPTION: Decimal(1),
+            AssetType.CRYPTO: Decimal("0.000000001"),
+        }
+    ),
+    visibility_lag_s=5.0,
+)
+
+_QUOTE_PATHS: Final = {
+    AssetType.STOCK: "/v2/stocks/quotes/latest",
+    AssetType.OPTION: "/v1beta1/options/quotes/latest",
+    AssetType.CRYPTO: "/v1beta3/crypto/us/latest/quotes",
+}
+_SYMBOLS_PER_CALL: Final = 100
+_ORDERS_PER_PAGE: Final = 500
+_ACTIVITIES_PER_PAGE: Final = 100
+_NAMES_KEPT: Final = 20_000
+_RESOLVES_AT_ONCE: Final = 8
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class AlpacaBroker:
+    """One Alpaca account. Safe for concurrent calls in one event loop; close it with `aclose`."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        market_data_url: str,
+        key_id: str,
+        secret_key: str,
+        account_id: str,
+        name: str = BROKER_NAME,
+        capabilities: Capabilities = ALPACA,
+        deadline_s: float = 5.0,
+        connections: int = 64,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`account_id` is our name of the account whose credentials these are; `deadline_s` bounds a whole call."""
+        headers = {"APCA-API-KEY-ID": key_id, "APCA-API-SECRET-KEY": secret_key, "User-Agent": "closeflow"}
+        self._of = parse.Account(broker=name, account_id=account_id)
+        self._capabilities = capabilities
+        self._trading = Wire(base_url, headers=headers, deadline_s=deadline_s, connections=connections, now=now)
+        self._data = Wire(market_data_url, headers=headers, deadline_s=deadline_s, connections=connections, now=now)
+        self._names: OrderedDict[str, parse.OrderName] = OrderedDict()
+        self._resolving = asyncio.Semaphore(_RESOLVES_AT_ONCE)
+
+    @property
+    def name(self) -> str:
+        return self._of.broker
+
+    @property
+    def account_id(self) -> str:
+        return self._of.account_id
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def submit(self, ticket: Ticket) -> SubmitAnswer:
+        outcome = await self._trading.call("POST", "/v2/orders", content=order_body(ticket))
+        answer = classify.submit_answer(outcome, ticket=ticket, of=self._of)
+        if isinstance(answer, Acknowledged):
+            self._remember(answer.update)
+        return answer
+
+    async def look_up(self, client_order_id: str) -> LookUpAnswer:
+        params = {"client_order_id": client_order_id}
+        outcome = await self._trading.call("GET", "/v2/orders:by_client_order_id", params=params)
+        return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=client_order_id))
+
+    async def order(self, broker_order_id: str) -> LookUpAnswer:
+        outcome = await self._trading.call("GET", f"/v2/orders/{url_quote(broker_order_id, safe='')}")
+        return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=None))
+
+    async def cancel(self, broker_order_id: str) -> CancelAnswer:
+        return classify.cancel_answer(
+            await self._trading.call("DELETE", f"/v2/orders/{url_quote(broker_order_id, safe='')}")
+        )
+
+    async def open_orders(self) -> tuple[BrokerUpdate, ...]:
+        found: dict[str, BrokerUpdate] = {}
+        params = {"status": "open", "limit": str(_ORDERS_PER_PAGE), "direction": "asc", "nested": "false"}
+        while True:
+            reply = await self._read(self._trading, "/v2/orders", params)
+            page = [_object(item, "order") for item in _list(reply)]
+            before = len(found)
+            for order in page:
+                update = _readable(order, of=self._of, received_at=reply.received_at)
+                found[update.broker_order_id or update.client_order_id] = update
+                self._remember(update)
+            # `after` excludes orders submitted at that instant, so a page boundary inside one would lose the others.
+            if len(page) < _ORDERS_PER_PAGE or len(found) == before:
+                return tuple(found.values())
+            params["after"] = _text(page[-1], "submitted_at")
+
+    async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
+        params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
+        if page is not None:
+            params["page_token"] = page
+        reply = await self._read(self._trading, "/v2/account/activities/FILL", params)
+        activities = [_object(item, "activity") for item in _list(reply)]
+        names = await self._resolve({_text(activity, "order_id") for activity in activities})
+        try:
+            updates = tuple(
+                parse.fill_activity(
+                    activity,
+                    of=self._of,
+                    order=names[parse.text(activity, "order_id")],
+                    received_at=reply.received_at,
+                )
+                for activity in activities
+            )
+        except parse.Malformed as error:
+            raise BrokerUnavailable(f"an activity cannot be read: {error}") from error
+        full = len(activities) >= _ACTIVITIES_PER_PAGE
+        return ExecutionPage(updates=updates, next_page=_text(activities[-1], "id") if full else None)
+
+    async def position(self, symbol: str) -> Decimal:
+        # Alpaca's position paths take a crypto pair without its slash.
+        path = f"/v2/positions/{url_quote(symbol.replace('/', ''), safe='')}"
+        outcome = await self._trading.call("GET", path)
+        if isinstance(outcome, Reply) and classify.says_position_not_found(outcome):
+            return Decimal(0)
+        reply = _usable(outcome, path)
+        try:
+            return parse.position_quantity(_object(read_json(reply.body), "position"))
+        except ValueError as error:
+            raise BrokerUnavailable(f"position of {symbol}: {error}") from error
+
+    async def positions(self) -> Mapping[str, Decimal]:
+        reply = await self._read(self._trading, "/v2/positions", {})
+        try:
+            held = [parse.as_object(item, "position") for item in _list(reply)]
+            return {parse.symbol(item): parse.position_quantity(item) for item in held}
+        except parse.Malformed as error:
+            raise BrokerUnavailable(f"a position cannot be read: {error}") from error
+
+    async def quotes(self, symbols: Mapping[str, AssetType]) -> Mapping[str, Quote]:
+        calls = [
+            self._quotes_of(asset_type, chunk)
+            for asset_type in AssetType
+            for chunk in _chunks(sorted(symbol for symbol, of in symbols.items() if of is asset_type))
+        ]
+        found: dict[str, Quote] = {}
+        for part in await asyncio.gather(*calls):
+            found.update(part)
+        return found
+
+    async def clock(self) -> MarketClock:
+        reply = await self._read(self._trading, "/v2/clock", {})
+        try:
+            return parse.market_clock(_object(read_json(reply.body), "clock"))
+        except ValueError as error:
+            raise BrokerUnavailable(f"the market clock cannot be read: {error}") from error
+
+    async def aclose(self) -> None:
+        await self._trading.aclose()
+        await self._data.aclose()
+
+    async def _quotes_of(self, asset_type: AssetType, symbols: list[str]) -> dict[str, Quote]:
+        found: dict[str, Quote] = {}
+        try:
+            reply = await self._read(self._data, _QUOTE_PATHS[asset_type], {"symbols": ",".join(symbols)})
+            quotes = parse.as_object(parse.as_object(read_json(reply.body), "the answer").get("quotes"), "quotes")
+        except (BrokerUnavailable, ValueError):
+            return found
+        for symbol in symbols:
+            try:
+                quote = parse.quote(symbol, parse.as_object(quotes.get(symbol), "quote"))
+            except parse.Malformed:
+                continue
+            if quote is not None:
+                found[symbol] = quote
+        return found
+
+    async def _read(self, wire: Wire, path: str, params: Mapping[str, str]) -> Reply:
+        return _usable(await wire.call("GET", path, params=params), path)
+
+    def _looked_up(self, answer: LookUpAnswer) -> LookUpAnswer:
+        if isinstance(answer, Acknowledged):
+            self._remember(answer.update)
+        return answer
+
+    def _remember(self, update: BrokerUpdate) -> None:
+        if update.broker_order_id is not None:
+            name = parse.OrderName(client_order_id=update.client_order_id, symbol=update.symbol)
+            self._names[update.broker_order_id] = name
+            self._names.move_to_end(update.broker_order_id)
+            if len(self._names) > _NAMES_KEPT:
+                self._names.popitem(last=False)
+
+    async def _resolve(self, broker_order_ids: set[str]) -> Mapping[str, parse.OrderName]:
+        """Name each order. Raises `BrokerUnavailable` if one cannot be: a fill is never passed on nameless."""
+        named = {found: self._names[found] for found in broker_order_ids if found in self._names}
+        missing = sorted(broker_order_ids - named.keys())
+        named.update(zip(missing, await asyncio.gather(*map(self._name_of, missing)), strict=True))
+        return named
+
+    async def _name_of(self, broker_order_id: str) -> parse.OrderName:
+        async with self._resolving:
+            answer = await self.order(broker_order_id)
+        if isinstance(answer, Acknowledged):
+            return self._names[broker_order_id]
+        reason = "not found" if isinstance(answer, NotFound) else answer.reason
+        raise BrokerUnavailable(f"order {broker_order_id} of an execution cannot be named: {reason}")
+
+
+def _usable(outcome: object, path: str) -> Reply:
+    if not isinstance(outcome, Reply):
+        raise BrokerUnavailable(f"{path}: {getattr(outcome, 'reason', outcome)}")
+    if outcome.status != 200:
+        start = outcome.body[:200].decode(errors="replace")
+        raise BrokerUnavailable(f"{path}: HTTP {outcome.status}: {start}", retry_after_s=outcome.retry_after_s)
+    return outcome
+
+
+def _list(reply: Reply) -> list[object]:
+    try:
+        found = read_json(reply.body)
+    except ValueError as error:
+        raise BrokerUnavailable(f"not JSON: {error}") from error
+    if not isinstance(found, list):
+        raise BrokerUnavailable("the answer is not a list")
+    return found
+
+
+def _object(value: object, what: str) -> parse.Json:
+    try:
+        return parse.as_object(value, what)
+    except parse.Malformed as error:
+        raise BrokerUnavailable(str(error)) from error
+
+
+def _text(of: parse.Json, name: str) -> str:
+    try:
+        return parse.text(of, name)
+    except parse.Malformed as error:
+        raise BrokerUnavailable(str(error)) from error
+
+
+def _readable(order: parse.Json, *, of: parse.Account, received_at: datetime) -> BrokerUpdate:
+    try:
+        return parse.order_update(order, of=of, source=UpdateSource.QUERY, received_at=received_at)
+    except parse.Malformed as error:
+        raise BrokerUnavailable(f"an order cannot be read: {error}") from error
+
+
+def _chunks(symbols: list[str]) -> Iterable[list[str]]:
+    return (symbols[start : start + _SYMBOLS_PER_CALL] for start in range(0, len(symbols), _SYMBOLS_PER_CALL))

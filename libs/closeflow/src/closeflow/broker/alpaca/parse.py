@@ -1,0 +1,307 @@
+"""Alpaca's JSON → what the domain understands. Pure; numbers stay decimals, times are read with their zone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from closeflow.broker.alpaca.wire import decimal_text
+from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.ids import broker_update_id
+from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
+
+Json = Mapping[str, object]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+STATUSES: Final[Mapping[str, BrokerStatus]] = {
+    "new": BrokerStatus.NEW,
+    "accepted": BrokerStatus.NEW,
+    "pending_new": BrokerStatus.NEW,
+    "accepted_for_bidding": BrokerStatus.NEW,
+    "held": BrokerStatus.NEW,
+    "stopped": BrokerStatus.NEW,
+    "pending_replace": BrokerStatus.NEW,
+    "calculated": BrokerStatus.NEW,
+    "partially_filled": BrokerStatus.PARTIALLY_FILLED,
+    "filled": BrokerStatus.FILLED,
+    "pending_cancel": BrokerStatus.PENDING_CANCEL,
+    "canceled": BrokerStatus.CANCELED,
+    "expired": BrokerStatus.EXPIRED,
+    "rejected": BrokerStatus.REJECTED,
+    "replaced": BrokerStatus.REPLACED,
+    "suspended": BrokerStatus.SUSPENDED,
+    "done_for_day": BrokerStatus.DONE_FOR_DAY,
+}
+
+_LIVE: Final = frozenset(
+    {BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED, BrokerStatus.PENDING_CANCEL, BrokerStatus.SUSPENDED}
+)
+"""Statuses under which what is not filled can still fill, so that leaves = quantity − filled."""
+
+EVENTS: Final[Mapping[str, ExecType]] = {
+    "new": ExecType.NEW,
+    "fill": ExecType.TRADE,
+    "partial_fill": ExecType.TRADE,
+    "canceled": ExecType.CANCELED,
+    "expired": ExecType.EXPIRED,
+    "rejected": ExecType.REJECTED,
+    "replaced": ExecType.REPLACED,
+    "pending_cancel": ExecType.PENDING_CANCEL,
+    "suspended": ExecType.SUSPENDED,
+    "done_for_day": ExecType.DONE_FOR_DAY,
+    "order_cancel_rejected": ExecType.CANCEL_REJECTED,
+    "trade_bust": ExecType.TRADE_CANCEL,
+    "trade_correct": ExecType.TRADE_CORRECT,
+    # The rest say nothing but the order's state.
+    "accepted": ExecType.ORDER_STATUS,
+    "pending_new": ExecType.ORDER_STATUS,
+    "held": ExecType.ORDER_STATUS,
+    "stopped": ExecType.ORDER_STATUS,
+    "calculated": ExecType.ORDER_STATUS,
+    "restated": ExecType.ORDER_STATUS,
+    "pending_replace": ExecType.ORDER_STATUS,
+    "order_replace_rejected": ExecType.ORDER_STATUS,
+}
+
+_NAMES_EXECUTION: Final = frozenset({ExecType.TRADE, ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT})
+
+_MAX_DIGITS: Final = 40
+"""Before or after the point; what is longer was never a quantity or a price."""
+
+_QUOTE_CURRENCIES: Final = ("USDT", "USDC", "USD", "BTC")
+
+
+class Malformed(ValueError):
+    """The broker's JSON lacks what it must have, or holds something that is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderName:
+    """What an execution has to be told of its order: an activity names it by the broker's id only."""
+
+    client_order_id: str
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Whose updates are read: the first two parts of every execution's identity."""
+
+    broker: str
+    account_id: str
+
+
+def as_object(value: object, what: str) -> Json:
+    if not isinstance(value, dict):
+        raise Malformed(f"{what} is not a JSON object")
+    return value
+
+
+def text(of: Json, name: str) -> str:
+    value = of.get(name)
+    if not isinstance(value, str) or not value:
+        raise Malformed(f"{name} is missing or not text")
+    return value
+
+
+def optional_text(of: Json, name: str) -> str | None:
+    return text(of, name) if of.get(name) not in (None, "") else None
+
+
+def number(of: Json, name: str) -> Decimal:
+    value = of.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise Malformed(f"{name} is missing or not a number")
+    try:
+        parsed = Decimal(value)
+    except InvalidOperation:
+        raise Malformed(f"{name} is not a number: {value!r}") from None
+    if not parsed.is_finite() or abs(parsed.adjusted()) > _MAX_DIGITS:
+        raise Malformed(f"{name} is not a finite number of at most {_MAX_DIGITS} digits")
+    return parsed
+
+
+def optional_number(of: Json, name: str) -> Decimal | None:
+    return number(of, name) if of.get(name) not in (None, "") else None
+
+
+def time(of: Json, name: str) -> datetime:
+    """RFC 3339; digits after the microsecond are cut off."""
+    try:
+        parsed = datetime.fromisoformat(text(of, name))
+    except ValueError as error:
+        raise Malformed(f"{name} is not a time: {error}") from None
+    if parsed.tzinfo is None:
+        raise Malformed(f"{name} has no time zone")
+    return parsed.astimezone(UTC)
+
+
+def optional_time(of: Json, name: str) -> datetime | None:
+    return time(of, name) if of.get(name) not in (None, "") else None
+
+
+def side(of: Json) -> Side:
+    value = text(of, "side")
+    if value == "sell_short":  # Activities say so for a sell that opens a short.
+        return Side.SELL
+    if value not in (Side.BUY, Side.SELL):
+        raise Malformed(f"side {value!r} is not known")
+    return Side(value)
+
+
+def symbol(of: Json) -> str:
+    """Our form of a symbol: crypto pairs with a slash, though parts of Alpaca's API leave it out."""
+    value = text(of, "symbol")
+    if of.get("asset_class") == "crypto" and "/" not in value:
+        for currency in _QUOTE_CURRENCIES:
+            if value.endswith(currency) and value != currency:
+                return f"{value.removesuffix(currency)}/{currency}"
+    return value
+
+
+def sequence(of: Json) -> int | None:
+    """`broker_seq`: the order's `updated_at` in microseconds since 1970, the same in REST and stream."""
+    updated_at = optional_time(of, "updated_at")
+    return None if updated_at is None else (updated_at - _EPOCH) // _MICROSECOND
+
+
+def _plain(value: Decimal | None) -> str:
+    return "" if value is None else decimal_text(value)
+
+
+def order_update(order: Json, *, of: Account, source: UpdateSource, received_at: datetime) -> BrokerUpdate:
+    """An order as an answer to a call → its statement. Equal statements have equal event ids, whoever asked."""
+    status = text(order, "status")
+    broker_seq = sequence(order)
+    cum = optional_number(order, "filled_qty")
+    client_order_id = text(order, "client_order_id")
+    quantity = optional_number(order, "qty")
+    known = STATUSES.get(status)
+    return BrokerUpdate(
+        event_id=broker_update_id(of.broker, of.account_id, client_order_id, "order", status, broker_seq, _plain(cum)),
+        broker=of.broker,
+        account_id=of.account_id,
+        symbol=symbol(order),
+        client_order_id=client_order_id,
+        exec_type=ExecType.ORDER_STATUS,
+        side=side(order),
+        source=source,
+        transact_time=optional_time(order, "updated_at") or optional_time(order, "submitted_at") or received_at,
+        received_at=received_at,
+        order_status=known,
+        order_quantity=quantity,
+        broker_order_id=text(order, "id"),
+        cum_quantity=cum,
+        leaves_quantity=_leaves(known, quantity, cum),
+        average_price=optional_number(order, "filled_avg_price"),
+        broker_seq=broker_seq,
+        reason=None if known else f"the broker's order status {status!r} is not known",
+    )
+
+
+def _leaves(status: BrokerStatus | None, quantity: Decimal | None, cum: Decimal | None) -> Decimal | None:
+    if status not in _LIVE or quantity is None or cum is None or cum > quantity:
+        return None
+    return quantity - cum
+
+
+def trade_update(data: Json, *, of: Account, received_at: datetime) -> BrokerUpdate:
+    """The `data` of one `trade_updates` message. An event that is not in `EVENTS` becomes the state of its order."""
+    event = text(data, "event")
+    exec_type = EVENTS.get(event, ExecType.ORDER_STATUS)
+    base = order_update(
+        as_object(data.get("order"), "order"), of=of, source=UpdateSource.STREAM, received_at=received_at
+    )
+    executed = exec_type in _NAMES_EXECUTION
+    exec_id = text(data, "execution_id") if executed else None
+    trade = exec_type in (ExecType.TRADE, ExecType.TRADE_CORRECT)
+    last_quantity = number(data, "qty") if trade else None
+    last_price = number(data, "price") if trade else None
+    event_id = broker_update_id(
+        of.broker,
+        of.account_id,
+        base.client_order_id,
+        event,
+        exec_id or "",
+        _plain(last_quantity),
+        _plain(last_price),
+        base.event_id,
+    )
+    return BrokerUpdate(
+        event_id=event_id,
+        broker=of.broker,
+        account_id=of.account_id,
+        symbol=base.symbol,
+        client_order_id=base.client_order_id,
+        exec_type=exec_type,
+        side=base.side,
+        source=UpdateSource.STREAM,
+        transact_time=optional_time(data, "timestamp") or base.transact_time,
+        received_at=received_at,
+        order_status=base.order_status,
+        order_quantity=base.order_quantity,
+        broker_order_id=base.broker_order_id,
+        exec_id=exec_id,
+        exec_ref_id=optional_text(data, "previous_execution_id") if executed else None,
+        cum_quantity=base.cum_quantity,
+        leaves_quantity=base.leaves_quantity,
+        average_price=base.average_price,
+        last_quantity=last_quantity,
+        last_price=last_price,
+        broker_seq=base.broker_seq,
+        reason=base.reason or optional_text(data, "reason") or (None if event in EVENTS else f"event {event!r}"),
+        position_quantity=optional_number(data, "position_qty"),
+    )
+
+
+def fill_activity(activity: Json, *, of: Account, order: OrderName, received_at: datetime) -> BrokerUpdate:
+    """A FILL activity whose order was resolved. It has an execution id of its own and states no sequence."""
+    exec_id = text(activity, "id")
+    quantity, price = number(activity, "qty"), number(activity, "price")
+    cum = optional_number(activity, "cum_qty")
+    return BrokerUpdate(
+        event_id=broker_update_id(
+            of.broker, of.account_id, order.client_order_id, "fill", exec_id, *map(_plain, (quantity, price, cum))
+        ),
+        broker=of.broker,
+        account_id=of.account_id,
+        symbol=order.symbol,
+        client_order_id=order.client_order_id,
+        exec_type=ExecType.TRADE,
+        side=side(activity),
+        source=UpdateSource.BACKFILL,
+        transact_time=time(activity, "transaction_time"),
+        received_at=received_at,
+        broker_order_id=text(activity, "order_id"),
+        exec_id=exec_id,
+        cum_quantity=cum,
+        leaves_quantity=optional_number(activity, "leaves_qty"),
+        last_quantity=quantity,
+        last_price=price,
+    )
+
+
+def position_quantity(position: Json) -> Decimal:
+    """Signed: a short is negative, whether Alpaca says so in `qty` or only in `side`."""
+    quantity = number(position, "qty")
+    return -abs(quantity) if position.get("side") == "short" else quantity
+
+
+def quote(symbol_: str, of: Json) -> Quote | None:
+    """None unless both sides are there: Alpaca states a missing bid or ask as 0."""
+    bid, ask = number(of, "bp"), number(of, "ap")
+    if bid <= 0 or ask <= 0:
+        return None
+    return Quote(symbol=symbol_, bid=bid, ask=ask, at=time(of, "t"))
+
+
+def market_clock(of: Json) -> MarketClock:
+    is_open = of.get("is_open")
+    if not isinstance(is_open, bool):
+        raise Malformed("is_open is not true or false")
+    return MarketClock(is_open=is_open, next_open=time(of, "next_open"), at=time(of, "timestamp"))

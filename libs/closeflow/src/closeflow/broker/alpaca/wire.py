@@ -1,0 +1,178 @@
+"""Bytes to and from Alpaca: request bodies that repeat exactly, and one HTTP call whose every outcome is a value."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+import httpx
+
+from closeflow.domain.answers import Ticket
+from closeflow.domain.model import AssetType, OrderType, Side
+
+_OCC: Final = re.compile(r"[A-Z0-9]{1,6}[0-9]{6}[CP][0-9]{8}")
+"""An option's symbol without padding, as Alpaca writes it: root, yymmdd, C or P, strike × 1000."""
+
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole HTTP answer."""
+
+    status: int
+    body: bytes
+    received_at: datetime
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotWritten:
+    """The call failed before the first byte of the request was handed to the network."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """Something may have been written, and no whole answer came back."""
+
+    reason: str
+
+
+Outcome = Reply | NotWritten | NoReply
+
+
+def asset_type_of(symbol: str) -> AssetType:
+    if _OCC.fullmatch(symbol):
+        return AssetType.OPTION
+    return AssetType.CRYPTO if "/" in symbol else AssetType.STOCK
+
+
+def decimal_text(value: Decimal) -> str:
+    """Without exponent or trailing zeros, so that equal numbers are equal bytes (numeric columns keep their scale)."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def order_body(ticket: Ticket) -> bytes:
+    """The body of `POST /v2/orders`: a function of the ticket alone."""
+    body = {
+        "symbol": ticket.symbol,
+        "qty": decimal_text(ticket.quantity),
+        "side": ticket.side.value,
+        "type": ticket.order_type.value,
+        "time_in_force": ticket.time_in_force.value,
+        "client_order_id": ticket.client_order_id,
+    }
+    if ticket.order_type is OrderType.LIMIT:
+        if ticket.limit_price is None:
+            raise ValueError(f"limit order {ticket.client_order_id} has no limit price")
+        body["limit_price"] = decimal_text(ticket.limit_price)
+    if asset_type_of(ticket.symbol) is AssetType.OPTION:
+        body["position_intent"] = "sell_to_close" if ticket.side is Side.SELL else "buy_to_close"
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def read_json(body: bytes) -> object:
+    """Decode with decimals instead of binary floats. Raises ValueError for anything that is not JSON, NaN included."""
+    try:
+        return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+class Wire:
+    """A bounded pool of HTTP/1.1 connections to one base URL. Never follows a redirect, never sends anything twice."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        deadline_s: float,
+        connections: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._now = now
+        self._deadline_s = deadline_s
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers={**headers, "Accept": "application/json"},
+            # One deadline over the whole call, below; httpx has only limits per step.
+            timeout=None,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            follow_redirects=False,
+            http1=True,
+            http2=False,
+            # Proxies and netrc from the environment would be settings that nobody sees.
+            trust_env=False,
+        )
+
+    async def call(
+        self, method: str, path: str, *, params: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Outcome:
+        written = False
+
+        async def trace(event: str, _: Mapping[str, object]) -> None:
+            nonlocal written
+            written = written or event.endswith("send_request_headers.started")
+
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await self._exchange(method, path, params, content, {"trace": trace})
+        except TimeoutError:
+            reason = f"no whole answer within {self._deadline_s} s"
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        return NoReply(reason) if written else NotWritten(reason)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        content: bytes | None,
+        extensions: dict[str, object],
+    ) -> Outcome:
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        async with self._client.stream(
+            method, path, params=params, content=content, headers=headers, extensions=extensions
+        ) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    return NoReply(f"answer longer than {MAX_BODY_BYTES} bytes")
+        received_at = self._now()
+        delay = retry_after(response.headers, received_at)
+        return Reply(status=response.status_code, body=bytes(body), received_at=received_at, retry_after_s=delay)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds the server asks us to wait: Retry-After (RFC 9110, 10.2.3), else X-RateLimit-Reset (Unix time)."""
+    asked = headers.get("retry-after")
+    if asked is not None:
+        if asked.strip().isdecimal():
+            return float(asked)
+        try:
+            until = email.utils.parsedate_to_datetime(asked)
+        except ValueError:
+            return None
+        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+    reset = headers.get("x-ratelimit-reset", "")
+    return max(0.0, int(reset) - now.timestamp()) if reset.isdecimal() else None

@@ -1,0 +1,109 @@
+"""What closeflow asks of a broker, and what a broker must say of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+
+from closeflow.domain.answers import CancelAnswer, LookUpAnswer, MarketClock, Quote, SubmitAnswer, Ticket
+from closeflow.domain.model import AssetType, BrokerUpdate
+
+
+class IdDeduplication(StrEnum):
+    """How long the broker refuses a client order id that it has seen: whether the same id may be sent again (R6)."""
+
+    FOREVER = "forever"
+    WHILE_OPEN = "while_open"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    client_id_deduplication: IdDeduplication
+    look_up_by_client_id: bool
+    execution_list: bool
+    """Whether executions can be listed after the fact."""
+    busts: bool
+    """Whether the broker reports busts and corrections."""
+    minimum_lot: Mapping[AssetType, Decimal]
+    visibility_lag_s: float
+    """How long an accepted order may stay invisible to a look-up."""
+
+
+class BrokerUnavailable(Exception):
+    """A read had no usable answer. Says nothing about any order; asking again later is always safe."""
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionPage:
+    """Executions in the broker's order of time, oldest first, each with its client order id resolved."""
+
+    updates: tuple[BrokerUpdate, ...]
+    next_page: str | None
+    """Pass it back for the next page; None when this was the last."""
+
+
+class Broker(Protocol):
+    """One account at one broker.
+
+    `submit`, `look_up`, `order` and `cancel` never raise for what the wire or the broker does: every outcome is a value,
+    because each proves something else. The other reads raise `BrokerUnavailable`. Nothing here retries.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def account_id(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def submit(self, ticket: Ticket) -> SubmitAnswer:
+        """Send an order once. Every send of one ticket is byte-equal."""
+        ...
+
+    async def look_up(self, client_order_id: str) -> LookUpAnswer:
+        """Ask for an order by the id that we gave it."""
+        ...
+
+    async def order(self, broker_order_id: str) -> LookUpAnswer:
+        """Ask for an order by the broker's id."""
+        ...
+
+    async def cancel(self, broker_order_id: str) -> CancelAnswer:
+        """Ask for a cancel; its outcome comes as a statement about the order."""
+        ...
+
+    async def open_orders(self) -> tuple[BrokerUpdate, ...]:
+        """What the broker states of every order that it considers open, whoever sent it."""
+        ...
+
+    async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
+        """One page of the executions after a time, by the broker's own clock."""
+        ...
+
+    async def position(self, symbol: str) -> Decimal:
+        """The signed quantity the broker holds; 0 when it holds none."""
+        ...
+
+    async def positions(self) -> Mapping[str, Decimal]:
+        """Signed quantity by symbol, of every position the broker holds."""
+        ...
+
+    async def quotes(self, symbols: Mapping[str, AssetType]) -> Mapping[str, Quote]:
+        """Newest quotes in bulk. A symbol without a two-sided quote, or whose feed did not answer, is absent."""
+        ...
+
+    async def clock(self) -> MarketClock: ...
+
+    async def aclose(self) -> None: ...
