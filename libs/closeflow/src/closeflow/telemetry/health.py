@@ -1,0 +1,72 @@
+"""`/healthz`, `/readyz` and `/metrics` of a service that has no web server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+Readiness = Callable[[], Awaitable[Mapping[str, str | None]]]
+"""What the service needs, by name: None when it is there, else what is wrong with it."""
+
+_READ_DEADLINE_S: Final = 5.0
+_MAX_REQUEST_BYTES: Final = 8192
+_JSON: Final = "application/json"
+
+
+async def always_ready() -> Mapping[str, str | None]:
+    return {}
+
+
+@asynccontextmanager
+async def serve_health(host: str, port: int, readiness: Readiness = always_ready) -> AsyncIterator[int]:
+    """Serve while the context is open; gives the port, which differs from `port` when that is 0.
+
+    `/healthz` is 200 while the event loop turns; `/readyz` is 503 with the reasons when something needed is missing.
+    """
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_READ_DEADLINE_S):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_response(*await _route(request, readiness)))
+                await writer.drain()
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # A caller that does not finish its request gets no answer.
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, host, port, limit=_MAX_REQUEST_BYTES)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def _route(request: bytes, readiness: Readiness) -> tuple[str, str, bytes]:
+    method, target, *_ = [*request.split(b"\r\n", 1)[0].split(b" "), b"", b""]
+    if method != b"GET":
+        return "405 Method Not Allowed", _JSON, b'{"error":"only GET is answered here"}'
+    match target.split(b"?", 1)[0]:
+        case b"/healthz":
+            return "200 OK", _JSON, b'{"status":"ok"}'
+        case b"/readyz":
+            missing = {name: why for name, why in (await readiness()).items() if why is not None}
+            if missing:
+                return "503 Service Unavailable", _JSON, orjson.dumps({"status": "unready", "missing": missing})
+            return "200 OK", _JSON, b'{"status":"ready"}'
+        case b"/metrics":
+            return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
+        case _:
+            return "404 Not Found", _JSON, b'{"error":"try /healthz, /readyz or /metrics"}'
+
+
+def _response(status: str, content_type: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

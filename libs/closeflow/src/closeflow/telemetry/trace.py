@@ -1,0 +1,43 @@
+"""The `traceparent` header of W3C Trace Context, level 1."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_FORM: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED: Final = 0x01
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """One span of one trace: 32 and 16 lower-case hex digits, neither all zero."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool = True
+
+    def header(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
+
+
+def parse_traceparent(text: str | None) -> TraceContext | None:
+    """None for a header that is missing or malformed: the receiver then starts a trace of its own (section 3.2.2)."""
+    match = _FORM.fullmatch(text) if text else None
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, rest = match.groups()
+    if version == "ff" or (version == "00" and rest) or not int(trace_id, 16) or not int(span_id, 16):
+        return None
+    return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
+
+
+def next_span(parent: TraceContext | None, random_bytes: bytes) -> TraceContext:
+    """A span below `parent`, or the first of a new trace. `random_bytes` are 24, read by the caller."""
+    if len(random_bytes) != 24:
+        raise ValueError(f"24 random bytes are needed, not {len(random_bytes)}")
+    span_id = random_bytes[16:].hex()
+    if parent is None:
+        return TraceContext(random_bytes[:16].hex(), span_id)
+    return TraceContext(parent.trace_id, span_id, parent.sampled)
