@@ -55,8 +55,8 @@ class ExecutionPage:
 class Broker(Protocol):
     """One account at one broker.
 
-    `submit`, `look_up`, `order` and `cancel` never raise for what the wire or the broker does: every outcome is a value,
-    because each proves something else. The other reads raise `BrokerUnavailable`. Nothing here retries.
+    `submit`, `look_up`, `order` and `cancel` never raise for what the wire or the broker does: every outcome is a
+    value, because each proves something else. The other reads raise `BrokerUnavailable`. Nothing here retries.
     """
 
     @property

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote as url_quote
 
+import structlog
+
 from closeflow.broker.alpaca import classify, parse
 from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
 from closeflow.broker.protocol import BrokerUnavailable, Capabilities, ExecutionPage, IdDeduplication
@@ -25,6 +27,8 @@ from closeflow.domain.answers import (
     Ticket,
 )
 from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
+
+log = structlog.get_logger()
 
 BROKER_NAME: Final = "alpaca"
 
@@ -204,12 +208,16 @@ class AlpacaBroker:
         try:
             reply = await self._read(self._data, _QUOTE_PATHS[asset_type], {"symbols": ",".join(symbols)})
             quotes = parse.as_object(parse.as_object(read_json(reply.body), "the answer").get("quotes"), "quotes")
-        except (BrokerUnavailable, ValueError):
+        except (BrokerUnavailable, ValueError) as error:
+            log.warning("quotes_not_answered", asset_type=asset_type, symbols=len(symbols), reason=str(error))
             return found
         for symbol in symbols:
+            if symbol not in quotes:
+                continue
             try:
                 quote = parse.quote(symbol, parse.as_object(quotes.get(symbol), "quote"))
-            except parse.Malformed:
+            except parse.Malformed as error:
+                log.warning("quote_not_readable", symbol=symbol, reason=str(error))
                 continue
             if quote is not None:
                 found[symbol] = quote

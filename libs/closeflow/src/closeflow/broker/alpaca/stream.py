@@ -1,0 +1,152 @@
+"""Alpaca's trade-update stream: one subscription over one websocket, until either side ends it.
+
+The stream does not replay and does not number its messages, so whoever reads it has to ask the broker for everything
+it may have missed, after subscribing (before it, a fill in between would be in neither).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from closeflow.broker.alpaca import parse
+from closeflow.broker.alpaca.client import utc_now
+from closeflow.broker.alpaca.wire import read_json
+from closeflow.domain.model import BrokerUpdate
+
+log = structlog.get_logger()
+
+STREAM_MESSAGES: Final = Counter(
+    "closeflow_broker_stream_messages_total",
+    "Messages of the broker's trade-update stream, by whether they were read, had an unknown event or were unreadable",
+    ["outcome"],
+)
+
+_MAX_MESSAGE_BYTES: Final = 1024 * 1024
+_MESSAGES_BUFFERED: Final = 1024
+
+
+class StreamLost(Exception):
+    """The stream ended or could not be opened. Whatever was said since the last update has to be asked for."""
+
+
+class StreamDenied(StreamLost):
+    """The broker does not accept the key; trying again helps only once somebody mended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A trade update that could not be read: the broker has to be asked what it said."""
+
+    reason: str
+
+
+Message = BrokerUpdate | Unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTarget:
+    url: str
+    key_id: str
+    secret_key: str
+    of: parse.Account
+    open_timeout_s: float = 5.0
+    """Limit of each: connecting, the answer to the key, the answer to the subscription."""
+    ping_interval_s: float = 5.0
+    ping_timeout_s: float = 5.0
+    """A quiet account sends nothing for hours, so only pings tell silence from a dead connection."""
+
+
+@asynccontextmanager
+async def trade_updates(
+    target: StreamTarget, *, now: Callable[[], datetime] = utc_now
+) -> AsyncIterator[AsyncIterator[Message]]:
+    """Entered once the broker has confirmed the subscription. Entering and iterating raise `StreamLost`; the iteration
+    never just ends."""
+    try:
+        socket = await connect(
+            target.url,
+            open_timeout=target.open_timeout_s,
+            close_timeout=1.0,
+            ping_interval=target.ping_interval_s,
+            ping_timeout=target.ping_timeout_s,
+            max_size=_MAX_MESSAGE_BYTES,
+            max_queue=_MESSAGES_BUFFERED,
+            # A proxy from the environment would be a setting that nobody sees.
+            proxy=None,
+        )
+    except (WebSocketException, OSError) as error:
+        raise StreamLost(f"{target.url}: {type(error).__name__}: {error}") from error
+    try:
+        await _subscribe(socket, target)
+        yield _messages(socket, target.of, now)
+    finally:
+        await socket.close()
+
+
+async def _subscribe(socket: ClientConnection, target: StreamTarget) -> None:
+    await socket.send(json.dumps({"action": "auth", "key": target.key_id, "secret": target.secret_key}))
+    answer = await _answer(socket, "authorization", target.open_timeout_s)
+    if answer.get("status") != "authorized":
+        raise StreamDenied(f"the stream answered {answer.get('status')!r} to our key")
+    await socket.send(json.dumps({"action": "listen", "data": {"streams": ["trade_updates"]}}))
+    answer = await _answer(socket, "listening", target.open_timeout_s)
+    streams = answer.get("streams")
+    if not isinstance(streams, list) or "trade_updates" not in streams:
+        raise StreamLost(f"subscribed to trade_updates, got {streams!r}")
+
+
+async def _answer(socket: ClientConnection, stream: str, timeout_s: float) -> parse.Json:
+    """The control message awaited. Others before it are not for us: no update can precede its subscription."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = parse.as_object(read_json(_bytes(await socket.recv())), "message")
+                if message.get("stream") == stream:
+                    return parse.as_object(message.get("data"), "data")
+    except (WebSocketException, OSError, ValueError) as error:
+        raise StreamLost(f"no {stream} message: {type(error).__name__}: {error}") from error
+
+
+async def _messages(socket: ClientConnection, of: parse.Account, now: Callable[[], datetime]) -> AsyncIterator[Message]:
+    while True:
+        try:
+            frame = await socket.recv()
+        except WebSocketException as error:
+            raise StreamLost(f"{type(error).__name__}: {error}") from error
+        message = read_message(_bytes(frame), of=of, received_at=now())
+        if message is not None:
+            yield message
+
+
+def read_message(frame: bytes, *, of: parse.Account, received_at: datetime) -> Message | None:
+    """One frame, text and binary alike, as JSON. None for what is not about an order (control messages)."""
+    try:
+        message = parse.as_object(read_json(frame), "message")
+        if message.get("stream") != "trade_updates":
+            return None
+        data = parse.as_object(message.get("data"), "data")
+        update = parse.trade_update(data, of=of, received_at=received_at)
+    except ValueError as error:
+        STREAM_MESSAGES.labels("unreadable").inc()
+        log.error("trade_update_not_readable", reason=str(error), start=frame[:200].decode(errors="replace"))
+        return Unreadable(str(error))
+    known = data["event"] in parse.EVENTS
+    STREAM_MESSAGES.labels("read" if known else "unknown_event").inc()
+    if not known:
+        log.warning("trade_event_not_known", trade_event=data["event"], client_order_id=update.client_order_id)
+    return update
+
+
+def _bytes(frame: str | bytes) -> bytes:
+    return frame.encode() if isinstance(frame, str) else frame
