@@ -37,5 +37,26 @@ check: $(STAMP) ## Lint, types, import contracts
 	@$(BIN)/mypy $(SOURCES)
 	@$(BIN)/lint-imports
 
+# --- embedded stack (devstack/): PostgreSQL, Kafka, Connect; INSTANCE=name for another one ---
+INSTANCE ?= dev
+DEVSTACK = @$(BIN)/python -m devstack
+.PHONY: up down status logs reset
+
+up: $(STAMP) ## Start PostgreSQL, Kafka and Connect, or what of them does not run (INSTANCE=dev)
+	$(DEVSTACK) up --instance $(INSTANCE)
+
+down: $(STAMP) ## Stop them; the data stays
+	$(DEVSTACK) down --instance $(INSTANCE)
+
+status: $(STAMP) ## Say what runs and where, what died, and how to mend it
+	$(DEVSTACK) status --instance $(INSTANCE)
+
+logs: $(STAMP) ## Show the last lines of their logs
+	$(DEVSTACK) logs --instance $(INSTANCE)
+
+reset: $(STAMP) ## Stop them and wipe their data
+	$(DEVSTACK) reset --instance $(INSTANCE)
+# --- end of the embedded stack ---
+
 clean: ## Remove the virtual environment and the caches (the stack's data stays: make reset)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,283 @@
+"""How each part is prepared, started, found ready and stopped: PostgreSQL, Kafka (one KRaft node) and Connect."""
+
+import http.client
+import json
+import pwd
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from devstack import properties
+from devstack.fetch import Binaries
+from devstack.instances import ADMIN, DATABASE, Instance
+from devstack.places import REPOSITORY
+
+LOGGING: Final = Path(__file__).with_name("log4j2.properties")
+WORKER_PROPERTIES: Final = REPOSITORY / "connect" / "worker.properties"
+# Quick to start on few cores and small in memory; out of memory ends the process instead of leaving it half alive.
+JVM: Final = ("-Xms128m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", f"-Dlog4j2.configurationFile={LOGGING}")
+
+FALLBACK_WORKER: Final = {
+    "config.storage.topic": "connect-configs",
+    "offset.storage.topic": "connect-offsets",
+    "status.storage.topic": "connect-status",
+    "config.storage.replication.factor": "1",
+    "offset.storage.replication.factor": "1",
+    "status.storage.replication.factor": "1",
+    "offset.storage.partitions": "1",
+    "status.storage.partitions": "1",
+    "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+    "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+    "offset.flush.interval.ms": "1000",
+    "plugin.discovery": "service_load",
+    "scheduled.rebalance.max.delay.ms": "0",
+    "config.providers": "env,file,directory",
+    "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+    "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
+    "config.providers.directory.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run; `stdin` is what it reads."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+    user: pwd.struct_passwd | None = None
+
+
+Step = Command | Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One start of a part: `steps` run one after the other, then `serve`, until `is_ready(pid)`.
+
+    `stop_signals` are sent in turn, each a few seconds after the other. `signal_on_death` is what the part gets when
+    its supervisor is killed. A serve that ends while its log holds `retry_on` is started again for a few seconds.
+    """
+
+    steps: tuple[Step, ...]
+    serve: Command
+    is_ready: Callable[[int], bool]
+    stop_signals: tuple[signal.Signals, ...]
+    signal_on_death: signal.Signals
+    retry_on: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All that a plan depends on."""
+
+    instance: Instance
+    directory: Path
+    binaries: Binaries
+    java: str
+    server_user: pwd.struct_passwd | None
+
+    def log(self, part: str) -> Path:
+        return self.directory / "logs" / f"{part}.log"
+
+    def log_holds(self, part: str, text: str) -> bool:
+        """Whether the present run of the part has logged `text`."""
+        log = self.log(part)
+        return log.exists() and text in log.read_text(errors="replace")
+
+
+def postgres_plan(site: Site) -> Plan:
+    data = site.directory / "postgres"
+    settings = [word for item in postgres_settings(site.instance).items() for word in ("-c", "=".join(item))]
+    return Plan(
+        steps=(lambda: remove_stale_pid_file(data),) if data.exists() else postgres_steps(site, data),
+        serve=Command((site.binaries.postgres("postgres"), "-D", str(data), *settings), user=site.server_user),
+        is_ready=lambda pid: postmaster_says_ready(data, pid),
+        stop_signals=(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),  # fast, immediate, then by force
+        signal_on_death=signal.SIGQUIT,  # immediate: its children go with it, and the next start recovers
+        retry_on="pre-existing shared memory block",  # the children of a killed one are not all gone yet
+    )
+
+
+def postgres_steps(site: Site, data: Path) -> tuple[Step, ...]:
+    """Make a cluster next to its final place and rename it when it is whole."""
+    making = data.with_suffix(".making")
+
+    def make_empty() -> None:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(mode=0o700)
+        if site.server_user is not None:
+            shutil.chown(making, site.server_user.pw_uid, site.server_user.pw_gid)
+
+    def finish() -> None:
+        rules = [f"host {what} all 127.0.0.1/32 scram-sha-256" for what in ("all", "replication")]
+        (making / "pg_hba.conf").write_text("\n".join(rules) + "\n")
+        making.rename(data)
+
+    initdb = [site.binaries.postgres("initdb"), "-D", str(making), "-U", ADMIN, "--encoding=UTF8", "--locale=C"]
+    initdb += [
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--auth-local=peer",
+        "--auth-host=scram-sha-256",
+    ]
+    initdb += ["--no-sync"]
+    # The server's single-user mode needs no client and no password file.
+    single = (site.binaries.postgres("postgres"), "--single", "-c", "exit_on_error=on", "-D", str(making), "postgres")
+    sql = f"ALTER ROLE {ADMIN} PASSWORD '{site.instance.admin_password}'\nCREATE DATABASE {DATABASE}\n"
+    return (
+        make_empty,
+        Command(tuple(initdb), user=site.server_user),
+        Command(single, stdin=sql, user=site.server_user),
+        finish,
+    )
+
+
+def postgres_settings(instance: Instance) -> dict[str, str]:
+    settings = {
+        "port": str(instance.postgres_port),
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",  # nothing uses one, and a deep clone would exceed the length of its path
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_line_prefix": "%m [%p] %q%u@%d ",
+        "wal_level": "logical",
+        "max_replication_slots": "20",
+        "max_wal_senders": "20",
+        "max_connections": "200",
+        "shared_buffers": "256MB",
+        "jit": "off",
+    }
+    if instance.name == "test":
+        # Lost by a power cut, but not by a kill -9 of any process.
+        settings |= {"fsync": "off", "full_page_writes": "off"}
+    return settings
+
+
+def remove_stale_pid_file(data: Path) -> None:
+    """Remove a pid file whose pid is by now another program's, which would make PostgreSQL refuse to start.
+
+    One of a pid that does not exist is left for PostgreSQL, which then also makes sure that no child of it lives.
+    """
+    path = data / "postmaster.pid"
+    lines = path.read_text().splitlines() if path.exists() else []
+    if not lines or not lines[0].isdigit():
+        path.unlink(missing_ok=True)
+        return
+    command = Path(f"/proc/{lines[0]}/cmdline")
+    if command.exists() and str(data).encode() not in command.read_bytes():
+        path.unlink()
+
+
+def postmaster_says_ready(data: Path, pid: int) -> bool:
+    """Line 8 of postmaster.pid, by which pg_ctl --wait goes too; line 1 says whose it is."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def kafka_plan(site: Site) -> Plan:
+    data = site.directory / "kafka"
+    config = site.directory / "kafka.properties"
+    properties.write(config, kafka_properties(site.instance, data))
+    java = (site.java, "-Xmx768m", *JVM, "-cp", site.binaries.jars)
+    return Plan(
+        steps=() if data.exists() else kafka_steps(site, data, java),
+        serve=Command((*java, "kafka.Kafka", str(config))),
+        is_ready=lambda _pid: site.log_holds("kafka", "Kafka Server started"),  # said when it serves clients
+        stop_signals=(signal.SIGTERM, signal.SIGKILL),
+        signal_on_death=signal.SIGKILL,
+    )
+
+
+def kafka_steps(site: Site, data: Path, java: tuple[str, ...]) -> tuple[Step, ...]:
+    """Format the log directory next to its final place and rename it when it is whole."""
+    making = data.with_suffix(".making")
+    config = site.directory / "kafka.making.properties"
+
+    def make_empty() -> None:
+        shutil.rmtree(making, ignore_errors=True)
+        properties.write(config, kafka_properties(site.instance, making))
+
+    def finish() -> None:
+        config.unlink()
+        making.rename(data)
+
+    arguments = ("kafka.tools.StorageTool", "format", "-t", site.instance.cluster_id, "-c", str(config))
+    return (make_empty, Command((*java, "-XX:TieredStopAtLevel=1", *arguments)), finish)
+
+
+def kafka_properties(instance: Instance, data: Path) -> dict[str, str]:
+    """The voters are given here and not kept in the data, so that a copied clone can change its ports."""
+    broker, controller = f"127.0.0.1:{instance.kafka_port}", f"127.0.0.1:{instance.controller_port}"
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{controller}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{broker}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(data),
+        "auto.create.topics.enable": "false",
+        "group.initial.rebalance.delay.ms": "0",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "share.coordinator.state.topic.num.partitions": "4",
+        "log.cleaner.dedupe.buffer.size": str(16 * 1024**2),
+    }
+
+
+def connect_plan(site: Site) -> Plan:
+    config = site.directory / "connect.properties"
+    shared = properties.read(WORKER_PROPERTIES) if WORKER_PROPERTIES.exists() else FALLBACK_WORKER
+    properties.write(config, shared | own_connect_properties(site))
+    java = (site.java, "-Xmx512m", *JVM, "-cp", site.binaries.jars)
+    return Plan(
+        steps=(),
+        serve=Command((*java, "org.apache.kafka.connect.cli.ConnectDistributed", str(config))),
+        is_ready=lambda _pid: connect_is_healthy(site.instance.connect_port),
+        stop_signals=(signal.SIGTERM, signal.SIGKILL),
+        signal_on_death=signal.SIGKILL,
+    )
+
+
+def own_connect_properties(site: Site) -> dict[str, str]:
+    """What only this instance can know; the rest is in connect/worker.properties, whatever runs the worker."""
+    return {
+        "bootstrap.servers": f"127.0.0.1:{site.instance.kafka_port}",
+        "group.id": f"closeflow-connect-{site.instance.name}",
+        "listeners": f"http://127.0.0.1:{site.instance.connect_port}",
+        "rest.advertised.host.name": "127.0.0.1",
+        "plugin.path": str(site.binaries.plugins),
+    }
+
+
+def connect_is_healthy(port: int) -> bool:
+    """`/health` and not `/`, which answers before the worker has joined its group."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        return answer.status == 200 and json.loads(answer.read())["status"] == "healthy"
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return False
+    finally:
+        connection.close()
+
+
+PLANS: Final[dict[str, Callable[[Site], Plan]]] = {
+    "postgres": postgres_plan,
+    "kafka": kafka_plan,
+    "connect": connect_plan,
+}
+AFTER: Final = {"postgres": (), "kafka": (), "connect": ("kafka",)}
