@@ -60,7 +60,7 @@ def executed(order: Order) -> Decimal:
 
 def known_cum(order: Order) -> Decimal:
     """The most that is known to be filled: what we can name, or what the broker stated, whichever is more."""
-    return max(executed(order), order.stated_cum_quantity or ZERO)
+    return max(executed(order), order.stated_cum_quantity)
 
 
 def unattributed(order: Order) -> Decimal:
@@ -127,15 +127,13 @@ def derive(order: Order) -> Order:
     """The order with its derived columns computed again from its facts."""
     done_quantity = executed(order)
     notional = sum((one.quantity * one.price for one in order.executions), ZERO)
-    stated = [one.cum_quantity for one in broker_statements(order) if one.cum_quantity is not None]
-    stated += [one.cum_quantity for one in order.executions if one.cum_quantity is not None]
-    if order.stated_cum_quantity is not None:
-        stated.append(order.stated_cum_quantity)
+    stated = [one.cum_quantity for one in broker_statements(order)]
+    stated += [one.cum_quantity for one in order.executions]
     order = replace(
         order,
         executed_quantity=done_quantity,
         average_price=notional / done_quantity if done_quantity else None,
-        stated_cum_quantity=max(stated, default=None),
+        stated_cum_quantity=max([order.stated_cum_quantity, *(cum for cum in stated if cum is not None)]),
     )
     return replace(order, status=derive_status(order))
 

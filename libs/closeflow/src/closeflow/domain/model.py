@@ -287,7 +287,8 @@ class Order:
     quote: Mapping[str, str] | None = None
     broker_order_id: str | None = None
     executed_quantity: Decimal = ZERO
-    stated_cum_quantity: Decimal | None = None
+    stated_cum_quantity: Decimal = ZERO
+    """The highest cumulative quantity the broker stated."""
     average_price: Decimal | None = None
     broker_update_seq: int | None = None
     last_broker_update_at: datetime | None = None
@@ -338,11 +339,15 @@ class BrokerUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """Something a person must know of. One is open per (kind, subject); raising it again counts."""
+    """Something a person must know of. One is open per (kind, subject); raising it again counts.
+
+    The subject is the order, else the request, else the position, else `subject`. Severities: info, warning, critical.
+    """
 
     kind: str
     severity: str
     detail: str
+    subject: str | None = None
     position_id: int | None = None
     close_request_id: UUID | None = None
     client_order_id: str | None = None

@@ -227,7 +227,7 @@ def _sign_incidents(before: Position, after: Position) -> list[Incident]:
     return [
         Incident(
             kind="overfill",
-            severity="page",
+            severity="critical",
             position_id=after.id,
             detail=f"executions took the position from {before.quantity} to {after.quantity}",
         )

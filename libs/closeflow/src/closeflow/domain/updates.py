@@ -221,7 +221,7 @@ def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
         detail=update.reason,
     )
     old = facts.statement(order, kind)
-    cum = max(filter(None, (order.stated_cum_quantity, update.cum_quantity)), default=order.stated_cum_quantity)
+    cum = max(order.stated_cum_quantity, update.cum_quantity or ZERO)
     if old is not None:
         if _rank(new) <= _rank(old):
             return order if cum == order.stated_cum_quantity else replace(order, stated_cum_quantity=cum)
@@ -266,7 +266,7 @@ def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
     return (
         Incident(
             kind=kind,
-            severity="page",
+            severity="critical",
             detail=detail,
             position_id=order.position_id,
             close_request_id=order.close_request_id,

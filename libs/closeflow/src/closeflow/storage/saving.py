@@ -1,0 +1,181 @@
+"""Write what decisions changed: one statement per table and set of changed columns, whatever the number of books.
+
+Only changed columns are written, so a service needs no grant on a column that is another's to change.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final, TypeVar
+
+from sqlalchemy import Table, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from closeflow.domain.model import Book, Event, Incident, Order
+from closeflow.domain.transitions import IllegalMove, illegal_moves
+from closeflow.storage import mapping, tables
+from closeflow.storage.rows import insert_rows, rows_json, update_rows
+
+_K = TypeVar("_K")
+_T = TypeVar("_T")
+Row = dict[str, object]
+Change = tuple[Book, Book]
+
+SCHEMA_VERSION: Final = {
+    "submit-order": "submit-order.v1",
+    "position-events": "position-event.v1",
+    "execution-events": "execution-event.v1",
+}
+
+
+class MoveRefused(Exception):
+    """A decision tried a move that no row of the transition table allows; nothing was written."""
+
+    def __init__(self, moves: Sequence[IllegalMove]) -> None:
+        super().__init__("; ".join(map(str, moves)))
+        self.moves = tuple(moves)
+
+
+async def save_books(tx: AsyncConnection, *, changes: Sequence[Change], broker: str = "") -> None:
+    """Write the difference between each book as loaded and as decided; raises MoveRefused before writing anything.
+
+    `broker` names whose executions they are; it is needed only where executions are booked.
+    """
+    refused = [move for before, after in changes for move in illegal_moves(before, after)]
+    if refused:
+        raise MoveRefused(refused)
+    orders = [pair for before, after in changes for pair in _pairs(before.orders, after.orders)]
+    requests = [pair for before, after in changes for pair in _pairs(before.requests, after.requests)]
+    await _write(tx, tables.close_requests, ("id",), requests, mapping.request_row)
+    positions = [(before.position, after.position) for before, after in changes]
+    await _write(tx, tables.positions, ("id",), positions, lambda one: {"id": one.id, **mapping.position_row(one)})
+    await _write(tx, tables.orders, ("client_order_id",), orders, mapping.order_row)
+    await _write_facts(tx, orders, broker)
+
+
+async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]], broker: str) -> None:
+    executions: list[Row] = []
+    aliases: list[Row] = []
+    statements: list[Row] = []
+    sends: list[Row] = []
+    for before, after in orders:
+        known = {one.exec_id for one in before.executions} if before else set()
+        executions += [
+            mapping.execution_row(one, broker=broker, order=after)
+            for one in after.executions
+            if one.exec_id not in known
+        ]
+        aliases += [
+            {"broker": broker, "account_id": after.account_id, "alias_id": alias, "exec_id": exec_id}
+            for alias, exec_id in after.aliases.items()
+            if before is None or alias not in before.aliases
+        ]
+        old_statements = before.statements if before else ()
+        statements += [mapping.statement_row(one, order=after) for one in after.statements if one not in old_statements]
+        old_sends = before.sends if before else ()
+        sends += [mapping.send_row(one, order=after) for one in after.sends if one not in old_sends]
+    await _insert(tx, tables.executions, executions)
+    await _insert(tx, tables.execution_aliases, aliases)
+    await _insert(tx, tables.order_statements, statements, key=("client_order_id", "kind"))
+    await _insert(tx, tables.order_sends, sends, key=("client_order_id", "kind", "n"))
+
+
+async def insert_events(tx: AsyncConnection, *, events: Sequence[Event], traceparent: str | None = None) -> None:
+    """Add outbox rows; Debezium publishes them once the transaction has committed."""
+    await _insert(
+        tx,
+        tables.outbox_events,
+        [
+            {
+                "id": event.event_id,
+                "emission": event.emission,
+                "topic": event.topic,
+                "key": event.key,
+                "event_type": event.event_type,
+                "schema_version": SCHEMA_VERSION[event.topic],
+                "payload": event.payload,
+                "traceparent": traceparent,
+                "close_request_id": event.close_request_id,
+                "attempt": event.attempt,
+                "position_id": event.position_id,
+                "position_version": event.position_version,
+            }
+            for event in events
+        ],
+    )
+
+
+async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]) -> None:
+    """Open an incident per (kind, subject), or count one more on the open one."""
+    merged: dict[tuple[object, ...], Row] = {}
+    for one in incidents:
+        row: Row = {
+            "kind": one.kind,
+            "severity": one.severity,
+            "position_id": one.position_id,
+            "close_request_id": one.close_request_id,
+            "client_order_id": one.client_order_id,
+            "detail": {"text": one.detail, "subject": one.subject},
+        }
+        merged[(one.kind, one.client_order_id or one.close_request_id or one.position_id or one.subject)] = row
+    if merged:
+        await tx.execute(_REPORT_INCIDENTS, {"rows": rows_json(list(merged.values()))})
+
+
+_REPORT_INCIDENTS: Final = text("""
+    INSERT INTO incidents (kind, severity, position_id, close_request_id, client_order_id, detail)
+    SELECT kind, severity, position_id, close_request_id, client_order_id, detail
+    FROM jsonb_populate_recordset(NULL::incidents, CAST(:rows AS jsonb))
+    ON CONFLICT (kind, subject) WHERE closed_at IS NULL
+    DO UPDATE SET count = incidents.count + 1, last_seen_at = closeflow_now(), detail = EXCLUDED.detail
+""")
+
+
+def _pairs(before: Mapping[_K, _T], after: Mapping[_K, _T]) -> list[tuple[_T | None, _T]]:
+    return [(before.get(key), one) for key, one in after.items() if before.get(key) is not one]
+
+
+async def _write(
+    tx: AsyncConnection,
+    table: Table,
+    key: tuple[str, ...],
+    pairs: Iterable[tuple[_T | None, _T]],
+    row_of: Callable[[_T], Row],
+) -> None:
+    """Insert what is new; update what changed, grouped by which columns did."""
+    new: list[Row] = []
+    changed: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for before, after in pairs:
+        row = row_of(after)
+        if before is None:
+            new.append(row)
+            continue
+        old = row_of(before)
+        columns = tuple(name for name, value in row.items() if value != old[name])
+        if columns:
+            changed[columns].append({name: row[name] for name in (*key, *columns)})
+    await _insert(tx, table, new)
+    for columns, rows in changed.items():
+        result = await tx.execute(_update(table, key, columns), {"rows": rows_json(rows)})
+        if result.rowcount != len(rows):
+            raise RuntimeError(f"{table.name}: {result.rowcount} of {len(rows)} rows were there to be updated")
+
+
+async def _insert(tx: AsyncConnection, table: Table, rows: Sequence[Row], *, key: tuple[str, ...] = ()) -> None:
+    """Insert rows of the same columns; with a key, a row that is there already takes the new values."""
+    if rows:
+        await tx.execute(_upsert(table, tuple(rows[0]), key), {"rows": rows_json(rows)})
+
+
+# Which columns change is known only at run time, so these statements are built at first use and kept.
+@lru_cache(maxsize=512)
+def _update(table: Table, key: tuple[str, ...], columns: tuple[str, ...]) -> TextClause:
+    return update_rows(table, key, columns)
+
+
+@lru_cache(maxsize=64)
+def _upsert(table: Table, columns: tuple[str, ...], key: tuple[str, ...]) -> TextClause:
+    others = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name not in key)
+    return insert_rows(table, columns, conflict=f"({', '.join(key)}) DO UPDATE SET {others}" if key else None)
