@@ -1,1 +1,27 @@
 """The consume loop, producers and dead letters; the only importer of aiokafka."""
+
+from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.consume import Subscription, TopicMissing, run_consumer
+from closeflow.kafka.dead_letters import DeadLetterLimit, DeadLetterLimitExceeded
+from closeflow.kafka.producer import Outgoing, Producer, open_producer
+from closeflow.kafka.records import DeadLetter, Record, Rejected
+from closeflow.kafka.topics import TopicMismatch, TopicSpec, ensure_topics, load_topics
+
+__all__ = [
+    "DeadLetter",
+    "DeadLetterLimit",
+    "DeadLetterLimitExceeded",
+    "KafkaConnection",
+    "Outgoing",
+    "Producer",
+    "Record",
+    "Rejected",
+    "Subscription",
+    "TopicMismatch",
+    "TopicMissing",
+    "TopicSpec",
+    "ensure_topics",
+    "load_topics",
+    "open_producer",
+    "run_consumer",
+]

@@ -1,0 +1,265 @@
+"""The one consume loop: read a batch, let the use-case commit its transaction, then commit the offsets.
+
+- Offsets are committed per partition, last offset + 1, only after `process_batch` returned and every dead letter is
+  acknowledged. Whatever happens in between, the batch is read again.
+- Before partitions are given up, the batch in flight is finished and committed.
+- Only `Undecodable`, and records the use-case returns as `Rejected`, become dead letters; any other error stops the
+  loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+
+from closeflow.contracts import Undecodable, UnknownValue, WireModel, decode
+from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.dead_letters import (
+    DEFAULT_LIMIT,
+    DeadLetterBudget,
+    DeadLetterLimit,
+    DeadLetterOffice,
+    open_dead_letter_office,
+)
+from closeflow.kafka.records import DeadLetter, Record, Rejected
+from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
+
+M = TypeVar("M", bound=WireModel)
+log = structlog.get_logger(__name__)
+
+MAX_RECORDS: Final = 64
+POLL_MS: Final = 500
+"""How long a poll waits for records. Every poll, empty ones too, tells aiokafka that we live: a member without
+partitions that does not poll can never rejoin (aio-libs/aiokafka#1187)."""
+
+SESSION_MS: Final = 6_000
+HEARTBEAT_MS: Final = 2_000
+BATCH_DEADLINE_S: Final = 30.0
+REBALANCE_MS: Final = 35_000
+"""The group waits this long for a member that finishes its batch, a little more than a batch may take, and less than
+aiokafka's request time-out of 40 s, which would cut off a waiting join."""
+MAX_POLL_INTERVAL_MS: Final = 300_000
+"""Ten times the deadline of a batch, so that a slow batch stops this process, and never makes aiokafka leave the group
+and read the batch again for ever (aio-libs/aiokafka#848)."""
+COMMIT_DEADLINE_S: Final = 20.0
+LEAVE_DEADLINE_S: Final = SESSION_MS / 1000
+
+
+class TopicMissing(Exception):
+    """Topics are made on purpose, never by a consumer that asks for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription(Generic[M]):
+    """What one consumer group does with one topic.
+
+    `process_batch` gets the readable records in partition order, commits its own transaction, and may return records to
+    dead-letter. It must bear to see a record again. `before_dead_letters` is told of the unreadable ones first, before
+    `process_batch`, so that it can freeze what they are about. `on_assigned` gets the partitions held now: none while
+    the group rebalances.
+    """
+
+    topic: str
+    group: str
+    model: type[M]
+    process_batch: Callable[[Sequence[Record[M]]], Awaitable[Sequence[Rejected[M]] | None]]
+    before_dead_letters: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
+    on_assigned: Callable[[frozenset[int]], None] | None = None
+    dead_letter_limit: DeadLetterLimit = DEFAULT_LIMIT
+    max_records: int = MAX_RECORDS
+
+
+async def run_consumer(connection: KafkaConnection, subscription: Subscription[M], stop: asyncio.Event) -> None:
+    """Consume until `stop` is set: the batch in flight is finished and committed, then the group is left.
+
+    Raises what `process_batch` raises, TimeoutError when a batch takes longer than BATCH_DEADLINE_S,
+    `DeadLetterLimitExceeded`, `TopicMissing`, or aiokafka's KafkaError; nothing is committed for that batch.
+    """
+    consumer = AIOKafkaConsumer(
+        **connection.options(),
+        group_id=subscription.group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=SESSION_MS,
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        rebalance_timeout_ms=REBALANCE_MS,
+        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+        fetch_max_wait_ms=POLL_MS,
+    )
+    async with AsyncExitStack() as stack:
+        office = await stack.enter_async_context(open_dead_letter_office(connection, subscription.group))
+        loop = _Loop(consumer, subscription, office, stop)
+        consumer.subscribe([subscription.topic], listener=loop)
+        stack.push_async_callback(loop.leave)
+        await loop.run()
+
+
+class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(
+        self, consumer: AIOKafkaConsumer, subscription: Subscription[M], office: DeadLetterOffice, stop: asyncio.Event
+    ) -> None:
+        self._consumer = consumer
+        self._subscription = subscription
+        self._office = office
+        self._stop = stop
+        self._budget = DeadLetterBudget(subscription.dead_letter_limit)
+        self._in_flight = asyncio.Lock()
+        self._log = log.bind(topic=subscription.topic, group=subscription.group)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Called by aiokafka before it joins again; polls give nothing from here until new partitions are assigned."""
+        async with self._in_flight:
+            self._announce(frozenset())
+        if revoked:
+            self._log.info("partitions_revoked", partitions=sorted(tp.partition for tp in revoked))
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._announce(frozenset(tp.partition for tp in assigned))
+        self._log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
+
+    def _announce(self, partitions: frozenset[int]) -> None:
+        if self._subscription.on_assigned is not None:
+            self._subscription.on_assigned(partitions)
+
+    async def run(self) -> None:
+        polling = asyncio.create_task(self._poll_until_stopped())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            # A join, or a poll while the group rebalances, can wait long, so it is cut off; a batch in flight is not.
+            if not polling.done() and not self._in_flight.locked():
+                polling.cancel()
+            await asyncio.wait({polling})
+        finally:
+            polling.cancel()
+            stopping.cancel()
+            await asyncio.wait({polling, stopping})
+        if not polling.cancelled():
+            polling.result()
+
+    async def leave(self) -> None:
+        """Leave the group, so that the others need not wait for our session to end; not for longer than it would take
+        to end by itself, because aiokafka first waits for a join that is under way."""
+        try:
+            async with asyncio.timeout(LEAVE_DEADLINE_S):
+                await self._consumer.stop()
+        except TimeoutError:
+            self._log.warning("group_leave_timed_out")
+
+    async def _poll_until_stopped(self) -> None:
+        await self._consumer.start()
+        if not self._consumer.partitions_for_topic(self._subscription.topic):
+            raise TopicMissing(
+                f"Kafka has no topic {self._subscription.topic!r}; create the topics of schemas/topics first"
+            )
+        while not self._stop.is_set():
+            # Awaited here and not in a task of its own: between the poll's last check for a rebalance and the lock
+            # there is then no point at which `on_partitions_revoked` could slip in.
+            batch = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._subscription.max_records)
+            if batch:
+                async with self._in_flight:
+                    await self._handle(batch)
+
+    async def _handle(self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        started = time.monotonic()
+        topic = self._subscription.topic
+        async with asyncio.timeout(BATCH_DEADLINE_S):
+            readable, letters = self._decode(batch)
+            if letters and self._subscription.before_dead_letters is not None:
+                await self._subscription.before_dead_letters(letters)
+            rejected = (await self._subscription.process_batch(readable) if readable else None) or ()
+            if rejected:
+                self._budget.count(True for _ in rejected)
+                letters.extend(rejection.dead_letter() for rejection in rejected)
+            if letters:
+                await self._dead_letter(letters)
+        await self._commit({tp: records[-1].offset + 1 for tp, records in batch.items()})
+        KAFKA_RECORDS.labels(topic, "processed").inc(len(readable) - len(rejected))
+        KAFKA_RECORDS.labels(topic, "dead_lettered").inc(len(letters))
+        KAFKA_BATCH_SECONDS.labels(topic).observe(time.monotonic() - started)
+
+    def _decode(
+        self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]
+    ) -> tuple[list[Record[M]], list[DeadLetter]]:
+        readable: list[Record[M]] = []
+        letters: list[DeadLetter] = []
+        counted: list[bool] = []
+        for found in (found for records in batch.values() for found in records):
+            try:
+                value = decode(self._subscription.model, found.value, found.headers)
+            except Undecodable as error:
+                letters.append(_dead_letter(found, error))
+                counted.append(not isinstance(error, UnknownValue))  # A newer writer is no reason to stop.
+            else:
+                readable.append(_record(found, value))
+                counted.append(False)
+        self._budget.count(counted)
+        return readable, letters
+
+    async def _dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        await self._office.publish(letters, datetime.now(UTC))
+        for letter in letters:
+            self._log.warning(
+                "record_dead_lettered",
+                partition=letter.partition,
+                offset=letter.offset,
+                error_class=letter.error_class.value,
+                reason=letter.reason,
+            )
+
+    async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """A commit that Kafka does not take is no error: the group moved on, or Kafka is away. The records will be read
+        again, by us or by who has the partition now; or the next commit, which is higher, covers them."""
+        held = self._consumer.assignment()
+        mine = {tp: offset for tp, offset in offsets.items() if tp in held}
+        try:
+            async with asyncio.timeout(COMMIT_DEADLINE_S):
+                if mine:
+                    await self._consumer.commit(mine)
+        except (CommitFailedError, IllegalStateError, TimeoutError) as error:
+            self._log.warning("offset_commit_failed", error=str(error), offsets=_by_partition(mine))
+            return
+        for tp, offset in mine.items():
+            end = self._consumer.highwater(tp)
+            KAFKA_LAG.labels(tp.topic, tp.partition).set(max(0, end - offset) if end is not None else 0)
+        if len(mine) < len(offsets):
+            self._log.warning("offset_commit_skipped", offsets=_by_partition(offsets), reason="partition given up")
+
+
+def _by_partition(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:
+    return {tp.partition: offset for tp, offset in offsets.items()}
+
+
+def _record(found: Any, value: M) -> Record[M]:
+    return Record(
+        topic=found.topic,
+        partition=found.partition,
+        offset=found.offset,
+        key=found.key,
+        value=value,
+        raw=found.value,
+        headers=tuple(found.headers),
+        timestamp=datetime.fromtimestamp(found.timestamp / 1000, UTC),
+    )
+
+
+def _dead_letter(found: Any, error: Undecodable) -> DeadLetter:
+    return DeadLetter(
+        topic=found.topic,
+        partition=found.partition,
+        offset=found.offset,
+        key=found.key,
+        raw=found.value,
+        headers=tuple(found.headers),
+        reason=error.reason,
+        error_class=error.error_class,
+    )
