@@ -147,9 +147,9 @@ def _position_event_type(before: Position, after: Position, request: CloseReques
     return POSITION_CLOSING if after.status is PositionStatus.CLOSING else POSITION_OPEN
 
 
-def execution_event(broker: str, position: Position, order: Order, execution: Execution) -> Event:
+def execution_event(position: Position, order: Order, execution: Execution) -> Event:
     """One booked execution for accounting; `cash_amount` is what the account receives (a sell is positive)."""
-    event_id = execution_event_id(broker, position.account_id, execution.exec_id)
+    event_id = execution_event_id(execution.broker, position.account_id, execution.exec_id)
     cash = -signed(execution.side, execution.quantity) * execution.price * position.multiplier
     return Event(
         topic=Topic.EXECUTION_EVENTS,
@@ -165,7 +165,7 @@ def execution_event(broker: str, position: Position, order: Order, execution: Ex
                 "event_type": EXECUTION_RECORDED,
                 "emission": 1,
                 "exec_id": execution.exec_id,
-                "broker": broker,
+                "broker": execution.broker,
                 "account_id": position.account_id,
                 "position_id": position.id,
                 "close_request_id": order.close_request_id,

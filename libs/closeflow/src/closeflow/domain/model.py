@@ -225,6 +225,7 @@ class CloseRequest:
 class Execution:
     """One trade the broker reported; identified by (broker, account, exec_id) and never changed."""
 
+    broker: str
     exec_id: str
     client_order_id: str
     side: Side

@@ -165,6 +165,7 @@ def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, Executio
     if update.last_quantity is None or update.last_price is None:
         return order, None, ()
     execution = Execution(
+        broker=update.broker,
         exec_id=update.exec_id,
         client_order_id=order.client_order_id,
         side=order.side,

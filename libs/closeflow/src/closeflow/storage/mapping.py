@@ -205,6 +205,7 @@ def order_row(one: Order) -> dict[str, object]:
 
 def execution(row: Row) -> Execution:
     return Execution(
+        broker=row["broker"],
         exec_id=row["exec_id"],
         client_order_id=row["client_order_id"],
         side=Side(row["side"]),
@@ -217,9 +218,9 @@ def execution(row: Row) -> Execution:
     )
 
 
-def execution_row(one: Execution, *, broker: str, order: Order) -> dict[str, object]:
+def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
     return {
-        "broker": broker,
+        "broker": one.broker,
         "account_id": order.account_id,
         "exec_id": one.exec_id,
         "client_order_id": order.client_order_id,

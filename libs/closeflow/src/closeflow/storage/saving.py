@@ -38,11 +38,8 @@ class MoveRefused(Exception):
         self.moves = tuple(moves)
 
 
-async def save_books(tx: AsyncConnection, *, changes: Sequence[Change], broker: str = "") -> None:
-    """Write the difference between each book as loaded and as decided; raises MoveRefused before writing anything.
-
-    `broker` names whose executions they are; it is needed only where executions are booked.
-    """
+async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
+    """Write the difference between each book as loaded and as decided; raises MoveRefused before writing anything."""
     refused = [move for before, after in changes for move in illegal_moves(before, after)]
     if refused:
         raise MoveRefused(refused)
@@ -52,23 +49,20 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change], broker: 
     positions = [(before.position, after.position) for before, after in changes]
     await _write(tx, tables.positions, ("id",), positions, lambda one: {"id": one.id, **mapping.position_row(one)})
     await _write(tx, tables.orders, ("client_order_id",), orders, mapping.order_row)
-    await _write_facts(tx, orders, broker)
+    await _write_facts(tx, orders)
 
 
-async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]], broker: str) -> None:
+async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]]) -> None:
     executions: list[Row] = []
     aliases: list[Row] = []
     statements: list[Row] = []
     sends: list[Row] = []
     for before, after in orders:
         known = {one.exec_id for one in before.executions} if before else set()
-        executions += [
-            mapping.execution_row(one, broker=broker, order=after)
-            for one in after.executions
-            if one.exec_id not in known
-        ]
+        executions += [mapping.execution_row(one, order=after) for one in after.executions if one.exec_id not in known]
+        brokers = {one.exec_id: one.broker for one in after.executions}
         aliases += [
-            {"broker": broker, "account_id": after.account_id, "alias_id": alias, "exec_id": exec_id}
+            {"broker": brokers[exec_id], "account_id": after.account_id, "alias_id": alias, "exec_id": exec_id}
             for alias, exec_id in after.aliases.items()
             if before is None or alias not in before.aliases
         ]

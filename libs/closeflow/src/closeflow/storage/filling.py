@@ -1,0 +1,107 @@
+"""What the fill-processor reads and writes besides books: receipts, taken execution ids and parked records."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from closeflow.domain.model import BrokerUpdate
+from closeflow.storage import tables
+from closeflow.storage.rows import insert_rows, rows_json
+
+_APPLIED: Final = text("""
+    SELECT event_id FROM inbox
+    WHERE consumer = :consumer AND event_id = ANY(CAST(:ids AS uuid[])) AND outcome = 'applied'
+""")
+_RECEIVED: Final = insert_rows(
+    tables.inbox,
+    ["consumer", "event_id", "received_at", "outcome"],
+    conflict="(consumer, event_id) DO UPDATE SET outcome = EXCLUDED.outcome, received_at = EXCLUDED.received_at",
+)
+_TAKEN: Final = text("""
+    SELECT e.broker, e.account_id, e.exec_id, e.client_order_id FROM executions e
+    JOIN jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (broker text, account_id text, exec_id text)
+      ON (e.broker, e.account_id, e.exec_id) = (r.broker, r.account_id, r.exec_id)
+""")
+_PARK: Final = insert_rows(
+    tables.parked_records,
+    ["topic", "partition", "offset", "key", "headers", "bytes", "reason", "client_order_id", "parked_at"],
+    conflict="DO NOTHING",
+)
+_NOW: Final = text("SELECT closeflow_now()")
+
+ExecutionKey = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedRecord:
+    """A record that cannot be applied now, kept whole."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    headers: Mapping[str, str]
+    value: bytes | None
+    reason: str
+    client_order_id: str | None
+
+
+async def database_now(tx: AsyncConnection) -> datetime:
+    """The one clock (`closeflow_now()`), which a test may shift."""
+    return (await tx.execute(_NOW)).scalar_one()  # type: ignore[no-any-return]
+
+
+async def applied_events(tx: AsyncConnection, *, consumer: str, event_ids: Collection[UUID]) -> set[UUID]:
+    """Which of the events this consumer has applied; a parked or ignored one does not count (rule R9)."""
+    rows = await tx.execute(_APPLIED, {"consumer": consumer, "ids": list(event_ids)})
+    return {row.event_id for row in rows}
+
+
+async def record_receipts(tx: AsyncConnection, *, consumer: str, outcomes: Mapping[UUID, str], now: datetime) -> None:
+    """One inbox row per event, ids ascending (rule R7)."""
+    rows = [
+        {"consumer": consumer, "event_id": event_id, "received_at": now, "outcome": outcomes[event_id]}
+        for event_id in sorted(outcomes)
+    ]
+    if rows:
+        await tx.execute(_RECEIVED, {"rows": rows_json(rows)})
+
+
+async def execution_owners(tx: AsyncConnection, *, updates: Sequence[BrokerUpdate]) -> dict[ExecutionKey, str]:
+    """The client order id under which each execution id of the updates is booked already."""
+    rows = [
+        {"broker": one.broker, "account_id": one.account_id, "exec_id": one.exec_id}
+        for one in updates
+        if one.exec_id is not None
+    ]
+    if not rows:
+        return {}
+    found = await tx.execute(_TAKEN, {"rows": rows_json(rows)})
+    return {(row.broker, row.account_id, row.exec_id): row.client_order_id for row in found}
+
+
+async def park_records(tx: AsyncConnection, *, records: Sequence[ParkedRecord], now: datetime) -> None:
+    if not records:
+        return
+    rows = [
+        {
+            "topic": one.topic,
+            "partition": one.partition,
+            "offset": one.offset,
+            "key": one.key,
+            "headers": dict(one.headers),
+            "bytes": one.value,
+            "reason": one.reason,
+            "client_order_id": one.client_order_id,
+            "parked_at": now,
+        }
+        for one in records
+    ]
+    await tx.execute(_PARK, {"rows": rows_json(rows)})
