@@ -1,0 +1,118 @@
+"""The one set-based writer: many rows of one table in one statement, its SQL built once.
+
+    ADD = insert_rows(tables.executions, ("broker", "account_id", "exec_id", ...), conflict="DO NOTHING")
+    await tx.execute(ADD, {"rows": rows_parameter(rows)})
+
+All rows travel as one JSON parameter and become rows again in `jsonb_populate_recordset`, which knows the table's types.
+Measured for 50 rows of 25 columns (close_requests): 0.7 ms of client CPU and 4.2 ms in all, against 1.7 ms and 5.2 ms for
+one array per column with `unnest`, because the driver converts every element of an array by itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Final
+
+import orjson
+from sqlalchemy import Table, TextClause, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+_OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME
+_PREPARER: Final = PGDialect().identifier_preparer
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise ValueError(f"{value} is not a quantity")
+        return str(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{value.isoformat()} has no time zone")
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    raise TypeError(f"a {type(value).__name__} cannot be a column's value")
+
+
+def rows_parameter(rows: Iterable[Mapping[str, object]]) -> str:
+    """The value of the bound parameter `rows`: UUID, Decimal (as a string), aware datetime (in UTC), Enum, bytes, str, int,
+    bool, None, and dict or list for a jsonb column.
+
+    Raises TypeError for a float (quantities and prices are never binary) and ValueError for a naive time or a quantity
+    that is not finite. A column that a row lacks becomes NULL, not the column's default.
+    """
+    listed = list(rows)
+    for row in listed:
+        for name, value in row.items():
+            if type(value) is float:
+                raise TypeError(f"{name} is a float; use Decimal")
+    return orjson.dumps(listed, default=_encode, option=_OPTIONS).decode()
+
+
+def _quoted(table: Table, names: Iterable[str]) -> list[str]:
+    return [_PREPARER.quote(table.c[name].name) for name in names]  # a KeyError here is a misspelt column, at import
+
+
+def _name(table: Table) -> str:
+    return _PREPARER.quote(table.name)
+
+
+def _source(table: Table) -> str:
+    return f"jsonb_populate_recordset(NULL::{_name(table)}, CAST(:rows AS jsonb))"
+
+
+def _ending(table: Table, returning: tuple[str, ...]) -> str:
+    name = _name(table)
+    return f" RETURNING {', '.join(f'{name}.{column}' for column in _quoted(table, returning))}" if returning else ""
+
+
+@lru_cache(maxsize=512)
+def insert_rows(
+    table: Table,
+    columns: tuple[str, ...],
+    key: tuple[str, ...] = (),
+    *,
+    conflict: str | None = None,
+    returning: tuple[str, ...] = (),
+) -> TextClause:
+    """INSERT of the parameter `rows`, in their order; columns that are not listed get the table's defaults.
+
+    With `key` (a unique key of the table) a row that is there already gets the other listed columns instead. `conflict`
+    says it in SQL, as what follows ON CONFLICT: "DO NOTHING", or "(consumer, event_id) DO UPDATE SET ...". With
+    "DO NOTHING" and `returning`, only rows that were really inserted come back.
+    """
+    if key and conflict is None:
+        sets = ", ".join(
+            f"{name} = EXCLUDED.{name}" for name in _quoted(table, columns) if name not in _quoted(table, key)
+        )
+        conflict = f"({', '.join(_quoted(table, key))}) " + (f"DO UPDATE SET {sets}" if sets else "DO NOTHING")
+    into = ", ".join(_quoted(table, columns))
+    clause = f" ON CONFLICT {conflict}" if conflict else ""
+    return text(
+        f"INSERT INTO {_name(table)} ({into}) SELECT {into} FROM {_source(table)}{clause}{_ending(table, returning)}"  # noqa: S608
+    )
+
+
+@lru_cache(maxsize=512)
+def update_rows(
+    table: Table,
+    key: tuple[str, ...],
+    columns: tuple[str, ...],
+    *,
+    where: str | None = None,
+    returning: tuple[str, ...] = (),
+) -> TextClause:
+    """UPDATE of the rows whose `key` columns equal those of the parameter `rows`, to the listed columns of it.
+
+    `where` is a further condition; in it the table goes by its own name and the new row by `r`, as in
+    "orders.status = 'planned'". Two rows with one key are the caller's mistake: which of them wins is not defined.
+    """
+    name = _name(table)
+    sets = ", ".join(f"{column} = r.{column}" for column in _quoted(table, columns))
+    match = " AND ".join(f"{name}.{column} = r.{column}" for column in _quoted(table, key))
+    further = f" AND ({where})" if where else ""
+    return text(
+        f"UPDATE {name} SET {sets} FROM {_source(table)} AS r WHERE {match}{further}{_ending(table, returning)}"  # noqa: S608
+    )
