@@ -42,7 +42,7 @@ def make_engine(
     statement_timeout_ms: int = 10_000,
     idle_in_transaction_timeout_ms: int = 10_000,
 ) -> AsyncEngine:
-    """An engine with at most `pool_size` connections; waiting longer than `pool_timeout_s` raises SQLAlchemy's TimeoutError.
+    """An engine with at most `pool_size` connections; a longer wait than `pool_timeout_s` is SQLAlchemy's TimeoutError.
 
     A connection is not probed before use: the first statement on a dead one fails with a disconnect, which throws the
     whole pool away, so the caller's own repetition meets a new one. A session that idles inside a transaction is ended
