@@ -88,7 +88,10 @@ async def trade_updates(
     except (WebSocketException, OSError) as error:
         raise StreamLost(f"{target.url}: {type(error).__name__}: {error}") from error
     try:
-        await _subscribe(socket, target)
+        try:
+            await _subscribe(socket, target)
+        except (WebSocketException, OSError, ValueError) as error:
+            raise StreamLost(f"no subscription: {type(error).__name__}: {error}") from error
         yield _messages(socket, target.of, now)
     finally:
         await socket.close()
@@ -108,14 +111,11 @@ async def _subscribe(socket: ClientConnection, target: StreamTarget) -> None:
 
 async def _answer(socket: ClientConnection, stream: str, timeout_s: float) -> parse.Json:
     """The control message awaited. Others before it are not for us: no update can precede its subscription."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            while True:
-                message = parse.as_object(read_json(_bytes(await socket.recv())), "message")
-                if message.get("stream") == stream:
-                    return parse.as_object(message.get("data"), "data")
-    except (WebSocketException, OSError, ValueError) as error:
-        raise StreamLost(f"no {stream} message: {type(error).__name__}: {error}") from error
+    async with asyncio.timeout(timeout_s):
+        while True:
+            message = parse.as_object(read_json(_bytes(await socket.recv())), "message")
+            if message.get("stream") == stream:
+                return parse.as_object(message.get("data"), "data")
 
 
 async def _messages(socket: ClientConnection, of: parse.Account, now: Callable[[], datetime]) -> AsyncIterator[Message]:
