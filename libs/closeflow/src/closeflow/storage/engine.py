@@ -10,10 +10,16 @@ from json import loads
 from typing import Final, TypeVar
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 T = TypeVar("T")
+
+# What callers outside this package name, so that they need not import SQLAlchemy themselves.
+Database = AsyncEngine
+Transaction = AsyncConnection
+StatementError = DBAPIError
+DatabaseError = SQLAlchemyError
 
 REPEATABLE: Final = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: PostgreSQL chose this transaction as a victim; the work may be done again."""

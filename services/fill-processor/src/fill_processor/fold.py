@@ -1,0 +1,169 @@
+"""What a batch of broker updates makes of the books: a pure fold, the second update seeing what the first decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, assert_never
+from uuid import UUID
+
+from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.events import execution_event
+from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
+from closeflow.domain.settle import RetryPolicy, settle
+from closeflow.domain.updates import (
+    Applied,
+    ProvesNothing,
+    Quarantined,
+    Repeated,
+    apply_update,
+    freeze,
+    judge_update,
+)
+from closeflow.kafka.records import Record
+from closeflow.storage.filling import ExecutionKey, ParkedRecord
+
+UpdateRecord = Record[BrokerFillV1]
+
+APPLIED: Final = "applied"
+IGNORED: Final = "ignored"
+PARKED: Final = "parked"
+
+
+@dataclass(slots=True)
+class Folded:
+    """What the batch came to. `books` are as decided; `verdicts` count by name, for the log and the metrics."""
+
+    books: dict[int, Book]
+    events: list[Event] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    outcomes: dict[UUID, str] = field(default_factory=dict)
+    parked: list[ParkedRecord] = field(default_factory=list)
+    quarantined: list[tuple[UpdateRecord, str]] = field(default_factory=list)
+    verdicts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the database said before the fold."""
+
+    books: Mapping[int, Book]
+    positions: Mapping[UUID, int]
+    """Position id by close request id, for the requests that exist."""
+    applied: frozenset[UUID]
+    taken: Mapping[ExecutionKey, str]
+
+
+def fold_batch(known: Known, records: Sequence[UpdateRecord], *, now: datetime, policy: RetryPolicy) -> Folded:
+    """Apply every record in order, then settle each touched position once."""
+    folded = Folded(books=dict(known.books))
+    touched: dict[int, None] = {}
+    for record in records:
+        update = record.value.to_domain()
+        if update.event_id in known.applied or folded.outcomes.get(update.event_id) == APPLIED:
+            folded.verdicts.append(Repeated.__name__)
+            continue
+        position_id = _fold_one(folded, known, record, update)
+        if position_id is not None:
+            touched[position_id] = None
+    for position_id in touched:
+        settled = settle(known.books[position_id], folded.books[position_id], now=now, policy=policy)
+        folded.books[position_id] = settled.book
+        folded.events += settled.events
+        folded.incidents += settled.incidents
+    return folded
+
+
+def _fold_one(folded: Folded, known: Known, record: UpdateRecord, update: BrokerUpdate) -> int | None:
+    """Returns the position that has to be settled, if the update changed anything."""
+    ours = parse_client_order_id(update.client_order_id)
+    position_id = known.positions.get(ours[0]) if ours else None
+    order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None
+    if position_id is None or order is None:
+        _park(folded, record, update, "unknown_order" if ours else "foreign_order")
+        return None
+    book = folded.books[position_id]
+    taken_by = known.taken.get((update.broker, update.account_id, update.exec_id)) if update.exec_id else None
+    verdict = judge_update(order, update, taken_by=taken_by)
+    folded.verdicts.append(type(verdict).__name__)
+    match verdict:
+        case Applied():
+            book = apply_update(book, order, verdict)
+            folded.outcomes[update.event_id] = APPLIED
+            folded.incidents += verdict.incidents
+            if verdict.execution is not None:
+                folded.events.append(execution_event(book.position, order, verdict.execution))
+        case Repeated() | ProvesNothing():
+            folded.outcomes[update.event_id] = IGNORED
+            return None
+        case Quarantined():
+            book = freeze(book, order, verdict.error)
+            folded.outcomes[update.event_id] = PARKED
+            folded.quarantined.append((record, verdict.reason))
+            folded.incidents.append(
+                Incident(
+                    kind=verdict.error,
+                    severity="critical",
+                    detail=verdict.reason,
+                    position_id=position_id,
+                    close_request_id=order.close_request_id,
+                    client_order_id=order.client_order_id,
+                )
+            )
+        case _:
+            assert_never(verdict)
+    folded.books[position_id] = book
+    return position_id
+
+
+def _park(folded: Folded, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
+    """An order we do not know: kept whole, to be matched by its id later, and never guessed by symbol."""
+    folded.verdicts.append("Parked")
+    folded.outcomes[update.event_id] = PARKED
+    folded.parked.append(parked_record(record, kind))
+    folded.incidents.append(
+        Incident(
+            kind=kind,
+            severity="critical",
+            client_order_id=update.client_order_id,
+            detail=f"{update.exec_type} of {update.symbol} for an order that is not in the database",
+        )
+    )
+
+
+def parked_record(record: UpdateRecord, reason: str) -> ParkedRecord:
+    return ParkedRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        headers={name: (raw or b"").decode(errors="replace") for name, raw in record.headers},
+        value=record.raw,
+        reason=reason,
+        client_order_id=record.value.client_order_id,
+    )
+
+
+def poisoned(record: UpdateRecord, book: Book | None, reason: str) -> Folded:
+    """A record whose SQL fails alone: parked whole, with its request frozen, so that the partition can go on."""
+    update = record.value.to_domain()
+    folded = Folded(books={book.position.id: book} if book is not None else {})
+    order = book.orders.get(update.client_order_id) if book is not None else None
+    if book is not None and order is not None:
+        folded.books[book.position.id] = freeze(book, order, "poison")
+    folded.outcomes[update.event_id] = PARKED
+    folded.parked.append(parked_record(record, reason))
+    folded.incidents.append(
+        Incident(
+            kind="poison",
+            severity="critical",
+            detail=reason,
+            position_id=book.position.id if book else None,
+            close_request_id=order.close_request_id if order else None,
+            client_order_id=update.client_order_id,
+        )
+    )
+    folded.verdicts.append("Poisoned")
+    return folded

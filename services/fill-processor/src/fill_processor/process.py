@@ -1,0 +1,144 @@
+"""Turn a batch of `broker-fill` records into executions, orders, requests, positions and events, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from closeflow.contracts import ErrorClass, peek
+from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.model import Book, Incident
+from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.updates import freeze
+from closeflow.kafka.records import DeadLetter, Rejected
+from closeflow.storage.books import lock_books, positions_of_requests
+from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying
+from closeflow.storage.filling import (
+    applied_events,
+    database_now,
+    execution_owners,
+    park_records,
+    record_receipts,
+)
+from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from prometheus_client import Counter
+
+from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch, poisoned
+
+CONSUMER: Final = "fill-processor"
+VERDICTS: Final = Counter("closeflow_broker_updates_total", "Broker updates, by what was decided", ["verdict"])
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """The fill-processor's use-case; `process_batch` is what the consume loop calls."""
+
+    engine: Database
+    policy: RetryPolicy
+
+    async def process_batch(self, records: Sequence[UpdateRecord]) -> Sequence[Rejected[BrokerFillV1]]:
+        """Commits the batch; returns the records that contradict their order, for the dead letter topic.
+
+        When a record's own data makes the batch fail, the records are done one by one and that one is parked.
+        """
+        try:
+            return await self._commit(records)
+        except (StatementError, MoveRefused) as error:
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            if len(records) == 1:
+                return await self._park(records[0], error)
+        rejected: list[Rejected[BrokerFillV1]] = []
+        for record in records:
+            rejected += await self.process_batch([record])
+        return rejected
+
+    async def _commit(self, records: Sequence[UpdateRecord]) -> Sequence[Rejected[BrokerFillV1]]:
+        async def work(tx: Transaction) -> Folded:
+            known = await _load(tx, records)
+            now = await database_now(tx)
+            folded = fold_batch(known, records, now=now, policy=self.policy)
+            await _save(tx, known.books, folded)
+            return folded
+
+        return _report(await retrying(self.engine, work))
+
+    async def _park(self, record: UpdateRecord, error: Exception) -> Sequence[Rejected[BrokerFillV1]]:
+        reason = str(error.orig if isinstance(error, StatementError) else error).splitlines()[0][:500]
+        log.error("record_poisoned", partition=record.partition, offset=record.offset, reason=reason)
+
+        async def work(tx: Transaction) -> Folded:
+            known = await _load(tx, [record])
+            folded = poisoned(record, next(iter(known.books.values()), None), reason)
+            await _save(tx, known.books, folded)
+            return folded
+
+        return _report(await retrying(self.engine, work))
+
+    async def freeze_unreadable(self, letters: Sequence[DeadLetter]) -> None:
+        """An incident for every unreadable record, and its request frozen where its client order id can be read."""
+        log.warning("records_unreadable", count=len(letters))
+        await retrying(self.engine, lambda tx: _freeze(tx, letters))
+
+
+async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
+    named = [str(peek(letter.raw).get("client_order_id", "")) for letter in letters]
+    parsed = [parse_client_order_id(one) for one in named]
+    positions = await positions_of_requests(tx, request_ids={one[0] for one in parsed if one is not None})
+    before = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+    books = dict(before)
+    incidents: list[Incident] = []
+    for letter, client_order_id, ours in zip(letters, named, parsed, strict=True):
+        position_id = positions.get(ours[0]) if ours else None
+        order = books[position_id].orders.get(client_order_id) if position_id is not None else None
+        if position_id is not None and order is not None:
+            books[position_id] = freeze(books[position_id], order, "unreadable_update")
+        incidents.append(
+            Incident(
+                kind="unreadable_update",
+                severity="critical",
+                detail=f"{letter.error_class}: {letter.reason}",
+                subject=f"{letter.topic}/{letter.partition}/{letter.offset}",
+                client_order_id=order.client_order_id if order else None,
+            )
+        )
+    await save_books(tx, changes=[(before[key], book) for key, book in books.items() if book is not before[key]])
+    await report_incidents(tx, incidents=incidents)
+
+
+async def _load(tx: Transaction, records: Sequence[UpdateRecord]) -> Known:
+    updates = [record.value.to_domain() for record in records]
+    parsed = [parse_client_order_id(update.client_order_id) for update in updates]
+    request_ids = {one[0] for one in parsed if one is not None}
+    positions = await positions_of_requests(tx, request_ids=request_ids)
+    books = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+    event_ids = {update.event_id for update in updates}
+    return Known(
+        books=books,
+        positions=positions,
+        applied=frozenset(await applied_events(tx, consumer=CONSUMER, event_ids=event_ids)),
+        taken=await execution_owners(tx, updates=updates),
+    )
+
+
+async def _save(tx: Transaction, before: Mapping[int, Book], folded: Folded) -> None:
+    changes = [(before[key], book) for key, book in folded.books.items() if book is not before[key]]
+    await save_books(tx, changes=changes)
+    await insert_events(tx, events=folded.events)
+    await report_incidents(tx, incidents=folded.incidents)
+    now = await database_now(tx)
+    await park_records(tx, records=folded.parked, now=now)
+    await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=now)
+
+
+def _report(folded: Folded) -> list[Rejected[BrokerFillV1]]:
+    for verdict in folded.verdicts:
+        VERDICTS.labels(verdict).inc()
+    for incident in folded.incidents:
+        log.warning("incident_reported", kind=incident.kind, detail=incident.detail, order=incident.client_order_id)
+    return [Rejected(record, reason, ErrorClass.CONTRADICTION) for record, reason in folded.quarantined]
