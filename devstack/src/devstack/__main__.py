@@ -142,6 +142,10 @@ def main() -> int:
     except StackError as error:
         print(f"devstack: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        whose = "; it belongs to another user: run this as that one" if isinstance(error, PermissionError) else ""
+        print(f"devstack: {error.strerror or error}: {error.filename or ''}{whose}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("devstack: interrupted", file=sys.stderr)
         return 130

@@ -77,14 +77,15 @@ def up(name: str = "dev", report: Report = silent) -> Stack:
         check_disk(directory)
         make_directory(directory / "logs")
         was_up = state.supervisor_lives(directory)
-        if was_up:
-            wish(directory, PART_NAMES)
-        else:
-            launch_supervisor(instance, directory, java)
+        told = told_already(directory) if was_up else {}
         try:
-            wait_for(directory, dict.fromkeys(PART_NAMES, PartState.READY), report)
+            if was_up:
+                wish(directory, PART_NAMES)
+            else:
+                launch_supervisor(instance, directory, java)
+            wait_for(directory, dict.fromkeys(PART_NAMES, PartState.READY), told, report)
         except BaseException:
-            if not was_up:
+            if not was_up and state.supervisor_lives(directory):
                 report("stopping what was started")
                 end_supervisor(directory, silent)
             raise
@@ -132,9 +133,10 @@ def change_part(name: str, part: str, aim: PartState, report: Report) -> None:
         directory = instance_directory(name)
         if not state.supervisor_lives(directory):
             raise StackError(f"instance {name} is not running: make up INSTANCE={name}")
+        told = told_already(directory)
         others = set(state.read_wanted(directory).parts) - {part}
         wish(directory, others | {part} if aim is PartState.READY else others)
-        wait_for(directory, {part: aim}, report)
+        wait_for(directory, {part: aim}, told, report)
 
 
 def kill_part(name: str, part: str) -> int:
@@ -143,7 +145,7 @@ def kill_part(name: str, part: str) -> int:
     if found is None or found.pid is None:
         raise StackError(f"{part} of instance {name} is not running: make up INSTANCE={name}")
     os.kill(found.pid, signal.SIGKILL)
-    wait_for(instance_directory(name), {part: PartState.FAILED}, silent)
+    wait_for(instance_directory(name), {part: PartState.FAILED}, {}, silent)
     return found.pid
 
 
@@ -180,17 +182,21 @@ def instance_locked(name: str, report: Report) -> Iterator[None]:
 
 def launch_supervisor(instance: Instance, directory: Path, java: str) -> None:
     end_recorded_parts(directory)  # of a supervisor that was killed, where they did not go with it
-    check_ports(instance, PART_NAMES)
+    check_ports(instance)
     state.want(directory, PART_NAMES)
-    with (directory / "logs" / "supervisor.log").open("wb") as log:
-        subprocess.Popen(
+    supervisor_log = directory / "logs" / "supervisor.log"
+    with supervisor_log.open("wb") as log:
+        started = subprocess.run(
             [sys.executable, "-m", "devstack.supervisor", instance.name, java],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=directory,
             start_new_session=True,
+            check=False,
         )
+    if started.returncode != 0:
+        raise StackError(f"the supervisor did not start: see {supervisor_log}")
 
 
 def wish(directory: Path, parts: "set[str] | tuple[str, ...]") -> None:
@@ -201,14 +207,19 @@ def wish(directory: Path, parts: "set[str] | tuple[str, ...]") -> None:
         os.kill(found.supervisor_pid, signal.SIGUSR1)
 
 
-def wait_for(directory: Path, aims: Mapping[str, PartState], report: Report) -> None:
+def told_already(directory: Path) -> dict[str, PartState]:
+    """What a living supervisor's parts are now, which is no news to report."""
+    found = state.read_report(directory)
+    return {name: part.state for name, part in found.parts.items()} if found else {}
+
+
+def wait_for(directory: Path, aims: Mapping[str, PartState], told: dict[str, PartState], report: Report) -> None:
     """Until each part is in the aimed state, as an answer to the newest wish; raises when it cannot get there."""
     generation = state.read_wanted(directory).generation
     deadline = time.monotonic() + UP_WITHIN_SECONDS
-    told: dict[str, str] = {}
-    while time.monotonic() < deadline:
+    while state.supervisor_lives(directory) and time.monotonic() < deadline:
         found = state.read_report(directory)
-        if found is not None and found.generation >= generation and found.phase is Phase.RUNNING:
+        if found is not None and found.generation >= generation:
             tell(found, told, report)
             states = {name: found.parts[name].state for name in aims}
             if states == dict(aims):
@@ -216,20 +227,17 @@ def wait_for(directory: Path, aims: Mapping[str, PartState], report: Report) -> 
             for name in aims:
                 if states[name] is PartState.FAILED:
                     raise StackError(explain(found.parts[name]))
-        elif not state.supervisor_lives(directory) and told:
-            break
         time.sleep(POLL_SECONDS)
-    raise StackError(f"the supervisor does not answer: see {directory}/logs/supervisor.log, then run this again")
+    raise StackError(f"the supervisor ended or does not answer: see {directory}/logs/supervisor.log, then make up")
 
 
-def tell(found: state.Report, told: dict[str, str], report: Report) -> None:
+def tell(found: state.Report, told: dict[str, PartState], report: Report) -> None:
+    """Report the parts whose state is not the one told before."""
     for part in found.parts.values():
-        line = f"{part.name:<9} {part.state}"
-        if part.state is PartState.READY and part.seconds is not None:
-            line += f" after {part.seconds} s" if part.name in told else ""
-        if told.get(part.name) != line:
-            told[part.name] = line
-            report(line)
+        if told.get(part.name) is not part.state:
+            told[part.name] = part.state
+            after = f" after {part.seconds} s" if part.state is PartState.READY else ""
+            report(f"{part.name:<9} {part.state}{after}")
 
 
 def explain(part: PartStatus) -> str:
@@ -243,18 +251,22 @@ def explain(part: PartStatus) -> str:
 def end_supervisor(directory: Path, report: Report) -> None:
     """Stop all parts and their supervisor; also what a killed one may have left behind."""
     found = state.read_report(directory)
-    told: dict[str, str] = {}
+    told = told_already(directory)
+    asked = False
     deadline = time.monotonic() + DOWN_WITHIN_SECONDS
     while state.supervisor_lives(directory):
         found = state.read_report(directory)
         if found is not None and found.phase is Phase.RUNNING:
-            if not told:
+            if not asked:
                 os.kill(found.supervisor_pid, signal.SIGTERM)
+                asked = True
             tell(found, told, report)
         if time.monotonic() > deadline:
             raise StackError(f"the supervisor did not stop within {DOWN_WITHIN_SECONDS:.0f} s: see {directory}/logs")
         time.sleep(POLL_SECONDS)
     end_recorded_parts(directory)
+    if asked and (found := state.read_report(directory)) is not None:
+        tell(found, told, report)
     if found is not None:
         state.write_report(
             directory, state.Report(str(directory), Phase.STOPPED, found.supervisor_pid, found.generation)

@@ -6,9 +6,9 @@ import random
 import secrets
 import shutil
 import socket
+import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ ADMIN: Final = "closeflow_admin"
 DATABASE: Final = "closeflow"
 # Below the ranges from which Linux (32768 on) and macOS (49152 on) take ports for outgoing connections.
 PORTS: Final = range(20000, 32000)
+PORT_FREE_WITHIN_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +194,13 @@ def is_free(port: int) -> bool:
         return True
 
 
-def check_ports(instance: Instance, needed_by: Iterable[str]) -> None:
-    """Say which program's place is taken before a part fails on it. Call it only while those parts are down."""
+def check_ports(instance: Instance) -> None:
+    """Raise if another program has taken a port. A part that was just killed may hold its own for a moment longer."""
+    deadline = time.monotonic() + PORT_FREE_WITHIN_SECONDS
     for part, port in instance.ports.items():
-        if part.split()[0] in needed_by and not is_free(port):
+        while not is_free(port) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not is_free(port):
             raise EnvironmentLacking(
                 f"port {port} ({part} of instance {instance.name}) is taken by another program: end that one "
                 f"(`lsof -i :{port}` names it), or wipe the instance for new ports: make reset INSTANCE={instance.name}"

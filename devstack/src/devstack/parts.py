@@ -234,6 +234,10 @@ def kafka_properties(instance: Instance, data: Path) -> dict[str, str]:
         "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": "4",
         "log.cleaner.dedupe.buffer.size": str(16 * 1024**2),
+        # After a kill -9 the new process is let in when the session of the old one is over: by default 9 s.
+        "broker.session.timeout.ms": "4000",
+        "broker.heartbeat.interval.ms": "1000",
+        "group.min.session.timeout.ms": "3000",  # lets Connect's be 5 s, below the default of 6 s
     }
 
 
@@ -259,6 +263,9 @@ def own_connect_properties(site: Site) -> dict[str, str]:
         "listeners": f"http://127.0.0.1:{site.instance.connect_port}",
         "rest.advertised.host.name": "127.0.0.1",
         "plugin.path": str(site.binaries.plugins),
+        # After a kill -9 the group waits for the old worker as long as this; the defaults are 10 s and 3 s.
+        "session.timeout.ms": "5000",
+        "heartbeat.interval.ms": "1500",
     }
 
 

@@ -4,14 +4,13 @@ The supervisor holds the lock on `supervisor.lock` as long as it lives, so nobod
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from devstack.places import try_lock, write_atomically
+from devstack.places import is_locked, write_atomically
 
 PART_NAMES: Final = ("postgres", "kafka", "connect")  # In the order of starting; stopping goes the other way.
 
@@ -97,11 +96,4 @@ def read_wanted(directory: Path) -> Wanted:
 
 
 def supervisor_lives(directory: Path) -> bool:
-    lock = directory / "supervisor.lock"
-    if not lock.exists():
-        return False
-    held = try_lock(lock)
-    if held is None:
-        return True
-    os.close(held)
-    return False
+    return is_locked(directory / "supervisor.lock")

@@ -1,8 +1,8 @@
 """The process that starts an instance's parts, watches them, and writes down what became of them.
 
-Run as `python -m devstack.supervisor INSTANCE JAVA` by `devstack.control`, detached. It has one thread, because the
-kernel ties the parts to the thread that started them (processes.spawn). It restarts nothing by itself: a part that died
-stays visible as failed until somebody asks for it again.
+`python -m devstack.supervisor INSTANCE JAVA` goes on in the background once it holds the lock. It has one thread,
+because the kernel ties the parts to the thread that started them (processes.spawn). It restarts nothing by itself: a
+part that died stays visible as failed until somebody asks for it again.
 """
 
 import os
@@ -133,6 +133,8 @@ def main(name: str, java: str) -> int:
         return 2
     if hold_lock(directory) is None:
         return 0  # Another supervisor was first and serves the same wishes.
+    if os.fork() != 0:
+        os._exit(0)  # The caller, which waits for this one, now knows that the lock is held by the other.
     guard.watch(directory)
     supervise(Site(instance, directory, binaries, java, server_user()))
     return 0
