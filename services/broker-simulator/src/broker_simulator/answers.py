@@ -1,0 +1,71 @@
+"""HTTP answers, good and spoiled ones."""
+
+from typing import Literal
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .errors import Refusal
+
+Spoil = Literal["reset", "server_error", "html", "truncated"]
+
+HTML_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
+
+
+class Json(Response):
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return orjson.dumps(content)
+
+
+def refusal_answer(refusal: Refusal) -> Response:
+    headers = {}
+    if refusal.retry_after_s is not None:
+        # Whole seconds, rounded up: a header may not be sooner than what was meant.
+        headers["Retry-After"] = str(-int(-refusal.retry_after_s // 1))
+    return Json(refusal.body(), refusal.status, headers)
+
+
+async def hang(receive: Receive) -> None:
+    """Answer nothing until the client gives up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def spoil(how: Spoil, scope: Scope, receive: Receive, send: Send, body: bytes = b'{"id": "0') -> None:
+    """Answer with something that is no answer. `truncated` promises all of `body` and breaks off halfway."""
+    match how:
+        case "reset":
+            scope["state"]["transport"].abort()
+            await hang(receive)
+        case "server_error":
+            answer = Json({"code": 50010000, "message": "internal server error occurred"}, 500)
+            await answer(scope, receive, send)
+        case "html":
+            await Response(HTML_PAGE, 502, media_type="text/html")(scope, receive, send)
+        case "truncated":
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+            scope["state"]["transport"].close()
+            await hang(receive)
+
+
+class SpoiledAnswer(Response):
+    """An answer whose content is `body`, and which fails on its way in the given manner."""
+
+    def __init__(self, how: Spoil, body: bytes) -> None:
+        super().__init__(body)
+        self._how = how
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await spoil(self._how, scope, receive, send, bytes(self.body))
+
+
+class NoAnswer(Response):
+    """Nothing, until the client gives up."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await hang(receive)

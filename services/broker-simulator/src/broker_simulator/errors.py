@@ -1,0 +1,83 @@
+"""Refusals in Alpaca's shape: an HTTP status and a body `{"code", "message", ...}`.
+
+Codes and messages are those that Alpaca's Trading API sends; clients tell refusals apart by both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from .numbers import plain
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that accepts nothing. `retry_after_s` becomes the Retry-After header."""
+
+    status: int
+    code: int
+    message: str
+    retry_after_s: float | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    def body(self) -> dict[str, object]:
+        return {"code": self.code, "message": self.message, **self.details}
+
+
+def malformed_body() -> Refusal:
+    return Refusal(400, 40010000, "request body format is invalid")
+
+
+def invalid_field(message: str) -> Refusal:
+    return Refusal(422, 40010001, message)
+
+
+def unprocessable(message: str) -> Refusal:
+    return Refusal(422, 42210000, message)
+
+
+def duplicate_client_order_id() -> Refusal:
+    return Refusal(422, 40010001, "client_order_id must be unique")
+
+
+def insufficient_quantity(symbol: str, *, requested: Decimal, existing: Decimal, held: Decimal) -> Refusal:
+    available = max(existing - held, Decimal(0))
+    return Refusal(
+        403,
+        40310000,
+        f"insufficient qty available for order (requested: {plain(requested)}, available: {plain(available)})",
+        details={
+            "available": plain(available),
+            "existing_qty": plain(existing),
+            "held_for_orders": plain(held),
+            "symbol": symbol,
+        },
+    )
+
+
+def order_not_found(what: str) -> Refusal:
+    return Refusal(404, 40410000, f"order not found for {what}")
+
+
+def position_not_found() -> Refusal:
+    return Refusal(404, 40410000, "position does not exist")
+
+
+def not_cancelable(status: str) -> Refusal:
+    return unprocessable(f'order is already in "{status}" state')
+
+
+def unauthorized() -> Refusal:
+    return Refusal(401, 40110000, "request is not authorized")
+
+
+def forbidden() -> Refusal:
+    return Refusal(403, 40310000, "account is restricted: trading is blocked")
+
+
+def rate_limited(retry_after_s: float) -> Refusal:
+    return Refusal(429, 42910000, "rate limit exceeded", retry_after_s)
+
+
+def no_such_endpoint(path: str) -> Refusal:
+    return Refusal(404, 40410000, f"endpoint not found: {path}")

@@ -1,0 +1,324 @@
+"""The broker itself: takes orders, executes them by script or against the quote, cancels them, and tells the stream.
+
+Runs on one event loop. Every thing that happens is one synchronous function: it decides, commits, and only then changes
+memory, arms timers and publishes. So nothing that a client can see is ever ahead of the disk.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from uuid import uuid4
+
+from .behaviour import AcceptCancel, AcceptLate, Answer, Behaviour, RefuseCancel, Reject, steps_of
+from .book import Book
+from .errors import (
+    Refusal,
+    duplicate_client_order_id,
+    insufficient_quantity,
+    not_cancelable,
+    order_not_found,
+    unprocessable,
+)
+from .execution import Progress, progressed, update_json
+from .intake import client_order_id_of, read_fields, read_ticket
+from .market_clock import MarketHours, is_open
+from .numbers import Ticker
+from .orders import ZERO, Order, Ticket, moved
+from .positions import Position, Seed, net
+from .quotes import PINS, Pin, QuoteBoard
+from .rules import RuleBook
+from .settings import Deduplication, Settings
+from .store import Change, Receipt, Store
+from .trade_stream import TradeStream
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    order: Order
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Arrived, not accepted yet: give it to `accept_held` after `hold_s`."""
+
+    ticket: Ticket
+    behaviour: Behaviour
+    receipt: int
+    hold_s: float
+
+
+class Exchange:
+    def __init__(self, store: Store, stream: TradeStream, settings: Settings, seeds: Iterable[Seed]) -> None:
+        self._settings = settings
+        self._store = store
+        self._seeds = list(seeds)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.stream = stream
+        self.account = settings.account or "SIMULATOR"
+        self.deduplication: Deduplication = settings.deduplication
+        self.activity_ids = settings.activity_ids
+        self._load()
+
+    def _load(self) -> None:
+        store = self._store
+        self.book = Book.load(store)
+        self.ticker = Ticker(self.book.last_us)
+        self.rules = RuleBook(store)
+        self.hours = MarketHours.model_validate_json(store.value("hours") or "{}")
+        self.quotes = QuoteBoard(self._settings.seed, PINS.validate_json(store.value("pins") or "{}"))
+        if store.value("seeded") is None:
+            self.set_positions(self._seeds)
+
+    def resume(self) -> None:
+        """After a start: arm what the last run left unfinished."""
+        for order in list(self.book.open_orders()):
+            self._wake_soon(order.id)
+
+    # orders
+
+    def submit(self, body: bytes) -> Refusal | Held | Accepted:
+        """One `POST /v2/orders`; committed when this returns."""
+        fields = read_fields(body)
+        at_us = self.ticker.next_us()
+        ticket = read_ticket(fields)
+        with self._store.transaction():
+            receipt = self._store.add_receipt(client_order_id_of(fields), at_us, body, "held")
+            if isinstance(ticket, Refusal):
+                return self._refused(receipt, ticket)
+            repeated = self._repeat_refusal(ticket)
+            if repeated is not None:
+                return self._refused(receipt, repeated)
+            behaviour = self.rules.take(ticket.client_order_id, ticket.symbol)
+            if isinstance(behaviour.answer, AcceptLate):
+                return Held(ticket, behaviour, receipt, behaviour.answer.hold_s)
+            outcome, change = self._take(ticket, behaviour, receipt)
+        self.book.apply(change)
+        return outcome
+
+    def accept_held(self, held: Held) -> Refusal | Accepted:
+        with self._store.transaction():
+            repeated = self._repeat_refusal(held.ticket)
+            if repeated is not None:
+                return self._refused(held.receipt, repeated)
+            outcome, change = self._take(held.ticket, held.behaviour, held.receipt)
+        self.book.apply(change)
+        return outcome
+
+    def note_unprocessed(self, body: bytes, outcome: str) -> None:
+        """A POST that an outage swallowed: it counts as received, and nothing else happens."""
+        with self._store.transaction():
+            self._store.add_receipt(client_order_id_of(read_fields(body)), self.ticker.next_us(), body, outcome)
+
+    def _take(self, ticket: Ticket, behaviour: Behaviour, receipt: int) -> tuple[Refusal | Accepted, Change]:
+        refusal = self._scripted_refusal(behaviour) or self._market_refusal(ticket) or self._quantity_refusal(ticket)
+        if refusal is not None:
+            return self._refused(receipt, refusal), Change()
+        at_us = self.ticker.next_us()
+        steps = steps_of(behaviour.execution, ticket.qty)
+        order = Order(
+            id=str(uuid4()),
+            ticket=ticket,
+            submitted_us=at_us,
+            updated_us=at_us,
+            visible_us=at_us + int(behaviour.visible_after_s * 1_000_000),
+            behaviour=behaviour,
+            steps=steps,
+            due_us=at_us + int(steps[0].after_s * 1_000_000) if steps else None,
+        )
+        change = Change(orders={order.id: order})
+        self._store.save(change)
+        self._store.settle_receipt(receipt, "accepted", order.id)
+        self._wake_soon(order.id)
+        return Accepted(order, behaviour.answer), change
+
+    def _refused(self, receipt: int, refusal: Refusal) -> Refusal:
+        self._store.settle_receipt(receipt, f"refused {refusal.status} {refusal.code}: {refusal.message}", None)
+        return refusal
+
+    def _repeat_refusal(self, ticket: Ticket) -> Refusal | None:
+        if self.deduplication == "none":
+            return None
+        earlier = self.book.by_client_id(ticket.client_order_id)
+        if self.deduplication == "while_open":
+            earlier = [order for order in earlier if order.is_open]
+        if not earlier:
+            return None
+        scripted = earlier[-1].behaviour.repeat
+        return Refusal(scripted.status, scripted.code, scripted.message) if scripted else duplicate_client_order_id()
+
+    def _scripted_refusal(self, behaviour: Behaviour) -> Refusal | None:
+        match behaviour.answer:
+            case Reject(status=status, code=code, message=message, retry_after_s=retry_after_s):
+                return Refusal(status, code, message, retry_after_s)
+            case _:
+                return None
+
+    def _market_refusal(self, ticket: Ticket) -> Refusal | None:
+        closed = not is_open(self.hours, ticket.asset_class, self.ticker.next_us())
+        if closed and ticket.asset_class == "us_option" and ticket.type == "market":
+            return unprocessable("options market orders are only allowed during market hours")
+        return None
+
+    def _quantity_refusal(self, ticket: Ticket) -> Refusal | None:
+        """Reducing more than is held is refused, and so is selling what is not held unless it says sell_to_open."""
+        if self._settings.oversell == "allow":
+            return None
+        position = self.book.closes(ticket)
+        existing = abs(position.qty) if position else ZERO
+        held = self.book.held(position) if position else ZERO
+        closing = ticket.position_intent in ("buy_to_close", "sell_to_close")
+        selling_short = ticket.side == "sell" and ticket.position_intent is None
+        if (position or closing or selling_short) and ticket.qty > existing - held:
+            return insufficient_quantity(ticket.symbol, requested=ticket.qty, existing=existing, held=held)
+        return None
+
+    def find(self, order_id: str) -> Order | None:
+        """None also while the script keeps the order invisible."""
+        order = self.book.orders.get(order_id)
+        return order if order and self.is_visible(order) else None
+
+    def find_by_client_id(self, client_order_id: str) -> Order | None:
+        """The newest one, when the broker accepted several."""
+        visible = [order for order in self.book.by_client_id(client_order_id) if self.is_visible(order)]
+        return visible[-1] if visible else None
+
+    def is_visible(self, order: Order) -> bool:
+        return order.visible_us <= order.submitted_us or order.visible_us <= self.ticker.next_us()
+
+    def cancel(self, order_id: str) -> Refusal | None:
+        """Ask for a cancel; None: taken, the outcome comes later."""
+        order = self.find(order_id)
+        if order is None:
+            return order_not_found(order_id)
+        if not order.is_open or order.status == "pending_cancel":
+            return not_cancelable(order.status)
+        at_us = self.ticker.next_us()
+        answer = order.behaviour.cancel
+        if isinstance(answer, RefuseCancel) and (answer.times is None or order.cancels_refused < answer.times):
+            self._commit(Change(orders={order.id: replace(order, cancels_refused=order.cancels_refused + 1)}))
+            return Refusal(answer.status, answer.code, answer.message)
+        after_s = answer.after_s if isinstance(answer, AcceptCancel) else 0
+        pending = moved(order, "pending_cancel", at_us)
+        pending = replace(pending, cancel_due_us=None if after_s is None else at_us + int(after_s * 1_000_000))
+        progress = Progress(pending)
+        progress.note("pending_cancel", at_us)
+        self._finish(progress)
+        return None
+
+    def rescript(self, client_order_id: str, behaviour: Behaviour) -> int:
+        """Give the open orders of this client order id another behaviour from now on; returns how many there were."""
+        orders = [order for order in self.book.by_client_id(client_order_id) if order.is_open]
+        now_us = self.ticker.next_us()
+        for order in orders:
+            steps = steps_of(behaviour.execution, order.leaves_qty)
+            due_us = now_us + int(steps[0].after_s * 1_000_000) if steps else None
+            self._commit(Change(orders={order.id: replace(order, behaviour=behaviour, steps=steps, due_us=due_us)}))
+            self._wake_soon(order.id)
+        return len(orders)
+
+    # execution
+
+    def advance(self, order_id: str) -> None:
+        """Do everything that is due for one order."""
+        self._timers.pop(order_id, None)
+        order = self.book.orders.get(order_id)
+        if order is None or not order.is_open:
+            return
+        now_us = self.ticker.next_us()
+        symbol = order.ticket.symbol
+        progress = progressed(
+            order,
+            self.book.positions.get(symbol),
+            quote=self.quotes.quote(symbol, now_us),
+            market_open=is_open(self.hours, order.ticket.asset_class, now_us),
+            now_us=now_us,
+            next_us=self.ticker.next_us,
+        )
+        self._finish(progress)
+
+    def _finish(self, progress: Progress) -> None:
+        order = progress.order
+        if progress.notices:
+            self._commit(progress.change())
+        for notice in progress.notices:
+            self.stream.publish(
+                order.id, update_json(notice), order.behaviour.stream, order_done=not notice.order.is_open
+            )
+        dues = [due for due in (order.due_us, order.cancel_due_us) if due is not None]
+        open_now = is_open(self.hours, order.ticket.asset_class, self.ticker.next_us())
+        if order.is_open and dues and (open_now or order.cancel_due_us is not None):
+            self._wake_at(order.id, min(dues))
+
+    def match_all(self) -> None:
+        """After a quote moved or the market opened."""
+        for order in list(self.book.open_orders()):
+            if order.id not in self._timers:
+                self.advance(order.id)
+
+    def tick(self) -> None:
+        self.quotes.tick(self.ticker.next_us())
+        self.match_all()
+
+    def _wake_soon(self, order_id: str) -> None:
+        self._arm(order_id, 0)
+
+    def _wake_at(self, order_id: str, due_us: int) -> None:
+        self._arm(order_id, max(0, (due_us - self.ticker.next_us()) / 1_000_000))
+
+    def _arm(self, order_id: str, delay_s: float) -> None:
+        armed = self._timers.pop(order_id, None)
+        if armed is not None:
+            armed.cancel()
+        self._timers[order_id] = asyncio.get_running_loop().call_later(delay_s, self.advance, order_id)
+
+    def _commit(self, change: Change) -> None:
+        with self._store.transaction():
+            self._store.save(change)
+        self.book.apply(change)
+
+    # what the control endpoint changes
+
+    def set_positions(self, seeds: Iterable[Seed]) -> None:
+        """Replace every position; rows of one symbol are netted. Entry prices are the quote's."""
+        positions = {}
+        now_us = self.ticker.next_us()
+        for symbol, seed in net(seeds).items():
+            quote = self.quotes.quote(symbol, now_us)
+            price = quote.mid if quote else Decimal(1)
+            positions[symbol] = Position(symbol, seed.asset_class, seed.qty, price)
+        with self._store.transaction():
+            self._store.clear_positions()
+            self._store.save(Change(positions=positions))
+            self._store.set_value("seeded", "yes")
+        self.book.positions.clear()
+        self.book.apply(Change(positions=positions))
+
+    def set_pins(self, pins: Mapping[str, Pin]) -> None:
+        """Replace every pinned quote; what is no longer pinned walks again."""
+        with self._store.transaction():
+            self._store.set_value("pins", PINS.dump_json(dict(pins)).decode())
+        self.quotes.pins = dict(pins)
+        self.match_all()
+
+    def set_hours(self, hours: MarketHours) -> None:
+        with self._store.transaction():
+            self._store.set_value("hours", hours.model_dump_json())
+        self.hours = hours
+        self.match_all()
+
+    def receipts(self, client_order_id: str | None = None, prefix: str | None = None) -> list[Receipt]:
+        return self._store.receipts(client_order_id, prefix)
+
+    def reset(self) -> None:
+        """Forget everything and start again from the positions file."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        with self._store.transaction():
+            self._store.wipe()
+        self.stream.heal()
+        self.deduplication = self._settings.deduplication
+        self.activity_ids = self._settings.activity_ids
+        self._load()

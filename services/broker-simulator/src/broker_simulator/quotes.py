@@ -1,0 +1,127 @@
+"""Quotes: a seeded random walk per symbol, or a pinned quote."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
+from random import Random
+
+from pydantic import TypeAdapter, model_validator
+
+from .assets import AssetClass, class_of, tick_of
+from .behaviour import Quantity, Seconds, Spec
+from .numbers import rfc3339
+from .orders import Order
+
+_START_PRICES: Mapping[AssetClass, tuple[float, float]] = {
+    "us_equity": (20, 400),
+    "us_option": (0.5, 20),
+    "crypto": (0.5, 60_000),
+}
+_HALF_SPREAD = 0.0004
+_STEP_DEVIATION = 0.0003
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    bid: Decimal
+    ask: Decimal
+    at_us: int
+
+    @property
+    def mid(self) -> Decimal:
+        return (self.bid + self.ask) / 2
+
+
+class Pin(Spec):
+    """A quote that stays. `age_s` makes it look that old; `missing` makes the broker have no quote at all."""
+
+    bid: Quantity | None = None
+    ask: Quantity | None = None
+    age_s: Seconds = 0
+    missing: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Pin":
+        if not self.missing and (self.bid is None or self.ask is None or self.bid > self.ask):
+            raise ValueError("a pinned quote needs bid and ask, bid not above ask; or missing: true")
+        return self
+
+
+PINS = TypeAdapter(dict[str, Pin])
+
+
+def marketable_price(order: Order, quote: Quote) -> Decimal | None:
+    """The price at which this order executes now: the touch on the other side, None when the limit forbids it."""
+    touch = quote.bid if order.ticket.side == "sell" else quote.ask
+    limit = order.ticket.limit_price
+    if limit is None:
+        return touch
+    crosses = touch >= limit if order.ticket.side == "sell" else touch <= limit
+    return touch if crosses else None
+
+
+class Walk:
+    """A price that moves by a small random factor at every tick; the same seed and symbol give the same walk."""
+
+    def __init__(self, seed: int, symbol: str, asset_class: AssetClass) -> None:
+        self._random = Random(f"{seed}:{symbol}")
+        self._asset_class = asset_class
+        low, high = _START_PRICES[asset_class]
+        self._price = math.exp(self._random.uniform(math.log(low), math.log(high)))
+        self._floor = low / 10
+
+    def step(self) -> None:
+        self._price = max(self._floor, self._price * math.exp(self._random.gauss(0, _STEP_DEVIATION)))
+
+    def quote(self, at_us: int) -> Quote:
+        tick = tick_of(self._asset_class, Decimal(self._price))
+        bid = (Decimal(self._price * (1 - _HALF_SPREAD)) / tick).to_integral_value(ROUND_DOWN) * tick
+        ask = (Decimal(self._price * (1 + _HALF_SPREAD)) / tick).to_integral_value(ROUND_UP) * tick
+        return Quote(bid, max(ask, bid + tick), at_us)
+
+
+class QuoteBoard:
+    """Every symbol's quote. Walks begin when a symbol is first asked for, and again from their start at a restart."""
+
+    def __init__(self, seed: int, pins: Mapping[str, Pin]) -> None:
+        self._seed = seed
+        self._walks: dict[str, Walk] = {}
+        self._ticked_us: int | None = None
+        self.pins = dict(pins)
+
+    def tick(self, at_us: int) -> None:
+        self._ticked_us = at_us
+        for walk in self._walks.values():
+            walk.step()
+
+    def quote(self, symbol: str, now_us: int) -> Quote | None:
+        """None for a symbol of no known form, or pinned as missing."""
+        pin = self.pins.get(symbol)
+        if pin is not None:
+            if pin.missing or pin.bid is None or pin.ask is None:
+                return None
+            return Quote(pin.bid, pin.ask, now_us - int(pin.age_s * 1_000_000))
+        walk = self._walks.get(symbol)
+        if walk is None:
+            asset_class = class_of(symbol)
+            if asset_class is None:
+                return None
+            walk = self._walks[symbol] = Walk(self._seed, symbol, asset_class)
+        return walk.quote(self._ticked_us or now_us)
+
+
+def quote_json(quote: Quote, asset_class: AssetClass | None) -> dict[str, object]:
+    """Alpaca's market data shape; prices are JSON numbers there."""
+    body: dict[str, object] = {
+        "t": rfc3339(quote.at_us),
+        "bp": float(quote.bid),
+        "bs": 100,
+        "ap": float(quote.ask),
+        "as": 100,
+    }
+    if asset_class == "us_equity":
+        body |= {"bx": "V", "ax": "V", "c": ["R"], "z": "C"}
+    elif asset_class == "us_option":
+        body |= {"bx": "C", "ax": "C", "c": "A"}
+    return body

@@ -1,0 +1,188 @@
+"""The Trading API routes (`/v2/...`)."""
+
+import asyncio
+from typing import assert_never
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .answers import Json, NoAnswer, SpoiledAnswer, refusal_answer
+from .assets import account_uuid, asset_json, class_of
+from .behaviour import Accept, AcceptLate, AcceptSilently, AcceptThenFail, Reject
+from .errors import Refusal, invalid_field, order_not_found, position_not_found, unprocessable
+from .exchange import Accepted, Exchange, Held
+from .listing import read_activity_query, read_order_query, select_activities, select_orders
+from .market_clock import clock_json
+from .numbers import rfc3339
+from .orders import order_json
+from .positions import Position, position_json
+
+
+def exchange_of(request: Request) -> Exchange:
+    exchange = request.app.state.exchange
+    assert isinstance(exchange, Exchange)
+    return exchange
+
+
+async def post_order(request: Request) -> Response:
+    exchange = exchange_of(request)
+    outcome = exchange.submit(await request.body())
+    if isinstance(outcome, Held):
+        # Not tied to the connection: the order is accepted although nobody waits for the answer any more.
+        await asyncio.sleep(outcome.hold_s)
+        outcome = exchange.accept_held(outcome)
+    if isinstance(outcome, Refusal):
+        return refusal_answer(outcome)
+    return await _acceptance(outcome)
+
+
+async def _acceptance(accepted: Accepted) -> Response:
+    body = order_json(accepted.order)
+    match accepted.answer:
+        case AcceptSilently(answer_after_s=None):
+            return NoAnswer()
+        case AcceptSilently(answer_after_s=float(delay_s)):
+            await asyncio.sleep(delay_s)
+            return Json(body)
+        case AcceptThenFail(how=how):
+            return SpoiledAnswer(how, orjson.dumps(body))
+        case Accept() | AcceptLate() | Reject() | AcceptSilently():
+            return Json(body)
+        case _:
+            assert_never(accepted.answer)
+
+
+async def get_order_by_client_id(request: Request) -> Response:
+    client_order_id = request.query_params.get("client_order_id", "")
+    order = exchange_of(request).find_by_client_id(client_order_id)
+    return Json(order_json(order)) if order else refusal_answer(order_not_found(client_order_id))
+
+
+async def get_order(request: Request) -> Response:
+    order_id = request.path_params["order_id"]
+    order = exchange_of(request).find(order_id)
+    return Json(order_json(order)) if order else refusal_answer(order_not_found(order_id))
+
+
+async def list_orders(request: Request) -> Response:
+    exchange = exchange_of(request)
+    query = read_order_query(request.query_params)
+    if isinstance(query, Refusal):
+        return refusal_answer(query)
+    return Json([order_json(order) for order in select_orders(exchange.book, query, exchange.is_visible)])
+
+
+async def cancel_order(request: Request) -> Response:
+    refusal = exchange_of(request).cancel(request.path_params["order_id"])
+    return refusal_answer(refusal) if refusal else Response(status_code=204)
+
+
+async def cancel_all_orders(request: Request) -> Response:
+    exchange = exchange_of(request)
+    results = []
+    for order in list(exchange.book.open_orders()):
+        refusal = exchange.cancel(order.id)
+        body = refusal.body() if refusal else order_json(exchange.book.orders[order.id])
+        results.append({"id": order.id, "status": refusal.status if refusal else 200, "body": body})
+    return Json(results, 207)
+
+
+async def list_positions(request: Request) -> Response:
+    exchange = exchange_of(request)
+    return Json([_position(exchange, position) for position in exchange.book.positions.values()])
+
+
+async def get_position(request: Request) -> Response:
+    exchange = exchange_of(request)
+    asked = request.path_params["symbol"].replace("/", "")
+    for position in exchange.book.positions.values():
+        if position.symbol.replace("/", "") == asked:
+            return Json(_position(exchange, position))
+    return refusal_answer(position_not_found())
+
+
+def _position(exchange: Exchange, position: Position) -> dict[str, object]:
+    quote = exchange.quotes.quote(position.symbol, exchange.ticker.next_us())
+    price = quote.mid if quote else position.avg_entry_price
+    return position_json(position, price=price, held=exchange.book.held(position))
+
+
+async def list_activities(request: Request) -> Response:
+    exchange = exchange_of(request)
+    kind = request.path_params.get("activity_type") or request.query_params.get("activity_types", "FILL")
+    if kind != "FILL":
+        return refusal_answer(invalid_field(f"invalid activity type: {kind}; this simulator has FILL only"))
+    query = read_activity_query(request.query_params)
+    if isinstance(query, Refusal):
+        return refusal_answer(query)
+    chosen = select_activities(exchange.book, query, exchange.activity_ids, account_uuid(exchange.account))
+    return refusal_answer(chosen) if isinstance(chosen, Refusal) else Json(chosen)
+
+
+async def get_clock(request: Request) -> Response:
+    exchange = exchange_of(request)
+    return Json(clock_json(exchange.hours, exchange.ticker.next_us()))
+
+
+async def get_account(request: Request) -> Response:
+    exchange = exchange_of(request)
+    return Json(
+        {
+            "id": account_uuid(exchange.account),
+            "account_number": exchange.account,
+            "status": "ACTIVE",
+            "crypto_status": "ACTIVE",
+            "currency": "USD",
+            "cash": "1000000",
+            "buying_power": "1000000",
+            "portfolio_value": "1000000",
+            "equity": "1000000",
+            "last_equity": "1000000",
+            "trading_blocked": False,
+            "transfers_blocked": False,
+            "account_blocked": False,
+            "trade_suspended_by_user": False,
+            "shorting_enabled": True,
+            "multiplier": "1",
+            "created_at": rfc3339(0),
+        }
+    )
+
+
+async def get_asset(request: Request) -> Response:
+    symbol = request.path_params["symbol"]
+    asset_class = class_of(symbol)
+    if asset_class is None:
+        return refusal_answer(Refusal(404, 40410000, f"asset not found for {symbol}"))
+    return Json(asset_json(symbol, asset_class))
+
+
+async def list_assets(request: Request) -> Response:
+    """The assets of the positions: this broker knows every well-formed symbol, so it cannot list them all."""
+    positions = exchange_of(request).book.positions.values()
+    return Json([asset_json(position.symbol, position.asset_class) for position in positions])
+
+
+async def refuse_close_position(request: Request) -> Response:
+    return refusal_answer(unprocessable("closing by position takes no client order id; send an order instead"))
+
+
+TRADING_ROUTES = [
+    Route("/v2/orders", post_order, methods=["POST"]),
+    Route("/v2/orders:by_client_order_id", get_order_by_client_id, methods=["GET"]),
+    Route("/v2/orders/{order_id}", get_order, methods=["GET"]),
+    Route("/v2/orders/{order_id}", cancel_order, methods=["DELETE"]),
+    Route("/v2/orders", list_orders, methods=["GET"]),
+    Route("/v2/orders", cancel_all_orders, methods=["DELETE"]),
+    Route("/v2/positions", list_positions, methods=["GET"]),
+    Route("/v2/positions/{symbol:path}", get_position, methods=["GET"]),
+    Route("/v2/positions/{symbol:path}", refuse_close_position, methods=["DELETE"]),
+    Route("/v2/account", get_account, methods=["GET"]),
+    Route("/v2/account/activities", list_activities, methods=["GET"]),
+    Route("/v2/account/activities/{activity_type}", list_activities, methods=["GET"]),
+    Route("/v2/clock", get_clock, methods=["GET"]),
+    Route("/v2/assets", list_assets, methods=["GET"]),
+    Route("/v2/assets/{symbol:path}", get_asset, methods=["GET"]),
+]
