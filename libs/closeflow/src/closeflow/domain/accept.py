@@ -186,7 +186,7 @@ def _quantity_problem(position: Position, target: Decimal) -> str | None:
     if target > size:
         return f"must not exceed the position: {decimal_text(size)}"
     digits = LOT_DIGITS[position.asset_type]
-    if target == round(target, digits):
+    if len(decimal_text(target).partition(".")[2]) <= digits:
         return None
     if digits == 0:
         return f"must be whole: {position.asset_type.value} positions are closed in whole contracts"

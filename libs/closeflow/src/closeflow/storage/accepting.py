@@ -1,0 +1,86 @@
+"""What accepting and showing closes reads beyond `books`, and what the failure of such a transaction means."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from closeflow.domain.model import CloseRequest, Position
+from closeflow.storage import mapping
+from closeflow.storage.engine import is_poison, retrying
+
+T = TypeVar("T")
+Tx = AsyncConnection
+Engine = AsyncEngine
+Key = tuple[int, str]
+"""A position and an idempotency key on it."""
+
+_BY_KEYS: Final = text("""
+    SELECT r.* FROM close_requests r
+    JOIN unnest(CAST(:position_ids AS bigint[]), CAST(:keys AS text[])) AS k (position_id, idempotency_key)
+      ON (r.position_id, r.idempotency_key) = (k.position_id, k.idempotency_key)
+""")
+_REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
+_POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
+_SLOT: Final = text("SELECT active FROM pg_replication_slots WHERE slot_name = :name")
+
+
+class RowRefused(Exception):
+    """A row broke a rule of the database: nothing was written, and the same item fails again."""
+
+
+class DatabaseAway(Exception):
+    """The database did not answer, or not in time: nothing was committed."""
+
+
+async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Key, CloseRequest]:
+    """The requests that were accepted under these keys. To be certain of absence, hold the positions' locks."""
+    pairs = sorted(set(keys))
+    parameters = {"position_ids": [one for one, _ in pairs], "keys": [key for _, key in pairs]}
+    found = [mapping.request(row) for row in (await tx.execute(_BY_KEYS, parameters)).mappings()]
+    return {(request.position_id, request.idempotency_key): request for request in found}
+
+
+async def find_position(tx: AsyncConnection, *, position_id: int) -> Position | None:
+    row = (await tx.execute(_POSITION, {"id": position_id})).mappings().one_or_none()
+    return None if row is None else mapping.position(row)
+
+
+async def find_request(tx: AsyncConnection, *, request_id: UUID) -> tuple[CloseRequest, Position] | None:
+    """A request with its position, without locks."""
+    row = (await tx.execute(_REQUEST, {"id": request_id})).mappings().one_or_none()
+    if row is None:
+        return None
+    request = mapping.request(row)
+    position = await find_position(tx, position_id=request.position_id)
+    if position is None:
+        raise LookupError(f"close request {request.id} has no position {request.position_id}")
+    return request, position
+
+
+async def slot_is_active(tx: AsyncConnection, *, name: str) -> bool | None:
+    """Whether something reads the replication slot now; None when there is no such slot."""
+    active: bool | None = (await tx.execute(_SLOT, {"name": name})).scalar_one_or_none()
+    return active
+
+
+async def transact(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """`retrying`, with its failures named: RowRefused, DatabaseAway, CommitUnknown.
+
+    A connection that died before COMMIT is met once by doing the whole work again on a new one: after a restart of the
+    database the pool holds nothing but dead connections.
+    """
+    try:
+        try:
+            return await retrying(engine, work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return await retrying(engine, work)
+    except SQLAlchemyError as error:
+        raise (RowRefused if is_poison(error) else DatabaseAway)(str(error).partition("\n")[0]) from error
