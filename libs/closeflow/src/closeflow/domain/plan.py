@@ -1,0 +1,265 @@
+"""Plan the order of a close request's current attempt (moves C2, C3, C4 and O1 of lifecycle.md).
+
+The plan is made from state and not from the message (rule R9): the message only says that there may be something to
+plan, and what its writer believed the request to be. The quantity is what is owed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, assert_never
+from uuid import UUID
+
+from closeflow.domain import facts, pricing
+from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.events import decimal_text, time_text
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    Incident,
+    Order,
+    OrderStatus,
+    OrderType,
+    RequestStatus,
+    Side,
+)
+from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
+
+NOTHING_OWED: Final = "nothing_owed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a `submit-order` record says about the request it names."""
+
+    close_request_id: UUID
+    attempt: int
+    position_id: int
+    account_id: str
+    symbol: str
+    side: Side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """What was fetched before the transaction. An absent clock or quote is one that could not be had."""
+
+    clock: MarketClock | None = None
+    quotes: Mapping[str, Quote] = field(default_factory=dict)
+    sends_resume_at: datetime | None = None
+    """Set while the circuit breaker of the account is open: when it lets the next send through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRules:
+    """Seconds. `account_id` is the account whose broker this planner sends to."""
+
+    account_id: str
+    quote_max_age_s: float = 5.0
+    retry_s: float = 1.0
+    """When a deferral with no better hint is due again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """C2, O1: the intent; it goes out as it stands here, byte for byte, however often it has to be sent."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """C3: not now. The request stays pending; no retry is used up."""
+
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """C4: never. `code` becomes the request's reason."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyPlanned:
+    """An older attempt, a finished request, or an attempt that has its order: nothing to do, nothing wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagrees:
+    """The message and the request cannot both be right: nothing is sent, a person must look."""
+
+    reason: str
+
+
+Plan = Submit | Defer | Deny | AlreadyPlanned | Disagrees
+
+
+def plan(book: Book, asked: Asked, *, market: Market, now: datetime, rules: PlanRules) -> Plan:
+    """Decide what becomes of the attempt. `book` holds the request; `now` is the database's time."""
+    request = book.requests[asked.close_request_id]
+    disagreement = _disagreement(book, request, asked)
+    if disagreement is not None:
+        return disagreement
+    if asked.attempt < request.attempt or request.status is not RequestStatus.PENDING:
+        return AlreadyPlanned()
+    if client_order_id(request.id, request.attempt) in book.orders:
+        return AlreadyPlanned()
+    return (
+        _over(request, now) or _not_now(book, request, market, now, rules) or _intent(book, request, market, now, rules)
+    )
+
+
+def _disagreement(book: Book, request: CloseRequest, asked: Asked) -> Disagrees | None:
+    for name, theirs, ours in (
+        ("position", asked.position_id, request.position_id),
+        ("account", asked.account_id, request.account_id),
+        ("symbol", asked.symbol, request.symbol),
+        ("side", asked.side, request.side),
+    ):
+        if theirs != ours:
+            return Disagrees(f"{name} is {theirs} in the message, {ours} in the request")
+    if asked.attempt > request.attempt:
+        return Disagrees(f"attempt {asked.attempt} is above the request's, {request.attempt}")
+    if request.status is RequestStatus.PENDING and book.position.active_close_request_id != request.id:
+        return Disagrees("the request is pending and is not its position's active one")
+    return None
+
+
+def _over(request: CloseRequest, now: datetime) -> Deny | None:
+    if request.cancel_requested_at is not None:
+        return Deny(USER_CANCEL, "withdrawn before it was sent")
+    if request.deadline_at is not None and request.deadline_at <= now:
+        return Deny(DEADLINE_PASSED, f"the deadline was {request.deadline_at.isoformat()}")
+    return None
+
+
+def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
+    soon = now + timedelta(seconds=rules.retry_s)
+    if request.account_id != rules.account_id:
+        return Defer(soon, "account_not_served")
+    if request.frozen_reason is not None:
+        return Defer(soon, "frozen")
+    if any(facts.unattributed(order) for order in book.orders.values()):
+        return Defer(soon, "fills_not_named")  # Rule R4: what is owed is not known yet.
+    if not all(facts.is_done(order) for order in book.orders_of(request.id)):
+        return Defer(soon, "earlier_order_not_done")
+    if market.sends_resume_at is not None:
+        return Defer(max(soon, market.sends_resume_at), "broker_unavailable")
+    if not pricing.market_hours(request.asset_type):
+        return None
+    if market.clock is None:
+        return Defer(soon, "no_market_clock")
+    return None if market.clock.is_open else Defer(max(soon, market.clock.next_open), "market_closed")
+
+
+def _intent(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Plan:
+    soon = now + timedelta(seconds=rules.retry_s)
+    quantity = facts.owed(book, request)
+    if quantity == ZERO:
+        return Defer(soon, NOTHING_OWED)
+    if (request.side is Side.SELL) != (book.position.quantity > ZERO):
+        return Deny("side_changed", f"a {request.side} does not reduce a position of {book.position.quantity}")
+    if not pricing.fits_lot(request.asset_type, quantity):
+        lot = decimal_text(pricing.LOTS[request.asset_type])
+        return Deny("bad_lot", f"{decimal_text(quantity)} is not a multiple of {lot}")
+    quote = _fresh(market.quotes.get(request.symbol), now, rules)
+    price = _limit(request, quote)
+    match price:
+        case pricing.Unpriced(reason="limit_below_one_tick"):
+            return Deny("bad_price", "the limit price rounds to zero on the tick grid")
+        case pricing.Unpriced(reason=reason):
+            return Defer(soon, reason)
+        case Decimal() | None:
+            return Submit(_order(request, quantity, price, quote, now))
+        case _:
+            assert_never(price)
+
+
+def _fresh(quote: Quote | None, now: datetime, rules: PlanRules) -> Quote | None:
+    if quote is None or now - quote.at > timedelta(seconds=rules.quote_max_age_s):
+        return None
+    return quote
+
+
+def _limit(request: CloseRequest, quote: Quote | None) -> Decimal | pricing.Unpriced | None:
+    """None for a market order. The user's own limit needs no quote."""
+    if request.order_type is OrderType.MARKET:
+        return None
+    if request.limit_price is not None:
+        return pricing.users_limit(request.asset_type, request.side, request.limit_price)
+    if quote is None:
+        return pricing.Unpriced("no_fresh_quote")
+    return pricing.near_touch(request.asset_type, request.side, quote, request.max_slippage_bps)
+
+
+def _order(
+    request: CloseRequest, quantity: Decimal, price: Decimal | None, quote: Quote | None, now: datetime
+) -> Order:
+    kept = None
+    if quote is not None:
+        kept = {"bid": decimal_text(quote.bid), "ask": decimal_text(quote.ask), "at": time_text(quote.at)}
+    return Order(
+        client_order_id=client_order_id(request.id, request.attempt),
+        close_request_id=request.id,
+        attempt=request.attempt,
+        position_id=request.position_id,
+        account_id=request.account_id,
+        symbol=request.symbol,
+        side=request.side,
+        quantity=quantity,
+        order_type=request.order_type,
+        time_in_force=pricing.time_in_force(request.asset_type, quantity, request.time_in_force),
+        status=OrderStatus.PLANNED,
+        created_at=now,
+        limit_price=price,
+        quote=kept,
+        next_send_at=now,
+    )
+
+
+def apply_plan(book: Book, request_id: UUID, decided: Plan, *, now: datetime) -> Book:
+    """The book as the plan leaves it; the next item of the batch is planned on this one (rule R10)."""
+    request = book.requests[request_id]
+    match decided:
+        case Submit(order):
+            book = replace(book, orders={**book.orders, order.client_order_id: order})
+            request = replace(
+                request,
+                status=RequestStatus.SUBMITTED,
+                submitted_at=request.submitted_at or now,
+                next_attempt_at=None,
+                reason=None,
+            )
+        case Defer(until, reason):
+            request = replace(request, next_attempt_at=until, reason=reason)
+        case Deny(code, _):
+            request = replace(request, status=RequestStatus.FAILED, reason=code, next_attempt_at=None)
+        case AlreadyPlanned() | Disagrees():
+            return book
+        case _:
+            assert_never(decided)
+    return replace(book, requests={**book.requests, request_id: request})
+
+
+def plan_incident(request: CloseRequest, decided: Plan) -> Incident | None:
+    """What a person must know of the plan."""
+    match decided:
+        case Disagrees(reason):
+            kind, severity, detail = "submit_order_disagrees", "critical", reason
+        case Defer(reason="account_not_served"):
+            kind, severity = "account_not_served", "warning"
+            detail = f"no order-submitter that reads submit-order sends for account {request.account_id}"
+        case _:
+            return None
+    return Incident(
+        kind=kind, severity=severity, detail=detail, position_id=request.position_id, close_request_id=request.id
+    )

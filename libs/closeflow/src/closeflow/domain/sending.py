@@ -1,0 +1,309 @@
+"""The last check before the wire, and what is to be done next about an order that is not settled (rules R3b, R5, R6).
+
+Nothing here is shared with the planner: what the planner got wrong has to be caught here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from closeflow.domain import facts
+from closeflow.domain.answers import Refused, Ticket
+from closeflow.domain.ids import broker_update_id
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    BrokerUpdate,
+    ExecType,
+    Incident,
+    Order,
+    OrderStatus,
+    RejectClass,
+    RequestStatus,
+    Send,
+    SendAnswer,
+    SendKind,
+    Side,
+    StatementKind,
+    UpdateSource,
+)
+from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
+
+CANCEL_REFUSALS: Final = 3
+NOT_FOUNDS_NEEDED: Final = 5
+NOT_FOUND_WINDOW_S: Final = 60.0
+BACK_OFF_CAP_S: Final = 30.0
+_SENDABLE: Final = frozenset({OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN})
+_WITHDRAWN: Final = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """It may go on the wire now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Not now; nothing is decided."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """O2: it must never go, and the broker cannot have seen it."""
+
+    code: str
+    reject_class: RejectClass
+
+
+Check = Clear | Hold | Withdraw
+
+
+def recheck(book: Book, order: Order, *, now: datetime, may_repeat: bool = False) -> Check:
+    """Whether this order may be sent, under the locks of rule R7 and in the transaction that inserts the send's row.
+
+    `may_repeat` says that rule R6 allows the same id again: the broker de-duplicates for ever and a look-up, made after
+    every unanswered send's lease, did not find it.
+    """
+    request = book.requests.get(order.close_request_id)
+    if request is None:
+        return Hold("request_not_loaded")
+    if order.status not in _SENDABLE or facts.broker_statements(order) or order.executions:
+        return Hold("not_sendable")
+    seen = facts.sends_that_count(order) > 0
+    if order.status is OrderStatus.SUBMIT_UNKNOWN or seen:
+        refused = any(one.answer is SendAnswer.REJECTED for one in _submits(order))
+        # After a refusal a repeat would be refused again, and prove as little.
+        if not may_repeat or refused:
+            return Hold("earlier_send_open")
+    stopped = _stopped(book, order, now=now)
+    if stopped is not None:
+        return Hold(stopped.code) if seen else stopped
+    if request.frozen_reason is not None:
+        return Hold("frozen")
+    if any(facts.unattributed(one) for one in book.orders.values()):
+        return Hold("fills_not_named")
+    return Clear()
+
+
+def _stopped(book: Book, order: Order, *, now: datetime) -> Withdraw | None:
+    request = book.requests[order.close_request_id]
+    if request.cancel_requested_at is not None:
+        return Withdraw(USER_CANCEL, RejectClass.TERMINAL)
+    if order.cancel_requested_at is not None:
+        return Withdraw(_WITHDRAWN, RejectClass.RETRYABLE)
+    current = request.attempt == order.attempt and book.position.active_close_request_id == request.id
+    if request.status is not RequestStatus.SUBMITTED or not current:
+        return Withdraw("not_the_current_attempt", RejectClass.TERMINAL)
+    if (order.symbol, order.account_id) != (book.position.symbol, book.position.account_id):
+        return Withdraw("not_the_positions_order", RejectClass.TERMINAL)
+    if request.deadline_at is not None and request.deadline_at <= now:
+        return Withdraw(DEADLINE_PASSED, RejectClass.TERMINAL)
+    if book.position.quantity != ZERO and (order.side is Side.SELL) != (book.position.quantity > ZERO):
+        return Withdraw("side_changed", RejectClass.TERMINAL)
+    if facts.oversells(book, request):
+        return Withdraw("more_than_owed", RejectClass.RETRYABLE)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class SendOrder:
+    """A send whose check has passed; the row with this number claims it."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendCancel:
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Ask the broker by client order id. An explicit not-found is evidence of absence only if `absence_counts`."""
+
+    absence_counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before `until`."""
+
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """A person has to look; it is asked again at `until`."""
+
+    until: datetime
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """It is over, or with the broker: nothing to send and nothing to ask here."""
+
+
+Step = SendOrder | SendCancel | LookUp | Withdraw | Wait | GiveUp | Settled
+
+
+def next_step(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> Step:
+    """What this instance has to do about an order that is due. `now` is the database's time.
+
+    `watched` are the numbers of the unanswered submit sends that this process has itself, by its own monotonic clock,
+    seen unanswered for a whole lease: only with both clocks agreeing is a sender taken to be silent for good.
+    """
+    if facts.is_done(order):
+        return Settled()
+    if order.status not in _SENDABLE:
+        return _cancel_step(order, now=now) if order.cancel_requested_at is not None else Settled()
+    counting = [one for one in _submits(order) if one.counts]
+    if not counting and order.status is OrderStatus.PLANNED:
+        return _first_send(book, order, now=now)
+    open_rows = [one for one in counting if one.answer is None]
+    leases = [one.lease_until for one in open_rows if one.lease_until > now]
+    if leases:
+        return Wait(max(leases), "send_in_flight")
+    if len(counting) == 1 and counting[0].answer is SendAnswer.REJECTED:
+        # The refusal is on its way to the fill-processor, which decides about it (rule R3b).
+        return Wait(now + timedelta(seconds=BACK_OFF_CAP_S), "refusal_published")
+    return LookUp(absence_counts=all(one.n in watched for one in open_rows))
+
+
+def _first_send(book: Book, order: Order, *, now: datetime) -> Step:
+    match recheck(book, order, now=now):
+        case Clear():
+            return SendOrder(next_number(order, SendKind.SUBMIT))
+        case Hold(reason):
+            return Wait(now + timedelta(seconds=1), reason)
+        case Withdraw() as withdraw:
+            return withdraw
+
+
+def _cancel_step(order: Order, *, now: datetime) -> Step:
+    """A cancel that was taken is waited for; one that was refused while the order lives is repeated, three times."""
+    cancels = [one for one in order.sends if one.kind is SendKind.CANCEL]
+    if order.broker_order_id is None:
+        return LookUp(absence_counts=False)
+    if not cancels:
+        return SendCancel(1)
+    last = max(cancels, key=lambda one: one.n)
+    if last.answer is None or last.answered_at is None:
+        return SendCancel(last.n + 1) if last.lease_until <= now else Wait(last.lease_until, "cancel_in_flight")
+    answered = [one for one in cancels if one.answer in (SendAnswer.ACCEPTED, SendAnswer.REJECTED)]
+    if last.answer is SendAnswer.ACCEPTED and not _refused_since(order, last):
+        return Wait(now + timedelta(seconds=BACK_OFF_CAP_S), "cancel_accepted")
+    if last in answered and len(answered) >= CANCEL_REFUSALS:
+        detail = f"the broker refused to cancel {len(answered)} times and the order still lives"
+        return GiveUp(now + timedelta(seconds=60), _incident(order, "cancel_refused", "critical", detail))
+    due = last.answered_at + timedelta(seconds=min(BACK_OFF_CAP_S, 2.0 ** min(last.n - 1, 10)))
+    return SendCancel(last.n + 1) if due <= now else Wait(due, "cancel_backing_off")
+
+
+def _refused_since(order: Order, cancel: Send) -> bool:
+    refusal = facts.statement(order, StatementKind.CANCEL_REJECTED)
+    return refusal is not None and refusal.stated_at > cancel.started_at
+
+
+def next_number(order: Order, kind: SendKind) -> int:
+    return max((one.n for one in order.sends if one.kind is kind), default=0) + 1
+
+
+def withdrawn(order: Order, why: Withdraw) -> Order:
+    return replace(
+        order, status=OrderStatus.DENIED, reject_code=why.code, reject_class=why.reject_class, next_send_at=None
+    )
+
+
+def look_up_again_at(order: Order, *, now: datetime) -> datetime:
+    """Half as long again as it has been silent: at first quickly, later at most every 30 seconds."""
+    times = [one.answered_at or one.started_at for one in _submits(order)]
+    silent = (now - max(times)).total_seconds() if times else 0.0
+    return now + timedelta(seconds=min(BACK_OFF_CAP_S, max(0.5, silent / 2)))
+
+
+def retry_at(order: Order, *, now: datetime, jitter: float, asked_s: float | None = None) -> datetime:
+    """When a send that the broker did not take is due again: when the broker asked for, else within 2ⁿ seconds, n being
+    such answers in a row, with full jitter (`jitter` in [0, 1))."""
+    if asked_s is not None:
+        return now + timedelta(seconds=min(asked_s, 10 * BACK_OFF_CAP_S))
+    in_a_row = 0
+    for one in reversed(_submits(order)):
+        if one.counts and one.answer is not None:
+            break
+        in_a_row += 1
+    ceiling = min(BACK_OFF_CAP_S, 2.0 ** min(in_a_row, 10))
+    return now + timedelta(seconds=max(0.1, jitter * ceiling))
+
+
+def absence_incident(order: Order, *, now: datetime, visibility_lag_s: float) -> Incident | None:
+    """Rule R6: five explicit not-founds over a minute or three visibility lags, counted from the last lease. Only an
+    operator may conclude from it that the order is lost."""
+    leases = [one.lease_until for one in _submits(order) if one.counts]
+    if order.not_found_count < NOT_FOUNDS_NEEDED or not leases:
+        return None
+    silent = (now - max(leases)).total_seconds()
+    if silent < max(NOT_FOUND_WINDOW_S, 3 * visibility_lag_s):
+        return None
+    senders = ", ".join(sorted({one.sender for one in _submits(order) if one.answer is None})) or "none"
+    detail = (
+        f"the broker did not find it {order.not_found_count} times in {silent:.0f} s after the last lease; "
+        f"{len(leases)} sends may have reached it; senders without an answer: {senders}"
+    )
+    return _incident(order, "order_not_found", "critical", detail)
+
+
+def ticket(order: Order) -> Ticket:
+    """What goes on the wire: a function of columns that never change."""
+    return Ticket(
+        client_order_id=order.client_order_id,
+        account_id=order.account_id,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        order_type=order.order_type,
+        time_in_force=order.time_in_force,
+        limit_price=order.limit_price,
+    )
+
+
+def refusal_update(order: Ticket, n: int, refusal: Refused, *, broker: str, at: datetime) -> BrokerUpdate:
+    """A refusal as evidence for the fill-processor. It has no broker order id; whether it proves absence is decided
+    there, under the order's lock."""
+    return BrokerUpdate(
+        event_id=broker_update_id(broker, order.account_id, order.client_order_id, "refused", n),
+        broker=broker,
+        account_id=order.account_id,
+        symbol=order.symbol,
+        client_order_id=order.client_order_id,
+        exec_type=ExecType.REJECTED,
+        side=order.side,
+        source=UpdateSource.SUBMIT,
+        transact_time=at,
+        received_at=at,
+        order_quantity=order.quantity,
+        reject_code=refusal.code,
+        reject_class=refusal.reject_class if refusal.mapped else None,
+        reason=refusal.reason,
+    )
+
+
+def _submits(order: Order) -> list[Send]:
+    return sorted((one for one in order.sends if one.kind is SendKind.SUBMIT), key=lambda one: one.n)
+
+
+def _incident(order: Order, kind: str, severity: str, detail: str) -> Incident:
+    return Incident(
+        kind=kind,
+        severity=severity,
+        detail=detail,
+        position_id=order.position_id,
+        close_request_id=order.close_request_id,
+        client_order_id=order.client_order_id,
+    )
