@@ -79,7 +79,7 @@ def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> S
         incidents += raised
         book = replace(book, requests={**book.requests, request.id: settled})
         book = _cancel_surplus(book, settled, now=now)
-    book, last = _settle_position(book, now=now)
+    book, last = settle_position(book, now=now)
     incidents += _sign_incidents(before.position, book.position)
     book, events = publish_position(before, book, last, now=now)
     return Settled(book, events, tuple(incidents))
@@ -144,7 +144,7 @@ def _settle_submitted(
     ), []
 
 
-def _settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | None]:
+def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | None]:
     """Derive the position's status from its active request; also returns the request that the change is about."""
     position, request = book.position, book.active
     clear = facts.is_clear(book)

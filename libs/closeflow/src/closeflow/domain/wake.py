@@ -1,0 +1,119 @@
+"""Move on a request that time has to move: due retries, deferrals and zombies, deadlines, long unknowns.
+
+Moves C8 with P5, C4 and C10 with P3, P6 and P10, C7 with P7; a re-emission of a pending request is no move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from closeflow.domain import facts
+from closeflow.domain.events import submit_event
+from closeflow.domain.model import ZERO, Book, CloseRequest, Event, OrderStatus, RequestStatus, SendKind
+from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
+
+SUBMIT_UNKNOWN: Final = "submit_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """The request moved, or its event is sent again."""
+
+    book: Book
+    events: tuple[Event, ...]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    reason: str
+
+
+def wake(
+    book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, unknown_after: timedelta
+) -> Woken | Waits:
+    """Decide what time asks of one unfinished request.
+
+    `resend_after` is how long a pending request may be without an order before its event is sent again;
+    `unknown_after` (T_unknown) how long an order may stay unknown before the request is given up as failed.
+    """
+    if not request.unfinished:
+        return Waits("finished")
+    if request.status is RequestStatus.SUBMITTED:
+        return _give_up_unknown(book, request, now=now, after=unknown_after)
+    if request.cancel_requested_at is not None:
+        return _fail(book, request, USER_CANCEL, now=now)
+    if request.deadline_at is not None and request.deadline_at <= now:
+        return _fail(book, request, DEADLINE_PASSED, now=now)
+    if request.frozen_reason is not None:
+        return Waits("frozen")
+    if not facts.is_clear(book):
+        return Waits("not clear")
+    if book.position.quantity == ZERO:
+        return _finish(book, request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now=now)
+    if request.status is RequestStatus.PENDING:
+        return _send_again(book, request, now=now, resend_after=resend_after)
+    return _retry(book, request, now=now, resend_after=resend_after)
+
+
+def _send_again(book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta) -> Woken | Waits:
+    """A deferral that is due (C3), or a zombie: nobody planned it although its event should long be there."""
+    due = request.next_attempt_at or request.created_at + resend_after
+    if due > now:
+        return Waits("not due")
+    again = replace(request, emission=request.emission + 1, next_attempt_at=now + resend_after)
+    event = submit_event(again, facts.owed(book, again), at=now)
+    return Woken(_with_request(book, again), (event,), "emitted_again")
+
+
+def _retry(book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta) -> Woken | Waits:
+    """C8 with P5: the next attempt, for what is owed."""
+    if not request.auto_retry:
+        return Waits("an operator has to retry it")
+    if request.next_attempt_at is not None and request.next_attempt_at > now:
+        return Waits("not due")
+    quantity = facts.owed(book, request)
+    if quantity <= ZERO:
+        return Waits("nothing is owed")
+    orders = book.orders_of(request.id)
+    sent = bool(orders) and facts.sends_that_count(orders[-1], SendKind.SUBMIT) > 0
+    again = replace(
+        request,
+        status=RequestStatus.PENDING,
+        attempt=request.attempt + 1,
+        retry_count=request.retry_count + (1 if sent else 0),
+        emission=1,
+        next_attempt_at=now + resend_after,
+        reason=None,
+    )
+    settled, _ = settle_position(_with_request(book, again), now=now)
+    settled, events = publish_position(book, settled, again, now=now)
+    return Woken(settled, (submit_event(again, quantity, at=now), *events), "retried")
+
+
+def _give_up_unknown(book: Book, request: CloseRequest, *, now: datetime, after: timedelta) -> Woken | Waits:
+    orders = book.orders_of(request.id)
+    if not orders or orders[-1].status is not OrderStatus.SUBMIT_UNKNOWN:
+        return Waits("in progress")
+    sends = [one.started_at for one in orders[-1].sends if one.kind is SendKind.SUBMIT]
+    if not sends or max(sends) + after > now:
+        return Waits("not unknown for long")
+    return _fail(book, request, SUBMIT_UNKNOWN, now=now)
+
+
+def _fail(book: Book, request: CloseRequest, reason: str, *, now: datetime) -> Woken:
+    return _finish(book, request, RequestStatus.FAILED, reason, now=now)
+
+
+def _finish(book: Book, request: CloseRequest, status: RequestStatus, reason: str, *, now: datetime) -> Woken:
+    completed_at = now if status is RequestStatus.COMPLETED else None
+    ended = replace(request, status=status, reason=reason, next_attempt_at=None, completed_at=completed_at)
+    settled, _ = settle_position(_with_request(book, ended), now=now)
+    settled, events = publish_position(book, settled, ended, now=now)
+    return Woken(settled, events, f"{status}:{reason}")
+
+
+def _with_request(book: Book, request: CloseRequest) -> Book:
+    return replace(book, requests={**book.requests, request.id: request})
