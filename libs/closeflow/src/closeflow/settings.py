@@ -2,7 +2,7 @@
 
 A service subclasses it with its prefix and the groups it needs:
 
-    class Settings(PostgresSettings, KafkaSettings, ServiceSettings):
+    class Settings(PostgresSettings, KafkaSettings):
         model_config = SettingsConfigDict(env_prefix="FILL_PROCESSOR_")
 
 and its `__main__` says `settings = load(Settings)`.
@@ -102,15 +102,14 @@ class ServiceSettings(BaseSettings):
         return self
 
 
-class PostgresSettings(BaseSettings):
+class PostgresSettings(ServiceSettings):
     postgres_dsn: SecretStr
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(ServiceSettings):
     kafka_bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")]
     kafka_security_protocol: Literal["PLAINTEXT", "SSL"] = "PLAINTEXT"
     kafka_ca_path: Path | None = None
-    allow_plaintext: bool = False
 
     @model_validator(mode="after")
     def _refuse_plaintext_kafka(self) -> Self:
@@ -128,7 +127,7 @@ class KafkaSettings(BaseSettings):
         return KafkaConnection(self.kafka_bootstrap_servers, self.kafka_security_protocol, self.kafka_ca_path)
 
 
-class BrokerSettings(BaseSettings):
+class BrokerSettings(ServiceSettings):
     broker_url: HttpUrl
     broker_key_id: SecretStr
     broker_secret_key: SecretStr

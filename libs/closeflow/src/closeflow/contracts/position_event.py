@@ -39,6 +39,7 @@ class PositionEvent(WireModel):
     position_status: PositionStatus
     quantity: SignedDecimal
     opening_qty: SignedDecimal | None = None
+    exposure_unproven: bool = False
     close_request_id: Id | None = None
     close_request_status: RequestStatus | None = None
     side: Side | None = None

@@ -1,7 +1,7 @@
 """The base of every wire model and the types its fields are made of.
 
-On the wire a decimal is a string without exponent, a time is RFC 3339 and an id is a string, so that no reader in any
-language passes them through a binary float. Readers ignore fields they do not know.
+On the wire a decimal is a string without exponent, so that no reader in any language passes it through a binary float,
+and a time is RFC 3339. Readers ignore fields they do not know.
 """
 
 from __future__ import annotations
@@ -80,12 +80,6 @@ def _read_time(value: object) -> datetime:
     return value
 
 
-def _read_id(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
-        return int(value)
-    return value
-
-
 def _clean_note(value: object) -> object:
     return _CONTROL.sub(" ", value)[:_NOTE_LENGTH] if isinstance(value, str) else value
 
@@ -140,13 +134,7 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "description": "RFC 3339, UTC."}),
 ]
 Id = Annotated[UUID, WithJsonSchema({"type": "string", "format": "uuid"})]
-NumericId = Annotated[
-    int,
-    BeforeValidator(_read_id),
-    Field(strict=True, ge=1, le=_MAX_ID),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,19}$", "description": "A 64-bit id, as a string."}),
-]
+NumericId = Annotated[int, Field(strict=True, ge=1, le=_MAX_ID)]
 Counter = Annotated[int, Field(strict=True, ge=1, le=999_999)]
 BrokerSeq = Annotated[int, Field(strict=True, ge=0, le=_MAX_ID)]
 

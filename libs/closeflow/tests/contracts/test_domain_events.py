@@ -1,0 +1,119 @@
+"""What the domain publishes through the outbox is what the contracts promise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from closeflow.contracts import ExecutionEvent, ExecutionEventType, PositionEvent, SubmitOrder, decode
+from closeflow.contracts.schema_files import TOPIC_MODELS
+from closeflow.domain.events import execution_event, position_event, submit_event
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import (
+    AssetType,
+    CloseRequest,
+    Event,
+    Execution,
+    Order,
+    OrderStatus,
+    OrderType,
+    Position,
+    PositionStatus,
+    RequestStatus,
+    Side,
+    TimeInForce,
+    UpdateSource,
+)
+
+NOW = datetime(2026, 3, 2, 14, 30, 5, 120000, UTC)
+REQUEST_ID = UUID("01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22")
+
+REQUEST = CloseRequest(
+    id=REQUEST_ID,
+    position_id=41,
+    account_id="PA3XYZ",
+    idempotency_key="k",
+    fingerprint="f",
+    requested_by="desk",
+    status=RequestStatus.PENDING,
+    symbol="AAPL",
+    side=Side.SELL,
+    asset_type=AssetType.STOCK,
+    target_quantity=Decimal("100.500"),
+    filled_quantity=Decimal(0),
+    order_type=OrderType.LIMIT,
+    time_in_force=TimeInForce.DAY,
+    working_timeout_s=60,
+    max_retries=3,
+    created_at=NOW,
+    limit_price=Decimal("189.12"),
+    max_slippage_bps=50,
+    deadline_at=NOW,
+)
+POSITION = Position(
+    id=41,
+    account_id="PA3XYZ",
+    symbol="AAPL",
+    asset_type=AssetType.STOCK,
+    multiplier=Decimal(1),
+    currency="USD",
+    opening_quantity=Decimal("100.5"),
+    quantity=Decimal("100.5"),
+    status=PositionStatus.OPEN,
+    version=1,
+)
+ORDER = Order(
+    client_order_id=client_order_id(REQUEST_ID, 1),
+    close_request_id=REQUEST_ID,
+    attempt=1,
+    position_id=41,
+    account_id="PA3XYZ",
+    symbol="AAPL",
+    side=Side.SELL,
+    quantity=Decimal("100.5"),
+    order_type=OrderType.LIMIT,
+    time_in_force=TimeInForce.DAY,
+    status=OrderStatus.NEW,
+    created_at=NOW,
+)
+EXECUTION = Execution(
+    broker="alpaca",
+    exec_id="e-1",
+    client_order_id=ORDER.client_order_id,
+    side=Side.SELL,
+    quantity=Decimal("40.25"),
+    price=Decimal("189.12"),
+    occurred_at=NOW,
+    source=UpdateSource.STREAM,
+)
+
+
+def _value(event: Event) -> bytes:
+    assert set(event.payload) <= set(TOPIC_MODELS[event.topic].model_fields)
+    return json.dumps(event.payload).encode()
+
+
+def test_a_submit_event_is_read_as_submit_order() -> None:
+    event = submit_event(REQUEST, Decimal("100.5"), at=NOW)
+    read = decode(SubmitOrder, _value(event))
+    assert (read.event_id, read.close_request_id, read.attempt) == (event.event_id, REQUEST_ID, 1)
+    assert (read.quantity, read.limit_price, read.deadline) == (Decimal("100.5"), Decimal("189.12"), NOW)
+
+
+def test_a_position_event_is_read_with_and_without_a_request() -> None:
+    closing = replace(POSITION, status=PositionStatus.CLOSING, version=2, active_close_request_id=REQUEST_ID)
+    read = decode(PositionEvent, _value(position_event(POSITION, closing, REQUEST, at=NOW)))
+    assert (read.position_version, read.position_status) == (2, PositionStatus.CLOSING)
+    assert (read.close_request_status, read.target_qty) == (RequestStatus.PENDING, Decimal("100.5"))
+    alone = decode(PositionEvent, _value(position_event(closing, replace(POSITION, version=3), None, at=NOW)))
+    assert (alone.close_request_id, alone.quantity) == (None, Decimal("100.5"))
+
+
+def test_an_execution_event_is_balanced() -> None:
+    read = decode(ExecutionEvent, _value(execution_event(POSITION, ORDER, EXECUTION)))
+    assert (read.event_type, read.cash_amount) == (ExecutionEventType.RECORDED, Decimal("7612.08"))
+    bought = replace(EXECUTION, side=Side.BUY)
+    assert decode(ExecutionEvent, _value(execution_event(POSITION, ORDER, bought))).cash_amount == Decimal("-7612.08")

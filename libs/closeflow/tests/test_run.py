@@ -1,0 +1,68 @@
+"""Signals and exit codes of a service, in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SERVICE = """
+import asyncio, sys
+from closeflow.run import run_service
+from closeflow.telemetry import configure_logging
+
+configure_logging("json", "demo")
+
+async def obeys(stop):
+    print("started", flush=True)
+    await stop.wait()
+    print("finished", flush=True)
+
+async def hangs(stop):
+    print("started", flush=True)
+    await asyncio.Event().wait()
+
+async def fails(stop):
+    print("started", flush=True)
+    raise RuntimeError("the database is gone")
+
+run_service(globals()[sys.argv[1]], stop_deadline_s=float(sys.argv[2]))
+"""
+
+
+def _start(main: str, stop_deadline_s: float) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, main, str(stop_deadline_s)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_the_service_to_finish(sent: signal.Signals) -> None:
+    with _start("obeys", 30) as process:
+        process.send_signal(sent)
+        out, _ = process.communicate(timeout=20)
+    assert (out, process.returncode) == ("finished\n", 0)
+
+
+def test_a_service_that_does_not_stop_in_time_is_cut_short() -> None:
+    with _start("hangs", 0.1) as process:
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "stop_cut_short" in err
+
+
+def test_a_failure_is_logged_and_exits_with_1() -> None:
+    with _start("fails", 30) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "service_failed" in err
+    assert "the database is gone" in err
