@@ -1,13 +1,232 @@
-"""The control endpoint (`/control`): scripts the broker and shows what it received. Interactive pages: `/control/docs`.
+"""The control endpoint (`/control`): scripts the broker and shows what it received.
 
-It asks for no keys, changes nothing but this simulator, and refuses unknown fields.
+It asks for no keys, touches nothing but this simulator, and refuses unknown fields with the name of the field.
 """
 
-from fastapi import FastAPI
+from collections import defaultdict
+from collections.abc import Mapping
 
-from .edge import Outages
+from fastapi import FastAPI, HTTPException, Request
+
+from .assets import CLASS_OF_TYPE
+from .behaviour import Rule
+from .control_models import (
+    BrokerOrderSeen,
+    Capabilities,
+    ExecutionSeen,
+    OrderSeen,
+    OutageState,
+    PositionSpec,
+    PostSeen,
+    Rescript,
+    Rescripted,
+    RuleState,
+    StreamDrop,
+    StreamSilence,
+    StreamState,
+)
+from .edge import Outage, Outages
 from .exchange import Exchange
+from .listing import activity_id_of
+from .market_clock import MarketHours
+from .numbers import rfc3339
+from .orders import Execution
+from .positions import BadPositionsCsv, Seed, read_positions_csv
+from .quotes import Pin
+from .rules import ActiveRule
+from .store import Receipt
 
 
 def control_app(exchange: Exchange, outages: Outages) -> FastAPI:
-    return FastAPI(title="broker-simulator control", description=__doc__, root_path="")
+    app = FastAPI(title="broker-simulator control", description=__doc__)
+    _script_routes(app, exchange, outages)
+    _stream_routes(app, exchange)
+    _market_routes(app, exchange)
+    _inspection_routes(app, exchange)
+
+    @app.post("/reset", status_code=204)
+    async def reset() -> None:
+        """Forget orders, fills, rules, outages and pins; positions are those of the positions file again."""
+        outages.active.clear()
+        exchange.reset()
+
+    return app
+
+
+def _script_routes(app: FastAPI, exchange: Exchange, outages: Outages) -> None:
+    @app.post("/rules", status_code=201)
+    async def add_rule(rule: Rule) -> RuleState:
+        """Script the next orders. The most specific rule wins: client order id, prefix, symbol, default."""
+        return _rule_state(exchange.rules.add(rule))
+
+    @app.put("/rules")
+    async def replace_rules(rules: list[Rule]) -> list[RuleState]:
+        """Replace the whole script by this list."""
+        exchange.rules.clear()
+        return [_rule_state(exchange.rules.add(rule)) for rule in rules]
+
+    @app.get("/rules")
+    async def list_rules() -> list[RuleState]:
+        return [_rule_state(active) for active in exchange.rules.active]
+
+    @app.delete("/rules", status_code=204)
+    async def clear_rules() -> None:
+        exchange.rules.clear()
+
+    @app.post("/orders/rescript")
+    async def rescript(change: Rescript) -> Rescripted:
+        """Change what happens to the open orders of a client order id from now on."""
+        changed = exchange.rescript(change.client_order_id, change.behaviour)
+        if not changed:
+            raise HTTPException(404, f"no open order has the client order id {change.client_order_id}")
+        return Rescripted(orders=changed)
+
+    @app.post("/outages", status_code=201)
+    async def add_outage(outage: Outage) -> list[OutageState]:
+        """Break the REST interface, or a part of it, for some requests or some time."""
+        outages.add(outage)
+        return _outage_states(outages)
+
+    @app.get("/outages")
+    async def list_outages() -> list[OutageState]:
+        return _outage_states(outages)
+
+    @app.delete("/outages", status_code=204)
+    async def clear_outages() -> None:
+        """Requests that already hang stay unanswered, as packets that were lost."""
+        outages.active.clear()
+
+
+def _stream_routes(app: FastAPI, exchange: Exchange) -> None:
+    @app.post("/stream/drop")
+    async def drop_stream(drop: StreamDrop) -> StreamState:
+        """Cut every trade-update connection; the answer says how many listened."""
+        listeners = exchange.stream.listeners
+        exchange.stream.drop(drop.refuse_for_s)
+        return StreamState(listeners=listeners)
+
+    @app.post("/stream/silence", status_code=204)
+    async def silence_stream(silence: StreamSilence) -> None:
+        exchange.stream.silence(silence.for_s)
+
+    @app.post("/stream/heal", status_code=204)
+    async def heal_stream() -> None:
+        """End a drop or a silence now; what reordering still withholds is sent."""
+        exchange.stream.heal()
+
+    @app.get("/stream")
+    async def stream_state() -> StreamState:
+        return StreamState(listeners=exchange.stream.listeners)
+
+    @app.patch("/capabilities")
+    async def set_capabilities(change: Capabilities) -> Capabilities:
+        exchange.deduplication = change.deduplication or exchange.deduplication
+        exchange.activity_ids = change.activity_ids or exchange.activity_ids
+        return Capabilities(deduplication=exchange.deduplication, activity_ids=exchange.activity_ids)
+
+
+def _market_routes(app: FastAPI, exchange: Exchange) -> None:
+    @app.put("/quotes")
+    async def pin_quotes(pins: dict[str, Pin]) -> dict[str, Pin]:
+        """Pin these symbols (others that are pinned stay so)."""
+        exchange.set_pins({**exchange.quotes.pins, **pins})
+        return exchange.quotes.pins
+
+    @app.get("/quotes")
+    async def pinned_quotes() -> dict[str, Pin]:
+        return exchange.quotes.pins
+
+    @app.delete("/quotes", status_code=204)
+    async def unpin_quotes() -> None:
+        """Every symbol walks again."""
+        exchange.set_pins({})
+
+    @app.put("/clock")
+    async def set_clock(hours: MarketHours) -> MarketHours:
+        """Close the market (until next_open, or until it is opened here); crypto trades on."""
+        exchange.set_hours(hours)
+        return hours
+
+    @app.get("/positions")
+    async def positions() -> dict[str, str]:
+        """Signed quantities by symbol."""
+        return {symbol: str(position.qty) for symbol, position in exchange.book.positions.items()}
+
+    @app.put("/positions")
+    async def set_positions(positions: list[PositionSpec]) -> dict[str, str]:
+        """Replace every position; rows of one symbol are netted."""
+        exchange.set_positions([Seed("", p.symbol, CLASS_OF_TYPE[p.asset_type], p.quantity) for p in positions])
+        return {symbol: str(position.qty) for symbol, position in exchange.book.positions.items()}
+
+    @app.put("/positions.csv")
+    async def import_positions(request: Request) -> dict[str, str]:
+        """Replace every position by this positions file (the body is the file)."""
+        try:
+            seeds = read_positions_csv((await request.body()).decode(), exchange.account_filter)
+        except (BadPositionsCsv, UnicodeDecodeError) as error:
+            raise HTTPException(422, str(error)) from error
+        exchange.set_positions(seeds)
+        return {symbol: str(position.qty) for symbol, position in exchange.book.positions.items()}
+
+
+def _inspection_routes(app: FastAPI, exchange: Exchange) -> None:
+    @app.get("/orders")
+    async def orders(client_order_id: str | None = None, prefix: str | None = None) -> list[OrderSeen]:
+        """For each client order id: what was POSTed, byte for byte, what was accepted, and what was executed."""
+        return _orders_seen(exchange, exchange.receipts(client_order_id, prefix))
+
+
+def _rule_state(active: ActiveRule) -> RuleState:
+    return RuleState(id=active.id, rule=active.rule, remaining=active.remaining)
+
+
+def _outage_states(outages: Outages) -> list[OutageState]:
+    return [OutageState(outage=active.outage, remaining=active.remaining) for active in outages.active]
+
+
+def _orders_seen(exchange: Exchange, receipts: list[Receipt]) -> list[OrderSeen]:
+    by_client_id: dict[str, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        by_client_id[receipt.client_order_id or ""].append(receipt)
+    executions: dict[str, list[Execution]] = defaultdict(list)
+    for execution in exchange.book.executions:
+        executions[execution.order_id].append(execution)
+    return [_order_seen(exchange, name, found, executions) for name, found in by_client_id.items()]
+
+
+def _order_seen(
+    exchange: Exchange, client_order_id: str, receipts: list[Receipt], executions: Mapping[str, list[Execution]]
+) -> OrderSeen:
+    orders = exchange.book.by_client_id(client_order_id)
+    return OrderSeen(
+        client_order_id=client_order_id,
+        posts_received=len(receipts),
+        accepted=sum(receipt.outcome == "accepted" for receipt in receipts),
+        bodies=tuple(receipt.body for receipt in receipts),
+        posts=tuple(
+            PostSeen(at=rfc3339(r.at_us), body=r.body, outcome=r.outcome, order_id=r.order_id) for r in receipts
+        ),
+        orders=tuple(
+            BrokerOrderSeen(
+                order_id=order.id,
+                symbol=order.ticket.symbol,
+                side=order.ticket.side,
+                qty=order.ticket.qty,
+                status=order.status,
+                filled_qty=order.filled_qty,
+                broker_seq=order.updated_us,
+                executions=tuple(
+                    ExecutionSeen(
+                        execution_id=e.id,
+                        activity_id=activity_id_of(e, exchange.activity_ids),
+                        qty=e.qty,
+                        price=e.price,
+                        cum_qty=e.cum_qty,
+                        at=rfc3339(e.at_us),
+                    )
+                    for e in executions.get(order.id, ())
+                ),
+            )
+            for order in orders
+        ),
+    )

@@ -56,6 +56,7 @@ class Exchange:
         self._seeds = list(seeds)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.stream = stream
+        self.account_filter = settings.account
         self.account = settings.account or "SIMULATOR"
         self.deduplication: Deduplication = settings.deduplication
         self.activity_ids = settings.activity_ids
@@ -318,7 +319,7 @@ class Exchange:
         self._timers.clear()
         with self._store.transaction():
             self._store.wipe()
-        self.stream.heal()
+        self.stream.forget()
         self.deduplication = self._settings.deduplication
         self.activity_ids = self._settings.activity_ids
         self._load()

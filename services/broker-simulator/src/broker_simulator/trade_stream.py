@@ -59,9 +59,15 @@ class TradeStream:
         self._silent_until = time.monotonic() + for_s
 
     def heal(self) -> None:
-        """End every fault and forget what is withheld."""
+        """End a drop or a silence now, and send what reordering still withholds."""
         self._refuse_until = self._silent_until = 0.0
+        for order_id in list(self._withheld):
+            self._release(order_id)
+
+    def forget(self) -> None:
+        """Drop what is withheld, and end every fault."""
         self._withheld.clear()
+        self.heal()
 
     def publish(self, order_id: str, data: Mapping[str, object], faults: StreamFaults, *, order_done: bool) -> None:
         """Queue one update to every listener, as this order's faults say. Call after the commit."""

@@ -1,0 +1,233 @@
+"""A small client of the control endpoint, for tests and the demo.
+
+    control = Control("http://127.0.0.1:8090")
+    control.script(Behaviour(execution=FillInParts(parts=3, every_s=0.2)), symbol="AAPL", count=1)
+    control.outage(Outage(kind="rate_limit", requests=5, retry_after_s=1))
+    assert control.order("cf-…-1").accepted == 1
+
+Every call raises ControlRefused with the simulator's words when it refuses, httpx.TransportError when it is not there.
+"""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from .behaviour import (
+    Accept,
+    AcceptCancel,
+    AcceptLate,
+    AcceptSilently,
+    AcceptThenFail,
+    Behaviour,
+    FillAtOnce,
+    FillInParts,
+    FillThen,
+    Match,
+    MatchQuote,
+    NeverFill,
+    RefuseCancel,
+    RefuseRepeat,
+    Reject,
+    Rule,
+    RunSteps,
+    Step,
+    StreamFaults,
+)
+from .control_models import (
+    Capabilities,
+    OrderSeen,
+    OutageState,
+    PositionSpec,
+    Rescript,
+    RuleState,
+    StreamDrop,
+    StreamSilence,
+    StreamState,
+)
+from .edge import Outage
+from .market_clock import MarketHours
+from .quotes import Pin
+from .settings import ActivityIds, Deduplication
+
+__all__ = [
+    "Accept",
+    "AcceptCancel",
+    "AcceptLate",
+    "AcceptSilently",
+    "AcceptThenFail",
+    "Behaviour",
+    "Control",
+    "ControlRefused",
+    "FillAtOnce",
+    "FillInParts",
+    "FillThen",
+    "MarketHours",
+    "Match",
+    "MatchQuote",
+    "NeverFill",
+    "OrderSeen",
+    "Outage",
+    "Pin",
+    "PositionSpec",
+    "RefuseCancel",
+    "RefuseRepeat",
+    "Reject",
+    "Rule",
+    "RunSteps",
+    "Step",
+    "StreamFaults",
+]
+
+_ORDERS = TypeAdapter(list[OrderSeen])
+_RULES = TypeAdapter(list[RuleState])
+_OUTAGES = TypeAdapter(list[OutageState])
+_POSITIONS = TypeAdapter(dict[str, Decimal])
+
+
+class ControlRefused(RuntimeError):
+    """The control endpoint refused a call; the text names the field and what is wrong with it."""
+
+
+class Control:
+    def __init__(self, base_url: str, *, timeout_s: float = 10) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # script
+
+    def script(
+        self,
+        behaviour: Behaviour,
+        *,
+        client_order_id: str | None = None,
+        client_order_id_prefix: str | None = None,
+        symbol: str | None = None,
+        count: int | None = None,
+    ) -> None:
+        """This behaviour for the next `count` matching orders (None: all); without a match, for every order."""
+        match = Match(client_order_id=client_order_id, client_order_id_prefix=client_order_id_prefix, symbol=symbol)
+        self._call("POST", "/rules", Rule(match=match, count=count, behaviour=behaviour))
+
+    def replace_script(self, rules: Iterable[Rule]) -> None:
+        self._call("PUT", "/rules", [rule.model_dump(mode="json") for rule in rules])
+
+    def rules(self) -> list[RuleState]:
+        return _RULES.validate_json(self._call("GET", "/rules"))
+
+    def clear_script(self) -> None:
+        self._call("DELETE", "/rules")
+
+    def rescript(self, client_order_id: str, behaviour: Behaviour) -> None:
+        """Change what happens to the open orders of this client order id from now on."""
+        self._call("POST", "/orders/rescript", Rescript(client_order_id=client_order_id, behaviour=behaviour))
+
+    def outage(self, outage: Outage) -> None:
+        self._call("POST", "/outages", outage)
+
+    def outages(self) -> list[OutageState]:
+        return _OUTAGES.validate_json(self._call("GET", "/outages"))
+
+    def clear_outages(self) -> None:
+        self._call("DELETE", "/outages")
+
+    def set_capabilities(
+        self, *, deduplication: Deduplication | None = None, activity_ids: ActivityIds | None = None
+    ) -> None:
+        self._call("PATCH", "/capabilities", Capabilities(deduplication=deduplication, activity_ids=activity_ids))
+
+    def reset(self) -> None:
+        """Forget everything; positions are those of the positions file again."""
+        self._call("POST", "/reset")
+
+    # stream
+
+    def drop_stream(self, refuse_for_s: float = 0) -> int:
+        """Cut every connection and refuse new ones for a while; returns how many listened."""
+        answer = self._call("POST", "/stream/drop", StreamDrop(refuse_for_s=refuse_for_s))
+        return StreamState.model_validate_json(answer).listeners
+
+    def silence_stream(self, for_s: float) -> None:
+        self._call("POST", "/stream/silence", StreamSilence(for_s=for_s))
+
+    def heal_stream(self) -> None:
+        self._call("POST", "/stream/heal")
+
+    def listeners(self) -> int:
+        return StreamState.model_validate_json(self._call("GET", "/stream")).listeners
+
+    # market
+
+    def pin_quote(self, symbol: str, bid: Decimal | str, ask: Decimal | str, *, age_s: float = 0) -> None:
+        self._call("PUT", "/quotes", {symbol: {"bid": str(bid), "ask": str(ask), "age_s": age_s}})
+
+    def withhold_quote(self, symbol: str) -> None:
+        """The broker has no quote for this symbol."""
+        self._call("PUT", "/quotes", {symbol: {"missing": True}})
+
+    def unpin_quotes(self) -> None:
+        self._call("DELETE", "/quotes")
+
+    def set_hours(self, hours: MarketHours) -> None:
+        self._call("PUT", "/clock", hours)
+
+    def positions(self) -> dict[str, Decimal]:
+        """Signed quantities by symbol; closed ones are absent."""
+        return _POSITIONS.validate_json(self._call("GET", "/positions"))
+
+    def set_positions(self, positions: Iterable[PositionSpec]) -> None:
+        self._call("PUT", "/positions", [position.model_dump(mode="json") for position in positions])
+
+    def import_positions(self, csv_text: str) -> None:
+        """Replace every position by this positions file."""
+        self._send("PUT", "/positions.csv", content=csv_text.encode(), content_type="text/csv")
+
+    # what it received
+
+    def orders(self, *, prefix: str | None = None) -> list[OrderSeen]:
+        """One entry per client order id that was ever POSTed."""
+        return _ORDERS.validate_json(self._call("GET", "/orders", params={"prefix": prefix} if prefix else None))
+
+    def order(self, client_order_id: str) -> OrderSeen | None:
+        found = _ORDERS.validate_json(self._call("GET", "/orders", params={"client_order_id": client_order_id}))
+        return found[0] if found else None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | Mapping[str, object] | list[object] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> bytes:
+        if body is None:
+            return self._send(method, path, params=params)
+        content = TypeAdapter(object).dump_json(body)
+        return self._send(method, path, content=content, content_type="application/json")
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        content_type: str | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> bytes:
+        headers = {"content-type": content_type} if content_type else {}
+        answer = self._http.request(method, f"/control{path}", content=content, headers=headers, params=params)
+        if answer.is_error:
+            raise ControlRefused(f"{method} /control{path}: {answer.status_code} {answer.text}")
+        return answer.content

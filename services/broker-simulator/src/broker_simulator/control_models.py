@@ -1,0 +1,108 @@
+"""What crosses the control endpoint, in both directions. `broker_simulator.behaviour` has the script's vocabulary."""
+
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from .assets import AssetType
+from .behaviour import Behaviour, Rule, Seconds, Spec
+from .edge import Outage
+from .settings import ActivityIds, Deduplication
+
+
+class RuleState(Spec):
+    id: int
+    rule: Rule
+    remaining: int | None
+
+
+class OutageState(Spec):
+    outage: Outage
+    remaining: int | None
+
+
+class StreamDrop(Spec):
+    """Cut every connection; refuse new ones for `refuse_for_s`. Fills go on."""
+
+    refuse_for_s: Seconds = 0
+
+
+class StreamSilence(Spec):
+    """Keep the connections and lose every update for `for_s`."""
+
+    for_s: Seconds
+
+
+class StreamState(Spec):
+    listeners: int
+
+
+class Capabilities(Spec):
+    """What can be changed while running; what is left out stays as it is."""
+
+    deduplication: Deduplication | None = None
+    activity_ids: ActivityIds | None = None
+
+
+class PositionSpec(Spec):
+    symbol: str
+    asset_type: AssetType
+    quantity: Decimal
+
+
+class Rescript(Spec):
+    """A new behaviour for the open orders of one client order id."""
+
+    client_order_id: str
+    behaviour: Behaviour
+
+
+class Rescripted(Spec):
+    orders: int
+
+
+class Reported(BaseModel):
+    """What the simulator tells; frozen, tolerant of more fields than this version knows."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class PostSeen(Reported):
+    """One POST as it arrived. `outcome`: `accepted`, `held`, `refused <status> <code>: <message>`, `outage: <kind>`."""
+
+    at: str
+    body: str
+    outcome: str
+    order_id: str | None
+
+
+class ExecutionSeen(Reported):
+    execution_id: str
+    activity_id: str
+    qty: Decimal
+    price: Decimal
+    cum_qty: Decimal
+    at: str
+
+
+class BrokerOrderSeen(Reported):
+    order_id: str
+    symbol: str
+    side: Literal["buy", "sell"]
+    qty: Decimal
+    status: str
+    filled_qty: Decimal
+    broker_seq: int
+    executions: tuple[ExecutionSeen, ...]
+
+
+class OrderSeen(Reported):
+    """Everything about one client order id: `accepted` above 1 means that the broker took it more than once."""
+
+    client_order_id: str
+    posts_received: int
+    accepted: int
+    bodies: tuple[str, ...]
+    posts: tuple[PostSeen, ...]
+    orders: tuple[BrokerOrderSeen, ...]
