@@ -1,0 +1,119 @@
+"""Run close-api: settings, logs, the pool, the queue and the server, in this order, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+import uvicorn
+from closeflow.domain.accept import CloseCommand, Decision
+from closeflow.run import run_service
+from closeflow.settings import load
+from closeflow.storage.engine import make_engine
+from closeflow.telemetry import configure_logging
+from starlette.types import ASGIApp
+
+from close_api.accept import accept_batch
+from close_api.batches import Batches
+from close_api.http import Api, build_app
+from close_api.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class PortTaken(Exception):
+    """The address cannot be listened on."""
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `run_service`."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(settings: Settings, stop: asyncio.Event) -> None:
+    engine = make_engine(
+        settings.postgres_dsn.get_secret_value(),
+        pool_size=settings.postgres_pool_size,
+        application_name="close-api",
+        pool_timeout_s=settings.request_deadline_ms / 1000,
+    )
+    closes: Batches[CloseCommand, Decision] = Batches(
+        work=partial(accept_batch, engine, clock=lambda: datetime.now(UTC)),
+        capacity=settings.queue_capacity,
+        size=settings.batch_size,
+        in_flight=settings.batches_in_flight,
+    )
+    api = Api(engine, closes, settings.replication_slot, settings.request_deadline_ms / 1000)
+    listening = _listen(settings)
+    log.info("listening", host=settings.http_host, port=listening.getsockname()[1])
+    try:
+        await _answer(_server(build_app(api), settings), listening, closes, stop)
+    finally:
+        await engine.dispose()
+
+
+async def _answer(
+    server: uvicorn.Server, listening: socket.socket, closes: Batches[CloseCommand, Decision], stop: asyncio.Event
+) -> None:
+    """Serve until `stop`; then take no new connection, answer every request that is there, and end the queue."""
+    answered = asyncio.Event()
+
+    async def answer() -> None:
+        try:
+            await server.serve([listening])
+        finally:
+            answered.set()
+
+    async def end() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    async with asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(end())
+        tasks.create_task(closes.run(answered))
+        await tasks.create_task(answer())
+        ending.cancel()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bind before anything is served, so that a taken port is one clear line; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    try:
+        return socket.create_server((settings.http_host, settings.http_port), family=family, backlog=2048)
+    except OSError as error:
+        raise PortTaken(
+            f"cannot listen on {settings.http_host}:{settings.http_port} ({error.strerror}); "
+            "stop what has the port, or set CLOSE_API_HTTP_PORT"
+        ) from error
+
+
+def _server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2 * settings.request_deadline_ms // 1000 + 1,
+        )
+    )
+
+
+def main() -> None:
+    settings = load(Settings)
+    configure_logging(settings.log_format, "close-api")
+    run_service(partial(_serve, settings))
+
+
+if __name__ == "__main__":
+    main()

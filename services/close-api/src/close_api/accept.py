@@ -1,0 +1,101 @@
+"""Accept closes: load many, decide each, save many, in one transaction; answered only after its COMMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+import structlog
+from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close, fingerprint
+from closeflow.domain.model import Event
+from closeflow.storage.accepting import DatabaseAway, Engine, Tx, find_by_keys, transact
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import CommitUnknown
+from closeflow.storage.saving import insert_events, save_books
+from prometheus_client import Counter
+
+Clock = Callable[[], datetime]
+Outcome = Decision | Exception
+"""What became of one close; an exception (DatabaseAway, RowRefused, or a defect) says that nothing was written."""
+
+COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Connections lost inside COMMIT")
+
+log = structlog.get_logger(__name__)
+
+
+async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, clock: Clock) -> list[Outcome]:
+    """Decide all commands in one transaction, or, when one of them breaks it, each in its own. In order; never raises.
+
+    A connection lost inside COMMIT is resolved by reading back under the positions' locks, which wait until the lost
+    transaction has ended one way or the other.
+    """
+
+    async def work(tx: Tx) -> list[Decision]:
+        return await _decide_all(tx, commands, now=clock())
+
+    async def read_back(tx: Tx) -> list[Outcome]:
+        return await _read_back(tx, commands)
+
+    try:
+        return list(await transact(engine, work))
+    except CommitUnknown:
+        COMMITS_UNKNOWN.inc()
+        log.warning("commit_outcome_lost", closes=len(commands))
+    except DatabaseAway as error:
+        log.warning("database_away", closes=len(commands), error=str(error))
+        return [error] * len(commands)
+    except Exception as error:
+        if len(commands) > 1:
+            return [(await accept_batch(engine, [command], clock=clock))[0] for command in commands]
+        log.exception("close_not_decided", position_id=commands[0].position_id)
+        return [error]
+    try:
+        return await transact(engine, read_back)
+    except Exception as error:
+        log.warning("commit_outcome_not_read", closes=len(commands), error=str(error))
+        return [DatabaseAway("the outcome is not known")] * len(commands)
+
+
+async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime) -> list[Decision]:
+    """The second close of a position in a batch sees what the first one decided (rule R10)."""
+    loaded = await lock_books(tx, position_ids=[command.position_id for command in commands])
+    books = dict(loaded)
+    by_key = await find_by_keys(tx, keys=[(command.position_id, command.idempotency_key) for command in commands])
+    decisions: list[Decision] = []
+    events: list[Event] = []
+    for command in commands:
+        key = (command.position_id, command.idempotency_key)
+        decision = accept_close(books.get(command.position_id), command, by_key.get(key), now=now)
+        decisions.append(decision)
+        if isinstance(decision, Accepted):
+            books[command.position_id] = decision.book
+            by_key[key] = decision.request
+            events += decision.events
+    if events:
+        changes = [(loaded[one], book) for one, book in books.items() if book is not loaded[one]]
+        await save_books(tx, changes=changes)
+        await insert_events(
+            tx,
+            events=events,
+            traceparents={one.request.id: one.request.traceparent for one in decisions if isinstance(one, Accepted)},
+        )
+    return decisions
+
+
+async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
+    """Answer by what is there. A close whose key is not there was not accepted: its caller asks again."""
+    books = await lock_books(tx, position_ids=[command.position_id for command in commands])
+    by_key = await find_by_keys(tx, keys=[(command.position_id, command.idempotency_key) for command in commands])
+    outcomes: list[Outcome] = []
+    for command in commands:
+        book = books.get(command.position_id)
+        request = by_key.get((command.position_id, command.idempotency_key))
+        if book is None or request is None:
+            outcomes.append(DatabaseAway("the connection was lost before the close was accepted"))
+        elif request.id == command.request_id:
+            outcomes.append(Accepted(book, request, ()))
+        else:
+            same = request.fingerprint == fingerprint(command)
+            outcomes.append(Replayed(book.position, request) if same else KeyReused(request.id))
+    return outcomes

@@ -1,0 +1,25 @@
+"""Who is calling. The one seam for authentication: everything else asks for a `Caller` and trusts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`accounts` None means every account."""
+
+    subject: str
+    accounts: frozenset[str] | None
+
+    def may_see(self, account_id: str) -> bool:
+        return self.accounts is None or account_id in self.accounts
+
+
+_ANYONE: Final = Caller("anonymous", None)
+
+
+async def identify() -> Caller:
+    """The caller of a request. With AUTH=disabled, which the settings allow on loopback only, anyone is everyone."""
+    return _ANYONE

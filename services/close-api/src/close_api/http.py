@@ -1,0 +1,251 @@
+"""The REST door: it reads a call, hands it to the use-case, and writes the answer. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import orjson
+import structlog
+from closeflow.contracts.ids import new_close_request_id
+from closeflow.domain.accept import Accepted, CloseCommand, Decision, Replayed
+from closeflow.domain.model import AssetType
+from closeflow.storage.accepting import DatabaseAway, Engine, RowRefused, Tx, find_position, find_request, transact
+from closeflow.storage.engine import CommitUnknown
+from fastapi import Depends, FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from close_api.answers import (
+    CloseAnswer,
+    ErrorAnswer,
+    PositionAnswer,
+    close_json,
+    json_response,
+    position_json,
+    problem_response,
+)
+from close_api.batches import Batches, Overloaded
+from close_api.body import MAX_POSITION_ID, CloseBody, read_close, read_key, read_position_id, read_request_id
+from close_api.caller import Caller, identify
+from close_api.readiness import look
+from close_api.statuses import Code, Problem, problem_of
+from close_api.tracing import Traced, trace_of
+
+CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
+
+log = structlog.get_logger(__name__)
+
+Calling = Annotated[Caller, Depends(identify)]
+_POSITION_PARAMETER: Final = {
+    "name": "position_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_POSITION_ID},
+}
+_REQUEST_PARAMETER: Final = {
+    "name": "close_request_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "format": "uuid"},
+}
+_CLOSE_CALL: Final[dict[str, Any]] = {
+    "parameters": [
+        _POSITION_PARAMETER,
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": True,
+            "description": "One value per close that is meant; bare or in double quotes.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 102},
+        },
+    ],
+    "requestBody": {"required": False, "content": {"application/json": {"schema": CloseBody.model_json_schema()}}},
+}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
+_CLOSE_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": CloseAnswer, "description": "The key was used for this close before; its state now"},
+    201: {"model": CloseAnswer, "description": "Accepted"},
+    **_errors(400, 404, 408, 409, 413, 422, 503),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the routes need; `deadline_s` bounds the reading of a body, and again the wait for an answer."""
+
+    engine: Engine
+    closes: Batches[CloseCommand, Decision]
+    slot: str
+    deadline_s: float
+
+    async def close(self, request: Request, caller: Caller, *, only: AssetType | None) -> Response:
+        command = await self._read(request, caller, only)
+        try:
+            decision = await self.closes.submit(command, deadline_s=self.deadline_s)
+        except Overloaded:
+            raise Problem(Code.OVERLOADED) from None
+        except (DatabaseAway, RowRefused, TimeoutError):
+            raise Problem(Code.UNAVAILABLE) from None
+        match decision:
+            case Accepted(book=book, request=accepted):
+                CLOSES.labels("accepted").inc()
+                location = {"location": f"/v1/close-requests/{accepted.id}"}
+                return json_response(close_json(accepted, book.position), 201, location)
+            case Replayed(position=position, request=first):
+                CLOSES.labels("replayed").inc()
+                return json_response(close_json(first, position), 200, {"idempotency-replayed": "true"})
+            case refused:
+                raise problem_of(refused)
+
+    async def _read(self, request: Request, caller: Caller, only: AssetType | None) -> CloseCommand:
+        position_id = read_position_id(request.path_params["position_id"])
+        key = read_key(request)
+        body = await read_close(request, deadline_s=self.deadline_s)
+        return CloseCommand(
+            request_id=new_close_request_id(datetime.now(UTC), os.urandom(10)),
+            position_id=position_id,
+            idempotency_key=key,
+            requested_by=caller.subject,
+            accounts=caller.accounts,
+            only=only,
+            quantity=body.quantity,
+            order_type=body.order_type,
+            limit_price=body.limit_price,
+            traceparent=trace_of(request).header(),
+        )
+
+    async def close_request(self, request: Request, caller: Caller) -> Response:
+        request_id = read_request_id(request.path_params["close_request_id"])
+
+        async def work(tx: Tx) -> Response:
+            found = await find_request(tx, request_id=request_id)
+            if found is None or not caller.may_see(found[0].account_id):
+                raise Problem(Code.NOT_FOUND)
+            return json_response(close_json(*found))
+
+        return await self._show(work)
+
+    async def position(self, request: Request, caller: Caller) -> Response:
+        position_id = read_position_id(request.path_params["position_id"])
+
+        async def work(tx: Tx) -> Response:
+            found = await find_position(tx, position_id=position_id)
+            if found is None or not caller.may_see(found.account_id):
+                raise Problem(Code.NOT_FOUND)
+            return json_response(position_json(found))
+
+        return await self._show(work)
+
+    async def ready(self) -> Response:
+        state = await look(self.engine, slot=self.slot)
+        body = orjson.dumps({"status": state.status, "reasons": state.reasons})
+        return json_response(body, 503 if state.status == "unready" else 200)
+
+    async def _show(self, work: Callable[[Tx], Awaitable[Response]]) -> Response:
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await transact(self.engine, work)
+        except (DatabaseAway, CommitUnknown, TimeoutError):
+            raise Problem(Code.UNAVAILABLE) from None
+
+
+def build_app(api: Api) -> ASGIApp:
+    """The application, with every answer named by its trace id."""
+    app = FastAPI(
+        title="close-api",
+        version="1",
+        description="Accepts closes of trading positions, each once.",
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={Problem: _on_problem, HTTPException: _on_http_error, Exception: _on_defect},
+    )
+    _add_closes(app, api)
+    _add_states(app, api)
+    _add_service(app, api)
+    return Traced(app)
+
+
+def _add_closes(app: FastAPI, api: Api) -> None:
+    @app.post(
+        "/api/options/{position_id}/close",
+        summary="Close an option position",
+        status_code=201,
+        responses=_CLOSE_ANSWERS,
+        openapi_extra=_CLOSE_CALL,
+    )
+    async def close_option(request: Request, caller: Calling) -> Response:
+        return await api.close(request, caller, only=AssetType.OPTION)
+
+    @app.post(
+        "/v1/positions/{position_id}/close",
+        summary="Close a position, fully or partly",
+        status_code=201,
+        responses=_CLOSE_ANSWERS,
+        openapi_extra=_CLOSE_CALL,
+    )
+    async def close_position(request: Request, caller: Calling) -> Response:
+        return await api.close(request, caller, only=None)
+
+
+def _add_states(app: FastAPI, api: Api) -> None:
+    @app.get(
+        "/v1/close-requests/{close_request_id}",
+        summary="A close request as it is now",
+        responses={200: {"model": CloseAnswer}, **_errors(404, 422, 503)},
+        openapi_extra={"parameters": [_REQUEST_PARAMETER]},
+    )
+    async def close_request(request: Request, caller: Calling) -> Response:
+        return await api.close_request(request, caller)
+
+    @app.get(
+        "/v1/positions/{position_id}",
+        summary="A position as it is now",
+        responses={200: {"model": PositionAnswer}, **_errors(404, 422, 503)},
+        openapi_extra={"parameters": [_POSITION_PARAMETER]},
+    )
+    async def position(request: Request, caller: Calling) -> Response:
+        return await api.position(request, caller)
+
+
+def _add_service(app: FastAPI, api: Api) -> None:
+    @app.get("/healthz", summary="200 while the process turns", include_in_schema=False)
+    async def healthz() -> Response:
+        return json_response(b'{"status":"ok"}')
+
+    @app.get("/readyz", summary="Whether closes can be accepted", include_in_schema=False)
+    async def readyz() -> Response:
+        return await api.ready()
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    if request.method == "POST":
+        CLOSES.labels(error.code.value).inc()
+    return problem_response(error)
+
+
+async def _on_http_error(_request: Request, error: Exception) -> Response:
+    """What the router itself refuses: an unknown address, or a method that the address lacks."""
+    assert isinstance(error, HTTPException)
+    code = Code.METHOD_NOT_ALLOWED if error.status_code == 405 else Code.NOT_FOUND
+    return problem_response(Problem(code, headers=error.headers))
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("request_failed", trace_id=trace_of(request).trace_id, path=request.url.path, exc_info=error)
+    return problem_response(Problem(Code.INTERNAL_ERROR))

@@ -1,0 +1,39 @@
+"""Whether closes can be accepted: the database answers, is at this code's schema, and keeps the outbox for Debezium."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from closeflow.storage.accepting import DatabaseAway, Engine, Tx, slot_is_active, transact
+from closeflow.storage.migrate import current_is_head
+
+_DEADLINE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """`degraded` is ready: accepting is safe while nobody reads the slot, because it keeps what was written."""
+
+    status: Literal["ready", "degraded", "unready"]
+    reasons: tuple[str, ...] = ()
+
+
+async def look(engine: Engine, *, slot: str) -> Readiness:
+    async def work(tx: Tx) -> Readiness:
+        if not await current_is_head(tx):
+            return Readiness("unready", ("the database is not at this version's schema; run the migrations",))
+        match await slot_is_active(tx, name=slot):
+            case None:
+                return Readiness("unready", (f"there is no replication slot {slot}; register the connector",))
+            case False:
+                return Readiness("degraded", (f"nothing reads the replication slot {slot}; start the connector",))
+            case _:
+                return Readiness("ready")
+
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            return await transact(engine, work)
+    except (DatabaseAway, TimeoutError):
+        return Readiness("unready", ("the database does not answer",))

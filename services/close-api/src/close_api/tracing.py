@@ -1,0 +1,40 @@
+"""One span per request: read from `traceparent` or begun here, and named to the caller in the header `trace-id`."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from closeflow.telemetry import TraceContext, next_span, parse_traceparent
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_KEY: Final = "closeflow.trace"
+_TRACEPARENT: Final = b"traceparent"
+_HEADER: Final = b"trace-id"
+
+
+class Traced:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == _TRACEPARENT), None)
+        trace = next_span(parse_traceparent(given.decode("latin-1") if given else None), os.urandom(24))
+        scope[_KEY] = trace
+        header = (_HEADER, trace.trace_id.encode())
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], header]
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+def trace_of(request: Request) -> TraceContext:
+    trace: TraceContext = request.scope[_KEY]
+    return trace
