@@ -49,6 +49,9 @@ ENSURE = """
 
 
 def upgrade() -> None:
+    # occurred_at becomes the header ce_time: Debezium writes a timestamptz as RFC 3339 in UTC, and a timestamp as a number. It
+    # is not the time of the Kafka record, so that an old row emitted again is not deleted at once by the topic's retention.
+    # specversion becomes ce_specversion: a column, because InsertHeader turns the literal 1.0 into the number 1.
     op.execute("""
         CREATE TABLE outbox_events (
             created_on date NOT NULL DEFAULT (closeflow_now() AT TIME ZONE 'UTC')::date,
@@ -57,15 +60,17 @@ def upgrade() -> None:
             topic text NOT NULL,
             key text NOT NULL,
             event_type text NOT NULL,
-            schema_version text NOT NULL CHECK (schema_version ~ '^[a-z][a-z-]*\\.v[0-9]+$'),
+            schema_version text NOT NULL
+                CHECK (schema_version ~ '^(urn:closeflow:)?[a-z][a-z-]*\\.v[0-9]+$'),
             payload jsonb NOT NULL,
             traceparent text,
-            occurred_at timestamp NOT NULL DEFAULT (closeflow_now() AT TIME ZONE 'UTC'),
+            occurred_at timestamptz NOT NULL DEFAULT closeflow_now(),
             close_request_id uuid,
             attempt integer,
             position_id bigint,
             position_version bigint,
             xact_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
+            specversion text NOT NULL DEFAULT '1.0',
             PRIMARY KEY (created_on, id, emission)
         ) PARTITION BY RANGE (created_on)
     """)

@@ -3,6 +3,8 @@
 Run by hand: `python -m closeflow.storage.migrate` with POSTGRES_ADMIN_DSN in the environment.
 """
 
+import hashlib
+import hmac
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,7 @@ from closeflow.storage.engine import driver_url
 HEAD: Final = "0006"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
+DEBEZIUM: Final = "closeflow_debezium"
 ROLES: Final = (
     "closeflow_close_api",
     "closeflow_order_submitter",
@@ -30,7 +33,7 @@ ROLES: Final = (
     "closeflow_fill_processor",
     "closeflow_reconciler",
     "closeflow_operator",
-    "closeflow_debezium",
+    DEBEZIUM,
 )
 _LOCK_TIMEOUT_S: Final = 5
 _ADVISORY_KEY: Final = 0x636C6F7365  # "close"; one migrator at a time per database
@@ -99,6 +102,13 @@ def check(admin_dsn: str) -> None:
 async def current_is_head(tx: AsyncConnection) -> bool:
     """Whether the database is at the revision this code is written for (readiness)."""
     return (await tx.execute(_VERSION)).scalar_one_or_none() == HEAD
+
+
+def role_passwords(secret: str) -> dict[str, str]:
+    """A password per role, all following from one secret: for stacks that one person runs (development, demo, tests),
+    where every start must come to the same ones without keeping a file.
+    """
+    return {role: hmac.new(secret.encode(), role.encode(), hashlib.sha256).hexdigest() for role in ROLES}
 
 
 def set_role_passwords(admin_dsn: str, passwords: Mapping[str, str]) -> None:

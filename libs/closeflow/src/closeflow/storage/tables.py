@@ -1,8 +1,7 @@
 """Every table of the database, as SQLAlchemy Core objects. The migrations are the source; a test holds the two equal.
 
 Signs: `positions.quantity`, `positions.opening_qty` and `position_adjustments.delta` are signed (short < 0); every
-other quantity is positive with a `side`. Times are `timestamptz`, except `outbox_events.occurred_at`: UTC without a
-zone, because that is the only kind of column EventRouter accepts as the time of an event.
+other quantity is positive with a `side`. All times are `timestamptz`.
 """
 
 from typing import Final
@@ -12,7 +11,6 @@ from sqlalchemy import (
     Column,
     Computed,
     Date,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -192,17 +190,18 @@ outbox_events: Final = Table(
     words("topic"),
     words("key"),
     words("event_type"),
-    # The schema of the payload by its released name, such as submit-order.v1: it becomes the header ce_dataschema.
+    # The payload's schema by its released name, such as submit-order.v1: the header ce_dataschema.
     words("schema_version"),
     document("payload", nullable=False),
     words("traceparent", nullable=True),
-    Column("occurred_at", DateTime, nullable=False, server_default=text("(closeflow_now() AT TIME ZONE 'UTC')")),
+    stamp("occurred_at"),
     uuid_("close_request_id", nullable=True),
     whole("attempt", nullable=True),
     big("position_id", nullable=True),
     big("position_version", nullable=True),
     xact(),
-    CheckConstraint(r"schema_version ~ '^[a-z][a-z-]*\.v[0-9]+$'", name="schema_version"),
+    words("specversion", server_default=text("'1.0'")),
+    CheckConstraint(r"schema_version ~ '^(urn:closeflow:)?[a-z][a-z-]*\.v[0-9]+$'", name="schema_version"),
     postgresql_partition_by="RANGE (created_on)",
 )
 Index(None, outbox_events.c.close_request_id)

@@ -1,0 +1,232 @@
+"""Registers the outbox connector of one database with a Connect worker, and waits until it really streams.
+
+    python connect/register.py --connect-url http://127.0.0.1:8083 --dsn postgresql://...@127.0.0.1:5432/closeflow \\
+        --credentials-file /run/secrets/debezium.properties
+
+Calling it again with the same settings changes nothing. Names follow from the database's: connector
+`closeflow-outbox-<database>`, slot `closeflow_<database>`, so several databases share a worker and a server.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+TEMPLATE: Final = Path(__file__).with_name("outbox-connector.json")
+ROLE: Final = "closeflow_debezium"
+POLL_S: Final = 0.1
+RESTARTS: Final = 3
+"""How often a FAILED task is restarted: forgives a server that was still starting, not a slot that is lost."""
+_SLOT: Final = "SELECT active FROM pg_replication_slots WHERE slot_name = %s AND database = %s"
+
+
+class NotRegistered(Exception):
+    """The connector does not stream; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """One database's connector: what it is called, and where Connect finds the database."""
+
+    database: str
+    host: str
+    port: int
+    credentials_file: Path
+    topic_prefix: str = ""
+    """Put before every topic, so that test databases can share a Kafka. Empty everywhere else."""
+
+    @property
+    def connector(self) -> str:
+        return f"closeflow-outbox-{self.database}"
+
+    @property
+    def slot(self) -> str:
+        return "closeflow_" + re.sub(r"[^a-z0-9_]", "_", self.database.lower())
+
+    def config(self) -> dict[str, str]:
+        """The whole configuration; user and password are references that only the worker resolves."""
+        settings: dict[str, str] = json.loads(TEMPLATE.read_text())
+        secret = self.credentials_file
+        return settings | {
+            "name": self.connector,
+            "database.hostname": self.host,
+            "database.port": str(self.port),
+            "database.dbname": self.database,
+            "database.user": f"${{file:{secret}:user}}",
+            "database.password": f"${{file:{secret}:password}}",
+            "slot.name": self.slot,
+            "topic.prefix": self.connector,
+            "transforms.outbox.route.topic.replacement": f"{self.topic_prefix}${{routedByValue}}",
+        }
+
+
+def outbox_of(dsn: str, credentials_file: Path, *, topic_prefix: str = "", host: str = "", port: int = 0) -> Outbox:
+    """The connector of the database of `dsn`. `host` and `port`: how Connect reaches it, where that is another way."""
+    parts = conninfo_to_dict(dsn)
+    return Outbox(
+        database=str(parts["dbname"]),
+        host=host or str(parts.get("host", "127.0.0.1")),
+        port=port or int(str(parts.get("port", 5432))),
+        credentials_file=credentials_file,
+        topic_prefix=topic_prefix,
+    )
+
+
+def write_credentials(path: Path, password: str, *, user: str = ROLE) -> None:
+    """The file that the connector's configuration refers to: readable by its owner only, replaced as a whole."""
+    making = path.with_name(f"{path.name}.{os.getpid()}")
+    making.unlink(missing_ok=True)
+    with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write("".join(f"{name}={_escaped(value)}\n" for name, value in (("user", user), ("password", password))))
+    making.replace(path)
+
+
+def _escaped(value: str) -> str:
+    """A value of a Java properties file."""
+    return re.sub(r"^ ", r"\\ ", value.replace("\\", "\\\\"))
+
+
+def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 60.0) -> None:
+    """Bring the connector to this configuration and wait until connector and task are RUNNING and the slot is active.
+
+    `dsn` is any login to the database (it is asked for the slot only). Raises NotRegistered after `deadline_s`, or when
+    the task still fails after RESTARTS restarts.
+    """
+    until = time.monotonic() + deadline_s
+    with httpx.Client(base_url=connect_url, timeout=10.0) as connect:
+        _put(connect, outbox, until)
+        _await_running(connect, outbox.connector, until)
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database:
+        _await_slot(database, outbox, until)
+
+
+def unregister(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 30.0) -> None:
+    """Remove the connector and its slot, as a database that is about to be dropped needs it. Nothing there is fine."""
+    until = time.monotonic() + deadline_s
+    with httpx.Client(base_url=connect_url, timeout=10.0) as connect:
+        _request(connect, "DELETE", f"/connectors/{outbox.connector}", until, expected=(204, 404))
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database:
+        while (found := database.execute(_SLOT, (outbox.slot, outbox.database)).fetchone()) is not None:
+            if not found[0]:
+                try:
+                    database.execute("SELECT pg_drop_replication_slot(%s)", (outbox.slot,))
+                except psycopg.errors.ObjectInUse:
+                    pass  # taken again by a task that is just stopping: look again
+            _pause(until, f"slot {outbox.slot} is still in use; is another worker running this connector?")
+
+
+def _put(connect: httpx.Client, outbox: Outbox, until: float) -> None:
+    path = f"/connectors/{outbox.connector}/config"
+    config = outbox.config()
+    known = _request(connect, "GET", path, until, expected=(200, 404))
+    if known.status_code == 200 and known.json() == config:
+        return  # a PUT would restart the connector even so
+    _request(connect, "PUT", path, until, expected=(200, 201), body=config)
+
+
+def _request(
+    connect: httpx.Client, method: str, path: str, until: float, *, expected: tuple[int, ...], body: object = None
+) -> httpx.Response:
+    """Repeats while the worker is starting, rebalancing (409) or away. A refused configuration is final."""
+    while True:
+        try:
+            answer = connect.request(method, path, json=body)
+        except httpx.TransportError as error:
+            why = f"Connect at {connect.base_url} does not answer ({error}); start it, or correct --connect-url"
+        else:
+            if answer.status_code in expected:
+                return answer
+            why = f"{method} {path}: {answer.status_code} {_message(answer)}"
+            if answer.status_code in (400, 401, 403):
+                raise NotRegistered(why)
+        _pause(until, why)
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]
+
+
+def _await_running(connect: httpx.Client, name: str, until: float) -> None:
+    restarts = 0
+    while True:
+        answer = _request(connect, "GET", f"/connectors/{name}/status", until, expected=(200, 404))
+        parts = _parts(answer.json()) if answer.status_code == 200 else []
+        failed = [part for part in parts if part["state"] == "FAILED"]
+        if len(parts) >= 2 and all(part["state"] == "RUNNING" for part in parts):
+            return
+        if failed and restarts == RESTARTS:
+            raise NotRegistered(f"{name} failed {restarts + 1} times: {_cause(failed[0])}")
+        if failed:
+            restarts += 1
+            path = f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true"
+            _request(connect, "POST", path, until, expected=(200, 202, 204))
+        states = ", ".join(part["state"] for part in parts) or "unknown to the worker"
+        _pause(until, f"{name} is {states}; see the worker's log", seconds=POLL_S * (1 + 5 * bool(failed)))
+
+
+def _parts(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [status["connector"], *status["tasks"]]
+
+
+def _cause(part: dict[str, Any]) -> str:
+    """The innermost cause of a Java stack trace, else its first line."""
+    lines = str(part.get("trace", "no trace")).splitlines()
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes or lines)[-1 if causes else 0]
+
+
+def _await_slot(database: psycopg.Connection[Any], outbox: Outbox, until: float) -> None:
+    while True:
+        found = database.execute(_SLOT, (outbox.slot, outbox.database)).fetchone()
+        if found is not None and found[0]:
+            return
+        seen = "is not there" if found is None else "is not active"
+        _pause(until, f"{outbox.connector} runs, but its slot {outbox.slot} {seen}; see the worker's log")
+
+
+def _pause(until: float, why: str, *, seconds: float = POLL_S) -> None:
+    if time.monotonic() + seconds > until:
+        raise NotRegistered(why)
+    time.sleep(seconds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Register the outbox connector of one database; safe to repeat.")
+    parser.add_argument("--connect-url", required=True, help="the worker's REST address")
+    parser.add_argument("--dsn", required=True, help="a login to the database; only the slot is looked up with it")
+    parser.add_argument("--credentials-file", required=True, type=Path, help="as the worker sees it: user=, password=")
+    parser.add_argument("--database-host", default="", help="how Connect reaches the database, if not as --dsn says")
+    parser.add_argument("--database-port", default=0, type=int)
+    parser.add_argument("--topic-prefix", default="")
+    parser.add_argument("--deadline-s", default=60.0, type=float)
+    given = parser.parse_args()
+    outbox = outbox_of(
+        given.dsn,
+        given.credentials_file,
+        topic_prefix=given.topic_prefix,
+        host=given.database_host,
+        port=given.database_port,
+    )
+    try:
+        register(given.connect_url, outbox, dsn=given.dsn, deadline_s=given.deadline_s)
+    except (NotRegistered, psycopg.OperationalError) as error:
+        sys.stderr.write(f"not registered: {error}\n")
+        return 1
+    sys.stdout.write(f"{outbox.connector} is running, slot {outbox.slot} is active\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""What every test of the real servers shares: the stack, and databases that cost a copy of a migrated one."""
+
+import hashlib
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import devstack
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from closeflow.storage import migrate
+from closeflow.storage.engine import make_engine
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+if str(REPOSITORY) not in sys.path:  # connect/register.py is a script at the root, not a package of the workspace
+    sys.path.insert(0, str(REPOSITORY))
+
+from connect.register import Outbox, outbox_of, register, unregister, write_credentials  # noqa: E402
+
+INSTANCE: Final = "test"
+_TEMPLATE_LOCK: Final = 7_236_501
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A migrated database of its own, and how to log in to it."""
+
+    stack: devstack.Stack
+    name: str
+
+    @property
+    def admin_dsn(self) -> str:
+        return with_database(self.stack.admin_dsn, self.name)
+
+    def dsn(self, role: str) -> str:
+        """The DSN of a service's role: `closeflow_close_api`, ... (migrate.ROLES)."""
+        return self.stack.postgres_dsn(role, passwords(self.stack)[role], self.name)
+
+
+def with_database(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+def passwords(stack: devstack.Stack) -> dict[str, str]:
+    return migrate.role_passwords(str(urlsplit(stack.admin_dsn).password))
+
+
+@pytest.fixture(scope="session")
+def stack() -> devstack.Stack:
+    """The embedded servers. They stay up after the tests, so that the next run starts at once; `make down` ends them."""
+    return devstack.up(INSTANCE)
+
+
+@pytest.fixture(scope="session")
+def template(stack: devstack.Stack) -> str:
+    """The name of a migrated database that nobody uses. It is kept between runs for as long as the migrations and the
+    day are the same (the day, because the outbox has partitions for the days to come)."""
+    digest = hashlib.sha256()
+    for file in sorted((REPOSITORY / "migrations").rglob("*.py")):
+        digest.update(file.read_bytes())
+    with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
+        admin.execute("SELECT pg_advisory_lock(%s)", (_TEMPLATE_LOCK,))
+        day = admin.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')").fetchone()
+        assert day is not None
+        name = f"closeflow_template_{day[0]}_{digest.hexdigest()[:12]}"
+        if admin.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+            making = f"{name}_making"
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(making)))
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(making)))
+            migrate.upgrade(with_database(stack.admin_dsn, making))
+            migrate.set_role_passwords(stack.admin_dsn, passwords(stack))
+            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+            admin.execute(rename.format(sql.Identifier(making), sql.Identifier(name)))
+    return name
+
+
+@contextmanager
+def fresh_database(stack: devstack.Stack, template: str | None) -> Iterator[Database]:
+    """A copy of the template, or an empty database without one; dropped at the end, with every session in it."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
+        source = sql.SQL(" TEMPLATE {} STRATEGY WAL_LOG").format(sql.Identifier(template)) if template else sql.SQL("")
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + source)
+    try:
+        yield Database(stack, name)
+    finally:
+        with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def outbox_connector(database: Database, *, topic_prefix: str) -> Iterator[Outbox]:
+    """Debezium on a database's outbox for as long as the block runs, publishing to `topic_prefix` + the row's topic."""
+    stack = database.stack
+    credentials = stack.data_dir / "debezium.properties"
+    write_credentials(credentials, passwords(stack)[migrate.DEBEZIUM])
+    outbox = outbox_of(database.admin_dsn, credentials, topic_prefix=topic_prefix)
+    try:
+        register(stack.connect_url, outbox, dsn=database.admin_dsn)
+        yield outbox
+    finally:
+        unregister(stack.connect_url, outbox, dsn=database.admin_dsn)
+
+
+@pytest.fixture
+def database(stack: devstack.Stack, template: str) -> Iterator[Database]:
+    """A migrated database for one test."""
+    with fresh_database(stack, template) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_database(stack: devstack.Stack, template: str) -> Iterator[Database]:
+    """A migrated database for the tests of one file."""
+    with fresh_database(stack, template) as made:
+        yield made
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    """The owner's engine on `database`."""
+    made = make_engine(database.admin_dsn, pool_size=4, application_name="closeflow-tests")
+    yield made
+    await made.dispose()
