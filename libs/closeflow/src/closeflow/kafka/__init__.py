@@ -1,5 +1,7 @@
 """The consume loop, producers and dead letters; the only importer of aiokafka."""
 
+from aiokafka.errors import KafkaError
+
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consume import Subscription, TopicMissing, run_consumer
 from closeflow.kafka.dead_letters import DeadLetterLimit, DeadLetterLimitExceeded
@@ -12,6 +14,7 @@ __all__ = [
     "DeadLetterLimit",
     "DeadLetterLimitExceeded",
     "KafkaConnection",
+    "KafkaError",
     "Outgoing",
     "Producer",
     "Record",
