@@ -1,0 +1,78 @@
+"""Run the broker gateway: `python -m broker_gateway`, configured by BROKER_GATEWAY_* environment variables."""
+
+import asyncio
+
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.broker.alpaca.client import utc_now
+from closeflow.broker.alpaca.parse import Account
+from closeflow.broker.alpaca.stream import StreamTarget
+from closeflow.run import run_service
+from closeflow.settings import load
+from closeflow.storage.engine import make_engine
+from closeflow.telemetry import configure_logging
+from closeflow.telemetry.health import serve_health
+
+from broker_gateway.outlet import SERVICE
+from broker_gateway.race import race
+from broker_gateway.relay import Pace, Relay
+from broker_gateway.settings import BrokerGatewaySettings
+
+
+async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
+    """Listen and backfill until asked to stop."""
+    key_id, secret_key = settings.broker_key_id.get_secret_value(), settings.broker_secret_key.get_secret_value()
+    dsn = settings.postgres_dsn.get_secret_value()
+    engine = make_engine(dsn, pool_size=2, application_name=SERVICE)
+    broker = AlpacaBroker(
+        base_url=settings.broker_url,
+        market_data_url=settings.broker_url,
+        key_id=key_id,
+        secret_key=secret_key,
+        account_id=settings.account_id,
+        deadline_s=settings.http_deadline_s,
+        connections=settings.http_connections,
+    )
+    stream = StreamTarget(
+        url=settings.broker_stream_url,
+        key_id=key_id,
+        secret_key=secret_key,
+        of=Account(broker=broker.name, account_id=broker.account_id),
+        ping_interval_s=settings.ping_interval_s,
+        ping_timeout_s=settings.ping_timeout_s,
+    )
+    pace = Pace(
+        backfill_interval_s=settings.backfill_interval_s,
+        backfill_overlap_s=settings.backfill_overlap_s,
+        reconnect_base_s=settings.reconnect_base_s,
+        reconnect_cap_s=settings.reconnect_cap_s,
+        takeover_poll_s=settings.takeover_poll_s,
+    )
+    relay = Relay(
+        broker=broker,
+        stream=stream,
+        engine=engine,
+        lock_dsn=dsn,
+        kafka=settings.kafka,
+        pace=pace,
+        now=utc_now,
+    )
+
+    async def until_stopped() -> None:
+        await stop.wait()
+
+    try:
+        async with serve_health(settings.health_host, settings.health_port, relay.readiness):
+            await race(until_stopped(), relay.run())
+    finally:
+        await broker.aclose()
+        await engine.dispose()
+
+
+def main() -> None:
+    settings = load(BrokerGatewaySettings)
+    configure_logging(settings.log_format, SERVICE)
+    run_service(lambda stop: serve(settings, stop))
+
+
+if __name__ == "__main__":
+    main()

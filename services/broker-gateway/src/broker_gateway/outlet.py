@@ -1,0 +1,72 @@
+"""Broker updates → `broker-fill`, and the memory of what Kafka has acknowledged."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from closeflow.broker.record import broker_fill_record
+from closeflow.contracts.topics import BROKER_FILL
+from closeflow.domain.model import BrokerUpdate
+from closeflow.kafka import Outgoing, Producer
+from prometheus_client import Counter
+
+PUBLISHED: Final = Counter("closeflow_gateway_published_total", "Broker updates acknowledged by Kafka", ["source"])
+
+SERVICE: Final = "broker-gateway"
+_REMEMBERED: Final = 50_000
+
+
+class Memory:
+    """What was published lately, so that a backfill does not repeat it every time. Forgetting only costs a repetition:
+    readers de-duplicate."""
+
+    def __init__(self, size: int = _REMEMBERED) -> None:
+        self._size = size
+        self._names: OrderedDict[str, None] = OrderedDict()
+
+    def knows(self, update: BrokerUpdate) -> bool:
+        return any(name in self._names for name in _names(update))
+
+    def add(self, updates: Iterable[BrokerUpdate]) -> None:
+        for update in updates:
+            for name in _names(update):
+                self._names[name] = None
+                self._names.move_to_end(name)
+        while len(self._names) > self._size:
+            self._names.popitem(last=False)
+
+
+def _names(update: BrokerUpdate) -> tuple[str, ...]:
+    """An execution is known by its own id too, whichever feed brought it."""
+    event = str(update.event_id)
+    return (event,) if update.exec_id is None else (event, f"{update.exec_type}/{update.exec_id}")
+
+
+class Outlet:
+    """Updates that are given together are on their way together; those of one order keep their order."""
+
+    def __init__(self, producer: Producer, memory: Memory) -> None:
+        self._producer = producer
+        self._memory = memory
+
+    async def publish(self, updates: Sequence[BrokerUpdate]) -> None:
+        """Returns when Kafka has them all. Any error means that some may be missing: ask the broker again."""
+        records = [broker_fill_record(update, producer=SERVICE) for update in updates]
+        await self._producer.publish_many(
+            [
+                Outgoing(topic=BROKER_FILL, key=record.key, value=record.value, headers=record.headers)
+                for record in records
+            ]
+        )
+        self._memory.add(updates)
+        for update in updates:
+            PUBLISHED.labels(update.source).inc()
+
+    async def publish_news(self, updates: Iterable[BrokerUpdate]) -> int:
+        """Publish what was not published lately; returns how many that were."""
+        news = [update for update in updates if not self._memory.knows(update)]
+        if news:
+            await self.publish(news)
+        return len(news)
