@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 
-class FillProcessorSettings(ServiceSettings, PostgresSettings, KafkaSettings):
+class FillProcessorSettings(KafkaSettings, PostgresSettings, ServiceSettings):
     """`retry_*_s` shape the pause before the next attempt of a request whose order ended unfilled."""
 
     model_config = SettingsConfigDict(env_prefix="FILL_PROCESSOR_", frozen=True, extra="forbid")

@@ -1,0 +1,133 @@
+"""What the reconciler looks for: requests that are due, orders that are quiet or have a gap, events not published."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+
+from closeflow.storage.engine import Database, Transaction
+
+_DUE: Final = text("""
+    SELECT r.id, r.position_id FROM close_requests r
+    WHERE r.status IN ('pending', 'submitted', 'retryable')
+      AND r.id <> ALL(CAST(:excluding AS uuid[]))
+      AND ((r.status <> 'submitted' AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()))
+           OR (r.frozen_reason IS NULL AND r.status = 'pending'
+               AND COALESCE(r.next_attempt_at, r.created_at + CAST(:resend_after AS interval)) <= closeflow_now())
+           OR (r.frozen_reason IS NULL AND r.status = 'retryable' AND r.auto_retry
+               AND COALESCE(r.next_attempt_at, r.created_at) <= closeflow_now())
+           OR (r.status = 'submitted'
+               AND EXISTS (SELECT FROM orders o
+                           WHERE o.close_request_id = r.id AND o.status = 'submit_unknown'
+                             AND o.created_at <= closeflow_now() - CAST(:unknown_after AS interval))))
+    ORDER BY COALESCE(r.next_attempt_at, r.created_at), r.id
+    LIMIT :budget
+""")
+_ASKABLE: Final = (
+    "status NOT IN ('planned', 'submit_unknown', 'denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
+)
+_QUIET: Final = text(f"""
+    SELECT client_order_id, account_id, COALESCE(last_broker_update_at, created_at) AS since FROM orders
+    WHERE {_ASKABLE} AND account_id = :account_id
+      AND client_order_id <> ALL(CAST(:excluding AS text[]))
+      AND COALESCE(last_broker_update_at, created_at) <= closeflow_now() - CAST(:quiet_after AS interval)
+    ORDER BY since LIMIT :budget
+""")  # noqa: S608 (a constant of ours)
+_GAPS: Final = text("""
+    SELECT client_order_id, position_id, close_request_id, created_at, stated_cum_qty - executed_qty AS missing,
+           COALESCE(last_broker_update_at, created_at) AS since
+    FROM orders
+    WHERE stated_cum_qty > executed_qty AND account_id = :account_id
+      AND COALESCE(last_broker_update_at, created_at) <= closeflow_now() - CAST(:grace AS interval)
+    ORDER BY since LIMIT :budget
+""")
+_CLOSE_INCIDENTS: Final = text("""
+    UPDATE incidents SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
+    WHERE kind = :kind AND closed_at IS NULL AND subject <> ALL(CAST(:still AS text[]))
+""")
+_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(hashtext('closeflow'), hashtext(:name))")
+_UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtext('closeflow'), hashtext(:name))")
+
+
+@dataclass(frozen=True, slots=True)
+class QuietOrder:
+    client_order_id: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GapOrder:
+    """An order of which the broker states more than we can name; `missing` is the difference (rule R4)."""
+
+    client_order_id: str
+    position_id: int
+    close_request_id: UUID
+    created_at: datetime
+    missing: str
+    since: datetime
+
+
+@asynccontextmanager
+async def held_alone(database: Database, name: str) -> AsyncIterator[bool]:
+    """Whether this process may do the named job now; with several replicas one does (session advisory lock).
+
+    The lock ends with the connection, so a replica that dies gives it up.
+    """
+    async with database.connect() as connection:
+        mine = bool((await connection.execute(_TRY_LOCK, {"name": name})).scalar_one())
+        await connection.commit()
+        try:
+            yield mine
+        finally:
+            if mine:
+                await connection.execute(_UNLOCK, {"name": name})
+                await connection.commit()
+
+
+async def due_requests(
+    tx: Transaction, *, resend_after: timedelta, unknown_after: timedelta, excluding: Collection[UUID], budget: int
+) -> dict[UUID, int]:
+    """Requests that time may have to move, with their positions, the longest due first."""
+    rows = await tx.execute(
+        _DUE,
+        {
+            "resend_after": resend_after,
+            "unknown_after": unknown_after,
+            "excluding": list(excluding),
+            "budget": budget,
+        },
+    )
+    return {row.id: row.position_id for row in rows}
+
+
+async def quiet_orders(
+    tx: Transaction, *, account_id: str, quiet_after: timedelta, excluding: Collection[str], budget: int
+) -> list[QuietOrder]:
+    """Orders the broker has acknowledged and said nothing of for a while, the quietest first."""
+    rows = await tx.execute(
+        _QUIET,
+        {"account_id": account_id, "quiet_after": quiet_after, "excluding": list(excluding), "budget": budget},
+    )
+    return [QuietOrder(row.client_order_id, row.since) for row in rows]
+
+
+async def orders_with_gap(tx: Transaction, *, account_id: str, grace: timedelta, budget: int) -> list[GapOrder]:
+    rows = await tx.execute(_GAPS, {"account_id": account_id, "grace": grace, "budget": budget})
+    return [
+        GapOrder(
+            row.client_order_id, row.position_id, row.close_request_id, row.created_at, str(row.missing), row.since
+        )
+        for row in rows
+    ]
+
+
+async def close_incidents(tx: Transaction, *, kind: str, still: Collection[str], resolution: str) -> int:
+    """Close the open incidents of a kind whose subject is not among `still`; returns how many."""
+    result = await tx.execute(_CLOSE_INCIDENTS, {"kind": kind, "still": list(still), "resolution": resolution})
+    return int(result.rowcount)

@@ -1,0 +1,85 @@
+"""Due retries and deferrals, zombies, deadlines and long unknowns: move the requests that time has to move."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from closeflow.domain.model import Book, Event, Incident
+from closeflow.domain.wake import SUBMIT_UNKNOWN, Woken, wake
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.filling import database_now
+from closeflow.storage.reconciling import due_requests
+from closeflow.storage.saving import insert_events, report_incidents, save_books
+
+log = structlog.get_logger(__name__)
+
+PASS_OVER_S: Final = 5.0
+"""A request that had to wait (frozen, not clear) is left alone this long, so that it does not use up the budget."""
+
+
+@dataclass(slots=True)
+class WakeRequests:
+    """The job; `once` is one cycle. Safe with several replicas: the rows' locks decide."""
+
+    database: Database
+    resend_after: timedelta
+    unknown_after: timedelta
+    budget: int
+    _waiting: dict[UUID, float] = field(default_factory=dict)
+
+    async def once(self) -> int:
+        """Move what is due; returns how many requests moved."""
+        now = time.monotonic()
+        self._waiting = {request: until for request, until in self._waiting.items() if until > now}
+        woken, waiting = await retrying(self.database, self._cycle)
+        self._waiting |= dict.fromkeys(waiting, now + PASS_OVER_S)
+        return woken
+
+    async def _cycle(self, tx: Transaction) -> tuple[int, list[UUID]]:
+        due = await due_requests(
+            tx,
+            resend_after=self.resend_after,
+            unknown_after=self.unknown_after,
+            excluding=self._waiting,
+            budget=self.budget,
+        )
+        if not due:
+            return 0, []
+        before = await lock_books(tx, position_ids=due.values(), request_ids=due)
+        books: dict[int, Book] = dict(before)
+        events: list[Event] = []
+        incidents: list[Incident] = []
+        waiting: list[UUID] = []
+        now = await database_now(tx)
+        for request_id, position_id in due.items():
+            book = books[position_id]
+            request = book.requests[request_id]
+            verdict = wake(book, request, now=now, resend_after=self.resend_after, unknown_after=self.unknown_after)
+            if not isinstance(verdict, Woken):
+                waiting.append(request_id)
+                continue
+            books[position_id] = verdict.book
+            events += verdict.events
+            log.info("request_woken", close_request_id=str(request_id), what=verdict.what, attempt=request.attempt)
+            if verdict.book.requests[request_id].reason == SUBMIT_UNKNOWN:
+                incidents.append(_unknown(request_id, position_id))
+        await save_books(tx, changes=[(before[key], book) for key, book in books.items() if book is not before[key]])
+        await insert_events(tx, events=events)
+        await report_incidents(tx, incidents=incidents)
+        return len(due) - len(waiting), waiting
+
+
+def _unknown(request_id: UUID, position_id: int) -> Incident:
+    return Incident(
+        kind="submit_unknown",
+        severity="critical",
+        detail="the broker never said whether it has the order; the position may still be reduced by it",
+        position_id=position_id,
+        close_request_id=request_id,
+    )

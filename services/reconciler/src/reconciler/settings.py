@@ -1,0 +1,44 @@
+"""RECONCILER_* environment variables."""
+
+from typing import Annotated
+
+from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Budget = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, ServiceSettings):
+    """Every job has its interval, its budget per cycle, and a grace after recent activity."""
+
+    model_config = SettingsConfigDict(env_prefix="RECONCILER_", frozen=True, extra="forbid")
+
+    broker_account_id: str
+    market_data_url: HttpUrl
+    postgres_pool_size: Annotated[int, Field(ge=4, le=64)] = 8
+
+    start_up_delay_s: Annotated[float, Field(ge=0, le=600)] = 2.0
+    requests_interval_s: Seconds = 0.5
+    requests_budget: Budget = 500
+    resend_after_s: Seconds = 30.0
+    unknown_after_s: Seconds = 900.0
+
+    orders_interval_s: Seconds = 2.0
+    orders_budget: Budget = 100
+    quiet_after_s: Seconds = 10.0
+    ask_again_cap_s: Seconds = 60.0
+
+    gaps_interval_s: Seconds = 2.0
+    gaps_budget: Budget = 200
+    gap_grace_s: Seconds = 1.0
+    gap_incident_after_s: Seconds = 30.0
+
+    audit_interval_s: Seconds = 5.0
+    audit_budget: Budget = 5000
+    publish_within_s: Seconds = 30.0
+
+    partitions_interval_s: Seconds = 3600.0
+    partitions_days_ahead: Annotated[int, Field(ge=1, le=60)] = 7
+    outbox_retention_days: Annotated[int, Field(ge=1, le=3650)] = 7
