@@ -1,6 +1,5 @@
 """The simulator satisfies the real alpaca-py client, unchanged: REST, market data and the trade stream."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from queue import Queue
@@ -19,6 +18,7 @@ from alpaca.trading.models import TradeActivity
 from alpaca.trading.requests import GetOrdersRequest, LimitOrderRequest, MarketOrderRequest
 from alpaca.trading.stream import TradingStream
 from broker_simulator.control import Behaviour, Control, FillInParts, NeverFill
+from broker_simulator.probe import await_condition
 from broker_simulator.process import SimulatorProcess
 
 OPTION = "AAPL261218C00200000"
@@ -41,14 +41,10 @@ def updates(simulator: SimulatorProcess, control: Control) -> Iterator["Queue[An
     stream.subscribe_trade_updates(keep)
     thread = threading.Thread(target=stream.run)
     thread.start()
-    deadline = threading.Event()
-    for _ in range(500):
-        if control.listeners():
-            break
-        deadline.wait(0.01)
+    await_condition(lambda: control.listeners() == 1, lambda: "alpaca-py's stream does not listen")
     yield received
-    # stop() alone would wait for the five seconds that the client's recv may take.
-    asyncio.run_coroutine_threadsafe(stream.stop_ws(), stream._loop).result()
+    stream.stop()
+    # Its recv would wait for up to five seconds more.
     control.drop_stream()
     thread.join(timeout=10)
     assert not thread.is_alive()

@@ -1,10 +1,13 @@
 """Start the simulator: `python -m broker_simulator [options]`."""
 
 import argparse
+import asyncio
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import structlog
@@ -43,6 +46,17 @@ class CuttableHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"]["transport"] = self.transport
+
+
+class QuietlyStoppingServer(uvicorn.Server):
+    """SIGTERM and SIGINT end the process with exit code 0; uvicorn would raise the signal again after its shutdown."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 class CuttableWebSocket(WebSocketsSansIOProtocol):
@@ -117,7 +131,7 @@ async def serve(settings: Settings, seeds: list[Seed]) -> None:
         timeout_graceful_shutdown=1,
         backlog=4096,
     )
-    server = uvicorn.Server(config)
+    server = QuietlyStoppingServer(config)
     log.info("started", host=settings.host, port=settings.port, orders=len(exchange.book.orders))
     await server.serve()
     store.close()

@@ -201,9 +201,10 @@ class Control:
         """One entry per client order id that was ever POSTed."""
         return _ORDERS.validate_json(self._call("GET", "/orders", params={"prefix": prefix} if prefix else None))
 
-    def order(self, client_order_id: str) -> OrderSeen | None:
+    def order(self, client_order_id: str) -> OrderSeen:
+        """All about one client order id; with zero posts when none ever arrived."""
         found = _ORDERS.validate_json(self._call("GET", "/orders", params={"client_order_id": client_order_id}))
-        return found[0] if found else None
+        return found[0] if found else OrderSeen(client_order_id=client_order_id, posts_received=0, accepted=0)
 
     def _call(
         self,

@@ -103,6 +103,6 @@ class OrderSeen(Reported):
     client_order_id: str
     posts_received: int
     accepted: int
-    bodies: tuple[str, ...]
-    posts: tuple[PostSeen, ...]
-    orders: tuple[BrokerOrderSeen, ...]
+    bodies: tuple[str, ...] = ()
+    posts: tuple[PostSeen, ...] = ()
+    orders: tuple[BrokerOrderSeen, ...] = ()

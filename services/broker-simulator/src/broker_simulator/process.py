@@ -105,12 +105,13 @@ class SimulatorProcess:
 
     def _await_health(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/healthz", timeout=1).is_success:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.02)
+        with httpx.Client(base_url=self.url, timeout=1) as http:
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    if http.get("/healthz").is_success:
+                        return
+                except httpx.TransportError:
+                    time.sleep(0.02)
         self.kill()
         raise DidNotStart(self.log.read_text()[-2000:])
 

@@ -1,0 +1,103 @@
+"""Faults of the whole REST interface and of the stream."""
+
+from typing import Any
+
+import httpx
+import pytest
+from broker_simulator.control import Control, Outage
+from broker_simulator.probe import RestProbe, StreamProbe
+from broker_simulator.process import SimulatorProcess
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("rate_limit", 429), ("unauthorized", 401), ("forbidden", 403), ("server_error", 500), ("html", 502)],
+)
+def test_an_outage_answers_so_many_requests(control: Control, broker: RestProbe, kind: Any, status: str) -> None:
+    control.outage(Outage(kind=kind, requests=2, retry_after_s=1.5))
+    answers = [broker.http.get("/v2/clock") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [status, status, 200]
+    assert answers[0].headers.get("retry-after") == ("2" if kind == "rate_limit" else None)
+
+
+def test_a_black_hole_swallows_only_what_it_is_for(control: Control, broker: RestProbe) -> None:
+    control.outage(Outage(kind="black_hole", method="POST", path_prefix="/v2/orders"))
+    with pytest.raises(httpx.ReadTimeout):
+        broker.post("cf-1", timeout_s=0.2)
+    assert broker.get("/v2/clock")["is_open"] is True
+    control.clear_outages()
+    assert broker.find("cf-1") is None
+    seen = control.order("cf-1")
+    assert (seen.accepted, [post.outcome for post in seen.posts]) == (0, ["outage: black_hole"])
+
+
+def test_an_answer_is_lost_after_the_order_was_taken(control: Control, broker: RestProbe) -> None:
+    control.outage(Outage(kind="black_hole", when="after", method="POST", requests=1))
+    with pytest.raises(httpx.ReadTimeout):
+        broker.post("cf-1", timeout_s=0.2)
+    broker.await_status("cf-1", "filled")
+
+
+@pytest.mark.parametrize("kind", ["reset", "truncated"])
+def test_a_connection_breaks(control: Control, broker: RestProbe, kind: Any) -> None:
+    control.outage(Outage(kind=kind, requests=1))
+    with pytest.raises(httpx.TransportError):
+        broker.http.get("/v2/clock")
+    assert broker.http.get("/v2/clock").status_code == 200
+
+
+def test_an_outage_ends_by_itself(control: Control, broker: RestProbe) -> None:
+    control.outage(Outage(kind="rate_limit", for_s=0.2))
+    control.outage(Outage(kind="delay", delay_s=0.25, requests=1))
+    assert broker.http.get("/v2/clock").status_code == 429
+    assert broker.http.get("/v2/clock").status_code == 429
+    assert len(control.outages()) == 2
+
+
+def test_wrong_keys_are_refused(broker: RestProbe, simulator: SimulatorProcess) -> None:
+    answer = httpx.get(f"{simulator.url}/v2/clock", headers={**simulator.headers, "APCA-API-SECRET-KEY": "wrong"})
+    assert (answer.status_code, answer.json()["code"]) == (401, 40110000)
+    assert httpx.get(f"{simulator.url}/v2/clock").status_code == 401
+    basic = httpx.BasicAuth(simulator.key_id, simulator.secret_key)
+    assert httpx.get(f"{simulator.url}/v2/clock", auth=basic).status_code == 200
+
+
+def test_the_stream_is_dropped_refused_and_does_not_replay(
+    control: Control, broker: RestProbe, listener: StreamProbe, simulator: SimulatorProcess
+) -> None:
+    assert control.drop_stream(refuse_for_s=60) == 1
+    with pytest.raises(ConnectionClosed):
+        listener.socket.recv(timeout=5)
+    broker.post("cf-1")
+    broker.await_status("cf-1", "filled")
+    with pytest.raises(InvalidStatus):
+        connect(simulator.stream_url)
+    control.heal_stream()
+    with connect(simulator.stream_url) as socket:
+        socket.send('{"action": "auth", "key": "simulator", "secret": "simulator-secret"}')
+        assert b'"authorized"' in socket.recv(timeout=5)
+        socket.send(b'{"action": "listen", "data": {"streams": ["trade_updates"]}}')
+        assert b'"listening"' in socket.recv(timeout=5)
+        broker.post("cf-2")
+        assert b'"cf-2"' in socket.recv(timeout=5)
+
+
+def test_a_silent_stream_loses_updates(control: Control, broker: RestProbe, listener: StreamProbe) -> None:
+    control.silence_stream(60)
+    broker.post("cf-1")
+    broker.await_status("cf-1", "filled")
+    control.heal_stream()
+    broker.post("cf-2")
+    assert {update["order"]["client_order_id"] for update in listener.until("fill")} == {"cf-2"}
+
+
+def test_the_stream_wants_keys_and_known_actions(simulator: SimulatorProcess) -> None:
+    with connect(simulator.stream_url) as socket:
+        socket.send('{"action": "listen", "data": {"streams": ["trade_updates"]}}')
+        assert b'"unauthorized"' in socket.recv(timeout=5)
+        socket.send('{"action": "authenticate", "data": {"key_id": "simulator", "secret_key": "wrong"}}')
+        assert b'"unauthorized"' in socket.recv(timeout=5)
+        socket.send("not json")
+        assert b"unknown action" in socket.recv(timeout=5)

@@ -1,0 +1,73 @@
+"""What was accepted survives kill -9, and what was scripted goes on."""
+
+from pathlib import Path
+
+import pytest
+from broker_simulator.control import Behaviour, FillInParts, NeverFill, Reject
+from broker_simulator.probe import RestProbe
+from broker_simulator.process import DidNotStart, SimulatorProcess
+
+
+def test_orders_survive_and_scripted_parts_go_on(mortal_simulator: SimulatorProcess) -> None:
+    broker = RestProbe(mortal_simulator)
+    with mortal_simulator.control() as control:
+        control.script(Behaviour(execution=FillInParts(parts=5, every_s=0.3)), client_order_id="cf-parts")
+        control.script(Behaviour(execution=NeverFill()), client_order_id="cf-open")
+        control.script(Behaviour(answer=Reject(message="later")), client_order_id="cf-later", count=1)
+        control.pin_quote("TSLA", "19.90", "20.10")
+    orders = {name: broker.post(name).json() for name in ("cf-parts", "cf-open", "cf-done")}
+    broker.await_status("cf-done", "filled")
+    part = broker.await_status("cf-parts", "partially_filled")
+    before = broker.get("/v2/account/activities/FILL", direction="asc")
+
+    mortal_simulator.kill()
+    mortal_simulator.start()
+
+    assert {name: broker.find(name)["id"] for name in orders} == {name: o["id"] for name, o in orders.items()}
+    assert broker.await_status("cf-parts", "filled")["updated_at"] > part["updated_at"]
+    assert broker.find("cf-open")["status"] == "new"
+    after = broker.get("/v2/account/activities/FILL", direction="asc")
+    assert after[: len(before)] == before
+    assert len(after) == 6
+    assert broker.get("/v2/positions/AAPL")["qty"] == "100"
+    assert broker.get("/v2/stocks/quotes/latest", symbols="TSLA")["quotes"]["TSLA"]["bp"] == 19.9
+    assert broker.post("cf-parts").json()["message"] == "client_order_id must be unique"
+    assert broker.post("cf-later").json()["message"] == "later"
+    with mortal_simulator.control() as control:
+        assert [post.outcome for post in control.order("cf-done").posts] == ["accepted"]
+
+
+def test_an_order_accepted_just_before_the_kill_is_executed_after_it(mortal_simulator: SimulatorProcess) -> None:
+    broker = RestProbe(mortal_simulator)
+    accepted = [broker.post(f"cf-{n}", qty="1").json()["id"] for n in range(20)]
+    mortal_simulator.kill()
+    mortal_simulator.start()
+    assert [broker.await_status(f"cf-{n}", "filled")["id"] for n in range(20)] == accepted
+    assert broker.get("/v2/positions/AAPL")["qty"] == "100"
+    fills = broker.get("/v2/account/activities/FILL")
+    assert sorted(fill["order_id"] for fill in fills) == sorted(accepted)
+
+
+def test_it_stops_gracefully_and_says_so(mortal_simulator: SimulatorProcess) -> None:
+    assert mortal_simulator.stop() == 0
+    assert '"stopped"' in mortal_simulator.log.read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"host": "0.0.0.0"}, "the default secret is only for loopback"),
+        ({"port": "99999"}, "port: Input should be less than"),
+        ({"sed": "1"}, "unknown setting BROKER_SIMULATOR_SED"),
+        ({"positions_csv": "/nowhere.csv"}, "No such file"),
+    ],
+)
+def test_an_impossible_setting_stops_the_start(tmp_path: Path, settings: dict[str, str], words: str) -> None:
+    with pytest.raises(DidNotStart, match=words):
+        SimulatorProcess(tmp_path, settings).start()
+
+
+def test_two_simulators_cannot_share_a_memory(mortal_simulator: SimulatorProcess) -> None:
+    second = SimulatorProcess(mortal_simulator.directory, {"port": "0"})
+    with pytest.raises(DidNotStart, match="Is another simulator running on it"):
+        second.start()
