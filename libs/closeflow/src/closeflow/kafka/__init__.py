@@ -3,13 +3,15 @@
 from aiokafka.errors import KafkaError
 
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.consume import Subscription, TopicMissing, run_consumer
+from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.dead_letters import DeadLetterLimit, DeadLetterLimitExceeded
 from closeflow.kafka.producer import Outgoing, Producer, open_producer
 from closeflow.kafka.records import DeadLetter, Record, Rejected
-from closeflow.kafka.topics import TopicMismatch, TopicSpec, ensure_topics, load_topics
+from closeflow.kafka.timing import ConsumerTiming
+from closeflow.kafka.topics import TopicMismatch, TopicMissing, TopicSpec, ensure_topics, load_topics, require_topics
 
 __all__ = [
+    "ConsumerTiming",
     "DeadLetter",
     "DeadLetterLimit",
     "DeadLetterLimitExceeded",
@@ -26,5 +28,6 @@ __all__ = [
     "ensure_topics",
     "load_topics",
     "open_producer",
+    "require_topics",
     "run_consumer",
 ]

@@ -21,7 +21,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
-from closeflow.contracts import Undecodable, UnknownValue, WireModel, decode
+from closeflow.contracts import Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.dead_letters import (
     DEFAULT_LIMIT,
@@ -31,31 +31,14 @@ from closeflow.kafka.dead_letters import (
     open_dead_letter_office,
 )
 from closeflow.kafka.records import DeadLetter, Record, Rejected
+from closeflow.kafka.timing import PRODUCTION, ConsumerTiming
+from closeflow.kafka.topics import require_topics
 from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
 
 M = TypeVar("M", bound=WireModel)
 log = structlog.get_logger(__name__)
 
 MAX_RECORDS: Final = 64
-POLL_MS: Final = 500
-"""How long a poll waits for records. Every poll, empty ones too, tells aiokafka that we live: a member without
-partitions that does not poll can never rejoin (aio-libs/aiokafka#1187)."""
-
-SESSION_MS: Final = 6_000
-HEARTBEAT_MS: Final = 2_000
-BATCH_DEADLINE_S: Final = 30.0
-REBALANCE_MS: Final = 35_000
-"""The group waits this long for a member that finishes its batch, a little more than a batch may take, and less than
-aiokafka's request time-out of 40 s, which would cut off a waiting join."""
-MAX_POLL_INTERVAL_MS: Final = 300_000
-"""Ten times the deadline of a batch, so that a slow batch stops this process, and never makes aiokafka leave the group
-and read the batch again for ever (aio-libs/aiokafka#848)."""
-COMMIT_DEADLINE_S: Final = 20.0
-LEAVE_DEADLINE_S: Final = SESSION_MS / 1000
-
-
-class TopicMissing(Exception):
-    """Topics are made on purpose, never by a consumer that asks for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,26 +61,33 @@ class Subscription(Generic[M]):
     max_records: int = MAX_RECORDS
 
 
-async def run_consumer(connection: KafkaConnection, subscription: Subscription[M], stop: asyncio.Event) -> None:
+async def run_consumer(
+    connection: KafkaConnection,
+    subscription: Subscription[M],
+    stop: asyncio.Event,
+    *,
+    timing: ConsumerTiming = PRODUCTION,
+) -> None:
     """Consume until `stop` is set: the batch in flight is finished and committed, then the group is left.
 
-    Raises what `process_batch` raises, TimeoutError when a batch takes longer than BATCH_DEADLINE_S,
+    Raises what `process_batch` raises, TimeoutError when a batch takes longer than its deadline,
     `DeadLetterLimitExceeded`, `TopicMissing`, or aiokafka's KafkaError; nothing is committed for that batch.
     """
+    await require_topics(connection, [subscription.topic, dead_letter_topic(subscription.topic)])
     consumer = AIOKafkaConsumer(
         **connection.options(),
         group_id=subscription.group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        session_timeout_ms=SESSION_MS,
-        heartbeat_interval_ms=HEARTBEAT_MS,
-        rebalance_timeout_ms=REBALANCE_MS,
-        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
-        fetch_max_wait_ms=POLL_MS,
+        session_timeout_ms=timing.session_ms,
+        heartbeat_interval_ms=timing.heartbeat_ms,
+        rebalance_timeout_ms=timing.rebalance_ms,
+        max_poll_interval_ms=timing.max_poll_interval_ms,
+        fetch_max_wait_ms=timing.poll_ms,
     )
     async with AsyncExitStack() as stack:
         office = await stack.enter_async_context(open_dead_letter_office(connection, subscription.group))
-        loop = _Loop(consumer, subscription, office, stop)
+        loop = _Loop(consumer, subscription, office, stop, timing)
         consumer.subscribe([subscription.topic], listener=loop)
         stack.push_async_callback(loop.leave)
         await loop.run()
@@ -105,12 +95,18 @@ async def run_consumer(connection: KafkaConnection, subscription: Subscription[M
 
 class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aiokafka has no types
     def __init__(
-        self, consumer: AIOKafkaConsumer, subscription: Subscription[M], office: DeadLetterOffice, stop: asyncio.Event
+        self,
+        consumer: AIOKafkaConsumer,
+        subscription: Subscription[M],
+        office: DeadLetterOffice,
+        stop: asyncio.Event,
+        timing: ConsumerTiming,
     ) -> None:
         self._consumer = consumer
         self._subscription = subscription
         self._office = office
         self._stop = stop
+        self._timing = timing
         self._budget = DeadLetterBudget(subscription.dead_letter_limit)
         self._in_flight = asyncio.Lock()
         self._log = log.bind(topic=subscription.topic, group=subscription.group)
@@ -150,21 +146,19 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         """Leave the group, so that the others need not wait for our session to end; not for longer than it would take
         to end by itself, because aiokafka first waits for a join that is under way."""
         try:
-            async with asyncio.timeout(LEAVE_DEADLINE_S):
+            async with asyncio.timeout(self._timing.session_ms / 1000):
                 await self._consumer.stop()
         except TimeoutError:
             self._log.warning("group_leave_timed_out")
 
     async def _poll_until_stopped(self) -> None:
         await self._consumer.start()
-        if not self._consumer.partitions_for_topic(self._subscription.topic):
-            raise TopicMissing(
-                f"Kafka has no topic {self._subscription.topic!r}; create the topics of schemas/topics first"
-            )
         while not self._stop.is_set():
             # Awaited here and not in a task of its own: between the poll's last check for a rebalance and the lock
             # there is then no point at which `on_partitions_revoked` could slip in.
-            batch = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=self._subscription.max_records)
+            batch = await self._consumer.getmany(
+                timeout_ms=self._timing.poll_ms, max_records=self._subscription.max_records
+            )
             if batch:
                 async with self._in_flight:
                     await self._handle(batch)
@@ -172,7 +166,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
     async def _handle(self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         started = time.monotonic()
         topic = self._subscription.topic
-        async with asyncio.timeout(BATCH_DEADLINE_S):
+        async with asyncio.timeout(self._timing.batch_deadline_s):
             readable, letters = self._decode(batch)
             if letters and self._subscription.before_dead_letters is not None:
                 await self._subscription.before_dead_letters(letters)
@@ -222,7 +216,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         held = self._consumer.assignment()
         mine = {tp: offset for tp, offset in offsets.items() if tp in held}
         try:
-            async with asyncio.timeout(COMMIT_DEADLINE_S):
+            async with asyncio.timeout(self._timing.commit_deadline_s):
                 if mine:
                     await self._consumer.commit(mine)
         except (CommitFailedError, IllegalStateError, TimeoutError) as error:

@@ -21,6 +21,10 @@ class TopicMismatch(Exception):
     """A topic exists with another number of partitions; its keys would be on other partitions than we think."""
 
 
+class TopicMissing(Exception):
+    """Topics are made on purpose, never by a consumer that asks for one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicSpec:
     """One file of `schemas/topics`, as far as Kafka is concerned."""
@@ -65,6 +69,18 @@ async def ensure_topics(
         return tuple(spec.name for spec in missing)
     finally:
         await admin.close()
+
+
+async def require_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
+    """Raise `TopicMissing` when Kafka has not all of them; a consumer would wait for its topic in silence."""
+    admin = AIOKafkaAdminClient(**connection.options())
+    await admin.start()
+    try:
+        missing = sorted(set(names) - set(await admin.list_topics()))
+    finally:
+        await admin.close()
+    if missing:
+        raise TopicMissing(f"Kafka has no topic {', '.join(missing)}; create the topics of schemas/topics first")
 
 
 def _new_topic(spec: TopicSpec, replication_factor: int) -> NewTopic:
