@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack
-SOURCES := libs services closectl devstack migrations tests bench
+WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo
+SOURCES := libs services closectl devstack demo connect migrations tests bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help

@@ -28,7 +28,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
         market_data_url=settings.broker_url,
         key_id=key_id,
         secret_key=secret_key,
-        account_id=settings.account_id,
+        account_id=settings.broker_account_id,
         deadline_s=settings.http_deadline_s,
         connections=settings.http_connections,
     )

@@ -18,7 +18,7 @@ class BrokerGatewaySettings(PostgresSettings, KafkaSettings, BrokerSettings):
 
     model_config = SettingsConfigDict(env_prefix="BROKER_GATEWAY_", frozen=True, extra="forbid")
 
-    account_id: Annotated[str, Field(min_length=1)]
+    broker_account_id: Annotated[str, Field(min_length=1)]
     broker_stream_url: StreamUrl
     http_deadline_s: Seconds = 5.0
     http_connections: Annotated[int, Field(ge=1, le=256)] = 8

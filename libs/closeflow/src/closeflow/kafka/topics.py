@@ -104,3 +104,20 @@ async def _verify(admin: AIOKafkaAdminClient, topics: Sequence[TopicSpec]) -> No
                 f"topic {spec.name} has {found[spec.name]} partitions, and schemas/topics says {spec.partitions}; "
                 "a key would move to another partition: delete the topic, or mend the file"
             )
+
+
+async def remove_topics(connection: KafkaConnection, topics: Sequence[TopicSpec]) -> None:
+    """Delete the topics with all their records, and wait until they are gone; nothing there is fine."""
+    admin = AIOKafkaAdminClient(**connection.options())
+    await admin.start()
+    try:
+        names = {spec.name for spec in topics}
+        if found := sorted(names & set(await admin.list_topics())):
+            await admin.delete_topics(found)
+        async with asyncio.timeout(_VISIBLE_DEADLINE_S):
+            while True:
+                if not names & set(await admin.list_topics()):
+                    break
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()

@@ -1,0 +1,90 @@
+"""The services as processes: started with their settings, awaited until ready, stopped, or killed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from devstack.processes import spawn
+
+START_DEADLINE_S: Final = 30.0
+STOP_DEADLINE_S: Final = 20.0
+LOG_TAIL: Final = 2000
+
+
+class DidNotStart(Exception):
+    """A service ended or was not ready in time; carries the end of its log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """How to run one process. `ready_url` answers 200 when it is ready."""
+
+    name: str
+    module: str
+    environment: Mapping[str, str]
+    ready_url: str
+
+
+class Service:
+    """One running process of a service. It cannot outlive the process that started it."""
+
+    def __init__(self, spec: ServiceSpec, *, directory: Path) -> None:
+        self.spec = spec
+        self.log = directory / f"{spec.name}.log"
+        self.process = spawn(
+            [sys.executable, "-m", spec.module],
+            log=self.log,
+            directory=directory,
+            signal_on_death=signal.SIGTERM,
+            environment=spec.environment,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def await_ready(self) -> None:
+        """Returns when it is ready; raises DidNotStart."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        with httpx.Client(timeout=2.0) as http:
+            while time.monotonic() < deadline and self.running:
+                try:
+                    if http.get(self.spec.ready_url).status_code == httpx.codes.OK:
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
+        state = "was not ready in time" if self.running else f"ended with {self.process.returncode}"
+        self.kill()
+        raise DidNotStart(f"{self.spec.name} {state}; the end of {self.log}:\n{self.log.read_text()[-LOG_TAIL:]}")
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL if that is not enough; returns the exit code."""
+        if self.running:
+            self.process.terminate()
+        try:
+            return self.process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """kill -9."""
+        if self.running:
+            self.process.kill()
+        return self.process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
