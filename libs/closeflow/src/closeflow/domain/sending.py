@@ -215,6 +215,30 @@ def next_number(order: Order, kind: SendKind) -> int:
     return max((one.n for one in order.sends if one.kind is kind), default=0) + 1
 
 
+def claim(order: Order, kind: SendKind, *, sender: str, now: datetime, lease_s: float) -> tuple[Order, Send]:
+    """The order with the next send of a kind, and that send. Somebody looks at the order again when the lease is over;
+    not-founds counted before it prove nothing about it."""
+    lease_until = now + timedelta(seconds=lease_s)
+    send = Send(kind=kind, n=next_number(order, kind), sender=sender, lease_until=lease_until, started_at=now)
+    absent = 0 if kind is SendKind.SUBMIT else order.not_found_count
+    return replace(order, next_send_at=lease_until, not_found_count=absent), send
+
+
+def with_send(order: Order, send: Send) -> Order:
+    return replace(order, sends=(*order.sends, send))
+
+
+def being_looked_up(order: Order, *, now: datetime) -> Order:
+    """O4 for an order whose sender never answered, and when to ask again if this look-up tells nothing."""
+    open_end = any(one.counts and one.answer in (None, SendAnswer.UNKNOWN) for one in _submits(order))
+    unknown = open_end and order.status is OrderStatus.PLANNED
+    return replace(
+        order,
+        status=OrderStatus.SUBMIT_UNKNOWN if unknown else order.status,
+        next_send_at=look_up_again_at(order, now=now),
+    )
+
+
 def withdrawn(order: Order, why: Withdraw) -> Order:
     return replace(
         order, status=OrderStatus.DENIED, reject_code=why.code, reject_class=why.reject_class, next_send_at=None

@@ -1,0 +1,220 @@
+"""What the order-submitter reads and writes besides books: sends, their answers, senders and the circuit breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from closeflow.domain.model import Order, Send, SendAnswer, SendKind
+from closeflow.storage import mapping, tables
+from closeflow.storage.rows import insert_rows, rows_json, update_rows
+
+# The second part is for orders at the broker that have to be cancelled; the third for those that were never sent, whose
+# next_send_at may still lie ahead.
+_DUE: Final = text("""
+    SELECT o.client_order_id, o.position_id, o.close_request_id FROM orders o
+    WHERE o.account_id = :account_id
+      AND o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
+      AND CASE
+            WHEN COALESCE(o.next_send_at <= closeflow_now(), TRUE)
+            THEN o.status IN ('planned', 'submit_unknown') OR o.cancel_requested_at IS NOT NULL
+            ELSE o.status = 'planned' AND o.cancel_requested_at IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM order_sends s
+                                 WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
+                                   AND s.answer IS DISTINCT FROM 'not_sent'
+                                   AND s.answer IS DISTINCT FROM 'not_accepted')
+          END
+    ORDER BY o.next_send_at NULLS FIRST, o.client_order_id
+    LIMIT :most
+""")
+_UNANSWERED: Final = text("""
+    SELECT s.client_order_id, s.n, s.sender, w.host, w.pid, w.exited_at
+    FROM order_sends s
+    JOIN orders o ON o.client_order_id = s.client_order_id
+    LEFT JOIN senders w ON w.instance_id = s.sender
+    WHERE s.answered_at IS NULL AND s.kind = 'submit'
+      AND o.status IN ('planned', 'submit_unknown') AND o.account_id = :account_id
+    ORDER BY s.lease_until
+    LIMIT :most
+""")
+_INSERT_SENDS: Final = insert_rows(
+    tables.order_sends, ["client_order_id", "kind", "n", "sender", "lease_until", "started_at"]
+)
+_LOCK_ORDERS: Final = text("""
+    SELECT client_order_id FROM orders WHERE client_order_id = ANY(CAST(:ids AS text[]))
+    ORDER BY client_order_id FOR NO KEY UPDATE
+""")
+_ANSWER: Final = update_rows(
+    tables.order_sends,
+    ["client_order_id", "kind", "n"],
+    ["answered_at", "answer"],
+    where="order_sends.answered_at IS NULL",
+)
+_DUE_AGAIN: Final = update_rows(
+    tables.orders,
+    ["client_order_id"],
+    ["next_send_at"],
+    where="orders.status IN ('planned', 'submit_unknown') OR orders.cancel_requested_at IS NOT NULL",
+)
+_UNKNOWN: Final = update_rows(tables.orders, ["client_order_id"], ["status"], where="orders.status = 'planned'")
+_REGISTER: Final = text("""
+    INSERT INTO senders (instance_id, host, pid, started_at, last_seen_at)
+    VALUES (:instance_id, :host, :pid, closeflow_now(), closeflow_now())
+""")
+_SEEN: Final = text("UPDATE senders SET last_seen_at = closeflow_now() WHERE instance_id = :instance_id")
+_EXITED: Final = text("UPDATE senders SET exited_at = closeflow_now() WHERE instance_id = :instance_id")
+_LOAD_BREAKER: Final = text("""
+    SELECT state, failures, opened_at, probe_at FROM broker_breakers
+    WHERE broker = :broker AND account_id = :account_id
+""")
+_SAVE_BREAKER: Final = insert_rows(
+    tables.broker_breakers,
+    ["broker", "account_id", "state", "failures", "opened_at", "probe_at"],
+    conflict=(
+        "(broker, account_id) DO UPDATE SET state = EXCLUDED.state, failures = EXCLUDED.failures, "
+        "opened_at = EXCLUDED.opened_at, probe_at = EXCLUDED.probe_at"
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueOrder:
+    """An order that may need a send, a look-up, a withdrawal or a cancel; what it needs is decided under its lock."""
+
+    client_order_id: str
+    position_id: int
+    close_request_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnansweredSend:
+    """A submit without an answer, and what is known of its sender."""
+
+    client_order_id: str
+    n: int
+    sender: str
+    host: str | None
+    pid: int | None
+    exited_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The answer to one send. `next_send_at` None leaves the order's as it is."""
+
+    client_order_id: str
+    kind: SendKind
+    n: int
+    answer: SendAnswer
+    answered_at: datetime
+    next_send_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRow:
+    state: str
+    failures: int
+    opened_at: datetime | None
+    probe_at: datetime | None
+
+
+async def due_orders(tx: AsyncConnection, *, account_id: str, most: int) -> list[DueOrder]:
+    """The orders of the account that somebody should look at now, longest due first; not locked."""
+    rows = await tx.execute(_DUE, {"account_id": account_id, "most": most})
+    return [
+        DueOrder(
+            client_order_id=row.client_order_id, position_id=row.position_id, close_request_id=row.close_request_id
+        )
+        for row in rows
+    ]
+
+
+async def unanswered_sends(tx: AsyncConnection, *, account_id: str, most: int) -> list[UnansweredSend]:
+    """Submits of unsettled orders that have no answer, whoever sent them and whether or not their lease is over."""
+    rows = await tx.execute(_UNANSWERED, {"account_id": account_id, "most": most})
+    return [
+        UnansweredSend(
+            client_order_id=row.client_order_id,
+            n=row.n,
+            sender=row.sender,
+            host=row.host,
+            pid=row.pid,
+            exited_at=row.exited_at,
+        )
+        for row in rows
+    ]
+
+
+async def insert_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send]]) -> None:
+    """Claim sends: each row is inserted once, under its order's lock; a second claim of one number fails."""
+    columns = ("client_order_id", "kind", "n", "sender", "lease_until", "started_at")
+    rows = [{name: mapping.send_row(send, order=order)[name] for name in columns} for order, send in sends]
+    if rows:
+        await tx.execute(_INSERT_SENDS, {"rows": rows_json(rows)})
+
+
+async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) -> None:
+    """Answer sends that have no answer yet, set when the orders are due again, and make a planned order whose submit
+    had an unknown outcome `submit_unknown` (O4). An order that the broker has spoken about keeps what it says."""
+    if not answers:
+        return
+    await tx.execute(_LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in answers})})
+    rows = [
+        {
+            "client_order_id": one.client_order_id,
+            "kind": one.kind,
+            "n": one.n,
+            "answered_at": one.answered_at,
+            "answer": one.answer,
+        }
+        for one in answers
+    ]
+    await tx.execute(_ANSWER, {"rows": rows_json(rows)})
+    due = {one.client_order_id: one.next_send_at for one in answers if one.next_send_at is not None}
+    if due:
+        again = [{"client_order_id": key, "next_send_at": at} for key, at in due.items()]
+        await tx.execute(_DUE_AGAIN, {"rows": rows_json(again)})
+    unknown = {
+        one.client_order_id for one in answers if one.answer is SendAnswer.UNKNOWN and one.kind is SendKind.SUBMIT
+    }
+    if unknown:
+        moved = [{"client_order_id": key, "status": "submit_unknown"} for key in sorted(unknown)]
+        await tx.execute(_UNKNOWN, {"rows": rows_json(moved)})
+
+
+async def register_sender(tx: AsyncConnection, *, instance_id: str, host: str, pid: int) -> None:
+    await tx.execute(_REGISTER, {"instance_id": instance_id, "host": host, "pid": pid})
+
+
+async def sender_seen(tx: AsyncConnection, *, instance_id: str) -> None:
+    await tx.execute(_SEEN, {"instance_id": instance_id})
+
+
+async def sender_exited(tx: AsyncConnection, *, instance_id: str) -> None:
+    """Said by the sender itself, once nothing of it can reach the wire any more."""
+    await tx.execute(_EXITED, {"instance_id": instance_id})
+
+
+async def load_breaker(tx: AsyncConnection, *, broker: str, account_id: str) -> BreakerRow | None:
+    row = (await tx.execute(_LOAD_BREAKER, {"broker": broker, "account_id": account_id})).one_or_none()
+    if row is None:
+        return None
+    return BreakerRow(state=row.state, failures=row.failures, opened_at=row.opened_at, probe_at=row.probe_at)
+
+
+async def save_breaker(tx: AsyncConnection, *, broker: str, account_id: str, breaker: BreakerRow) -> None:
+    row = {
+        "broker": broker,
+        "account_id": account_id,
+        "state": breaker.state,
+        "failures": breaker.failures,
+        "opened_at": breaker.opened_at,
+        "probe_at": breaker.probe_at,
+    }
+    await tx.execute(_SAVE_BREAKER, {"rows": rows_json([row])})

@@ -1,0 +1,170 @@
+"""Run the order-submitter: `python -m order_submitter`, configured by ORDER_SUBMITTER_* environment variables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from closeflow.broker import Broker
+from closeflow.broker.alpaca import ALPACA, AlpacaBroker
+from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
+from closeflow.domain.plan import PlanRules
+from closeflow.domain.settle import RetryPolicy
+from closeflow.kafka import Subscription, open_producer, run_consumer
+from closeflow.run import run_service
+from closeflow.settings import load
+from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
+from closeflow.storage.filling import database_now
+from closeflow.telemetry import configure_logging, serve_health
+
+from order_submitter.answers import AnswerLog
+from order_submitter.attend import Attendant, attend_until_stopped
+from order_submitter.breaker import BreakerRules
+from order_submitter.keep import Keeper, keep_until_stopped
+from order_submitter.market import MarketView
+from order_submitter.presence import this_process
+from order_submitter.publish import FillPublisher
+from order_submitter.recover import Recovery, Watch
+from order_submitter.send import PoolLimits, SenderPool
+from order_submitter.settings import OrderSubmitterSettings
+from order_submitter.submit import Planner
+
+
+def make_broker(settings: OrderSubmitterSettings) -> AlpacaBroker:
+    capabilities = replace(
+        ALPACA,
+        client_id_deduplication=settings.broker_deduplication,
+        visibility_lag_s=settings.broker_visibility_lag_s,
+    )
+    return AlpacaBroker(
+        base_url=settings.broker_url,
+        market_data_url=settings.market_data_url,
+        key_id=settings.broker_key_id.get_secret_value(),
+        secret_key=settings.broker_secret_key.get_secret_value(),
+        account_id=settings.broker_account_id,
+        capabilities=capabilities,
+        deadline_s=settings.http_deadline_s,
+        connections=settings.in_flight,
+    )
+
+
+async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
+    """Plan, send and recover until asked to stop; then finish what is in flight and sign off."""
+    async with AsyncExitStack() as stack:
+        database = make_engine(
+            settings.postgres_dsn.get_secret_value(),
+            pool_size=settings.postgres_pool_size,
+            application_name="order-submitter",
+        )
+        stack.push_async_callback(database.dispose)
+        broker = make_broker(settings)
+        stack.push_async_callback(broker.aclose)
+        publisher = FillPublisher(await stack.enter_async_context(open_producer(settings.kafka)))
+        await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, _readiness(database)))
+        await _work(settings, stop, database, broker, publisher)
+
+
+async def _work(
+    settings: OrderSubmitterSettings,
+    stop: asyncio.Event,
+    database: Database,
+    broker: Broker,
+    publisher: FillPublisher,
+) -> None:
+    presence = this_process()
+    answers = AnswerLog(database, broker=broker.name, account_id=broker.account_id)
+    pool = SenderPool(broker, publisher, answers, _limits(settings))
+    watch = Watch(settings.lease_s)
+    policy = RetryPolicy()
+    recovery = Recovery(
+        database=database,
+        broker=broker,
+        publisher=publisher,
+        pool=pool,
+        watch=watch,
+        instance_id=presence.instance_id,
+        lease_s=settings.lease_s,
+    )
+    planner = Planner(
+        database=database,
+        market=MarketView(broker, quote_reuse_s=settings.quote_reuse_s, clock_reuse_s=settings.clock_reuse_s),
+        pool=pool,
+        rules=PlanRules(
+            account_id=settings.broker_account_id,
+            quote_max_age_s=settings.quote_max_age_s,
+            retry_s=settings.deferral_s,
+        ),
+        policy=policy,
+        instance_id=presence.instance_id,
+        lease_s=settings.lease_s,
+        visible_within_s=settings.request_visible_within_s,
+    )
+    attendant = Attendant(
+        database=database,
+        account_id=settings.broker_account_id,
+        pool=pool,
+        recovery=recovery,
+        watch=watch,
+        policy=policy,
+        instance_id=presence.instance_id,
+        lease_s=settings.lease_s,
+    )
+    keeper = Keeper(
+        database=database,
+        broker_name=broker.name,
+        account_id=broker.account_id,
+        presence=presence,
+        pool=pool,
+        recovery=recovery,
+        watch=watch,
+    )
+    subscription = Subscription(
+        topic=SUBMIT_ORDER,
+        group=settings.consumer_group,
+        model=SubmitOrder,
+        process_batch=planner.plan_batch,
+        max_records=settings.batch_max_records,
+    )
+    await keeper.register()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run_consumer(settings.kafka, subscription, stop))
+            tasks.create_task(attend_until_stopped(attendant, stop, interval_s=settings.poll_interval_s))
+            tasks.create_task(keep_until_stopped(keeper, stop, interval_s=settings.watch_interval_s))
+    finally:
+        await recovery.stop()
+        await pool.drain(settings.http_deadline_s + 1)
+        await keeper.sign_off()
+
+
+def _limits(settings: OrderSubmitterSettings) -> PoolLimits:
+    return PoolLimits(
+        in_flight=settings.in_flight,
+        rate_per_s=settings.rate_per_s,
+        lease_s=settings.lease_s,
+        breaker=BreakerRules(failures=settings.breaker_failures, probe_s=settings.breaker_probe_s),
+    )
+
+
+def _readiness(database: Database) -> Callable[[], Awaitable[Mapping[str, str | None]]]:
+    async def readiness() -> Mapping[str, str | None]:
+        try:
+            async with transaction(database) as tx:
+                await database_now(tx)
+        except (DatabaseError, OSError) as error:
+            return {"database": str(error).splitlines()[0]}
+        return {"database": None}
+
+    return readiness
+
+
+def main() -> None:
+    settings = load(OrderSubmitterSettings)
+    configure_logging(settings.log_format, "order-submitter")
+    run_service(lambda stop: serve(settings, stop))
+
+
+if __name__ == "__main__":
+    main()

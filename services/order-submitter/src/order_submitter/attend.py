@@ -1,0 +1,183 @@
+"""Attend to orders that are due: unsent plans, repeats, unknown outcomes, cancels. Every instance polls them all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+import structlog
+from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
+from closeflow.domain.sending import (
+    GiveUp,
+    LookUp,
+    SendCancel,
+    SendOrder,
+    Settled,
+    Wait,
+    Withdraw,
+    being_looked_up,
+    claim,
+    next_step,
+    withdrawn,
+)
+from closeflow.domain.settle import RetryPolicy, settle
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import CommitUnknown, Database, Transaction, retrying, transaction
+from closeflow.storage.filling import database_now
+from closeflow.storage.saving import insert_events, report_incidents, save_books
+from closeflow.storage.submitting import DueOrder, due_orders, insert_sends
+
+from order_submitter.recover import Recovery, Watch
+from order_submitter.send import Job, SenderPool
+
+log = structlog.get_logger(__name__)
+
+MOST_AT_ONCE: Final = 64
+
+
+@dataclass(slots=True)
+class Round:
+    """What one look at the due orders came to."""
+
+    before: Mapping[int, Book]
+    books: dict[int, Book]
+    now: datetime
+    checked_at: float
+    claimed: list[tuple[Order, Send]] = field(default_factory=list)
+    look_ups: list[tuple[Order, bool]] = field(default_factory=list)
+    withdrawn: dict[int, None] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attendant:
+    database: Database
+    account_id: str
+    pool: SenderPool
+    recovery: Recovery
+    watch: Watch
+    policy: RetryPolicy
+    instance_id: str
+    lease_s: float
+
+    async def attend_once(self) -> int:
+        """Do what is due; returns how many orders were looked at."""
+        async with transaction(self.database) as tx:
+            due = await due_orders(tx, account_id=self.account_id, most=MOST_AT_ONCE)
+        if due:
+            await self._attend(due)
+        return len(due)
+
+    async def _attend(self, due: Sequence[DueOrder]) -> None:
+        jobs: list[Job] = []
+
+        async def work(tx: Transaction) -> Round:
+            self.pool.release(len(jobs))
+            jobs.clear()
+            decided = await self._decide(tx, due, jobs)
+            await _save(tx, decided)
+            return decided
+
+        try:
+            decided = await retrying(self.database, work)
+        except CommitUnknown:
+            self.pool.disown(jobs, "commit_unknown")
+            raise
+        except BaseException:
+            self.pool.release(len(jobs))
+            raise
+        self.pool.start(jobs)
+        for order, counts in decided.look_ups:
+            self.recovery.ask(order.client_order_id, order.position_id if counts else None)
+
+    async def _decide(self, tx: Transaction, due: Sequence[DueOrder], jobs: list[Job]) -> Round:
+        before = await lock_books(
+            tx,
+            position_ids={one.position_id for one in due},
+            request_ids={one.close_request_id for one in due},
+        )
+        checked_at = time.monotonic()
+        decided = Round(before=before, books=dict(before), now=await database_now(tx), checked_at=checked_at)
+        for one in due:
+            order = decided.books[one.position_id].orders.get(one.client_order_id)
+            if order is not None:
+                self._take_step(decided, order, jobs)
+        for position_id in decided.withdrawn:
+            settled = settle(before[position_id], decided.books[position_id], now=decided.now, policy=self.policy)
+            decided.books[position_id] = settled.book
+            decided.events += settled.events
+            decided.incidents += settled.incidents
+        return decided
+
+    def _take_step(self, decided: Round, order: Order, jobs: list[Job]) -> None:
+        book, now = decided.books[order.position_id], decided.now
+        silent = self.watch.silent(order.client_order_id, now=time.monotonic())
+        step = next_step(book, order, now=now, watched=silent)
+        match step:
+            case SendOrder():
+                order = self._claim(decided, order, SendKind.SUBMIT, jobs)
+            case SendCancel():
+                order = self._claim(decided, order, SendKind.CANCEL, jobs)
+            case LookUp(absence_counts=counts):
+                order = being_looked_up(order, now=now)
+                decided.look_ups.append((order, counts))
+            case Withdraw():
+                log.warning("order_withdrawn", client_order_id=order.client_order_id, code=step.code)
+                order = withdrawn(order, step)
+                decided.withdrawn[order.position_id] = None
+            case Wait(until=until):
+                order = replace(order, next_send_at=until)
+            case GiveUp(until=until, incident=incident):
+                order = replace(order, next_send_at=until)
+                decided.incidents.append(incident)
+            case Settled():
+                # A guard against looking again and again at an order whose status lags behind its facts.
+                order = replace(order, next_send_at=now + timedelta(seconds=30))
+            case _:
+                assert_never(step)
+        decided.books[order.position_id] = replace(book, orders={**book.orders, order.client_order_id: order})
+
+    def _claim(self, decided: Round, order: Order, kind: SendKind, jobs: list[Job]) -> Order:
+        """The order with its send claimed; without a free slot it stays due, or waits for the circuit breaker."""
+        if not self.pool.reserve(kind):
+            resumes_at = self.pool.resumes_at()
+            if kind is SendKind.CANCEL or resumes_at is None:
+                return order
+            return replace(order, next_send_at=resumes_at)
+        order, send = claim(order, kind, sender=self.instance_id, now=decided.now, lease_s=self.lease_s)
+        decided.claimed.append((order, send))
+        request = decided.books[order.position_id].requests.get(order.close_request_id)
+        traceparent = request.traceparent if request is not None else None
+        jobs.append(Job(order=order, send=send, checked_at=decided.checked_at, traceparent=traceparent))
+        return order
+
+
+async def _save(tx: Transaction, decided: Round) -> None:
+    changes = [(decided.before[key], book) for key, book in decided.books.items() if book is not decided.before[key]]
+    await save_books(tx, changes=changes)
+    await insert_sends(tx, sends=decided.claimed)
+    await insert_events(tx, events=decided.events)
+    await report_incidents(tx, incidents=decided.incidents)
+
+
+async def attend_until_stopped(attendant: Attendant, stop: asyncio.Event, *, interval_s: float) -> None:
+    """Look, and look again at once while there is more than one look's worth to do."""
+    while not stop.is_set():
+        looked_at = await attendant.attend_once()
+        if looked_at < MOST_AT_ONCE:
+            await wait_for(stop, interval_s)
+        else:
+            await asyncio.sleep(interval_s / 10)
+
+
+async def wait_for(stop: asyncio.Event, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await stop.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,87 @@
+"""The circuit breaker of one broker account: pure, and shared through `broker_breakers`.
+
+It looks at the answers to orders only: a broker whose reads work while orders time out is not well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from closeflow.domain.answers import Acknowledged, DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
+from closeflow.storage.submitting import BreakerRow
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRules:
+    failures: int
+    """So many in a row open it."""
+    probe_s: float
+    """So long after it opened, and again after each probe, one order is let through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    state: BreakerState = BreakerState.CLOSED
+    failures: int = 0
+    opened_at: datetime | None = None
+    probe_at: datetime | None = None
+
+    def resumes_at(self, now: datetime) -> datetime | None:
+        """None when an order may go now."""
+        if self.state is BreakerState.CLOSED or self.probe_at is None or self.probe_at <= now:
+            return None
+        return self.probe_at
+
+
+CLOSED: Final = Breaker()
+_RATE_LIMITED_S: Final = 1.0
+
+
+def admitted(breaker: Breaker, *, now: datetime, rules: BreakerRules) -> Breaker:
+    """After one order was let through: while it is not closed, that one is the probe and the next has to wait."""
+    if breaker.state is BreakerState.CLOSED:
+        return breaker
+    return replace(breaker, state=BreakerState.HALF_OPEN, probe_at=now + timedelta(seconds=rules.probe_s))
+
+
+def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: datetime, rules: BreakerRules) -> Breaker:
+    match answer:
+        case Acknowledged() | Refused() | DuplicateId():
+            return CLOSED
+        case NotAccepted(retry_after_s=asked_s, credentials=credentials):
+            wait = asked_s if asked_s is not None else (rules.probe_s if credentials else _RATE_LIMITED_S)
+            return _opened(breaker, now, wait)
+        case NotSent() | Unanswered():
+            failures = breaker.failures + 1
+            if breaker.state is BreakerState.CLOSED and failures < rules.failures:
+                return replace(breaker, failures=failures)
+            return _opened(replace(breaker, failures=failures), now, rules.probe_s)
+
+
+def _opened(breaker: Breaker, now: datetime, wait_s: float) -> Breaker:
+    opened_at = breaker.opened_at if breaker.state is not BreakerState.CLOSED else now
+    return replace(breaker, state=BreakerState.OPEN, opened_at=opened_at, probe_at=now + timedelta(seconds=wait_s))
+
+
+def from_row(row: BreakerRow | None) -> Breaker:
+    if row is None:
+        return CLOSED
+    return Breaker(state=BreakerState(row.state), failures=row.failures, opened_at=row.opened_at, probe_at=row.probe_at)
+
+
+def to_row(breaker: Breaker) -> BreakerRow:
+    return BreakerRow(
+        state=breaker.state.value,
+        failures=breaker.failures,
+        opened_at=breaker.opened_at,
+        probe_at=breaker.probe_at,
+    )

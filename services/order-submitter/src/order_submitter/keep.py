@@ -1,0 +1,83 @@
+"""Keep in touch with the other instances: say that this one lives, watch unanswered sends, share the breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.submitting import (
+    UnansweredSend,
+    load_breaker,
+    register_sender,
+    sender_exited,
+    sender_seen,
+    unanswered_sends,
+)
+
+from order_submitter.attend import wait_for
+from order_submitter.breaker import from_row
+from order_submitter.presence import Presence
+from order_submitter.recover import Recovery, Watch
+from order_submitter.send import SenderPool
+
+MOST_WATCHED: Final = 1000
+_EARLY_FIRST_S: Final = 0.5
+_EARLY_CAP_S: Final = 15.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Keeper:
+    database: Database
+    broker_name: str
+    account_id: str
+    presence: Presence
+    pool: SenderPool
+    recovery: Recovery
+    watch: Watch
+    early: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Early look-ups by client order id: when the next one is due (monotonic), and the pause after it."""
+
+    async def register(self) -> None:
+        presence = self.presence
+
+        async def work(tx: Transaction) -> None:
+            await register_sender(tx, instance_id=presence.instance_id, host=presence.host, pid=presence.pid)
+
+        await retrying(self.database, work)
+
+    async def sign_off(self) -> None:
+        """To be called once nothing of this instance can reach the wire any more."""
+        await retrying(self.database, lambda tx: sender_exited(tx, instance_id=self.presence.instance_id))
+
+    async def keep_once(self) -> None:
+        async def work(tx: Transaction) -> list[UnansweredSend]:
+            await sender_seen(tx, instance_id=self.presence.instance_id)
+            self.pool.share_breaker(
+                from_row(await load_breaker(tx, broker=self.broker_name, account_id=self.account_id))
+            )
+            return await unanswered_sends(tx, account_id=self.account_id, most=MOST_WATCHED)
+
+        unanswered = await retrying(self.database, work)
+        now = time.monotonic()
+        self.watch.saw(unanswered, now=now)
+        self._look_up_early([one for one in unanswered if self.presence.is_gone(one)], now)
+
+    def _look_up_early(self, orphans: list[UnansweredSend], now: float) -> None:
+        """The sender of these is gone, so there is no answer to wait for. Finding the order is proof; not finding it is
+        none before the lease is over."""
+        self.early = {
+            one.client_order_id: self.early.get(one.client_order_id, (now, _EARLY_FIRST_S)) for one in orphans
+        }
+        for client_order_id, (due, pause) in self.early.items():
+            if due <= now:
+                self.recovery.ask(client_order_id, None)
+                self.early[client_order_id] = (now + pause, min(_EARLY_CAP_S, pause * 2))
+
+
+async def keep_until_stopped(keeper: Keeper, stop: asyncio.Event, *, interval_s: float) -> None:
+    while not stop.is_set():
+        await keeper.keep_once()
+        await wait_for(stop, interval_s)

@@ -1,0 +1,185 @@
+"""Orders whose fate is unknown: look them up, count evidence of absence, and repeat an id where that is proven safe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+from closeflow.broker import Broker, IdDeduplication
+from closeflow.domain.answers import Acknowledged, NotFound
+from closeflow.domain.model import Book, Incident, Order, Send, SendKind
+from closeflow.domain.sending import (
+    Clear,
+    LookUp,
+    absence_incident,
+    claim,
+    look_up_again_at,
+    next_step,
+    recheck,
+)
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import CommitUnknown, Database, Transaction, retrying
+from closeflow.storage.filling import database_now
+from closeflow.storage.saving import report_incidents, save_books
+from closeflow.storage.submitting import UnansweredSend, insert_sends
+from prometheus_client import Counter
+
+from order_submitter.publish import FillPublisher
+from order_submitter.send import Job, SenderPool
+
+log = structlog.get_logger(__name__)
+
+LOOK_UPS: Final = Counter("closeflow_look_ups_total", "Look-ups of orders with an unknown fate", ["answer"])
+AT_ONCE: Final = 16
+
+
+class Watch:
+    """Which unanswered sends this process has itself, by its own monotonic clock, seen unanswered for a whole lease."""
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._since: dict[tuple[str, int], float] = {}
+        self._orders: dict[str, list[int]] = {}
+
+    def saw(self, sends: Iterable[UnansweredSend], *, now: float) -> None:
+        """Everything that is unanswered now; what is not among it is forgotten."""
+        orders: defaultdict[str, list[int]] = defaultdict(list)
+        for one in sends:
+            orders[one.client_order_id].append(one.n)
+        self._since = {(key, n): self._since.get((key, n), now) for key, numbers in orders.items() for n in numbers}
+        self._orders = dict(orders)
+
+    def silent(self, client_order_id: str, *, now: float) -> frozenset[int]:
+        return frozenset(
+            n for n in self._orders.get(client_order_id, ()) if now - self._since[(client_order_id, n)] >= self._lease_s
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """What a counted not-found came to."""
+
+    change: tuple[Book, Book]
+    send: tuple[Order, Send] | None
+    incident: Incident | None
+
+
+class Recovery:
+    """Look-ups, at most one at a time per order."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        broker: Broker,
+        publisher: FillPublisher,
+        pool: SenderPool,
+        watch: Watch,
+        instance_id: str,
+        lease_s: float,
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._publisher = publisher
+        self._pool = pool
+        self._watch = watch
+        self._instance_id = instance_id
+        self._lease_s = lease_s
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def _may_repeat(self) -> bool:
+        return self._broker.capabilities.client_id_deduplication is IdDeduplication.FOREVER
+
+    def ask(self, client_order_id: str, position_id: int | None) -> None:
+        """Start a look-up unless one is under way. With a `position_id` an explicit not-found counts as evidence."""
+        if client_order_id in self._running:
+            return
+        task = asyncio.create_task(self._ask(client_order_id, position_id))
+        self._running[client_order_id] = task
+        task.add_done_callback(lambda _: self._running.pop(client_order_id, None))
+
+    async def stop(self) -> None:
+        """Cut look-ups off: they are reads, and asked again by whoever comes next."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _ask(self, client_order_id: str, position_id: int | None) -> None:
+        bound = log.bind(client_order_id=client_order_id)
+        try:
+            async with self._at_once:
+                answer = await self._broker.look_up(client_order_id)
+            LOOK_UPS.labels(type(answer).__name__).inc()
+            match answer:
+                case Acknowledged(update):
+                    await self._publisher.publish(update)
+                    bound.info("order_found", status=update.order_status)
+                case NotFound() if position_id is not None:
+                    await self._note_absence(client_order_id, position_id)
+                case NotFound():
+                    bound.info("order_not_found", counted=False)
+                case _:
+                    bound.warning("look_up_failed", answer=type(answer).__name__, reason=answer.reason)
+        except Exception:
+            bound.exception("look_up_abandoned")  # The order stays due, and is asked about again.
+
+    async def _note_absence(self, client_order_id: str, position_id: int) -> None:
+        """Count an explicit not-found, if nothing happened to the order since it was asked for; then either send the
+        same id again (rule R6) or ask again later."""
+        jobs: list[Job] = []
+
+        async def work(tx: Transaction) -> Absence | None:
+            self._pool.release(len(jobs))
+            jobs.clear()
+            books = await lock_books(tx, position_ids=[position_id])
+            checked_at = time.monotonic()
+            found = self._judge_absence(books[position_id], client_order_id, now=await database_now(tx))
+            if found is None:
+                return None
+            if found.send is not None:
+                order, send = found.send
+                jobs.append(Job(order=order, send=send, checked_at=checked_at))
+            await save_books(tx, changes=[found.change])
+            await insert_sends(tx, sends=[found.send] if found.send else [])
+            await report_incidents(tx, incidents=[found.incident] if found.incident else [])
+            return found
+
+        try:
+            found = await retrying(self._database, work)
+        except CommitUnknown:
+            self._pool.disown(jobs, "commit_unknown")
+            raise
+        except BaseException:
+            self._pool.release(len(jobs))
+            raise
+        self._pool.start(jobs)
+        log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=bool(jobs))
+
+    def _judge_absence(self, book: Book, client_order_id: str, *, now: datetime) -> Absence | None:
+        order = book.orders.get(client_order_id)
+        if order is None:
+            return None
+        silent = self._watch.silent(client_order_id, now=time.monotonic())
+        if next_step(book, order, now=now, watched=silent) != LookUp(absence_counts=True):
+            return None
+        order = replace(order, not_found_count=order.not_found_count + 1, next_send_at=look_up_again_at(order, now=now))
+        send = None
+        if self._may_repeat:
+            check = recheck(book, order, now=now, may_repeat=True)
+            if isinstance(check, Clear) and self._pool.reserve(SendKind.SUBMIT):
+                order, send = claim(order, SendKind.SUBMIT, sender=self._instance_id, now=now, lease_s=self._lease_s)
+        lag = self._broker.capabilities.visibility_lag_s
+        return Absence(
+            change=(book, replace(book, orders={**book.orders, client_order_id: order})),
+            send=(order, send) if send else None,
+            incident=None if send else absence_incident(order, now=now, visibility_lag_s=lag),
+        )

@@ -1,0 +1,281 @@
+"""The bounded pool of senders: one claimed send → one call to the broker → evidence in Kafka → the answer recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, assert_never
+
+import structlog
+from closeflow.broker import Broker
+from closeflow.domain.answers import (
+    Acknowledged,
+    CancelAccepted,
+    CancelAnswer,
+    CancelRefused,
+    DuplicateId,
+    NotAccepted,
+    NotFound,
+    NotSent,
+    Refused,
+    SubmitAnswer,
+    Unanswered,
+)
+from closeflow.domain.model import Incident, Order, Send, SendAnswer, SendKind
+from closeflow.domain.sending import refusal_update, retry_at, ticket, with_send
+from closeflow.storage.submitting import Answered
+from prometheus_client import Counter, Gauge, Histogram
+
+from order_submitter.answers import AnswerLog, Entry
+from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, to_row
+from order_submitter.publish import FillPublisher
+from order_submitter.rate import TokenBucket
+
+log = structlog.get_logger(__name__)
+
+ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by what they prove", ["kind", "answer"])
+CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
+IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
+FENCE_CAP_S: Final = 1.0
+_SOON: Final = timedelta(seconds=0.5)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A send whose row is committed. `checked_at` is the monotonic time at which its check was made, under locks."""
+
+    order: Order
+    send: Send
+    checked_at: float
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    in_flight: int
+    rate_per_s: float
+    lease_s: float
+    breaker: BreakerRules
+
+    @property
+    def fence_s(self) -> float:
+        """How old a check may be when its send begins."""
+        return min(self.lease_s / 3, FENCE_CAP_S)
+
+
+class SenderPool:
+    """Slots are reserved before a send is claimed, so that a claimed send starts at once."""
+
+    def __init__(self, broker: Broker, publisher: FillPublisher, answers: AnswerLog, limits: PoolLimits) -> None:
+        self._broker = broker
+        self._publisher = publisher
+        self._answers = answers
+        self._limits = limits
+        self._free = limits.in_flight
+        self._bucket = TokenBucket(limits.rate_per_s, now=time.monotonic())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._unsaved = 0
+        self.breaker: Breaker = CLOSED
+
+    def resumes_at(self) -> datetime | None:
+        """Set while the circuit breaker lets no order through."""
+        return self.breaker.resumes_at(utc_now())
+
+    def reserve(self, kind: SendKind) -> bool:
+        """Take a slot and a rate token if both are free. A cancel goes out whatever the breaker says."""
+        if self._stopping or self._free == 0:
+            return False
+        now = utc_now()
+        if kind is SendKind.SUBMIT and self.breaker.resumes_at(now) is not None:
+            return False
+        if not self._bucket.take(time.monotonic()):
+            return False
+        if kind is SendKind.SUBMIT:
+            self.breaker = admitted(self.breaker, now=now, rules=self._limits.breaker)
+        self._free -= 1
+        return True
+
+    def share_breaker(self, known: Breaker) -> None:
+        """Take over what the database says, unless an answer of our own is still on its way there."""
+        if self._unsaved == 0:
+            self.breaker = known
+
+    def release(self, slots: int) -> None:
+        """Give back slots whose sends were not claimed after all."""
+        self._free += slots
+
+    def start(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._spawn(job, None)
+
+    def disown(self, jobs: Iterable[Job], reason: str) -> None:
+        """Answer sends that may be claimed in the database and that this process will never make."""
+        for job in jobs:
+            self._spawn(job, NotSent(reason))
+
+    async def drain(self, deadline_s: float) -> None:
+        """No new sends; those in flight get their answers recorded. What is left at the deadline is cut off, and its
+        send stays open until its lease is over."""
+        self._stopping = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=deadline_s)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("sends_cut_off", count=len(late))
+                await asyncio.wait(late)
+
+    def _spawn(self, job: Job, known: NotSent | None) -> None:
+        task = asyncio.create_task(self._run(job, known))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, job: Job, known: NotSent | None) -> None:
+        bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)
+        IN_FLIGHT.inc()
+        try:
+            if job.send.kind is SendKind.SUBMIT:
+                await self._submit(job, known, bound)
+            else:
+                await self._cancel(job, known, bound)
+        except Exception:
+            # The row stays without an answer: when its lease is over, somebody looks the order up.
+            bound.exception("send_left_open")
+        finally:
+            IN_FLIGHT.dec()
+            self._free += 1
+
+    def _fenced(self, job: Job) -> NotSent | None:
+        if self._stopping:
+            return NotSent("stopping")
+        if time.monotonic() - job.checked_at >= self._limits.fence_s:
+            return NotSent("fence")
+        return None
+
+    async def _submit(self, job: Job, known: NotSent | None, bound: structlog.stdlib.BoundLogger) -> None:
+        order = ticket(job.order)
+        fenced = known or self._fenced(job)
+        answer: SubmitAnswer
+        if fenced is not None:
+            answer = fenced
+        else:
+            with CALL_SECONDS.labels("submit").time():
+                answer = await self._broker.submit(order)
+        ANSWERS.labels("submit", type(answer).__name__).inc()
+        bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
+        before = self.breaker
+        if fenced is None:
+            self.breaker = after_answer(before, answer, now=utc_now(), rules=self._limits.breaker)
+        moved = self.breaker != before
+        self._unsaved += moved
+        try:
+            entry = await self._conclude(job, answer, fenced=fenced is not None)
+            breaker = to_row(self.breaker) if moved else None
+            await self._answers.record(
+                Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker)
+            )
+        finally:
+            self._unsaved -= moved
+
+    async def _conclude(self, job: Job, answer: SubmitAnswer, *, fenced: bool) -> Answered:
+        """Publish what the answer proves, then say what is to be recorded."""
+        now = utc_now()
+        match answer:
+            case Acknowledged(update):
+                try:
+                    await self._publisher.publish(update, traceparent=job.traceparent)
+                except ValueError as error:
+                    log.warning("answer_unreadable", client_order_id=update.client_order_id, reason=str(error))
+                    return _answered(job, SendAnswer.UNKNOWN, now, next_send_at=now + _SOON)
+                return _answered(job, SendAnswer.ACCEPTED, now)
+            case Refused():
+                update = refusal_update(ticket(job.order), job.send.n, answer, broker=self._broker.name, at=now)
+                await self._publisher.publish(update, traceparent=job.traceparent)
+                return _answered(job, SendAnswer.REJECTED, now)
+            case DuplicateId():
+                # It exists: a first look-up now, and more of them if this one fails.
+                found = await self._look_up(job)
+                answer_kind = SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN
+                return _answered(job, answer_kind, now, next_send_at=None if found else now + _SOON)
+            case NotAccepted(retry_after_s=asked_s):
+                return _answered(job, SendAnswer.NOT_ACCEPTED, now, next_send_at=self._retry_at(job, now, asked_s))
+            case NotSent():
+                again = now + _SOON if fenced else self._retry_at(job, now, None)
+                return _answered(job, SendAnswer.NOT_SENT, now, next_send_at=again)
+            case Unanswered():
+                return _answered(job, SendAnswer.UNKNOWN, now, next_send_at=now + _SOON)
+            case _:
+                assert_never(answer)
+
+    async def _look_up(self, job: Job) -> bool:
+        answer = await self._broker.look_up(job.order.client_order_id)
+        if not isinstance(answer, Acknowledged):
+            return False
+        await self._publisher.publish(answer.update, traceparent=job.traceparent)
+        return True
+
+    async def _cancel(self, job: Job, known: NotSent | None, bound: structlog.stdlib.BoundLogger) -> None:
+        broker_order_id = job.order.broker_order_id
+        assert broker_order_id is not None, "a cancel is claimed only for an order that the broker has named"
+        fenced = known or self._fenced(job)
+        answer: CancelAnswer
+        if fenced is not None:
+            answer = fenced
+        else:
+            with CALL_SECONDS.labels("cancel").time():
+                answer = await self._broker.cancel(broker_order_id)
+        ANSWERS.labels("cancel", type(answer).__name__).inc()
+        bound.info("cancel_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
+        now = utc_now()
+        match answer:
+            case CancelAccepted():
+                recorded = SendAnswer.ACCEPTED
+            case CancelRefused() | NotFound():
+                await self._look_up(job)  # Only a statement about the order ends it; the refusal itself does not.
+                recorded = SendAnswer.REJECTED
+            case NotAccepted():
+                recorded = SendAnswer.NOT_ACCEPTED
+            case NotSent():
+                recorded = SendAnswer.NOT_SENT
+            case Unanswered():
+                await self._look_up(job)
+                recorded = SendAnswer.UNKNOWN
+            case _:
+                assert_never(answer)
+        await self._answers.record(Entry(answered=_answered(job, recorded, now, next_send_at=now + _SOON)))
+
+    def _retry_at(self, job: Job, now: datetime, asked_s: float | None) -> datetime:
+        order = with_send(job.order, job.send)
+        return retry_at(order, now=now, jitter=random.random(), asked_s=asked_s)
+
+    def _credentials_incident(self, answer: SubmitAnswer) -> Incident | None:
+        match answer:
+            case NotAccepted(reason=reason, credentials=True):
+                return Incident(
+                    kind="broker_credentials_refused",
+                    severity="critical",
+                    subject=self._broker.account_id,
+                    detail=f"no order can be sent for account {self._broker.account_id}: {reason}",
+                )
+            case _:
+                return None
+
+
+def _answered(job: Job, answer: SendAnswer, now: datetime, *, next_send_at: datetime | None = None) -> Answered:
+    return Answered(
+        client_order_id=job.order.client_order_id,
+        kind=job.send.kind,
+        n=job.send.n,
+        answer=answer,
+        answered_at=now,
+        next_send_at=next_send_at,
+    )

@@ -1,0 +1,52 @@
+"""ORDER_SUBMITTER_* environment variables."""
+
+from typing import Annotated, Self
+
+from closeflow.broker import IdDeduplication
+from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+
+class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
+    """`broker_account_id` is our name of the account whose keys these are. `broker_deduplication` is how long the
+    broker is proven to refuse a repeated client order id: only with `forever` is an id ever sent twice.
+
+    `lease_s` is how long a send belongs to its sender; a call to the broker ends within `http_deadline_s`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ORDER_SUBMITTER_", frozen=True, extra="forbid")
+
+    market_data_url: HttpUrl
+    broker_account_id: Annotated[str, Field(min_length=1, max_length=128)]
+    broker_deduplication: IdDeduplication = IdDeduplication.WHILE_OPEN
+    broker_visibility_lag_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+
+    consumer_group: str = "order-submitter"
+    batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 64
+    postgres_pool_size: Annotated[int, Field(ge=3, le=64)] = 4
+
+    in_flight: Annotated[int, Field(ge=1, le=1024)] = 64
+    rate_per_s: Annotated[float, Field(gt=0, le=10_000)] = 100.0
+    lease_s: Annotated[float, Field(ge=0.5, le=600)] = 30.0
+    http_deadline_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    poll_interval_s: Annotated[float, Field(gt=0, le=10)] = 0.2
+    watch_interval_s: Annotated[float, Field(gt=0, le=10)] = 1.0
+    request_visible_within_s: Annotated[float, Field(gt=0, le=20)] = 5.0
+
+    quote_max_age_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    quote_reuse_s: Annotated[float, Field(ge=0, le=5)] = 0.5
+    clock_reuse_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    deferral_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+
+    breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    breaker_probe_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.http_deadline_s >= self.lease_s:
+            raise ValueError(
+                f"http_deadline_s: {self.http_deadline_s} must be below LEASE_S ({self.lease_s}), so that a call ends "
+                "before its send is given to another instance"
+            )
+        return self

@@ -1,0 +1,286 @@
+"""Plan what `submit-order` asks for: look at the market, then load, decide and save a batch in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+from closeflow.contracts import SubmitOrder
+from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind
+from closeflow.domain.plan import (
+    AlreadyPlanned,
+    Asked,
+    Defer,
+    Deny,
+    Disagrees,
+    Market,
+    Plan,
+    PlanRules,
+    Submit,
+    apply_plan,
+    plan,
+    plan_incident,
+)
+from closeflow.domain.sending import Clear, claim, recheck
+from closeflow.domain.settle import RetryPolicy, settle
+from closeflow.kafka import Record
+from closeflow.storage.books import lock_books, positions_of_requests
+from closeflow.storage.engine import CommitUnknown, Database, StatementError, Transaction, is_poison, retrying
+from closeflow.storage.filling import ParkedRecord, database_now, park_records, record_receipts
+from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from closeflow.storage.submitting import insert_sends
+from prometheus_client import Counter
+
+from order_submitter.market import MarketView
+from order_submitter.send import Job, SenderPool
+
+CONSUMER: Final = "order-submitter"
+PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])
+VISIBLE_STEP_S: Final = 0.05
+SubmitRecord = Record[SubmitOrder]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Folded:
+    """What the batch came to."""
+
+    before: dict[int, Book]
+    books: dict[int, Book]
+    now: datetime
+    checked_at: float
+    """Monotonic; the state was read under its locks before it."""
+    events: list[Event] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    outcomes: dict[UUID, str] = field(default_factory=dict)
+    claimed: list[tuple[Order, Send]] = field(default_factory=list)
+    plans: list[tuple[SubmitOrder, Plan]] = field(default_factory=list)
+    invisible: list[SubmitRecord] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """The planning use-case; `plan_batch` is what the consume loop calls."""
+
+    database: Database
+    market: MarketView
+    pool: SenderPool
+    rules: PlanRules
+    policy: RetryPolicy
+    instance_id: str
+    lease_s: float
+    visible_within_s: float
+
+    async def plan_batch(self, records: Sequence[SubmitRecord]) -> None:
+        """Commits the batch, then starts its sends. A request that cannot be seen yet is waited for (logical decoding
+        can be faster than the visibility of a commit) and parked in the end, never dropped."""
+        give_up_at = time.monotonic() + self.visible_within_s
+        waiting = list(records)
+        while True:
+            waiting = await self._plan(waiting)
+            if not waiting:
+                return
+            if time.monotonic() >= give_up_at:
+                break
+            await asyncio.sleep(VISIBLE_STEP_S)
+        for record in waiting:
+            await self._park(record, "request_not_visible")
+
+    async def _plan(self, records: list[SubmitRecord]) -> list[SubmitRecord]:
+        """Returns the records that have to be planned again."""
+        market = await self._look_at_market(records)
+        try:
+            return await self._commit(records, market)
+        except CommitUnknown:
+            return records  # What was committed is AlreadyPlanned the next time.
+        except (StatementError, MoveRefused) as error:
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            if len(records) == 1:
+                await self._park(records[0], _first_line(error))
+                return []
+        again: list[SubmitRecord] = []
+        for record in records:
+            again += await self._plan([record])
+        return again
+
+    async def _look_at_market(self, records: Sequence[SubmitRecord]) -> Market:
+        asked = [record.value for record in records]
+        quoted = {
+            one.symbol: one.asset_type for one in asked if one.order_type is OrderType.LIMIT and one.limit_price is None
+        }
+        return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
+
+    async def _commit(self, records: Sequence[SubmitRecord], market: Market) -> list[SubmitRecord]:
+        claimed: list[Job] = []
+
+        async def work(tx: Transaction) -> Folded:
+            self.pool.release(len(claimed))
+            claimed.clear()
+            folded = await self._fold(tx, records, market, claimed)
+            await _save(tx, folded)
+            return folded
+
+        try:
+            folded = await retrying(self.database, work)
+        except CommitUnknown:
+            self.pool.disown(claimed, "commit_unknown")
+            raise
+        except BaseException:
+            self.pool.release(len(claimed))
+            raise
+        self.pool.start(claimed)
+        _report(folded)
+        return folded.invisible
+
+    async def _fold(
+        self, tx: Transaction, records: Sequence[SubmitRecord], market: Market, claimed: list[Job]
+    ) -> Folded:
+        positions = await positions_of_requests(tx, request_ids={one.value.close_request_id for one in records})
+        before = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+        checked_at = time.monotonic()
+        now = await database_now(tx)
+        folded = Folded(before=before, books=dict(before), now=now, checked_at=checked_at)
+        unsettled: dict[int, None] = {}
+        for record in records:
+            position_id = positions.get(record.value.close_request_id)
+            if position_id is None:
+                folded.invisible.append(record)
+                continue
+            decided = self._plan_one(folded, position_id, record.value, market, claimed)
+            if isinstance(decided, Defer | Deny):
+                unsettled[position_id] = None
+        for position_id in unsettled:
+            settled = settle(before[position_id], folded.books[position_id], now=now, policy=self.policy)
+            folded.books[position_id] = settled.book
+            folded.events += settled.events
+            folded.incidents += settled.incidents
+        return folded
+
+    def _plan_one(
+        self,
+        folded: Folded,
+        position_id: int,
+        message: SubmitOrder,
+        market: Market,
+        claimed: list[Job],
+    ) -> Plan:
+        now = folded.now
+        book = folded.books[position_id]
+        market = replace(market, sends_resume_at=self.pool.resumes_at())
+        decided = plan(book, _asked(message), market=market, now=now, rules=self.rules)
+        book = apply_plan(book, message.close_request_id, decided, now=now)
+        request = book.requests[message.close_request_id]
+        if isinstance(decided, Submit):
+            # The planner's work is checked by code that shares nothing with it; what does not pass is left to the poll.
+            check = recheck(book, decided.order, now=now)
+            if isinstance(check, Clear) and self.pool.reserve(SendKind.SUBMIT):
+                order, send = claim(
+                    decided.order, SendKind.SUBMIT, sender=self.instance_id, now=now, lease_s=self.lease_s
+                )
+                book = replace(book, orders={**book.orders, order.client_order_id: order})
+                folded.claimed.append((order, send))
+                claimed.append(
+                    Job(order=order, send=send, checked_at=folded.checked_at, traceparent=request.traceparent)
+                )
+            elif not isinstance(check, Clear):
+                log.warning("plan_failed_recheck", client_order_id=decided.order.client_order_id, check=repr(check))
+        incident = plan_incident(request, decided)
+        if incident is not None:
+            folded.incidents.append(incident)
+        folded.books[position_id] = book
+        folded.plans.append((message, decided))
+        folded.outcomes[message.event_id] = "ignored" if isinstance(decided, Defer | Disagrees) else "applied"
+        return decided
+
+    async def _park(self, record: SubmitRecord, reason: str) -> None:
+        """Keep the record whole, tell a person, freeze the request if there is one; so the partition goes on."""
+        message = record.value
+        log.error("record_parked", close_request_id=str(message.close_request_id), reason=reason)
+
+        async def work(tx: Transaction) -> None:
+            positions = await positions_of_requests(tx, request_ids=[message.close_request_id])
+            books = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+            changes = [(book, _frozen(book, message.close_request_id)) for book in books.values()]
+            await save_books(tx, changes=changes)
+            incident = Incident(
+                kind="submit_order_parked",
+                severity="critical",
+                detail=reason,
+                close_request_id=message.close_request_id,
+            )
+            await report_incidents(tx, incidents=[incident])
+            now = await database_now(tx)
+            await park_records(tx, records=[_parked(record, reason)], now=now)
+            await record_receipts(tx, consumer=CONSUMER, outcomes={message.event_id: "parked"}, now=now)
+
+        await retrying(self.database, work)
+
+
+async def _save(tx: Transaction, folded: Folded) -> None:
+    changes = [(folded.before[key], book) for key, book in folded.books.items() if book is not folded.before[key]]
+    await save_books(tx, changes=changes)
+    await insert_sends(tx, sends=folded.claimed)
+    await insert_events(tx, events=folded.events)
+    await report_incidents(tx, incidents=folded.incidents)
+    await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=folded.now)
+
+
+def _asked(message: SubmitOrder) -> Asked:
+    return Asked(
+        close_request_id=message.close_request_id,
+        attempt=message.attempt,
+        position_id=message.position_id,
+        account_id=message.account_id,
+        symbol=message.symbol,
+        side=message.side,
+    )
+
+
+def _frozen(book: Book, request_id: UUID) -> Book:
+    request = book.requests.get(request_id)
+    if request is None or request.frozen_reason is not None:
+        return book
+    return replace(book, requests={**book.requests, request_id: replace(request, frozen_reason="submit_order_parked")})
+
+
+def _parked(record: SubmitRecord, reason: str) -> ParkedRecord:
+    return ParkedRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        headers={name: (raw or b"").decode(errors="replace") for name, raw in record.headers},
+        value=record.raw,
+        reason=reason,
+        client_order_id=None,
+    )
+
+
+def _report(folded: Folded) -> None:
+    for message, decided in folded.plans:
+        PLANS.labels(type(decided).__name__).inc()
+        bound = log.bind(close_request_id=str(message.close_request_id), attempt=message.attempt)
+        match decided:
+            case Submit(order):
+                bound.info("order_planned", client_order_id=order.client_order_id, quantity=str(order.quantity))
+            case Defer(until, reason):
+                bound.info("close_deferred", reason=reason, until=until.isoformat())
+            case Deny(code, detail):
+                bound.warning("close_denied", code=code, detail=detail)
+            case Disagrees(reason):
+                bound.error("message_disagreed", reason=reason)
+            case AlreadyPlanned():
+                bound.info("attempt_already_planned")
+
+
+def _first_line(error: StatementError | MoveRefused) -> str:
+    cause = error.orig if isinstance(error, StatementError) else error
+    return str(cause).splitlines()[0][:500]
