@@ -26,6 +26,8 @@ UNAVAILABLE: Final = re.compile(
     r"Could not (?:find|transfer|resolve) (?:artifact|dependencies) (\S+)|resolve artifact (\S+)"
 )
 
+HINTS: Final = ("To see the full stack trace", "Re-run Maven", "For more information", "[Help")
+
 Report = Callable[[str], None]
 
 
@@ -83,7 +85,7 @@ def run_maven(maven: str, directory: Path, log: Path, report: Report) -> None:
     started = time.monotonic()
     report("downloading Kafka, Connect, Debezium and PostgreSQL (once, about 100 MB)")
     log.unlink(missing_ok=True)
-    argv = [maven, "-B", "-f", str(POM), "generate-resources"]
+    argv = [maven, "-B", "-U", "-f", str(POM), "generate-resources"]
     argv += [f"-Dstack.directory={directory}", f"-Dpostgres.platform={postgres_platform()}"]
     process = spawn(argv, log=log, directory=directory)
     try:
@@ -106,6 +108,7 @@ def run_maven(maven: str, directory: Path, log: Path, report: Report) -> None:
 def explain_failure(said: str, log: Path) -> str:
     """Turn Maven's output into the one thing that was missing, and what to do about it; the last lines follow."""
     errors = [line.removeprefix("[ERROR] ") for line in said.splitlines() if line.startswith("[ERROR] ")]
+    errors = [line for line in errors if line.strip() and not line.startswith(HINTS)]
     missing = UNAVAILABLE.search(said)
     what = f"could not fetch {missing[1] or missing[2]}" if missing else "failed"
     last = "".join(f"\n  {line[:300]}" for line in (errors or said.splitlines()[-5:])[:3])

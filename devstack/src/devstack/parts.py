@@ -20,26 +20,6 @@ WORKER_PROPERTIES: Final = REPOSITORY / "connect" / "worker.properties"
 # Quick to start on few cores and small in memory; out of memory ends the process instead of leaving it half alive.
 JVM: Final = ("-Xms128m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", f"-Dlog4j2.configurationFile={LOGGING}")
 
-FALLBACK_WORKER: Final = {
-    "config.storage.topic": "connect-configs",
-    "offset.storage.topic": "connect-offsets",
-    "status.storage.topic": "connect-status",
-    "config.storage.replication.factor": "1",
-    "offset.storage.replication.factor": "1",
-    "status.storage.replication.factor": "1",
-    "offset.storage.partitions": "1",
-    "status.storage.partitions": "1",
-    "key.converter": "org.apache.kafka.connect.storage.StringConverter",
-    "value.converter": "org.apache.kafka.connect.storage.StringConverter",
-    "offset.flush.interval.ms": "1000",
-    "plugin.discovery": "service_load",
-    "scheduled.rebalance.max.delay.ms": "0",
-    "config.providers": "env,file,directory",
-    "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
-    "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
-    "config.providers.directory.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -243,8 +223,7 @@ def kafka_properties(instance: Instance, data: Path) -> dict[str, str]:
 
 def connect_plan(site: Site) -> Plan:
     config = site.directory / "connect.properties"
-    shared = properties.read(WORKER_PROPERTIES) if WORKER_PROPERTIES.exists() else FALLBACK_WORKER
-    properties.write(config, shared | own_connect_properties(site))
+    properties.write(config, properties.read(WORKER_PROPERTIES) | own_connect_properties(site))
     java = (site.java, "-Xmx512m", *JVM, "-cp", site.binaries.jars)
     return Plan(
         steps=(),

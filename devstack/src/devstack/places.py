@@ -100,8 +100,8 @@ def make_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Readers see the old text or the new one, never half of it."""
-    making = path.with_name(f"{path.name}.{os.getpid()}.making")
+    """Readers see the old text or the new one, never half of it. One writer at a time."""
+    making = path.with_name(f"{path.name}.making")
     descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
