@@ -1,11 +1,14 @@
 """What was accepted survives kill -9, and what was scripted goes on."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from broker_simulator.control import Behaviour, FillInParts, NeverFill, Reject
-from broker_simulator.probe import RestProbe
+from broker_simulator.probe import RestProbe, listening
 from broker_simulator.process import DidNotStart, SimulatorProcess
+from broker_simulator.settings import Settings
 
 
 def test_orders_survive_and_scripted_parts_go_on(mortal_simulator: SimulatorProcess) -> None:
@@ -65,6 +68,25 @@ def test_it_stops_gracefully_and_says_so(mortal_simulator: SimulatorProcess) -> 
 def test_an_impossible_setting_stops_the_start(tmp_path: Path, settings: dict[str, str], words: str) -> None:
     with pytest.raises(DidNotStart, match=words):
         SimulatorProcess(tmp_path, settings).start()
+
+
+def test_text_frames_and_overselling_are_settings(tmp_path: Path) -> None:
+    with SimulatorProcess(tmp_path, {"stream_frames": "text", "oversell": "allow"}) as simulator:
+        broker = RestProbe(simulator)
+        with listening(simulator) as listener:
+            broker.post("cf-1")
+            message = listener.socket.recv(timeout=5)
+        assert isinstance(message, str)
+        broker.await_status("cf-1", "filled")
+        assert broker.get("/v2/positions/AAPL")["qty"] == "-10"
+
+
+def test_help_teaches_every_setting() -> None:
+    command = [sys.executable, "-m", "broker_simulator", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    missing = [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in text]
+    assert not missing
+    assert "/control/rules" in text
 
 
 def test_two_simulators_cannot_share_a_memory(mortal_simulator: SimulatorProcess) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+from broker_simulator.answers import Spoil
 from broker_simulator.control import (
     AcceptCancel,
     AcceptLate,
@@ -119,10 +120,8 @@ def test_accepted_late_although_the_client_is_gone(control: Control, broker: Res
     assert control.order("cf-1").posts[0].outcome == "accepted"
 
 
-@pytest.mark.parametrize("how", ["reset", "server_error", "html", "truncated"])
-def test_accepted_but_the_answer_is_spoiled(
-    control: Control, broker: RestProbe, how: Literal["reset", "server_error", "html", "truncated"]
-) -> None:
+@pytest.mark.parametrize("how", ["reset", "server_error", "html", "truncated", "redirect", "foreign"])
+def test_accepted_but_the_answer_is_spoiled(control: Control, broker: RestProbe, how: Spoil) -> None:
     control.script(Behaviour(answer=AcceptThenFail(how=how)))
     match how:
         case "reset":
@@ -135,6 +134,10 @@ def test_accepted_but_the_answer_is_spoiled(
             assert broker.post("cf-1").headers["content-type"].startswith("text/html")
         case "server_error":
             assert broker.post("cf-1").status_code == 500
+        case "redirect":
+            assert broker.post("cf-1").status_code == 307
+        case "foreign":
+            assert broker.post("cf-1").json()["client_order_id"] == "somebody-else"
     broker.await_status("cf-1", "filled")
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from broker_simulator.control import Behaviour, Control, FillInParts, MarketHours, NeverFill, PositionSpec
+from broker_simulator.control import AcceptCancel, Behaviour, Control, FillInParts, MarketHours, NeverFill, PositionSpec
 from broker_simulator.probe import RestProbe, StreamProbe
 from broker_simulator.settings import ActivityIds, Deduplication
 
@@ -108,6 +108,25 @@ def test_a_closed_market_queues_orders_and_crypto_goes_on(control: Control, brok
     assert broker.post("cf-option", symbol=OPTION, qty="1").json()["code"] == 42210000
     control.set_hours(MarketHours())
     broker.await_status("cf-stock", "filled")
+
+
+def test_a_cancel_goes_through_while_the_market_is_closed(control: Control, broker: RestProbe) -> None:
+    control.set_hours(MarketHours(is_open=False))
+    control.script(Behaviour(execution=FillInParts(parts=2), cancel=AcceptCancel(after_s=0.1)))
+    order = broker.post("cf-1").json()
+    broker.await_status("cf-1", "accepted")
+    broker.http.delete(f"/v2/orders/{order['id']}")
+    assert broker.await_status("cf-1", "canceled")["filled_qty"] == "0"
+
+
+def test_a_quote_that_crosses_while_a_cancel_is_pending_fills(control: Control, broker: RestProbe) -> None:
+    control.pin_quote("AAPL", "100.00", "100.10")
+    control.script(Behaviour(cancel=AcceptCancel(after_s=None)))
+    order = broker.post("cf-1", type="limit", limit_price="101.00").json()
+    broker.http.delete(f"/v2/orders/{order['id']}")
+    broker.await_status("cf-1", "pending_cancel")
+    control.pin_quote("AAPL", "101.00", "101.10")
+    broker.await_status("cf-1", "filled")
 
 
 def test_a_closed_market_opens_at_its_time(control: Control, broker: RestProbe) -> None:

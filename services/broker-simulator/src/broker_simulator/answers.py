@@ -1,6 +1,7 @@
 """HTTP answers, good and spoiled ones."""
 
 from typing import Literal
+from uuid import uuid4
 
 import orjson
 from starlette.responses import Response
@@ -8,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from .errors import Refusal
 
-Spoil = Literal["reset", "server_error", "html", "truncated"]
+Spoil = Literal["reset", "server_error", "html", "truncated", "redirect", "foreign"]
 
 HTML_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 
@@ -34,8 +35,8 @@ async def hang(receive: Receive) -> None:
         pass
 
 
-async def spoil(how: Spoil, scope: Scope, receive: Receive, send: Send, body: bytes = b'{"id": "0') -> None:
-    """Answer with something that is no answer. `truncated` promises all of `body` and breaks off halfway."""
+async def spoil(how: Spoil, scope: Scope, receive: Receive, send: Send, body: bytes = b'{"id": "0"}') -> None:
+    """Answer with something that is no answer; `truncated` and `foreign` are made from the right `body`."""
     match how:
         case "reset":
             scope["state"]["transport"].abort()
@@ -45,6 +46,11 @@ async def spoil(how: Spoil, scope: Scope, receive: Receive, send: Send, body: by
             await answer(scope, receive, send)
         case "html":
             await Response(HTML_PAGE, 502, media_type="text/html")(scope, receive, send)
+        case "redirect":
+            await Response(status_code=307, headers={"location": "/elsewhere"})(scope, receive, send)
+        case "foreign":
+            other = {**orjson.loads(body), "id": str(uuid4()), "client_order_id": "somebody-else"}
+            await Json(other)(scope, receive, send)
         case "truncated":
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -54,10 +54,10 @@ class AcceptLate(Spec):
 
 
 class AcceptThenFail(Spec):
-    """Accept, then spoil the answer: cut the connection, a 500, an HTML page, or half a body."""
+    """Accept, then spoil the answer: cut the connection, a 500, HTML, half a body, a redirect, another order's body."""
 
     kind: Literal["accept_then_fail"] = "accept_then_fail"
-    how: Literal["reset", "server_error", "html", "truncated"]
+    how: Literal["reset", "server_error", "html", "truncated", "redirect", "foreign"]
 
 
 Answer = Annotated[Accept | Reject | AcceptSilently | AcceptLate | AcceptThenFail, Field(discriminator="kind")]

@@ -27,7 +27,17 @@ class Outage(Spec):
     """
 
     kind: Literal[
-        "black_hole", "delay", "rate_limit", "unauthorized", "forbidden", "server_error", "html", "truncated", "reset"
+        "black_hole",
+        "delay",
+        "rate_limit",
+        "unauthorized",
+        "forbidden",
+        "reset",
+        "server_error",
+        "html",
+        "truncated",
+        "redirect",
+        "foreign",
     ]
     when: Literal["before", "after"] = "before"
     method: Literal["GET", "POST", "DELETE", "PATCH"] | None = None
@@ -118,7 +128,7 @@ class Edge:
                 await _refuse(unauthorized(), scope, receive, send)
             case "forbidden":
                 await _refuse(forbidden(), scope, receive, send)
-            case "server_error" | "html" | "truncated" | "reset":
+            case "reset" | "server_error" | "html" | "truncated" | "redirect" | "foreign":
                 await spoil(outage.kind, scope, receive, send)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from uuid import uuid4
 
+import structlog
+
 from .behaviour import AcceptCancel, AcceptLate, Answer, Behaviour, RefuseCancel, Reject, steps_of
 from .book import Book
 from .errors import (
@@ -31,6 +33,8 @@ from .rules import RuleBook
 from .settings import Deduplication, Settings
 from .store import Change, Receipt, Store
 from .trade_stream import TradeStream
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Exchange:
     def resume(self) -> None:
         """After a start: arm what the last run left unfinished."""
         for order in list(self.book.open_orders()):
-            self._wake_soon(order.id)
+            self._arm(order.id)
 
     # orders
 
@@ -131,10 +135,12 @@ class Exchange:
         change = Change(orders={order.id: order})
         self._store.save(change)
         self._store.settle_receipt(receipt, "accepted", order.id)
-        self._wake_soon(order.id)
+        log.info("order_accepted", client_order_id=ticket.client_order_id, order_id=order.id, symbol=ticket.symbol)
+        self._arm(order.id)
         return Accepted(order, behaviour.answer), change
 
     def _refused(self, receipt: int, refusal: Refusal) -> Refusal:
+        log.info("order_refused", receipt=receipt, status=refusal.status, code=refusal.code, message=refusal.message)
         self._store.settle_receipt(receipt, f"refused {refusal.status} {refusal.code}: {refusal.message}", None)
         return refusal
 
@@ -216,14 +222,14 @@ class Exchange:
             steps = steps_of(behaviour.execution, order.leaves_qty)
             due_us = now_us + int(steps[0].after_s * 1_000_000) if steps else None
             self._commit(Change(orders={order.id: replace(order, behaviour=behaviour, steps=steps, due_us=due_us)}))
-            self._wake_soon(order.id)
+            self._arm(order.id)
         return len(orders)
 
     # execution
 
     def advance(self, order_id: str) -> None:
         """Do everything that is due for one order."""
-        self._timers.pop(order_id, None)
+        self._disarm(order_id)
         order = self.book.orders.get(order_id)
         if order is None or not order.is_open:
             return
@@ -247,32 +253,30 @@ class Exchange:
             self.stream.publish(
                 order.id, update_json(notice), order.behaviour.stream, order_done=not notice.order.is_open
             )
-        dues = [due for due in (order.due_us, order.cancel_due_us) if due is not None]
+        # In a closed market only a cancel goes on; opening wakes every order.
         open_now = is_open(self.hours, order.ticket.asset_class, self.ticker.next_us())
-        if order.is_open and dues and (open_now or order.cancel_due_us is not None):
-            self._wake_at(order.id, min(dues))
+        dues = [due for due in (order.due_us if open_now else None, order.cancel_due_us) if due is not None]
+        if order.is_open and dues:
+            self._arm(order.id, max(0, (min(dues) - self.ticker.next_us()) / 1_000_000))
 
     def match_all(self) -> None:
         """After a quote moved or the market opened."""
         for order in list(self.book.open_orders()):
-            if order.id not in self._timers:
+            if order.steps is None or order.id not in self._timers:
                 self.advance(order.id)
 
     def tick(self) -> None:
         self.quotes.tick(self.ticker.next_us())
         self.match_all()
 
-    def _wake_soon(self, order_id: str) -> None:
-        self._arm(order_id, 0)
+    def _arm(self, order_id: str, delay_s: float = 0) -> None:
+        self._disarm(order_id)
+        self._timers[order_id] = asyncio.get_running_loop().call_later(delay_s, self.advance, order_id)
 
-    def _wake_at(self, order_id: str, due_us: int) -> None:
-        self._arm(order_id, max(0, (due_us - self.ticker.next_us()) / 1_000_000))
-
-    def _arm(self, order_id: str, delay_s: float) -> None:
+    def _disarm(self, order_id: str) -> None:
         armed = self._timers.pop(order_id, None)
         if armed is not None:
             armed.cancel()
-        self._timers[order_id] = asyncio.get_running_loop().call_later(delay_s, self.advance, order_id)
 
     def _commit(self, change: Change) -> None:
         with self._store.transaction():

@@ -52,6 +52,7 @@ class TradeStream:
         cut = list(self._listeners)
         for listener in cut:
             listener.cut()
+        log.info("stream_dropped", connections=len(cut), refuse_for_s=refuse_for_s)
         return len(cut)
 
     def silence(self, for_s: float) -> None:
@@ -154,6 +155,7 @@ class TradeStream:
             case "listen" if listener.authorized:
                 streams = _object(request.get("data")).get("streams")
                 listener.listening = isinstance(streams, list) and "trade_updates" in streams
+                log.info("listener_subscribed", listening=listener.listening)
                 known = ["trade_updates"] if listener.listening else []
                 self._put(listener, orjson.dumps({"stream": "listening", "data": {"streams": known}}))
             case "listen":
