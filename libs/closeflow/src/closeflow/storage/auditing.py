@@ -85,7 +85,7 @@ async def oldest_unjudged_at(tx: Transaction) -> datetime | None:
 async def save_marks(tx: Transaction, *, days: Sequence[AuditedDay]) -> None:
     rows = [
         {
-            "day": one.day,
+            "day": one.day.isoformat(),
             "audited_through": str(one.through),
             "missing": [{"id": str(event_id), "emission": emission} for event_id, emission in sorted(one.missing)],
         }

@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import structlog
+import structlog.tracebacks
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+# Without local variables, which may hold credentials.
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 class LogFormat(StrEnum):
@@ -34,7 +40,7 @@ def configure_logging(log_format: LogFormat | str, service: str, *, level: int =
         add_service,
     ]
     closing: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
+        [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
         if LogFormat(log_format) is LogFormat.JSON
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
