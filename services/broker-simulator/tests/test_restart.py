@@ -1,10 +1,9 @@
 """What was accepted survives kill -9, and what was scripted goes on."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from broker_simulator.__main__ import read_settings
 from broker_simulator.control import Behaviour, FillInParts, NeverFill, Reject
 from broker_simulator.probe import RestProbe, listening
 from broker_simulator.process import DidNotStart, SimulatorProcess
@@ -57,17 +56,35 @@ def test_it_stops_gracefully_and_says_so(mortal_simulator: SimulatorProcess) -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("arguments", "environment", "words"),
     [
-        ({"host": "0.0.0.0"}, "the default secret is only for loopback"),
-        ({"port": "99999"}, "port: Input should be less than"),
-        ({"sed": "1"}, "unknown setting BROKER_SIMULATOR_SED"),
-        ({"positions_csv": "/nowhere.csv"}, "No such file"),
+        (["--host", "0.0.0.0"], [], "the default secret is only for loopback"),
+        (["--port", "99999"], [], "port: Input should be less than"),
+        (["--deduplication", "sometimes"], [], "deduplication: Input should be 'forever'"),
+        ([], ["BROKER_SIMULATOR_SED"], "unknown setting BROKER_SIMULATOR_SED"),
     ],
 )
-def test_an_impossible_setting_stops_the_start(tmp_path: Path, settings: dict[str, str], words: str) -> None:
-    with pytest.raises(DidNotStart, match=words):
-        SimulatorProcess(tmp_path, settings).start()
+def test_an_impossible_setting_stops_the_start(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], environment: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        read_settings(arguments, environment)
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_missing_positions_file_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(DidNotStart, match="No such file"):
+        SimulatorProcess(tmp_path, {"positions_csv": "/nowhere.csv"}).start()
+
+
+def test_help_teaches_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--help"], [])
+    text = capsys.readouterr().out
+    missing = [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in text]
+    assert not missing
+    assert "/control/rules" in text
 
 
 def test_text_frames_and_overselling_are_settings(tmp_path: Path) -> None:
@@ -79,14 +96,6 @@ def test_text_frames_and_overselling_are_settings(tmp_path: Path) -> None:
         assert isinstance(message, str)
         broker.await_status("cf-1", "filled")
         assert broker.get("/v2/positions/AAPL")["qty"] == "-10"
-
-
-def test_help_teaches_every_setting() -> None:
-    command = [sys.executable, "-m", "broker_simulator", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-    missing = [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in text]
-    assert not missing
-    assert "/control/rules" in text
 
 
 def test_two_simulators_cannot_share_a_memory(mortal_simulator: SimulatorProcess) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import structlog
@@ -66,7 +66,8 @@ class CuttableWebSocket(WebSocketsSansIOProtocol):
             self.scope["state"]["transport"] = self.transport
 
 
-def read_settings(arguments: Sequence[str]) -> Settings:
+def read_settings(arguments: Sequence[str], environment: Collection[str]) -> Settings:
+    """Ends the process with one line when a setting is unknown or impossible. `environment`: the names that are set."""
     parser = argparse.ArgumentParser(
         prog="broker_simulator",
         description="An Alpaca-shaped broker with scriptable faults. Its memory survives kill -9.",
@@ -78,7 +79,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}", metavar="VALUE")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
     if unknown:
         parser.error(f"unknown setting {', '.join(unknown)}; see --help for those there are")
     try:
@@ -139,7 +140,7 @@ async def serve(settings: Settings, seeds: list[Seed]) -> None:
 
 
 def main() -> int:
-    settings = read_settings(sys.argv[1:])
+    settings = read_settings(sys.argv[1:], os.environ)
     configure_logs(settings.log_format)
     try:
         seeds = read_seeds(settings)
