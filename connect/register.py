@@ -110,9 +110,11 @@ def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 
 
 
 def unregister(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 30.0) -> None:
-    """Remove the connector and its slot, as a database that is about to be dropped needs it. Nothing there is fine."""
+    """Remove the connector, its offsets and its slot, as a database that is about to be dropped needs it. Nothing there
+    is fine. Offsets that stayed would keep a new connector of this name from starting with a new slot."""
     until = time.monotonic() + deadline_s
     with httpx.Client(base_url=connect_url, timeout=10.0) as connect:
+        _forget_offsets(connect, outbox.connector, until)
         _request(connect, "DELETE", f"/connectors/{outbox.connector}", until, expected=(204, 404))
     with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database:
         while (found := database.execute(_SLOT, (outbox.slot, outbox.database)).fetchone()) is not None:
@@ -122,6 +124,16 @@ def unregister(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float 
                 except psycopg.errors.ObjectInUse:
                     pass  # taken again by a task that is just stopping: look again
             _pause(until, f"slot {outbox.slot} is still in use; is another worker running this connector?")
+
+
+def _forget_offsets(connect: httpx.Client, name: str, until: float) -> None:
+    """Connect takes offsets away only from a connector that is stopped."""
+    path = f"/connectors/{name}"
+    if _request(connect, "PUT", f"{path}/stop", until, expected=(202, 204, 404)).status_code == 404:
+        return
+    while _request(connect, "GET", f"{path}/status", until, expected=(200,)).json()["connector"]["state"] != "STOPPED":
+        _pause(until, f"{name} does not stop; see the worker's log")
+    _request(connect, "DELETE", f"{path}/offsets", until, expected=(200, 404))
 
 
 def _put(connect: httpx.Client, outbox: Outbox, until: float) -> None:
