@@ -33,8 +33,8 @@ REQUEST_MOVES = (
     "status, reason, filled_qty, attempt, retry_count, next_attempt_at, emission, auto_retry, frozen_reason, "
     "cancel_requested_at, submitted_at, completed_at, updated_at"
 )
-POSITION_MOVES = "status, active_close_request_id, exposure_unproven, version, updated_at"
-POSITION_LEDGER = f"{POSITION_MOVES}, quantity, opening_qty, closed_at, reopened_at"
+POSITION_MOVES = "status, active_close_request_id, exposure_unproven, closed_at, version, updated_at"
+POSITION_LEDGER = f"{POSITION_MOVES}, quantity, opening_qty, reopened_at"
 ORDER_FOLD = (
     "status, quantity, broker_order_id, executed_qty, stated_cum_qty, avg_price, overfill_qty, broker_update_seq, "
     "last_broker_update_at, reconcile_not_found_count, next_send_at, cancel_requested_at, reject_code, reject_class, "
@@ -89,6 +89,7 @@ GRANTS = (
     ("INSERT, UPDATE", "broker_cursors", (GATEWAY,)),
     ("INSERT, UPDATE", "broker_breakers", (SUBMITTER,)),
     ("INSERT, UPDATE", "outbox_audit", (RECONCILER,)),
+    ("SELECT", "outbox_events_default", (RECONCILER,)),  # to tell that a day's partition was missing
     ("SELECT", "outbox_events", (DEBEZIUM,)),
     ("SELECT, INSERT, DELETE", "debezium_heartbeat", (DEBEZIUM,)),
 )
