@@ -1,0 +1,300 @@
+"""The broker gateway as a process, between a simulated broker and real Kafka and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from broker_simulator.control import Behaviour, Control, FillAtOnce, FillInParts, NeverFill
+from broker_simulator.process import SimulatorProcess
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.contracts import BROKER_FILL, BrokerFillV1
+from closeflow.contracts.codec import decode
+from closeflow.domain.answers import Acknowledged, Ticket
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import BrokerStatus, ExecType, OrderType, Side, TimeInForce, UpdateSource
+from closeflow.kafka import KafkaConnection, ensure_topics, load_topics
+from closeflow.storage.gateway import LockLost, session_lock
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+TOPICS: Final = Path(__file__).resolve().parents[2] / "schemas" / "topics"
+PARTITIONS: Final = 6
+
+
+async def until(condition: Callable[[], bool], what: str, *, within_s: float = 15.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+@dataclass
+class Heard:
+    """What came on `broker-fill` about one account, from the moment this began to listen."""
+
+    consumer: AIOKafkaConsumer
+    account_id: str
+    records: list[BrokerFillV1] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+
+    async def wait_for(self, condition: Callable[[list[BrokerFillV1]], bool], what: str) -> None:
+        deadline = time.monotonic() + 15
+        while not condition(self.records):
+            assert time.monotonic() < deadline, f"not heard: {what}; heard {self.records}"
+            for batch in (await self.consumer.getmany(timeout_ms=100)).values():
+                for record in batch:
+                    if f'"account_id":"{self.account_id}"'.encode() in record.value:
+                        self.records.append(decode(BrokerFillV1, record.value, record.headers))
+                        self.keys.append(record.key)
+
+    async def wait_for_fills(self, order_id: str, quantity: int) -> list[BrokerFillV1]:
+        """The trades of an order, once those with different execution ids add up to the quantity."""
+
+        def trades(of: list[BrokerFillV1]) -> dict[str | None, BrokerFillV1]:
+            ours = [one for one in of if one.client_order_id == order_id and one.exec_type is ExecType.TRADE]
+            return {one.exec_id: one for one in ours}
+
+        def filled(of: list[BrokerFillV1]) -> bool:
+            return sum(one.last_qty or 0 for one in trades(of).values()) >= quantity
+
+        await self.wait_for(filled, f"{quantity} filled of {order_id}")
+        return list(trades(self.records).values())
+
+
+@dataclass
+class Bench:
+    """A simulated broker with one account, and what a gateway needs to serve it."""
+
+    database: Database
+    simulator: SimulatorProcess
+    control: Control
+    broker: AlpacaBroker
+    heard: Heard
+    directory: Path
+
+    @property
+    def account_id(self) -> str:
+        return self.broker.account_id
+
+    @contextmanager
+    def gateway(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+        chosen = {
+            "broker_account_id": self.account_id,
+            "postgres_dsn": self.database.dsn("closeflow_broker_gateway"),
+            "kafka_bootstrap_servers": self.database.stack.kafka_bootstrap_servers,
+            "broker_url": self.simulator.url,
+            "broker_stream_url": self.simulator.stream_url,
+            "broker_key_id": self.simulator.key_id,
+            "broker_secret_key": self.simulator.secret_key,
+            "reconnect_base_s": "0.05",
+            "reconnect_cap_s": "0.5",
+            "takeover_poll_s": "0.1",
+            **settings,
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_GATEWAY_")}
+        environment |= {f"BROKER_GATEWAY_{name.upper()}": value for name, value in chosen.items()}
+        with (self.directory / "gateway.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", "broker_gateway"], env=environment, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "gateway.log").read_text()
+
+    async def listening(self, *, backfills: int = 1) -> None:
+        """Until the stream is subscribed and the backfill after that is done."""
+        await until(lambda: self.control.listeners() == 1, "the gateway listens to the stream")
+        await until(lambda: self.log.count("backfill_finished") >= backfills, "the gateway has backfilled")
+
+    async def place(self, quantity: int = 6) -> str:
+        """An order that is in our books and at the broker, as order-submitter leaves it."""
+        request_id = uuid.uuid4()
+        order_id = client_order_id(request_id, 1)
+        with psycopg.connect(self.database.admin_dsn) as admin:
+            admin.execute(
+                "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
+                " status, symbol, side, asset_type, target_qty, time_in_force) SELECT %s, id, account_id, %s, 'f', '',"
+                " 'completed', symbol, 'sell', 'stock', %s, 'day' FROM positions",
+                (request_id, order_id, quantity),
+            )
+            admin.execute(
+                "INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side,"
+                " quantity, order_type, limit_price, time_in_force, status) SELECT %s, %s, 1, id, account_id, symbol,"
+                " 'sell', %s, 'limit', 100, 'day', 'submit_unknown' FROM positions",
+                (order_id, request_id, quantity),
+            )
+        ticket = Ticket(
+            client_order_id=order_id,
+            account_id=self.account_id,
+            symbol="AAPL",
+            side=Side.SELL,
+            quantity=Decimal(quantity),
+            order_type=OrderType.LIMIT,
+            time_in_force=TimeInForce.DAY,
+            limit_price=Decimal(100),
+        )
+        assert isinstance(await self.broker.submit(ticket), Acknowledged)
+        return order_id
+
+
+@asynccontextmanager
+async def listening_to_broker_fill(bootstrap_servers: str, account_id: str) -> AsyncIterator[Heard]:
+    await ensure_topics(KafkaConnection(bootstrap_servers), load_topics(TOPICS))
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(BROKER_FILL, number) for number in range(PARTITIONS)])
+        await consumer.seek_to_end()
+        for partition in consumer.assignment():
+            await consumer.position(partition)
+        yield Heard(consumer, account_id)
+    finally:
+        await consumer.stop()
+
+
+@pytest.fixture
+async def bench(database: Database, tmp_path: Path) -> AsyncIterator[Bench]:
+    account_id = f"acc-{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(database.admin_dsn) as admin:
+        admin.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (account_id,))
+        admin.execute(
+            "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status)"
+            " VALUES (%s, 'AAPL', 'stock', 100, 100, 'closing')",
+            (account_id,),
+        )
+    with SimulatorProcess(tmp_path, {"oversell": "allow"}) as simulator, simulator.control() as control:
+        broker = AlpacaBroker(
+            base_url=simulator.url,
+            market_data_url=simulator.url,
+            key_id=simulator.key_id,
+            secret_key=simulator.secret_key,
+            account_id=account_id,
+        )
+        async with listening_to_broker_fill(database.stack.kafka_bootstrap_servers, account_id) as heard:
+            yield Bench(database, simulator, control, broker, heard, tmp_path)
+        await broker.aclose()
+
+
+async def test_what_the_stream_says_arrives_under_the_close_requests_key(bench: Bench) -> None:
+    bench.control.script(Behaviour(execution=FillInParts(parts=3, every_s=0.05)))
+    with bench.gateway() as gateway:
+        await bench.listening()
+        order_id = await bench.place()
+        fills = await bench.heard.wait_for_fills(order_id, 6)
+        assert len(fills) == 3
+        assert {fill.source for fill in fills} == {UpdateSource.STREAM}
+        assert [fill.cum_qty for fill in fills] == [2, 4, 6]
+        assert set(bench.heard.keys) == {str(uuid.UUID(order_id[3:35])).encode()}
+        gateway.terminate()
+        await until(lambda: gateway.poll() is not None, "the gateway stops when asked")
+        assert gateway.returncode == 0
+
+
+@pytest.mark.parametrize("activity_ids", ["same", "different"])
+async def test_fills_while_the_stream_was_down_come_by_backfill(bench: Bench, activity_ids: str) -> None:
+    bench.control.set_capabilities(activity_ids="same" if activity_ids == "same" else "different")
+    bench.control.script(Behaviour(execution=FillInParts(parts=3, every_s=0.02)))
+    with bench.gateway():
+        await bench.listening()
+        bench.control.drop_stream(refuse_for_s=60)
+        order_id = await bench.place()
+        await until(lambda: bench.control.positions().get("AAPL") == -6, "the broker has filled")
+        bench.control.heal_stream()
+        fills = await bench.heard.wait_for_fills(order_id, 6)
+        assert len(fills) == 3
+        assert {fill.source for fill in fills} == {UpdateSource.BACKFILL}
+        assert [fill.cum_qty for fill in fills] == [2, 4, 6]
+        states = [one for one in bench.heard.records if one.exec_type is ExecType.ORDER_STATUS]
+        assert [(one.order_status, one.cum_qty) for one in states] == [(BrokerStatus.FILLED, Decimal(6))]
+
+
+async def test_what_a_living_stream_loses_is_found_by_the_next_backfill(bench: Bench) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    with bench.gateway(backfill_interval_s="0.5"):
+        await bench.listening()
+        bench.control.silence_stream(for_s=60)
+        order_id = await bench.place()
+        fills = await bench.heard.wait_for_fills(order_id, 6)
+        assert [fill.source for fill in fills] == [UpdateSource.BACKFILL]
+        # What was passed on once is not passed on by the backfills that follow.
+        known = len(bench.heard.records)
+        bench.control.heal_stream()
+        later = await bench.place()
+        await bench.heard.wait_for_fills(later, 6)
+        assert not [one for one in bench.heard.records[known:] if one.client_order_id == order_id]
+
+
+async def test_of_two_instances_one_listens_and_the_other_takes_over_after_a_kill(bench: Bench) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    with bench.gateway() as first:
+        await bench.listening()
+        with bench.gateway() as second:
+            await until(lambda: bench.log.count("account_lock_awaited") == 2, "the second waits for the lock")
+            assert bench.log.count("account_lock_taken") == 1
+            assert bench.control.listeners() == 1
+            first.kill()
+            order_id = await bench.place()
+            await bench.heard.wait_for_fills(order_id, 6)
+            await bench.listening(backfills=2)
+            assert bench.log.count("account_lock_taken") == 2
+            assert second.poll() is None
+
+
+async def test_an_instance_that_loses_its_lock_stops_listening_and_comes_back(bench: Bench) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    with bench.gateway():
+        await bench.listening()
+        with psycopg.connect(bench.database.admin_dsn) as admin:
+            ended = admin.execute(
+                "SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE locktype = 'advisory' AND granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ).fetchall()
+        assert len(ended) == 1
+        await until(lambda: "account_lock_lost" in bench.log, "the loss is noticed", within_s=1)
+        await until(lambda: bench.log.count("stream_subscribed") == 2, "it listens again")
+        assert bench.control.listeners() == 1
+
+
+async def test_the_lock_has_one_holder_who_notices_its_end_at_once(database: Database) -> None:
+    async def raised_within(watch: Awaitable[object], seconds: float) -> None:
+        with pytest.raises(LockLost):
+            async with asyncio.timeout(seconds):
+                await watch
+
+    dsn = database.dsn("closeflow_broker_gateway")
+    async with (
+        session_lock(dsn, name="a", application_name="first") as first,
+        session_lock(dsn, name="a", application_name="second") as second,
+        session_lock(dsn, name="b", application_name="other") as other,
+    ):
+        await first.acquire(poll_s=0.05)
+        await other.acquire(poll_s=0.05)
+        waiting = asyncio.create_task(second.acquire(poll_s=0.05))
+        watching = asyncio.create_task(first.watch(probe_s=30))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await asyncio.shield(waiting)
+        with psycopg.connect(database.admin_dsn) as admin:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'first'")
+        await raised_within(watching, 1.0)
+        async with asyncio.timeout(2.0):
+            await waiting
