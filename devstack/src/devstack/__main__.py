@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -142,6 +143,9 @@ def main() -> int:
     except StackError as error:
         print(f"devstack: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # Whoever read our output has seen enough, `head` for example.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         whose = "; it belongs to another user: run this as that one" if isinstance(error, PermissionError) else ""
         print(f"devstack: {error.strerror or error}: {error.filename or ''}{whose}", file=sys.stderr)
