@@ -224,16 +224,29 @@ async def test_stopping_finishes_the_batch_in_flight_and_leaves_the_group(
         assert not member.task.done()
         release.set()
     assert await committed(admin, topic) == {0: 3}
-    (group,) = await admin.describe_consumer_groups([f"{GROUP}-{topic}"])
-    assert group.groups[0][2] == "Empty"
+    assert await state(admin, topic) == "Empty"
 
 
-async def test_stopping_does_not_wait_for_a_group_that_has_not_formed(
-    connection: KafkaConnection, make_topic: MakeTopic
+async def test_stopping_does_not_wait_for_a_rebalance(
+    connection: KafkaConnection, admin: AIOKafkaAdminClient, make_topic: MakeTopic
 ) -> None:
+    """The group waits up to 35 s for the first member's batch; the second one, asked to stop, ends with its session."""
     topic = await make_topic(1)
-    async with asyncio.timeout(QUICK.session_ms / 1000 + 2), Member(connection, topic):
-        pass
+    release = asyncio.Event()
+
+    async def wait_for_release(_: Batch) -> None:
+        await release.wait()
+
+    await publish(connection, topic, range(1))
+    async with Member(connection, topic, wait_for_release) as first:
+        await eventually(lambda: len(first.given) == 1, "the first member has a batch in flight")
+        second = Member(connection, topic)
+        await rebalancing(admin, topic)
+        second.stop.set()
+        async with asyncio.timeout(QUICK.session_ms / 1000 + 2):
+            await second.task
+        release.set()
+        await eventually(lambda: len(first.partitions) == 1, "the first member goes on alone")
 
 
 async def test_partitions_are_given_up_only_after_the_batch_in_flight(
@@ -251,6 +264,7 @@ async def test_partitions_are_given_up_only_after_the_batch_in_flight(
         async with Member(connection, topic) as second:
             await eventually(lambda: not second.task.done(), "the second member joins")
             await rebalancing(admin, topic)
+            await still_rebalancing(admin, topic, seconds=5 * QUICK.heartbeat_ms / 1000)
             assert second.partitions == frozenset()
             release.set()
             await eventually(lambda: len(second.partitions) == len(first.partitions) == 2, "the partitions are shared")
@@ -265,13 +279,23 @@ async def test_partitions_are_given_up_only_after_the_batch_in_flight(
     assert sum((await committed(admin, topic)).values()) == 90
 
 
+async def state(admin: AIOKafkaAdminClient, topic: str) -> str:
+    (found,) = await admin.describe_consumer_groups([f"{GROUP}-{topic}"])
+    return str(found.groups[0][2])
+
+
 async def rebalancing(admin: AIOKafkaAdminClient, topic: str) -> None:
     async with asyncio.timeout(20):
-        while True:
-            (group,) = await admin.describe_consumer_groups([f"{GROUP}-{topic}"])
-            if group.groups[0][2] == "PreparingRebalance":
-                return
+        while await state(admin, topic) != "PreparingRebalance":
             await asyncio.sleep(0.01)
+
+
+async def still_rebalancing(admin: AIOKafkaAdminClient, topic: str, *, seconds: float) -> None:
+    """For so long the group waits for a member that does not join yet, although it has been told to."""
+    until = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < until:
+        assert await state(admin, topic) == "PreparingRebalance"
+        await asyncio.sleep(0.05)
 
 
 async def test_a_member_that_was_thrown_out_commits_nothing_and_nothing_is_lost(

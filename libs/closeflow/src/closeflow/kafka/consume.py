@@ -211,26 +211,18 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             )
 
     async def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """A commit that Kafka does not take is no error: the group moved on, or Kafka is away. The records will be read
-        again, by us or by who has the partition now; or the next commit, which is higher, covers them."""
-        held = self._consumer.assignment()
-        mine = {tp: offset for tp, offset in offsets.items() if tp in held}
+        """A commit that is not taken is no error: the partitions are somebody else's now, or Kafka is away. The records
+        will be read again, by us or by the other; or the next commit, which is higher, covers them."""
         try:
             async with asyncio.timeout(self._timing.commit_deadline_s):
-                if mine:
-                    await self._consumer.commit(mine)
+                await self._consumer.commit(dict(offsets))
         except (CommitFailedError, IllegalStateError, TimeoutError) as error:
-            self._log.warning("offset_commit_failed", error=str(error), offsets=_by_partition(mine))
+            by_partition = {tp.partition: offset for tp, offset in offsets.items()}
+            self._log.warning("offset_commit_failed", error=str(error), offsets=by_partition)
             return
-        for tp, offset in mine.items():
+        for tp, offset in offsets.items():
             end = self._consumer.highwater(tp)
             KAFKA_LAG.labels(tp.topic, tp.partition).set(max(0, end - offset) if end is not None else 0)
-        if len(mine) < len(offsets):
-            self._log.warning("offset_commit_skipped", offsets=_by_partition(offsets), reason="partition given up")
-
-
-def _by_partition(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:
-    return {tp.partition: offset for tp, offset in offsets.items()}
 
 
 def _record(found: Any, value: M) -> Record[M]:
