@@ -118,6 +118,8 @@ def upgrade() -> None:
     op.execute(f"GRANT SELECT ON {', '.join(READ_BY_GATEWAY.split())} TO {GATEWAY}")
     for privileges, table, roles in GRANTS:
         op.execute(f"GRANT {privileges} ON {table} TO {', '.join(roles)}")
+    # An import may bring its own ids; those the database gives out afterwards must lie above them.
+    op.execute(f"GRANT USAGE, UPDATE ON SEQUENCE positions_id_seq TO {OPERATOR}")
     for function in FUNCTIONS:
         op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {RECONCILER}, {OPERATOR}")
 
@@ -125,6 +127,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     everyone = ", ".join((*SERVICES, DEBEZIUM))
     op.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {everyone}")
+    op.execute(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {everyone}")
     for function in FUNCTIONS:
         op.execute(f"REVOKE ALL ON FUNCTION {function} FROM {everyone}")
     op.execute(f"REVOKE ALL ON SCHEMA public FROM {everyone}")
