@@ -17,7 +17,7 @@ class Settings(PostgresSettings, ServiceSettings):
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
     auth: Literal["disabled"]
-    replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow"
+    replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
     postgres_pool_size: Annotated[int, Field(ge=3, le=100)] = 6
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 1024
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 64

@@ -1,0 +1,275 @@
+"""The answers of the contract, byte by byte, from the decisions behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import pytest
+from close_api.batches import Batches
+from close_api.http import Api, build_app
+from close_api.statuses import STATUSES, Code
+from closeflow.domain.accept import (
+    Accepted,
+    AlreadyClosing,
+    CloseCommand,
+    Decision,
+    ExposureUnproven,
+    KeyReused,
+    NotFound,
+    PositionClosed,
+    QuantityInvalid,
+    Replayed,
+    ZeroQuantity,
+    accept_close,
+)
+from closeflow.domain.model import AssetType, Book, Position, PositionStatus
+from closeflow.storage.accepting import DatabaseAway, RowRefused
+from closeflow.storage.engine import make_engine
+
+NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
+ACTIVE: Final = UUID(int=5)
+BOOK: Final = Book(
+    position=Position(
+        id=7,
+        account_id="ACC",
+        symbol="BTC/USD",
+        asset_type=AssetType.CRYPTO,
+        multiplier=Decimal(1),
+        currency="USD",
+        opening_quantity=Decimal("0.1"),
+        quantity=Decimal("0.300000001"),
+        status=PositionStatus.OPEN,
+        version=1,
+    ),
+    ledger_quantity=Decimal("0.300000001"),
+)
+
+
+class Deciding:
+    """Answers every close with the given outcome, or as the domain decides about BOOK; keeps what it was asked."""
+
+    def __init__(self, outcome: Decision | Exception | None = None) -> None:
+        self.outcome = outcome
+        self.asked: list[CloseCommand] = []
+
+    async def __call__(self, commands: Sequence[CloseCommand]) -> list[Decision | Exception]:
+        self.asked += commands
+        if self.outcome is not None:
+            return [self.outcome] * len(commands)
+        return [accept_close(BOOK, command, None, now=NOW) for command in commands]
+
+
+@asynccontextmanager
+async def calling(work: Deciding, *, capacity: int = 10) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application. Its database is an address where nothing listens."""
+    batches: Batches[CloseCommand, Decision] = Batches(work=work, capacity=capacity, size=64, in_flight=1)
+    engine = make_engine("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
+    app = build_app(Api(engine, batches, "closeflow", 2.0))
+    stop = asyncio.Event()
+    task = asyncio.create_task(batches.run(stop))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield client
+    stop.set()
+    await task
+
+
+async def close(client: httpx.AsyncClient, path: str = "/v1/positions/7/close", **given: Any) -> httpx.Response:
+    return await client.post(path, headers={"Idempotency-Key": "k"}, **given)
+
+
+async def test_an_accepted_close_says_where_to_follow_it() -> None:
+    work = Deciding()
+    async with calling(work) as client:
+        answer = await close(client, content='{"quantity": 0.1}')
+    body = answer.json(parse_float=Decimal)
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/close-requests/{work.asked[0].request_id}"
+    assert len(answer.headers["trace-id"]) == 32
+    assert body == {
+        "close_request_id": str(work.asked[0].request_id),
+        "position_id": 7,
+        "position_status": "closing",
+        "close_request_status": "pending",
+        "symbol": "BTC/USD",
+        "side": "sell",
+        "target_qty": Decimal("0.1"),
+        "filled_qty": 0,
+        "remaining_qty": Decimal("0.1"),
+        "retry_count": 0,
+        "created_at": "2026-03-02T15:00:00Z",
+        "submitted_at": None,
+        "completed_at": None,
+        "reason": None,
+    }
+
+
+async def test_quantities_keep_every_digit() -> None:
+    exact = "123456789012345.123456789"
+    position = replace(BOOK.position, quantity=Decimal(exact))
+    accepted = accept_close(replace(BOOK, position=position), _command(), None, now=NOW)
+    async with calling(Deciding(accepted)) as client:
+        answer = await close(client)
+    assert f'"target_qty":{exact},"filled_qty":0,"remaining_qty":{exact},' in answer.text
+
+
+async def test_a_replay_is_marked_and_shows_the_state_now() -> None:
+    accepted = accept_close(BOOK, _command(), None, now=NOW)
+    assert isinstance(accepted, Accepted)
+    now_closed = replace(BOOK.position, status=PositionStatus.CLOSED)
+    async with calling(Deciding(Replayed(now_closed, accepted.request))) as client:
+        answer = await close(client)
+    assert (answer.status_code, answer.headers["idempotency-replayed"]) == (200, "true")
+    assert answer.json()["position_status"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "detail"),
+    [
+        (NotFound(7), 404, {"error": "not_found"}),
+        (KeyReused(ACTIVE), 422, {"error": "idempotency_key_reused"}),
+        (PositionClosed(7), 409, {"error": "position_closed"}),
+        (AlreadyClosing(7, ACTIVE), 409, {"error": "position_already_closing", "active_close_request_id": str(ACTIVE)}),
+        (ExposureUnproven(7), 409, {"error": "exposure_unproven"}),
+        (
+            QuantityInvalid(7, "must be whole"),
+            422,
+            {"error": "invalid_fields", "fields": [{"field": "quantity", "message": "must be whole"}]},
+        ),
+        (DatabaseAway("x"), 503, {"error": "unavailable"}),
+        (RowRefused("x"), 503, {"error": "unavailable"}),
+        (RuntimeError("secret"), 500, {"error": "internal_error"}),
+    ],
+)
+async def test_each_refusal_has_its_status_and_code(
+    outcome: Decision | Exception, status: int, detail: dict[str, object]
+) -> None:
+    async with calling(Deciding(outcome)) as client:
+        answer = await close(client)
+    found = answer.json()["detail"]
+    message = found.pop("message")
+    assert (answer.status_code, found) == (status, detail)
+    assert message.endswith(".")
+    assert "secret" not in answer.text
+    assert ("retry-after" in answer.headers) == (status == 503)
+    assert "trace-id" in answer.headers
+
+
+async def test_a_zero_quantity_is_answered_in_plain_words() -> None:
+    async with calling(Deciding(ZeroQuantity(7))) as client:
+        answer = await close(client)
+    assert answer.status_code == 400
+    assert "zero quantity" in answer.json()["detail"]
+
+
+async def test_a_full_queue_asks_to_come_back() -> None:
+    work = Deciding()
+    async with calling(work, capacity=1) as client:
+        answers = await asyncio.gather(*(close(client) for _ in range(20)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused
+    assert {answer.json()["detail"]["error"] for answer in refused} == {"overloaded"}
+    assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+    assert len(work.asked) == len(answers) - len(refused)
+
+
+async def test_the_route_for_options_asks_for_an_option() -> None:
+    work = Deciding()
+    async with calling(work) as client:
+        assert (await close(client, "/api/options/7/close")).status_code == 404
+        assert (await close(client)).status_code == 201
+    assert [command.only for command in work.asked] == [AssetType.OPTION, None]
+
+
+async def test_every_not_found_is_the_same_bytes() -> None:
+    async with calling(Deciding(NotFound(7))) as client:
+        answers = [await close(client), await close(client, "/api/options/8/close"), await client.get("/nowhere")]
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.content for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("position_id", ["0", "-1", str(2**63), "1 OR 1=1", "1%00", "%F0%9F%92%A3", "null", "1e3"])
+@pytest.mark.parametrize("path", ["/v1/positions/{}/close", "/api/options/{}/close"])
+async def test_an_impossible_id_is_refused_before_anything_is_asked(path: str, position_id: str) -> None:
+    work = Deciding()
+    async with calling(work) as client:
+        answer = await close(client, path.format(position_id))
+    assert (answer.status_code, answer.json()["detail"]["error"]) == (422, "invalid_fields")
+    assert not work.asked
+
+
+async def test_bad_keys_and_bodies_never_reach_the_decision() -> None:
+    work = Deciding()
+    async with calling(work) as client:
+        answers = [
+            await client.post("/v1/positions/7/close"),
+            await client.post("/v1/positions/7/close", headers={"Idempotency-Key": '"'}),
+            await close(client, content="null"),
+            await close(client, content='{"quantity": NaN}'),
+            await close(client, content=b"x" * 70_000),
+            await client.put("/v1/positions/7/close"),
+        ]
+    assert [answer.status_code for answer in answers] == [400, 400, 400, 422, 413, 405]
+    assert not work.asked
+
+
+async def test_without_its_database_it_lives_but_is_not_ready() -> None:
+    async with calling(Deciding()) as client:
+        healthz, readyz = await client.get("/healthz"), await client.get("/readyz")
+        shown = [await client.get("/v1/positions/7"), await client.get(f"/v1/close-requests/{ACTIVE}")]
+        metrics = await client.get("/metrics")
+    assert (healthz.status_code, readyz.status_code) == (200, 503)
+    assert readyz.json()["status"] == "unready"
+    assert [answer.status_code for answer in shown] == [503, 503]
+    assert "close_api_closes_total" in metrics.text
+
+
+async def test_the_trace_of_the_caller_goes_on() -> None:
+    work = Deciding()
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with calling(work) as client:
+        answer = await client.post(
+            "/v1/positions/7/close",
+            headers={"Idempotency-Key": "k", "traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"},
+        )
+    assert answer.headers["trace-id"] == trace_id
+    traceparent = work.asked[0].traceparent
+    assert traceparent is not None
+    assert trace_id in traceparent
+    assert "00f067aa0ba902b7" not in traceparent
+
+
+async def test_the_openapi_document_says_what_the_routes_do() -> None:
+    async with calling(Deciding()) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert set(document["paths"]) == {
+        "/api/options/{position_id}/close",
+        "/v1/positions/{position_id}/close",
+        "/v1/positions/{position_id}",
+        "/v1/close-requests/{close_request_id}",
+    }
+    operation = document["paths"]["/v1/positions/{position_id}/close"]["post"]
+    assert set(operation["responses"]) == {"200", "201", "400", "404", "408", "409", "413", "422", "503"}
+    assert [one["name"] for one in operation["parameters"]] == ["position_id", "Idempotency-Key"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == {"quantity", "order_type", "limit_price"}
+    assert (body["additionalProperties"], body["properties"]["quantity"]["type"]) == (False, "number")
+    text = json.dumps(document)
+    assert all(f'"{code}"' in text for code in Code)
+
+
+def test_every_code_has_a_status() -> None:
+    assert set(STATUSES) == set(Code)
+
+
+def _command() -> CloseCommand:
+    return CloseCommand(request_id=ACTIVE, position_id=7, idempotency_key="k", requested_by="desk")
