@@ -1,10 +1,13 @@
 """What was accepted survives kill -9, and what was scripted goes on."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from broker_simulator.__main__ import read_settings
-from broker_simulator.control import Behaviour, FillInParts, NeverFill, Reject
+from broker_simulator.control import AcceptSilently, Behaviour, FillInParts, NeverFill, Reject
 from broker_simulator.probe import RestProbe, listening
 from broker_simulator.process import DidNotStart, SimulatorProcess
 from broker_simulator.settings import Settings
@@ -85,6 +88,19 @@ def test_help_teaches_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     missing = [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in text]
     assert not missing
     assert "/control/rules" in text
+
+
+def test_a_stop_cuts_off_those_who_wait_for_an_answer(mortal_simulator: SimulatorProcess) -> None:
+    broker = RestProbe(mortal_simulator)
+    with mortal_simulator.control() as control:
+        control.script(Behaviour(answer=AcceptSilently()))
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(broker.post, "cf-1")
+        broker.await_status("cf-1", "filled")
+        assert mortal_simulator.stop() == 0
+        assert isinstance(waiting.exception(timeout=5), httpx.TransportError)
+    lines = [json.loads(line) for line in mortal_simulator.log.read_text().splitlines()]
+    assert not [line for line in lines if "exception" in line]
 
 
 def test_text_frames_and_overselling_are_settings(tmp_path: Path) -> None:

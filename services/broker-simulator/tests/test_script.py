@@ -111,7 +111,7 @@ def test_accepted_and_answered_slowly(control: Control, broker: RestProbe) -> No
 
 
 def test_accepted_late_although_the_client_is_gone(control: Control, broker: RestProbe) -> None:
-    control.script(Behaviour(answer=AcceptLate(hold_s=0.4)))
+    control.script(Behaviour(answer=AcceptLate(hold_s=1.5)))
     with pytest.raises(httpx.ReadTimeout):
         broker.post("cf-1", timeout_s=0.1)
     assert broker.find("cf-1") is None
@@ -170,7 +170,7 @@ def test_reordered_updates_of_a_resting_order_are_not_kept_for_ever(
 
 def test_updates_are_late_or_lost(control: Control, broker: RestProbe, listener: StreamProbe) -> None:
     control.script(Behaviour(stream=StreamFaults(lose=True)), client_order_id="cf-lost")
-    control.script(Behaviour(stream=StreamFaults(delay_s=0.2)), client_order_id="cf-late")
+    control.script(Behaviour(stream=StreamFaults(delay_s=1)), client_order_id="cf-late")
     for name in ("cf-lost", "cf-late", "cf-plain"):
         broker.post(name)
     assert [update["order"]["client_order_id"] for update in listener.until("fill", count=2)] == [
@@ -193,8 +193,8 @@ def test_a_cancel_is_refused_then_taken(control: Control, broker: RestProbe) -> 
 
 
 def test_fills_go_on_while_a_cancel_is_pending(control: Control, broker: RestProbe, listener: StreamProbe) -> None:
-    steps = (Step(do="fill", after_s=0.1, quantity="3"),)
-    control.script(Behaviour(execution=RunSteps(steps=steps), cancel=AcceptCancel(after_s=0.2)))
+    steps = (Step(do="fill", after_s=0.8, quantity="3"),)
+    control.script(Behaviour(execution=RunSteps(steps=steps), cancel=AcceptCancel(after_s=1)))
     order = broker.post("cf-1").json()
     broker.http.delete(f"/v2/orders/{order['id']}")
     assert events(listener.until("canceled")) == ["new", "pending_cancel", "partial_fill", "canceled"]
@@ -202,7 +202,7 @@ def test_fills_go_on_while_a_cancel_is_pending(control: Control, broker: RestPro
 
 
 def test_an_order_is_invisible_to_look_ups_for_a_while(control: Control, broker: RestProbe) -> None:
-    control.script(Behaviour(visible_after_s=0.2))
+    control.script(Behaviour(visible_after_s=1.5))
     order = broker.post("cf-1").json()
     assert broker.http.get(f"/v2/orders/{order['id']}").status_code == 404
     assert broker.find("cf-1") is None

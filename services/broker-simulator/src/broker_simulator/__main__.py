@@ -90,22 +90,29 @@ def read_settings(arguments: Sequence[str], environment: Collection[str]) -> Set
 
 
 def configure_logs(log_format: Literal["json", "console"]) -> None:
+    """One shape for every line on stdout, the web server's own lines included."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
     )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*shared, renderer],
         logger_factory=structlog.PrintLoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    # uvicorn's own lines would break the JSON; errors of a request still show, as text.
-    logging.basicConfig(level=logging.ERROR, stream=sys.stdout)
+    foreign = logging.StreamHandler(sys.stdout)
+    foreign.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[foreign])
 
 
 def read_seeds(settings: Settings) -> list[Seed]:

@@ -94,6 +94,14 @@ class Edge:
         if scope["type"] != "http" or not scope["path"].startswith(_ALPACA_PATHS):
             await self._app(scope, receive, send)
             return
+        try:
+            await self._serve(scope, receive, send)
+        except asyncio.CancelledError:
+            # The simulator stops while a scripted delay runs: no answer, rather than the server's own 500.
+            scope["state"]["transport"].abort()
+            await hang(receive)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         outage = self._outages.take(scope["method"], scope["path"])
         if outage is None:
             await self._admit(scope, receive, send)
