@@ -1,0 +1,254 @@
+"""The order-submitter as processes between a simulated broker and real Kafka and PostgreSQL, and what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import psycopg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+from broker_simulator.control import Control
+from broker_simulator.process import SimulatorProcess
+from closeflow.contracts import BROKER_FILL, SUBMIT_ORDER, BrokerFillV1, SubmitOrder, encode
+from closeflow.contracts.codec import decode
+from closeflow.domain.ids import client_order_id, submit_event_id
+from closeflow.domain.model import AssetType, OrderType, Side, TimeInForce
+from closeflow.kafka import KafkaConnection, Outgoing, Producer, ensure_topics, load_topics, open_producer
+from psycopg.rows import DictRow, dict_row
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+TOPICS: Final = Path(__file__).resolve().parents[2] / "schemas" / "topics"
+PARTITIONS: Final = 6
+
+
+async def until(condition: Callable[[], bool], what: str, *, within_s: float = 20.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.03)
+
+
+@dataclass
+class Bench:
+    """One account at a simulated broker, its positions in a database of its own, and submitters to serve it."""
+
+    database: Database
+    simulator: SimulatorProcess
+    control: Control
+    producer: Producer
+    heard: AIOKafkaConsumer
+    directory: Path
+    account_id: str
+    group: str
+    updates: list[BrokerFillV1] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    started: int = 0
+
+    @contextmanager
+    def submitter(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+        chosen = {
+            "postgres_dsn": self.database.dsn("closeflow_order_submitter"),
+            "kafka_bootstrap_servers": self.database.stack.kafka_bootstrap_servers,
+            "consumer_group": self.group,
+            "broker_url": self.simulator.url,
+            "market_data_url": self.simulator.url,
+            "broker_key_id": self.simulator.key_id,
+            "broker_secret_key": self.simulator.secret_key,
+            "broker_account_id": self.account_id,
+            "broker_deduplication": "forever",
+            "lease_s": "2",
+            "http_deadline_s": "0.5",
+            "poll_interval_s": "0.05",
+            "watch_interval_s": "0.1",
+            "request_visible_within_s": "2",
+            **settings,
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ORDER_SUBMITTER_")}
+        environment |= {f"ORDER_SUBMITTER_{name.upper()}": value for name, value in chosen.items()}
+        self.started += 1
+        with (self.directory / "submitter.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", "order_submitter"], env=environment, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "submitter.log").read_text()
+
+    def query(self, statement: str, **parameters: object) -> list[DictRow]:
+        with psycopg.connect(self.database.admin_dsn, row_factory=dict_row) as admin:
+            return admin.execute(statement.encode(), parameters).fetchall()
+
+    def execute(self, statement: str, **parameters: object) -> None:
+        with psycopg.connect(self.database.admin_dsn) as admin:
+            admin.execute(statement.encode(), parameters)
+
+    def add_request(
+        self,
+        symbol: str = "AAPL",
+        quantity: Decimal | int = 10,
+        *,
+        asset_type: AssetType = AssetType.STOCK,
+        target: Decimal | int | None = None,
+    ) -> UUID:
+        """A closing position with its pending request, as close-api leaves them."""
+        request_id = uuid.uuid4()
+        rows = self.query(
+            "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status,"
+            " active_close_request_id) VALUES (%(account)s, %(symbol)s, %(type)s, %(quantity)s, %(quantity)s,"
+            " 'closing', %(request)s) RETURNING id",
+            account=self.account_id,
+            symbol=symbol,
+            type=asset_type.value,
+            quantity=quantity,
+            request=request_id,
+        )
+        self.execute(
+            "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
+            " symbol, side, asset_type, target_qty, time_in_force) VALUES (%(id)s, %(position)s, %(account)s, 'k', 'f',"
+            " 'me', %(symbol)s, %(side)s, %(type)s, %(target)s, 'day')",
+            id=request_id,
+            position=rows[0]["id"],
+            account=self.account_id,
+            symbol=symbol,
+            side="sell" if quantity > 0 else "buy",
+            type=asset_type.value,
+            target=abs(quantity) if target is None else target,
+        )
+        return request_id
+
+    def message(self, request_id: UUID, **changes: Any) -> Outgoing:
+        row = self.query("SELECT * FROM close_requests WHERE id = %(id)s", id=request_id)[0]
+        said = SubmitOrder(
+            event_id=submit_event_id(request_id, row["attempt"]),
+            emission=1,
+            close_request_id=request_id,
+            attempt=row["attempt"],
+            position_id=row["position_id"],
+            account_id=row["account_id"],
+            symbol=row["symbol"],
+            asset_type=AssetType(row["asset_type"]),
+            side=Side(row["side"]),
+            quantity=row["target_qty"],
+            order_type=OrderType(row["order_type"]),
+            time_in_force=TimeInForce(row["time_in_force"]),
+            requested_at=datetime.now(UTC),
+        ).model_copy(update=changes)
+        return Outgoing(topic=SUBMIT_ORDER, key=str(said.position_id).encode(), value=encode(said))
+
+    async def ask(self, *request_ids: UUID) -> None:
+        """Publish `submit-order` for the requests' attempts, as Debezium does."""
+        await self.producer.publish_many([self.message(one) for one in request_ids])
+
+    def request(self, request_id: UUID) -> DictRow:
+        return self.query("SELECT * FROM close_requests WHERE id = %(id)s", id=request_id)[0]
+
+    def orders(self, request_id: UUID) -> list[DictRow]:
+        return self.query("SELECT * FROM orders WHERE close_request_id = %(id)s ORDER BY attempt", id=request_id)
+
+    def sends(self, request_id: UUID, attempt: int = 1, *, kind: str = "submit") -> list[str | None]:
+        """The answers to the sends of an attempt, in order; None for one that is open."""
+        rows = self.query(
+            "SELECT answer FROM order_sends WHERE client_order_id = %(id)s AND kind = %(kind)s ORDER BY n",
+            id=client_order_id(request_id, attempt),
+            kind=kind,
+        )
+        return [row["answer"] for row in rows]
+
+    def incidents(self) -> set[str]:
+        return {row["kind"] for row in self.query("SELECT kind FROM incidents")}
+
+    async def hear(self, request_id: UUID, count: int = 1, *, within_s: float = 20.0) -> list[BrokerFillV1]:
+        """What `broker-fill` says about the first attempt of a request, once there are so many records."""
+        wanted = client_order_id(request_id, 1)
+        deadline = time.monotonic() + within_s
+        while True:
+            found = [one for one in self.updates if one.client_order_id == wanted]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, f"broker-fill has {len(found)} of {count} records about {wanted}"
+            for batch in (await self.heard.getmany(timeout_ms=100)).values():
+                for record in batch:
+                    if f'"account_id":"{self.account_id}"'.encode() in record.value:
+                        self.updates.append(decode(BrokerFillV1, record.value, record.headers))
+                        self.keys.append(record.key)
+
+    def show_kept_requests(self) -> None:
+        """Bring back requests that were hidden in the table `kept`."""
+        self.execute(
+            "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
+            " symbol, side, asset_type, target_qty, time_in_force) SELECT id, position_id, account_id, idempotency_key,"
+            " fingerprint, requested_by, symbol, side, asset_type, target_qty, time_in_force FROM kept"
+        )
+
+    def name_at_broker(self, request_id: UUID, status: str = "new") -> None:
+        """What the fill-processor would write of the acknowledgement."""
+        order_id = client_order_id(request_id, 1)
+        seen = self.control.order(order_id).orders[0]
+        self.execute(
+            "INSERT INTO order_statements (client_order_id, kind, broker_order_id, broker_seq, cum_qty, stated_at,"
+            " source) VALUES (%(id)s, %(status)s, %(broker_id)s, %(seq)s, 0, closeflow_now(), 'submit')",
+            id=order_id,
+            status=status,
+            broker_id=seen.order_id,
+            seq=seen.broker_seq,
+        )
+        self.execute(
+            "UPDATE orders SET status = %(status)s, broker_order_id = %(broker_id)s, next_send_at = NULL"
+            " WHERE client_order_id = %(id)s",
+            id=order_id,
+            status=status,
+            broker_id=seen.order_id,
+        )
+
+
+@asynccontextmanager
+async def open_bench(database: Database, directory: Path) -> AsyncIterator[Bench]:
+    account_id, group = f"acc-{uuid.uuid4().hex[:12]}", f"test-{uuid.uuid4().hex[:12]}"
+    servers = database.stack.kafka_bootstrap_servers
+    connection = KafkaConnection(servers)
+    await ensure_topics(connection, load_topics(TOPICS))
+    with psycopg.connect(database.admin_dsn) as admin:
+        admin.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (account_id,))
+    await _start_at_the_end(servers, group)
+    heard = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+    await heard.start()
+    heard.assign([TopicPartition(BROKER_FILL, number) for number in range(PARTITIONS)])
+    await heard.seek_to_end()
+    for partition in heard.assignment():
+        await heard.position(partition)
+    try:
+        with SimulatorProcess(directory, {"oversell": "allow"}) as simulator, simulator.control() as control:
+            async with open_producer(connection) as producer:
+                yield Bench(database, simulator, control, producer, heard, directory, account_id, group)
+    finally:
+        await heard.stop()
+
+
+async def _start_at_the_end(servers: str, group: str) -> None:
+    """Commit the ends of `submit-order` for a new group, so that it does not read other tests' records."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    partitions = [TopicPartition(SUBMIT_ORDER, number) for number in range(PARTITIONS)]
+    consumer.assign(partitions)
+    ends = await consumer.end_offsets(partitions)
+    await consumer.commit({partition: OffsetAndMetadata(end, "") for partition, end in ends.items()})
+    await consumer.stop()
