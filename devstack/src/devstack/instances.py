@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -142,6 +143,8 @@ def forget_instance(name: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     if link.is_symlink():
         link.unlink()
+        with suppress(OSError):  # The clone may have other instances there.
+            directory.parent.rmdir()
     if directory.exists():
         raise StackError(
             f"{directory} could not be removed: it belongs to another user, reset the instance as that one"
