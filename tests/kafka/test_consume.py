@@ -286,7 +286,9 @@ async def state(admin: AIOKafkaAdminClient, topic: str) -> str:
 
 async def rebalancing(admin: AIOKafkaAdminClient, topic: str) -> None:
     async with asyncio.timeout(20):
-        while await state(admin, topic) != "PreparingRebalance":
+        while True:
+            if await state(admin, topic) == "PreparingRebalance":
+                return
             await asyncio.sleep(0.01)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, dead_letter_topic, decode, encode
+from closeflow.contracts.asyncapi import asyncapi_text
 from closeflow.contracts.schema_files import TOPIC_MODELS, breaking_changes, main, schema_files
 from jsonschema import Draft202012Validator
 
@@ -39,6 +41,20 @@ def test_the_schema_file_is_what_the_model_generates(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schema_breaks_nothing_that_was_released(name: str) -> None:
     assert breaking_changes(_released(name), json.loads(schema_files()[name])) == []
+
+
+def test_the_asyncapi_document_is_current_and_its_references_lead_somewhere() -> None:
+    text = (SCHEMAS / "asyncapi.yaml").read_text()
+    assert text == asyncapi_text(SCHEMAS), "run: python -m closeflow.contracts.schema_files write schemas"
+    document = yaml.safe_load(text)
+    assert set(document["channels"]) == set(TOPIC_MODELS)
+    for reference in re.findall(r"\$ref: '?([^'\n]+)", text):
+        if reference.startswith("#/"):
+            node = document
+            for step in reference[2:].split("/"):
+                node = node[step]
+        else:
+            assert (SCHEMAS / reference).is_file()
 
 
 def test_writing_and_releasing_make_the_files(tmp_path: Path) -> None:

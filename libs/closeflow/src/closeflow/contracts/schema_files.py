@@ -1,6 +1,6 @@
 """The JSON Schema files of the wire models, and what may change in them.
 
-`python -m closeflow.contracts.schema_files write schemas` makes `schemas/json` from the models again;
+`python -m closeflow.contracts.schema_files write schemas` makes `schemas/json` and `schemas/asyncapi.yaml` again;
 `… release schemas` does that and then freezes them as `schemas/released`, which every later version must agree with.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from closeflow.contracts.asyncapi import asyncapi_text
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.cloudevents import schema_name
 from closeflow.contracts.execution_event import ExecutionEvent
@@ -93,6 +94,7 @@ def main(arguments: list[str]) -> int:
                 (Path(schemas) / "json" / name).write_text(text)
                 if verb == "release":
                     (Path(schemas) / "released" / name).write_text(text)
+            (Path(schemas) / "asyncapi.yaml").write_text(asyncapi_text(Path(schemas)))
             return 0
         case _:
             sys.stderr.write("usage: python -m closeflow.contracts.schema_files write|release SCHEMAS_DIRECTORY\n")
