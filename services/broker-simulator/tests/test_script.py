@@ -1,6 +1,7 @@
 """Each scripted behaviour of an order, once."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import httpx
@@ -27,7 +28,7 @@ from broker_simulator.control import (
     Step,
     StreamFaults,
 )
-from broker_simulator.probe import RestProbe, StreamProbe
+from broker_simulator.probe import RestProbe, StreamProbe, await_condition
 from broker_simulator.process import SimulatorProcess
 
 
@@ -118,6 +119,29 @@ def test_accepted_late_although_the_client_is_gone(control: Control, broker: Res
     assert control.order("cf-1").posts[0].outcome == "held"
     broker.await_status("cf-1", "filled")
     assert control.order("cf-1").posts[0].outcome == "accepted"
+
+
+def test_of_a_late_one_and_its_repeat_only_one_is_accepted(control: Control, broker: RestProbe) -> None:
+    control.script(Behaviour(answer=AcceptLate(hold_s=0.8)), count=1)
+    with pytest.raises(httpx.ReadTimeout):
+        broker.post("cf-1", timeout_s=0.1)
+    assert broker.post("cf-1").status_code == 200
+
+    def outcomes() -> list[str]:
+        return [post.outcome for post in control.order("cf-1").posts]
+
+    await_condition(lambda: "held" not in outcomes(), lambda: f"still held: {outcomes()}")
+    assert outcomes() == ["refused 422 40010001: client_order_id must be unique", "accepted"]
+
+
+def test_a_reset_forgets_what_is_held(control: Control, broker: RestProbe) -> None:
+    control.script(Behaviour(answer=AcceptLate(hold_s=0.5)))
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(broker.post, "cf-1")
+        await_condition(lambda: control.order("cf-1").posts_received == 1, lambda: "nothing arrived")
+        control.reset()
+        assert held.result(timeout=5).status_code == 503
+    assert control.orders() == []
 
 
 @pytest.mark.parametrize("how", ["reset", "server_error", "html", "truncated", "redirect", "foreign"])

@@ -51,6 +51,7 @@ class Held:
     behaviour: Behaviour
     receipt: int
     hold_s: float
+    resets: int
 
 
 class Exchange:
@@ -58,6 +59,7 @@ class Exchange:
         self._settings = settings
         self._store = store
         self._seeds = list(seeds)
+        self._resets = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.stream = stream
         self.account_filter = settings.account
@@ -97,12 +99,14 @@ class Exchange:
                 return self._refused(receipt, repeated)
             behaviour = self.rules.take(ticket.client_order_id, ticket.symbol)
             if isinstance(behaviour.answer, AcceptLate):
-                return Held(ticket, behaviour, receipt, behaviour.answer.hold_s)
+                return Held(ticket, behaviour, receipt, behaviour.answer.hold_s, self._resets)
             outcome, change = self._take(ticket, behaviour, receipt)
         self.book.apply(change)
         return outcome
 
     def accept_held(self, held: Held) -> Refusal | Accepted:
+        if held.resets != self._resets:
+            return Refusal(503, 50310000, "the simulator was reset while it held this request")
         with self._store.transaction():
             repeated = self._repeat_refusal(held.ticket)
             if repeated is not None:
@@ -321,6 +325,7 @@ class Exchange:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._resets += 1
         with self._store.transaction():
             self._store.wipe()
         self.stream.forget()

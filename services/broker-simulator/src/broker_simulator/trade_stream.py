@@ -5,6 +5,7 @@ Like Alpaca's it does not replay: what happens while nobody listens is only in R
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -40,6 +41,7 @@ class TradeStream:
         self._listeners: set[Listener] = set()
         self._refuse_until = 0.0
         self._silent_until = 0.0
+        self._delayed: deque[asyncio.TimerHandle] = deque(maxlen=_QUEUE_LIMIT)
         self._withheld: dict[str, list[tuple[bytes, StreamFaults]]] = {}
 
     @property
@@ -66,8 +68,11 @@ class TradeStream:
             self._release(order_id)
 
     def forget(self) -> None:
-        """Drop what is withheld, and end every fault."""
+        """Drop what is withheld or delayed, and end every fault."""
         self._withheld.clear()
+        for delayed in self._delayed:
+            delayed.cancel()
+        self._delayed.clear()
         self.heal()
 
     def publish(self, order_id: str, data: Mapping[str, object], faults: StreamFaults, *, order_done: bool) -> None:
@@ -91,7 +96,8 @@ class TradeStream:
 
     def _send(self, message: bytes, faults: StreamFaults) -> None:
         if faults.delay_s:
-            asyncio.get_running_loop().call_later(faults.delay_s, self._queue, message, faults.copies)
+            loop = asyncio.get_running_loop()
+            self._delayed.append(loop.call_later(faults.delay_s, self._queue, message, faults.copies))
         else:
             self._queue(message, faults.copies)
 
