@@ -1,0 +1,189 @@
+"""The command line: import positions, close them, look at closes, verify the invariants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import typer
+from closeflow.settings import load
+from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
+from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
+
+from closectl.closing import CloseRefused, close_position
+from closectl.importing import ImportRefused, import_positions
+from closectl.output import console, fail, plain, print_json, print_rows
+from closectl.positions_file import BadFile, read_positions
+from closectl.settings import ClosectlSettings
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="closectl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Close trading positions and see what became of them. Settings: CLOSECTL_API_URL, CLOSECTL_POSTGRES_DSN, "
+    "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS, CLOSECTL_BROKER_URL (`make run` prints them).",
+)
+positions = typer.Typer(no_args_is_help=True, help="Positions: import and list.")
+app.add_typer(positions, name="positions")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
+
+
+def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run a piece of work with the database of CLOSECTL_POSTGRES_DSN."""
+    settings = load(ClosectlSettings)
+    if settings.postgres_dsn is None:
+        fail("CLOSECTL_POSTGRES_DSN is not set; give the DSN of role closeflow_operator", code=2)
+    dsn = settings.postgres_dsn.get_secret_value()
+
+    async def run() -> T:
+        database = make_engine(dsn, pool_size=2, application_name="closectl", statement_timeout_ms=120_000)
+        try:
+            return await work(database)
+        finally:
+            await database.dispose()
+
+    try:
+        return asyncio.run(run())
+    except DatabaseError as error:
+        fail(f"the database did not do it: {str(error).splitlines()[0]}", code=2)
+
+
+@positions.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV with a header.", exists=True, dir_okay=False, readable=True)],
+    as_json: AsJson = False,
+) -> None:
+    """Bring positions in from a CSV file; the same file again changes nothing.
+
+    Columns: account_id, symbol, asset_type (stock, option, crypto), quantity (signed, short below 0), multiplier,
+    currency, and optionally position_id. Nothing is written unless the whole file is right.
+    """
+    settings = load(ClosectlSettings)
+    try:
+        rows = read_positions(file.read_text(encoding="utf-8-sig").splitlines())
+        done = with_database(lambda database: import_positions(database, rows, broker=settings.broker))
+    except UnicodeDecodeError as error:
+        fail(f"{file} is not UTF-8: {error}")
+    except BadFile as error:
+        fail(f"{file} cannot be imported, and nothing was:\n" + "\n".join(error.problems))
+    except ImportRefused as error:
+        fail(f"{file} contradicts positions that are here; nothing was imported:\n" + "\n".join(error.conflicts))
+    if as_json:
+        print_json({"added": done.added, "unchanged": done.unchanged})
+    else:
+        console.print(f"{done.added} positions added, {done.unchanged} unchanged")
+
+
+@positions.command("list")
+def list_positions_(
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only this status, such as open or close_failed.")] = None,
+    after: Annotated[int, typer.Option(help="Only ids above this one: the next page.")] = 0,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List positions by id."""
+
+    async def work(database: Database) -> list[dict[str, object]]:
+        async with transaction(database) as tx:
+            return await list_positions(tx, account=account, status=status, after=after, limit=limit)
+
+    rows = with_database(work)
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(rows, ("id", "account_id", "symbol", "asset_type", "opening_qty", "quantity", "status", "closed_at"))
+
+
+@app.command("list")
+def list_requests_(
+    status: Annotated[str | None, typer.Option(help="Only this status, such as submitted or failed.")] = None,
+    position: Annotated[int | None, typer.Option(help="Only closes of this position.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List close requests, the newest first."""
+
+    async def work(database: Database) -> list[dict[str, object]]:
+        async with transaction(database) as tx:
+            return await list_requests(tx, status=status, position_id=position, limit=limit)
+
+    rows = with_database(work)
+    if as_json:
+        print_json(rows)
+    else:
+        columns = ("id", "position_id", "symbol", "side", "status", "filled_qty", "target_qty", "attempt", "reason")
+        print_rows(rows, columns)
+
+
+@app.command()
+def close(
+    position_id: Annotated[int, typer.Argument(help="The position to close.")],
+    quantity: Annotated[str | None, typer.Option(help="Close only this much.")] = None,
+    order_type: Annotated[str | None, typer.Option(help="limit (the default) or market.")] = None,
+    limit_price: Annotated[str | None, typer.Option(help="The worst price to accept, for a limit order.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key; a repeated call with it closes once.")] = None,
+    wait: Annotated[float, typer.Option(help="Wait this many seconds for the close to end.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Close a position over REST (CLOSECTL_API_URL). Without --key a new one is made, and printed."""
+    settings = load(ClosectlSettings)
+    if settings.api_url is None:
+        fail("CLOSECTL_API_URL is not set; give the address of close-api, such as http://127.0.0.1:8080", code=2)
+    body = {"quantity": quantity, "order_type": order_type, "limit_price": limit_price}
+    try:
+        answer = close_position(settings.api_url, position_id, body=body, key=key, wait_s=wait)
+    except CloseRefused as error:
+        fail(str(error), code=error.exit_code)
+    if as_json:
+        print_json(answer)
+    else:
+        for name, value in answer.items():
+            console.print(f"{name:22} {plain(value)}")
+
+
+@app.command()
+def show(
+    close_request_id: Annotated[UUID, typer.Argument(help="The close request.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one close: its state, its orders, and every fact about it in the order of time, with its source."""
+
+    async def work(database: Database) -> dict[str, object] | None:
+        async with transaction(database) as tx:
+            return await request_with_timeline(tx, request_id=close_request_id)
+
+    found = with_database(work)
+    if found is None:
+        fail(f"there is no close request {close_request_id}; `closectl list` shows those that are")
+    if as_json:
+        print_json(found)
+        return
+    _print_close(found)
+
+
+def _print_close(found: dict[str, object]) -> None:
+    request, orders, incidents, timeline = (found[name] for name in ("request", "orders", "incidents", "timeline"))
+    assert isinstance(request, dict)
+    assert isinstance(orders, list)
+    assert isinstance(incidents, list)
+    assert isinstance(timeline, list)
+    shown = ("id", "position_id", "symbol", "side", "status", "reason", "filled_qty", "target_qty", "attempt")
+    print_rows([request], shown)
+    console.print()
+    columns = ("client_order_id", "status", "quantity", "executed_qty", "limit_price", "avg_price", "reject_code")
+    print_rows(orders, columns, title="orders")
+    console.print()
+    for row in timeline:
+        row["detail"] = " ".join(f"{name}={value}" for name, value in row["detail"].items() if value is not None)
+    print_rows(timeline, ("at", "source", "what", "detail"), title="timeline")
+    if incidents:
+        console.print()
+        print_rows(incidents, ("opened_at", "kind", "severity", "count", "closed_at", "detail"), title="incidents")
