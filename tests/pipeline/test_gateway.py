@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from broker_gateway.backfill import FEED, Backfill
+from broker_gateway.outlet import Memory, Outlet
 from broker_simulator.control import Behaviour, Control, FillAtOnce, FillInParts, NeverFill
 from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
@@ -26,8 +29,11 @@ from closeflow.contracts.codec import decode
 from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import BrokerStatus, ExecType, OrderType, Side, TimeInForce, UpdateSource
-from closeflow.kafka import KafkaConnection, ensure_topics, load_topics
+from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, ensure_topics, load_topics, open_producer
+from closeflow.storage import gateway
+from closeflow.storage.engine import transaction
 from closeflow.storage.gateway import LockLost, session_lock
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 if TYPE_CHECKING:
     from tests.conftest import Database
@@ -196,7 +202,7 @@ async def bench(database: Database, tmp_path: Path) -> AsyncIterator[Bench]:
 
 async def test_what_the_stream_says_arrives_under_the_close_requests_key(bench: Bench) -> None:
     bench.control.script(Behaviour(execution=FillInParts(parts=3, every_s=0.05)))
-    with bench.gateway() as gateway:
+    with bench.gateway() as process:
         await bench.listening()
         order_id = await bench.place()
         fills = await bench.heard.wait_for_fills(order_id, 6)
@@ -204,9 +210,9 @@ async def test_what_the_stream_says_arrives_under_the_close_requests_key(bench: 
         assert {fill.source for fill in fills} == {UpdateSource.STREAM}
         assert [fill.cum_qty for fill in fills] == [2, 4, 6]
         assert set(bench.heard.keys) == {str(uuid.UUID(order_id[3:35])).encode()}
-        gateway.terminate()
-        await until(lambda: gateway.poll() is not None, "the gateway stops when asked")
-        assert gateway.returncode == 0
+        process.terminate()
+        await until(lambda: process.poll() is not None, "the gateway stops when asked")
+        assert process.returncode == 0
 
 
 @pytest.mark.parametrize("activity_ids", ["same", "different"])
@@ -241,6 +247,48 @@ async def test_what_a_living_stream_loses_is_found_by_the_next_backfill(bench: B
         later = await bench.place()
         await bench.heard.wait_for_fills(later, 6)
         assert not [one for one in bench.heard.records[known:] if one.client_order_id == order_id]
+
+
+class Unreachable(Producer):
+    """Kafka that acknowledges nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def publish_many(self, records: Sequence[Outgoing]) -> None:
+        raise KafkaError(f"{len(records)} records without an acknowledgement")
+
+
+async def test_the_cursor_moves_only_after_kafkas_acknowledgement(bench: Bench, engine: AsyncEngine) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    order_id = await bench.place()
+
+    async def cursor() -> datetime | None:
+        async with transaction(engine) as tx:
+            return await gateway.read_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED)
+
+    def backfill(producer: Producer) -> Backfill:
+        return Backfill(
+            broker=bench.broker,
+            database=engine,
+            outlet=Outlet(producer, Memory()),
+            overlap=timedelta(seconds=60),
+            now=lambda: datetime.now(UTC),
+        )
+
+    with pytest.raises(KafkaError):
+        await backfill(Unreachable()).run_once()
+    assert await cursor() is None
+    async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
+        assert await backfill(producer).run_once() == 2
+    fills = await bench.heard.wait_for_fills(order_id, 6)
+    assert await cursor() == fills[0].transact_time
+    # It never goes back, whoever is late.
+    async with transaction(engine) as tx:
+        await gateway.advance_cursor(
+            tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=datetime(2020, 1, 1, tzinfo=UTC)
+        )
+    assert await cursor() == fills[0].transact_time
 
 
 async def test_of_two_instances_one_listens_and_the_other_takes_over_after_a_kill(bench: Bench) -> None:

@@ -50,7 +50,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
     relay = Relay(
         broker=broker,
         stream=stream,
-        engine=engine,
+        database=engine,
         lock_dsn=dsn,
         kafka=settings.kafka,
         pace=pace,

@@ -18,8 +18,7 @@ from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, UpdateSource
 from closeflow.storage import gateway
-from closeflow.storage.engine import transaction
-from sqlalchemy.ext.asyncio import AsyncEngine
+from closeflow.storage.engine import Database, transaction
 
 from broker_gateway.outlet import Outlet
 
@@ -33,7 +32,7 @@ _LOOK_UPS_AT_ONCE: Final = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backfill:
     broker: Broker
-    engine: AsyncEngine
+    database: Database
     outlet: Outlet
     overlap: timedelta
     now: Callable[[], datetime]
@@ -57,7 +56,7 @@ class Backfill:
         orders: list[gateway.NotDone] = []
         while True:
             after = orders[-1].client_order_id if orders else ""
-            async with transaction(self.engine) as tx:
+            async with transaction(self.database) as tx:
                 page = await gateway.not_done_orders(
                     tx, account_id=self.broker.account_id, after=after, limit=_ORDERS_PER_PAGE
                 )
@@ -88,7 +87,7 @@ class Backfill:
 
     async def _executions(self, oldest: datetime) -> int:
         cursor_key = {"broker": self.broker.name, "account_id": self.broker.account_id, "feed": FEED}
-        async with transaction(self.engine) as tx:
+        async with transaction(self.database) as tx:
             cursor = await gateway.read_cursor(tx, **cursor_key)
         after = (cursor or oldest) - self.overlap
         found, page = 0, None
@@ -97,7 +96,7 @@ class Backfill:
             found += await self.outlet.publish_news(executions.updates)
             newest = _newest(executions.updates)
             if newest is not None and (cursor is None or newest > cursor):
-                async with transaction(self.engine) as tx:
+                async with transaction(self.database) as tx:
                     await gateway.advance_cursor(tx, **cursor_key, position=newest)
                 cursor = newest
             if executions.next_page is None:

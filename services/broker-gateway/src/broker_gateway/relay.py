@@ -15,9 +15,9 @@ from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.alpaca.stream import Message, StreamLost, StreamTarget, Unreadable, trade_updates
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
+from closeflow.storage.engine import Database
 from closeflow.storage.gateway import DATABASE_AWAY, LockLost, session_lock
 from prometheus_client import Counter, Gauge
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_gateway.backfill import Backfill
 from broker_gateway.outlet import SERVICE, Memory, Outlet
@@ -69,7 +69,7 @@ class Relay:
 
     broker: Broker
     stream: StreamTarget
-    engine: AsyncEngine
+    database: Database
     lock_dsn: str
     """Of the same database; the lock has a connection of its own."""
     kafka: KafkaConnection
@@ -167,7 +167,7 @@ class Relay:
         back_off = self._back_off()
         backfill = Backfill(
             broker=self.broker,
-            engine=self.engine,
+            database=self.database,
             outlet=outlet,
             overlap=timedelta(seconds=self.pace.backfill_overlap_s),
             now=self.now,

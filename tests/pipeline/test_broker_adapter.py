@@ -1,0 +1,185 @@
+"""Our Alpaca adapter against the simulated broker; each was built from Alpaca's shape, not from the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from broker_simulator.control import (
+    Behaviour,
+    Control,
+    FillAtOnce,
+    FillThen,
+    NeverFill,
+    PositionSpec,
+    RefuseRepeat,
+    Reject,
+)
+from broker_simulator.process import SimulatorProcess
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.domain.answers import (
+    Acknowledged,
+    CancelAccepted,
+    CancelRefused,
+    DuplicateId,
+    NotFound,
+    Refused,
+    Ticket,
+)
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import AssetType, BrokerStatus, OrderType, RejectClass, Side, TimeInForce
+
+OPTION = "AAPL270115C00190000"
+
+
+@pytest.fixture(scope="module")
+async def simulator(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[AlpacaBroker, Control]]:
+    directory: Path = tmp_path_factory.mktemp("simulator")
+    with SimulatorProcess(directory) as process, process.control() as control:
+        broker = AlpacaBroker(
+            base_url=process.url,
+            market_data_url=process.url,
+            key_id=process.key_id,
+            secret_key=process.secret_key,
+            account_id="acc-1",
+        )
+        yield broker, control
+        await broker.aclose()
+
+
+@pytest.fixture
+def broker(simulator: tuple[AlpacaBroker, Control]) -> AlpacaBroker:
+    return simulator[0]
+
+
+@pytest.fixture
+def control(simulator: tuple[AlpacaBroker, Control]) -> Control:
+    control = simulator[1]
+    control.reset()
+    control.clear_script()
+    control.set_positions(
+        [
+            PositionSpec(symbol="AAPL", asset_type="stock", quantity=Decimal(500)),
+            PositionSpec(symbol=OPTION, asset_type="option", quantity=Decimal(-3)),
+            PositionSpec(symbol="BTC/USD", asset_type="crypto", quantity=Decimal("0.25")),
+        ]
+    )
+    return control
+
+
+def ticket(symbol: str = "AAPL", quantity: str = "5", side: Side = Side.SELL) -> Ticket:
+    crypto = "/" in symbol
+    return Ticket(
+        client_order_id=client_order_id(uuid.uuid4(), 1),
+        account_id="acc-1",
+        symbol=symbol,
+        side=side,
+        quantity=Decimal(quantity),
+        order_type=OrderType.LIMIT,
+        time_in_force=TimeInForce.GTC if crypto else TimeInForce.DAY,
+        limit_price=Decimal(100),
+    )
+
+
+async def stated(broker: AlpacaBroker, of: Ticket, status: BrokerStatus) -> Acknowledged:
+    deadline = time.monotonic() + 10
+    while True:
+        answer = await broker.look_up(of.client_order_id)
+        if isinstance(answer, Acknowledged) and answer.update.order_status is status:
+            return answer
+        assert time.monotonic() < deadline, f"not {status}: {answer}"
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "quantity", "side"), [("AAPL", "5", Side.SELL), (OPTION, "3", Side.BUY), ("BTC/USD", "0.25", Side.SELL)]
+)
+async def test_an_order_of_each_asset_type_is_placed_filled_and_listed(
+    broker: AlpacaBroker, control: Control, symbol: str, quantity: str, side: Side
+) -> None:
+    control.script(Behaviour(execution=FillAtOnce()))
+    started = datetime.now(UTC) - timedelta(minutes=5)
+    order = ticket(symbol, quantity, side)
+    answer = await broker.submit(order)
+    assert isinstance(answer, Acknowledged)
+    filled = await stated(broker, order, BrokerStatus.FILLED)
+    assert filled.update.cum_quantity == Decimal(quantity)
+    assert filled.update.broker_seq is not None
+    page = await broker.executions(after=started)
+    assert [(fill.client_order_id, fill.symbol, fill.last_quantity, fill.cum_quantity) for fill in page.updates] == [
+        (order.client_order_id, symbol, Decimal(quantity), Decimal(quantity))
+    ]
+    assert await broker.submit(order) == DuplicateId()
+
+
+async def test_a_refusal_is_read_and_leaves_nothing_behind(broker: AlpacaBroker, control: Control) -> None:
+    control.script(Behaviour(answer=Reject(status=403, code=40310000, message="market is closed")))
+    order = ticket()
+    answer = await broker.submit(order)
+    assert answer == Refused("market_closed", RejectClass.RETRYABLE, "40310000: market is closed")
+    assert await broker.look_up(order.client_order_id) == NotFound()
+
+
+async def test_a_repeat_may_be_refused_with_other_words(broker: AlpacaBroker, control: Control) -> None:
+    control.script(Behaviour(execution=NeverFill(), repeat=RefuseRepeat()))
+    order = ticket()
+    assert isinstance(await broker.submit(order), Acknowledged)
+    assert isinstance(await broker.submit(order), Refused)
+    seen = control.order(order.client_order_id)
+    assert seen is not None
+    assert seen.accepted == 1
+
+
+async def test_an_open_order_is_listed_until_it_is_cancelled(broker: AlpacaBroker, control: Control) -> None:
+    control.script(Behaviour(execution=FillThen(quantity=Decimal(2), then="rest")))
+    order = ticket()
+    await broker.submit(order)
+    partly = await stated(broker, order, BrokerStatus.PARTIALLY_FILLED)
+    assert partly.update.leaves_quantity == Decimal(3)
+    assert [update.client_order_id for update in await broker.open_orders()] == [order.client_order_id]
+    broker_order_id = partly.update.broker_order_id
+    assert broker_order_id is not None
+    assert await broker.cancel(broker_order_id) == CancelAccepted()
+    ended = await stated(broker, order, BrokerStatus.CANCELED)
+    assert ended.update.cum_quantity == Decimal(2)
+    assert ended.update.broker_seq is not None
+    assert partly.update.broker_seq is not None
+    assert ended.update.broker_seq > partly.update.broker_seq
+    assert isinstance(await broker.cancel(broker_order_id), CancelRefused)
+    assert await broker.cancel(str(uuid.uuid4())) == NotFound()
+    assert await broker.open_orders() == ()
+
+
+async def test_executions_are_paged_without_loss_or_repetition(broker: AlpacaBroker, control: Control) -> None:
+    control.script(Behaviour(execution=FillAtOnce()))
+    started = datetime.now(UTC) - timedelta(minutes=5)
+    tickets = [ticket(quantity="1") for _ in range(130)]
+    await asyncio.gather(*map(broker.submit, tickets))
+    first = await broker.executions(after=started)
+    assert first.next_page is not None
+    second = await broker.executions(after=started, page=first.next_page)
+    assert second.next_page is None
+    listed = [update.client_order_id for update in (*first.updates, *second.updates)]
+    assert len(listed) == 130
+    assert set(listed) == {order.client_order_id for order in tickets}
+
+
+async def test_positions_quotes_and_the_clock_are_read(broker: AlpacaBroker, control: Control) -> None:
+    assert await broker.positions() == {"AAPL": Decimal(500), OPTION: Decimal(-3), "BTC/USD": Decimal("0.25")}
+    assert await broker.position("BTC/USD") == Decimal("0.25")
+    assert await broker.position("MSFT") == 0
+    symbols = {"AAPL": AssetType.STOCK, OPTION: AssetType.OPTION, "BTC/USD": AssetType.CRYPTO}
+    control.pin_quote("AAPL", "189.1", "189.3")
+    quotes = await broker.quotes(symbols)
+    assert set(quotes) == set(symbols)
+    assert (quotes["AAPL"].bid, quotes["AAPL"].ask) == (Decimal("189.1"), Decimal("189.3"))
+    control.withhold_quote("AAPL")
+    assert set(await broker.quotes(symbols)) == {OPTION, "BTC/USD"}
+    clock = await broker.clock()
+    assert abs((clock.at - datetime.now(UTC)).total_seconds()) < 5
