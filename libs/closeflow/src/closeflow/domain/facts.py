@@ -53,6 +53,11 @@ def newest(statements: Iterable[Statement]) -> Statement | None:
     return max(statements, key=rank, default=None)
 
 
+def newest_state(order: Order) -> Statement | None:
+    """The broker's newest word on the order itself; that a cancel was refused says nothing of its state."""
+    return newest(one for one in broker_statements(order) if one.kind is not StatementKind.CANCEL_REJECTED)
+
+
 def executed(order: Order) -> Decimal:
     """The sum of the order's effective executions."""
     return sum((one.quantity for one in order.executions), ZERO)
@@ -73,7 +78,7 @@ def terminal_statement(order: Order) -> Statement | None:
 
     A terminal statement without a cumulative quantity ends nothing: the order has to be looked up.
     """
-    last = newest(one for one in broker_statements(order) if one.kind is not StatementKind.CANCEL_REJECTED)
+    last = newest_state(order)
     if last is None or last.kind not in TERMINAL_STATEMENTS or last.cum_quantity is None:
         return None
     return last
@@ -94,8 +99,10 @@ def cancel_pending(order: Order) -> bool:
     asked = order.cancel_requested_at
     if asked is not None and (refusal is None or refusal.stated_at < asked):
         return True
-    last = newest(one for one in broker_statements(order) if one.kind is not StatementKind.CANCEL_REJECTED)
-    return last is not None and last.kind is StatementKind.PENDING_CANCEL and refusal is None
+    last = newest_state(order)
+    if last is None or last.kind is not StatementKind.PENDING_CANCEL:
+        return False
+    return refusal is None or newest((refusal, last)) is last
 
 
 def derive_status(order: Order) -> OrderStatus:
@@ -113,7 +120,7 @@ def derive_status(order: Order) -> OrderStatus:
         return OrderStatus.LOST
     if stated and cancel_pending(order):
         return OrderStatus.PENDING_CANCEL
-    last = newest(one for one in stated if one.kind is not StatementKind.CANCEL_REJECTED)
+    last = newest_state(order)
     if last is not None and last.kind in PAUSED_STATEMENTS:
         return OrderStatus(last.kind.value)
     if cum > ZERO:
@@ -172,12 +179,17 @@ def owed(book: Book, request: CloseRequest) -> Decimal:
     return max(ZERO, min(of_target, abs(book.position.quantity) - taken))
 
 
+def closable(book: Book, side: Side) -> Decimal:
+    """How much an order of this side can take off the position: nothing once the position is on the other side."""
+    return max(ZERO, -signed(side, book.position.quantity))
+
+
 def oversells(book: Book, request: CloseRequest) -> bool:
     """Rule R5 at the moment of a send, over the order that is about to go out and all the others."""
     mine = [order for order in book.orders.values() if order.close_request_id == request.id]
     of_request = sum((known_cum(order) + exposure(order) for order in mine), ZERO)
     of_position = sum((exposure(order) + unattributed(order) for order in book.orders.values()), ZERO)
-    return of_request > request.target_quantity or of_position > abs(book.position.quantity)
+    return of_request > request.target_quantity or of_position > closable(book, request.side)
 
 
 def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
