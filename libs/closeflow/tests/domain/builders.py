@@ -163,7 +163,8 @@ def canceled(quantity: int = 100, done: int = 0, **changes: Any) -> Order:
 
 def working(quantity: int = 100, done: int = 0, **changes: Any) -> Order:
     executions = (an_execution(f"e{changes.get('attempt', 1)}", done, done),) if done else ()
-    return an_order(quantity, executions=executions, statements=(a_statement(StatementKind.NEW, 1, 0),), **changes)
+    changes = {"statements": (a_statement(StatementKind.NEW, 1, 0),), **changes}
+    return an_order(quantity, executions=executions, **changes)
 
 
 def refused(quantity: int = 100, **changes: Any) -> Order:

@@ -86,7 +86,8 @@ ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
     **{(O.DONE_FOR_DAY, status): "O12" for status in _STATED if status is not O.DONE_FOR_DAY},
     (O.CANCELED, O.FILLED): "O13",  # The label stays for any smaller late execution.
     (O.EXPIRED, O.FILLED): "O13",
-    # The record was wrong: the broker has the order after all. Always with an incident.
+    # The record was wrong: the broker has the order after all, or says later that it lives. Always with an incident.
+    **{(was, to): "O14" for was in (O.CANCELED, O.EXPIRED) for to in _STATED if to not in (was, O.FILLED)},
     **{(O.REJECTED, status): "O14" for status in _STATED if status is not O.REJECTED},
     **{(O.DENIED, status): "O14" for status in _STATED},
 }

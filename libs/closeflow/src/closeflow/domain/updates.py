@@ -5,7 +5,7 @@ The sequence gates statements, never executions: an execution id not seen before
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -42,6 +42,8 @@ _KIND_OF_EXEC_TYPE: Final = {
     ExecType.SUSPENDED: StatementKind.SUSPENDED,
     ExecType.DONE_FOR_DAY: StatementKind.DONE_FOR_DAY,
     ExecType.TRADE: StatementKind.PARTIALLY_FILLED,
+    # Without a status, because the broker's word for it is not one of ours: the order exists and may fill.
+    ExecType.ORDER_STATUS: StatementKind.NEW,
 }
 _LIVE: Final = frozenset({BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED, BrokerStatus.PENDING_CANCEL})
 
@@ -88,28 +90,43 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
     contradiction = _contradiction(order, update, taken_by)
     if contradiction is not None:
         return contradiction
-    if update.broker_order_id is None:
-        return _judge_refusal(order, update)
-    return _apply(order, update)
+    if update.broker_order_id is not None:
+        return _apply(order, update)
+    if update.exec_type is ExecType.TRADE:
+        return Quarantined("execution_without_order", f"execution {update.exec_id} names no broker order id")
+    return _judge_refusal(order, update)
 
 
 def _apply(order: Order, update: BrokerUpdate) -> Verdict:
-    incidents = _record_was_wrong(order, update)
     changed, execution, raised = _keep_execution(order, update)
     changed = _keep_statement(changed, update)
     if changed == order:
-        return Repeated() if not raised else Applied(order, None, raised)
+        return Applied(order, None, raised) if raised else Repeated()
     sequences = [seq for seq in (changed.broker_update_seq, update.broker_seq) if seq is not None]
-    changed = replace(
-        changed,
-        broker_order_id=order.broker_order_id or update.broker_order_id,
-        broker_update_seq=max(sequences, default=None),
-        last_broker_update_at=max(filter(None, (order.last_broker_update_at, update.received_at))),
-        reject_code=update.reject_code or order.reject_code,
-        reject_class=update.reject_class or order.reject_class,
-        next_send_at=None,
+    changed = _keep_rejection(order, changed, update)
+    changed = facts.derive(
+        replace(
+            changed,
+            broker_order_id=order.broker_order_id or update.broker_order_id,
+            broker_update_seq=max(sequences, default=None),
+            last_broker_update_at=max(filter(None, (order.last_broker_update_at, update.received_at))),
+            next_send_at=None,
+        )
     )
-    return Applied(facts.derive(changed), execution, (*incidents, *raised))
+    found = (_raise(order, kind, detail) for kind, detail in _contradicted(order, changed, update))
+    return Applied(changed, execution, (*raised, *(one for some in found for one in some)))
+
+
+def _keep_rejection(order: Order, changed: Order, update: BrokerUpdate) -> Order:
+    """The code and class of the rejection that is kept; one that nobody mapped is terminal for sending."""
+    rejected = StatementKind.REJECTED
+    if facts.statement(changed, rejected) is facts.statement(order, rejected):
+        return changed
+    return replace(
+        changed,
+        reject_code=update.reject_code or order.reject_code,
+        reject_class=update.reject_class or order.reject_class or RejectClass.TERMINAL,
+    )
 
 
 def _judge_refusal(order: Order, update: BrokerUpdate) -> Verdict:
@@ -210,8 +227,6 @@ def _feed(source: UpdateSource) -> str:
 
 def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
     kind = _kind(update)
-    if kind is None:
-        return order
     new = Statement(
         kind=kind,
         stated_at=update.transact_time,
@@ -239,28 +254,48 @@ def _rank(one: Statement) -> tuple[object, ...]:
         one.broker_seq if one.broker_seq is not None else -1,
         one.cum_quantity if one.cum_quantity is not None else -1,
         one.stated_at,
+        one.leaves_quantity if one.leaves_quantity is not None else -1,
+        one.source,
+        one.detail or "",
     )
 
 
-def _kind(update: BrokerUpdate) -> StatementKind | None:
+def _kind(update: BrokerUpdate) -> StatementKind:
     """What kind of statement it is: the cancel's refusal by its type, everything else by the order's stated status."""
     if update.exec_type is ExecType.CANCEL_REJECTED:
         return StatementKind.CANCEL_REJECTED
     if update.order_status is not None:
         return StatementKind(update.order_status.value)
-    return _KIND_OF_EXEC_TYPE.get(update.exec_type)
+    return _KIND_OF_EXEC_TYPE[update.exec_type]
 
 
-def _record_was_wrong(order: Order, update: BrokerUpdate) -> tuple[Incident, ...]:
-    """O14: the broker has an order that we had proven absent or never to be sent."""
-    if order.status is OrderStatus.DENIED or facts.refused(order):
-        return _raise(order, "record_was_wrong", f"the broker reports {update.exec_type} on a {order.status} order")
+def _contradicted(before: Order, after: Order, update: BrokerUpdate) -> Iterator[tuple[str, str]]:
+    """What a person must know of the update: kind and detail. The facts are kept all the same."""
+    if before.status is OrderStatus.DENIED or facts.refused(before):
+        yield "record_was_wrong", f"O14: the broker reports {update.exec_type} on a {before.status} order"
+    if _lives_again(after) and not _lives_again(before):
+        yield "record_was_wrong", "the broker stated an end of the order, and that it lives in a newer statement"
+    if _filled_though_rejected(after) and not _filled_though_rejected(before):
+        yield "record_was_wrong", "O14: an order that the broker calls rejected has fills"
     if update.order_status is BrokerStatus.REPLACED:
-        return _raise(order, "order_replaced", "the broker replaced the order; nothing here asks for that")
-    late = update.exec_type is ExecType.TRADE and (update.last_quantity or ZERO) > ZERO
-    if order.status is OrderStatus.REJECTED and late:
-        return _raise(order, "record_was_wrong", "an execution came for a rejected order")
-    return ()
+        yield "order_replaced", "the broker replaced the order; nothing here asks for that"
+    if facts.known_cum(after) > max(after.quantity, facts.known_cum(before)):
+        yield "overfill", f"O17: {facts.known_cum(after)} filled of an order of {after.quantity}"
+    if after.reject_class is not before.reject_class and update.reject_class is None:
+        yield "unmapped_refusal", f"{update.reject_code}: {update.reason}"
+    if update.exec_type is ExecType.ORDER_STATUS and update.order_status is None:
+        yield "unknown_broker_status", update.reason or "the order's status is not one that we know"
+
+
+def _lives_again(order: Order) -> bool:
+    ended = any(one.kind in facts.TERMINAL_STATEMENTS for one in order.statements)
+    last = facts.newest_state(order)
+    return ended and last is not None and last.kind not in facts.TERMINAL_STATEMENTS and not facts.is_done(order)
+
+
+def _filled_though_rejected(order: Order) -> bool:
+    last = facts.terminal_statement(order)
+    return last is not None and last.kind is StatementKind.REJECTED and facts.known_cum(order) > ZERO
 
 
 def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
