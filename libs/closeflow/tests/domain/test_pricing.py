@@ -1,0 +1,106 @@
+"""From quotes to limit prices, ticks, lots and times in force."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from closeflow.domain import pricing
+from closeflow.domain.answers import Quote
+from closeflow.domain.model import AssetType, Side, TimeInForce
+
+from .builders import NOW
+
+STOCK, OPTION, CRYPTO = AssetType.STOCK, AssetType.OPTION, AssetType.CRYPTO
+SELL, BUY = Side.SELL, Side.BUY
+
+
+def a_quote(bid: str, ask: str) -> Quote:
+    return Quote(symbol="AAPL", bid=Decimal(bid), ask=Decimal(ask), at=NOW)
+
+
+NEAR_TOUCH = {
+    "a sell is at the bid": (STOCK, SELL, "99.98", "100.02", None, "99.98"),
+    "a buy is at the ask": (STOCK, BUY, "99.98", "100.02", None, "100.02"),
+    "a sell is never worse than the bound below mid": (STOCK, SELL, "90", "110", 100, "99.00"),
+    "a buy is never worse than the bound above mid": (STOCK, BUY, "90", "110", 100, "101.00"),
+    "without a bound of its own a stock may slip 2 %": (STOCK, SELL, "90", "110", None, "98.00"),
+    "without a bound of its own an option may slip 20 %": (OPTION, SELL, "1.00", "3.00", None, "1.60"),
+    "without a bound of its own crypto may slip 3 %": (CRYPTO, BUY, "90", "110", None, "103.00"),
+    "a bound of 0 means mid": (STOCK, SELL, "99.98", "100.02", 0, "100.00"),
+    "a sell's bound rounds up, so that it holds": (STOCK, SELL, "99.90", "100.11", 1, "100.00"),
+    "a buy's bound rounds down, so that it holds": (STOCK, BUY, "99.90", "100.11", 1, "100.01"),
+    "a bid off the tick rounds down, to reach it": (STOCK, SELL, "99.987", "100.02", None, "99.98"),
+    "an ask off the tick rounds up, to reach it": (STOCK, BUY, "99.98", "100.013", None, "100.02"),
+    "stock below a dollar moves by 0.0001": (STOCK, SELL, "0.51237", "0.5124", None, "0.5123"),
+    "an option from 3 on moves by 0.05": (OPTION, SELL, "5.03", "5.10", None, "5.00"),
+    "an option below 3 moves by 0.01": (OPTION, BUY, "2.43", "2.47", None, "2.47"),
+    "cheap crypto moves by 0.000001": (CRYPTO, SELL, "0.1234567", "0.1234667", None, "0.123456"),
+    "the cheapest crypto moves by 0.000000001": (CRYPTO, SELL, "0.0000123456", "0.0000123457", None, "0.000012345"),
+    "a locked quote has a price": (STOCK, BUY, "100", "100", 0, "100"),
+}
+
+
+@pytest.mark.parametrize(("asset", "side", "bid", "ask", "bps", "price"), NEAR_TOUCH.values(), ids=NEAR_TOUCH)
+def test_near_touch(asset: AssetType, side: Side, bid: str, ask: str, bps: int | None, price: str) -> None:
+    assert pricing.near_touch(asset, side, a_quote(bid, ask), bps) == Decimal(price)
+
+
+def test_a_crossed_quote_is_no_price() -> None:
+    assert pricing.near_touch(STOCK, SELL, a_quote("100.02", "99.98"), None) == pricing.Unpriced("crossed_quote")
+
+
+def test_a_buy_whose_bound_is_below_one_tick_has_no_price() -> None:
+    quote = a_quote("0.001", "0.01")
+    assert pricing.near_touch(OPTION, BUY, quote, 10) == pricing.Unpriced("no_price_within_slippage")
+
+
+USERS_LIMIT = {
+    "on the tick it is as asked": (STOCK, SELL, "100.01", "100.01"),
+    "a sell rounds up": (STOCK, SELL, "100.001", "100.01"),
+    "a buy rounds down": (STOCK, BUY, "100.009", "100.00"),
+    "an option's sell rounds up to five cents": (OPTION, SELL, "5.01", "5.05"),
+}
+
+
+@pytest.mark.parametrize(("asset", "side", "asked", "price"), USERS_LIMIT.values(), ids=USERS_LIMIT)
+def test_the_users_limit_is_never_made_worse(asset: AssetType, side: Side, asked: str, price: str) -> None:
+    assert pricing.users_limit(asset, side, Decimal(asked)) == Decimal(price)
+
+
+def test_a_buy_limit_below_one_tick_is_none() -> None:
+    assert isinstance(pricing.users_limit(OPTION, BUY, Decimal("0.001")), pricing.Unpriced)
+
+
+LOTS = {
+    "a share": (STOCK, "1", True),
+    "a billionth of a share": (STOCK, "0.000000001", True),
+    "less than that": (STOCK, "0.0000000005", False),
+    "a contract": (OPTION, "3", True),
+    "half a contract": (OPTION, "0.5", False),
+    "nothing": (STOCK, "0", False),
+    "a part of a coin": (CRYPTO, "0.25", True),
+}
+
+
+@pytest.mark.parametrize(("asset", "quantity", "fits"), LOTS.values(), ids=LOTS)
+def test_lots(asset: AssetType, quantity: str, fits: bool) -> None:
+    assert pricing.fits_lot(asset, Decimal(quantity)) is fits
+
+
+TIMES = {
+    "whole shares as asked": (STOCK, "10", TimeInForce.GTC, TimeInForce.GTC),
+    "fractional shares for the day only": (STOCK, "10.5", TimeInForce.GTC, TimeInForce.DAY),
+    "options for the day only": (OPTION, "1", TimeInForce.GTC, TimeInForce.DAY),
+    "crypto has no day": (CRYPTO, "1", TimeInForce.DAY, TimeInForce.GTC),
+    "crypto may be immediate": (CRYPTO, "1", TimeInForce.IOC, TimeInForce.IOC),
+}
+
+
+@pytest.mark.parametrize(("asset", "quantity", "asked", "given"), TIMES.values(), ids=TIMES)
+def test_times_in_force(asset: AssetType, quantity: str, asked: TimeInForce, given: TimeInForce) -> None:
+    assert pricing.time_in_force(asset, Decimal(quantity), asked) is given
+
+
+def test_only_crypto_trades_when_the_market_is_closed() -> None:
+    assert [asset for asset in AssetType if not pricing.market_hours(asset)] == [CRYPTO]

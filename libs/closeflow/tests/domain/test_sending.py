@@ -1,0 +1,406 @@
+"""The last check before the wire, and what is done next about an order that is due."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from closeflow.domain.answers import Refused
+from closeflow.domain.model import (
+    Book,
+    ExecType,
+    Order,
+    OrderStatus,
+    RejectClass,
+    RequestStatus,
+    Send,
+    SendAnswer,
+    SendKind,
+    Side,
+    StatementKind,
+    UpdateSource,
+)
+from closeflow.domain.sending import (
+    Check,
+    Clear,
+    GiveUp,
+    Hold,
+    LookUp,
+    SendCancel,
+    SendOrder,
+    Settled,
+    Step,
+    Wait,
+    Withdraw,
+    absence_incident,
+    being_looked_up,
+    claim,
+    look_up_again_at,
+    next_step,
+    recheck,
+    refusal_update,
+    retry_at,
+    ticket,
+    with_send,
+    withdrawn,
+)
+from closeflow.domain.settle import settle
+
+from .builders import (
+    NOW,
+    OTHER_ID,
+    POLICY,
+    REQUEST_ID,
+    a_book,
+    a_position,
+    a_send,
+    a_statement,
+    an_order,
+    at,
+    canceled,
+    filled,
+    working,
+)
+
+UNSENT: tuple[Send, ...] = ()
+LATER = at(31)
+"""After the lease of the builders' sends."""
+
+
+def unsent(quantity: int = 100, **changes: Any) -> Order:
+    return an_order(quantity, **{"sends": UNSENT, **changes})
+
+
+def unknown(*sends: Send, **changes: Any) -> Order:
+    return an_order(status=OrderStatus.SUBMIT_UNKNOWN, sends=sends or (a_send(SendAnswer.UNKNOWN),), **changes)
+
+
+def checked(book: Book, *, may_repeat: bool = False, now: datetime = NOW) -> Check:
+    order = next(one for one in book.orders.values() if one.close_request_id == REQUEST_ID)
+    return recheck(book, order, now=now, may_repeat=may_repeat)
+
+
+def test_a_planned_order_that_was_never_sent_is_clear() -> None:
+    assert checked(a_book(unsent())) == Clear()
+
+
+NOT_SEEN = (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
+
+
+@pytest.mark.parametrize("answer", NOT_SEEN)
+def test_sends_that_the_broker_did_not_take_do_not_count(answer: SendAnswer) -> None:
+    assert checked(a_book(an_order(sends=(a_send(answer), a_send(answer, 2))))) == Clear()
+
+
+HELD: dict[str, tuple[Book, str]] = {
+    "a send without an answer": (a_book(an_order(sends=(a_send(None),))), "earlier_send_open"),
+    "a send that was accepted": (a_book(an_order()), "earlier_send_open"),
+    "a send of unknown outcome": (a_book(unknown()), "earlier_send_open"),
+    "an unknown order without a send": (
+        a_book(unsent(status=OrderStatus.SUBMIT_UNKNOWN)),
+        "earlier_send_open",
+    ),
+    "a frozen request": (a_book(unsent(), frozen_reason="poison"), "frozen"),
+    "a gap anywhere on the position": (
+        a_book(
+            unsent(50),
+            an_order(50, request_id=OTHER_ID, statements=(a_statement(StatementKind.CANCELED, 3, 40),)),
+            target_quantity=Decimal(50),
+        ),
+        "fills_not_named",
+    ),
+    "the broker has it": (a_book(working()), "not_sendable"),
+    "it was filled": (a_book(filled()), "not_sendable"),
+    "it was denied": (a_book(unsent(status=OrderStatus.DENIED)), "not_sendable"),
+}
+
+
+@pytest.mark.parametrize(("book", "reason"), HELD.values(), ids=HELD)
+def test_it_is_held(book: Book, reason: str) -> None:
+    assert checked(book) == Hold(reason)
+
+
+WITHDRAWN: dict[str, tuple[Book, str, RejectClass]] = {
+    "the user cancelled": (a_book(unsent(), cancel_requested_at=NOW), "canceled_by_user", RejectClass.TERMINAL),
+    "the order was to be cancelled": (
+        a_book(unsent(cancel_requested_at=NOW)),
+        "withdrawn",
+        RejectClass.RETRYABLE,
+    ),
+    "the deadline passed": (a_book(unsent(), deadline_at=NOW), "deadline_passed", RejectClass.TERMINAL),
+    "the request is over": (
+        a_book(unsent(), status=RequestStatus.FAILED),
+        "not_the_current_attempt",
+        RejectClass.TERMINAL,
+    ),
+    "a newer attempt exists": (a_book(unsent(), attempt=2), "not_the_current_attempt", RejectClass.TERMINAL),
+    "the position is closing for another request": (
+        a_book(unsent(), position=a_position(active_close_request_id=OTHER_ID)),
+        "not_the_current_attempt",
+        RejectClass.TERMINAL,
+    ),
+    "the symbol is not the position's": (
+        a_book(unsent(symbol="MSFT")),
+        "not_the_positions_order",
+        RejectClass.TERMINAL,
+    ),
+    "the position changed its side": (
+        a_book(unsent(), position=a_position(-100)),
+        "side_changed",
+        RejectClass.TERMINAL,
+    ),
+    "more than the target": (
+        a_book(unsent(100), target_quantity=Decimal(60)),
+        "more_than_owed",
+        RejectClass.RETRYABLE,
+    ),
+    "more than the position": (
+        a_book(unsent(100), position=a_position(60)),
+        "more_than_owed",
+        RejectClass.RETRYABLE,
+    ),
+    "more than another request's live order leaves": (
+        a_book(unsent(100), working(1, request_id=OTHER_ID)),
+        "more_than_owed",
+        RejectClass.RETRYABLE,
+    ),
+}
+
+
+@pytest.mark.parametrize(("book", "code", "reject_class"), WITHDRAWN.values(), ids=WITHDRAWN)
+def test_it_must_never_go(book: Book, code: str, reject_class: RejectClass) -> None:
+    assert checked(book) == Withdraw(code, reject_class)
+
+
+def test_what_may_have_been_sent_is_never_withdrawn() -> None:
+    for stop in ({"cancel_requested_at": NOW}, {"deadline_at": NOW}, {"attempt": 2}):
+        book = a_book(unknown(), **stop)
+        assert isinstance(checked(book, may_repeat=True), Hold), stop
+
+
+REPEATS: dict[str, tuple[Order, Check]] = {
+    "an unknown outcome": (unknown(), Clear()),
+    "a sender that never answered": (unknown(a_send(None)), Clear()),
+    "a second unknown outcome": (unknown(a_send(SendAnswer.UNKNOWN), a_send(SendAnswer.UNKNOWN, 2)), Clear()),
+    "not after a refusal, which a repeat would only earn again": (
+        unknown(a_send(SendAnswer.UNKNOWN), a_send(SendAnswer.REJECTED, 2)),
+        Hold("earlier_send_open"),
+    ),
+    "not after a cancel was asked for": (unknown(cancel_requested_at=NOW), Hold("withdrawn")),
+}
+
+
+@pytest.mark.parametrize(("order", "check"), REPEATS.values(), ids=REPEATS)
+def test_the_same_id_again_where_that_is_proven_safe(order: Order, check: Check) -> None:
+    assert checked(a_book(order), may_repeat=True) == check
+
+
+# What is done next ------------------------------------------------------------------------------------------------
+
+
+def step_of(order: Order, *, now: datetime = LATER, watched: frozenset[int] = frozenset(), **request: Any) -> Step:
+    return next_step(a_book(order, **request), order, now=now, watched=watched)
+
+
+STEPS: dict[str, tuple[Order, Step]] = {
+    "a plan without a send is sent": (unsent(), SendOrder(1)),
+    "what was not taken is sent under the next number": (
+        an_order(sends=(a_send(SendAnswer.NOT_ACCEPTED),)),
+        SendOrder(2),
+    ),
+    "an unknown outcome is looked up, and absence counts: its sender has answered": (unknown(), LookUp(True)),
+    "a silent sender's order is looked up; this process has not watched it for long": (
+        an_order(sends=(a_send(None),)),
+        LookUp(False),
+    ),
+    "an accepted order that nobody confirms is looked up": (an_order(), LookUp(True)),
+    "a refusal of the only send is left to the fill-processor": (
+        an_order(sends=(a_send(SendAnswer.REJECTED),)),
+        Wait(at(61), "refusal_published"),
+    ),
+    "a refusal of a repeat proves nothing": (
+        unknown(a_send(SendAnswer.UNKNOWN), a_send(SendAnswer.REJECTED, 2)),
+        LookUp(True),
+    ),
+    "an unknown order is looked up even if it should be cancelled": (unknown(cancel_requested_at=NOW), LookUp(True)),
+    "a working order needs nothing": (working(), Settled()),
+    "a filled order needs nothing": (filled(), Settled()),
+    "a cancelled order needs nothing": (canceled(cancel_requested_at=NOW), Settled()),
+}
+
+
+@pytest.mark.parametrize(("order", "step"), STEPS.values(), ids=STEPS)
+def test_next_step(order: Order, step: Step) -> None:
+    assert step_of(order) == step
+
+
+def test_a_send_in_flight_belongs_to_its_sender() -> None:
+    order = an_order(sends=(a_send(SendAnswer.UNKNOWN), a_send(None, 2)))
+    assert step_of(order, now=at(29)) == Wait(at(30), "send_in_flight")
+
+
+def test_absence_counts_only_when_every_silent_send_was_watched_for_a_whole_lease() -> None:
+    order = unknown(a_send(None), a_send(None, 2))
+    assert step_of(order, watched=frozenset({1})) == LookUp(absence_counts=False)
+    assert step_of(order, watched=frozenset({1, 2})) == LookUp(absence_counts=True)
+
+
+def test_a_held_plan_is_asked_about_again() -> None:
+    assert step_of(unsent(), frozen_reason="poison") == Wait(at(32), "frozen")
+
+
+def test_a_withdrawn_plan_lets_its_request_end() -> None:
+    book = a_book(unsent(), cancel_requested_at=NOW)
+    order = next(iter(book.orders.values()))
+    step = next_step(book, order, now=NOW, watched=frozenset())
+    assert isinstance(step, Withdraw)
+    denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
+    after = settle(book, denied, now=NOW, policy=POLICY).book
+    assert after.orders[order.client_order_id].status is OrderStatus.DENIED
+    assert (after.requests[REQUEST_ID].status, after.requests[REQUEST_ID].reason) == (
+        RequestStatus.FAILED,
+        "canceled_by_user",
+    )
+    assert after.position.status.value == "open"
+
+
+# Cancels ------------------------------------------------------------------------------------------------
+
+
+def to_cancel(*answers: SendAnswer | None, **changes: Any) -> Order:
+    cancels = tuple(a_send(answer, n, SendKind.CANCEL) for n, answer in enumerate(answers, 1))
+    changes = {"broker_order_id": "b-1", "cancel_requested_at": NOW, **changes}
+    return working(sends=(a_send(), *cancels), **changes)
+
+
+REFUSED_LATER = {
+    "statements": (a_statement(StatementKind.NEW, 1, 0), a_statement(StatementKind.CANCEL_REJECTED, 2, t=5))
+}
+CANCELS: dict[str, tuple[Order, datetime, Step]] = {
+    "the first": (to_cancel(), NOW, SendCancel(1)),
+    "an order that the broker has not named is looked up": (
+        to_cancel(broker_order_id=None),
+        NOW,
+        LookUp(False),
+    ),
+    "one is in flight": (to_cancel(None), at(29), Wait(at(30), "cancel_in_flight")),
+    "its sender is silent": (to_cancel(None), at(30), SendCancel(2)),
+    "it was taken": (to_cancel(SendAnswer.ACCEPTED), at(5), Wait(at(35), "cancel_accepted")),
+    "it was not taken: a second later": (
+        to_cancel(SendAnswer.NOT_ACCEPTED),
+        at(1.5),
+        Wait(at(2), "cancel_backing_off"),
+    ),
+    "it was not taken": (to_cancel(SendAnswer.NOT_ACCEPTED), at(2), SendCancel(2)),
+    "it was refused": (to_cancel(SendAnswer.REJECTED), at(2), SendCancel(2)),
+    "it was refused twice": (to_cancel(*[SendAnswer.REJECTED] * 2), at(3), SendCancel(3)),
+    "it was taken, and refused by the stream": (
+        to_cancel(SendAnswer.ACCEPTED, **REFUSED_LATER),
+        at(6),
+        SendCancel(2),
+    ),
+}
+
+
+@pytest.mark.parametrize(("order", "now", "step"), CANCELS.values(), ids=CANCELS)
+def test_cancel(order: Order, now: datetime, step: Step) -> None:
+    assert step_of(order, now=now) == step
+
+
+def test_a_cancel_that_was_refused_three_times_is_for_a_person() -> None:
+    step = step_of(to_cancel(*[SendAnswer.REJECTED] * 3), now=at(60))
+    assert isinstance(step, GiveUp)
+    assert (step.incident.kind, step.until) == ("cancel_refused", at(120))
+
+
+# Claims, evidence and back-off ------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_numbers_the_send_leases_it_and_forgets_older_absence() -> None:
+    order, send = claim(unknown(not_found_count=3), SendKind.SUBMIT, sender="me", now=LATER, lease_s=30)
+    assert (send.n, send.sender, send.lease_until, send.answer) == (2, "me", at(61), None)
+    assert (order.next_send_at, order.not_found_count) == (at(61), 0)
+    assert with_send(order, send).sends[-1] is send
+
+
+def test_being_looked_up_makes_a_silent_send_unknown_and_nothing_else() -> None:
+    assert being_looked_up(an_order(sends=(a_send(None),)), now=LATER).status is OrderStatus.SUBMIT_UNKNOWN
+    assert being_looked_up(an_order(), now=LATER).status is OrderStatus.PLANNED
+
+
+LOOK_UPS = {"at first at once": (1.2, 0.5), "then more slowly": (11, 5), "at most every 30 s": (601, 30)}
+
+
+@pytest.mark.parametrize(("asked_at", "pause"), LOOK_UPS.values(), ids=LOOK_UPS)
+def test_look_ups_slow_down(asked_at: float, pause: float) -> None:
+    assert look_up_again_at(unknown(), now=at(asked_at)) == at(asked_at + pause)
+
+
+RETRIES = {
+    "the first, at most 2 s": ((a_send(None),), 1.0, None, 2.0),
+    "with full jitter": ((a_send(None),), 0.25, None, 0.5),
+    "never at once": ((a_send(None),), 0.0, None, 0.1),
+    "the third in a row, at most 8 s": (
+        (a_send(SendAnswer.NOT_SENT), a_send(SendAnswer.NOT_ACCEPTED, 2), a_send(None, 3)),
+        1.0,
+        None,
+        8.0,
+    ),
+    "capped": (tuple(a_send(SendAnswer.NOT_SENT, n) for n in range(1, 12)), 1.0, None, 30.0),
+    "counted from the last that was seen": ((a_send(SendAnswer.UNKNOWN), a_send(None, 2)), 1.0, None, 2.0),
+    "when the broker says": ((a_send(None),), 0.5, 12.0, 12.0),
+    "but not in a year": ((a_send(None),), 0.5, 1e9, 300.0),
+}
+
+
+@pytest.mark.parametrize(("sends", "jitter", "asked_s", "pause"), RETRIES.values(), ids=RETRIES)
+def test_what_was_not_taken_is_due_again(
+    sends: tuple[Send, ...], jitter: float, asked_s: float | None, pause: float
+) -> None:
+    assert retry_at(an_order(sends=sends), now=NOW, jitter=jitter, asked_s=asked_s) == at(pause)
+
+
+ABSENCES = {
+    "five over a minute": (5, 90, 5, True),
+    "four are too few": (4, 900, 5, False),
+    "a minute has not passed since the lease": (9, 89, 5, False),
+    "three visibility lags count more": (5, 119, 30, False),
+    "three visibility lags": (5, 120, 30, True),
+}
+
+
+@pytest.mark.parametrize(("count", "seconds", "lag", "told"), ABSENCES.values(), ids=ABSENCES)
+def test_evidence_of_absence_is_brought_to_a_person(count: int, seconds: float, lag: float, told: bool) -> None:
+    order = unknown(a_send(None), not_found_count=count)
+    incident = absence_incident(order, now=at(seconds), visibility_lag_s=lag)
+    assert (incident is not None) is told
+    if incident is not None:
+        assert (incident.kind, incident.client_order_id) == ("order_not_found", order.client_order_id)
+        assert "s1" in incident.detail
+
+
+def test_a_ticket_is_a_function_of_what_never_changes() -> None:
+    order = unsent(limit_price=Decimal("9.98"))
+    later = replace(order, status=OrderStatus.SUBMIT_UNKNOWN, next_send_at=LATER, not_found_count=2)
+    assert ticket(order) == ticket(with_send(later, a_send()))
+    assert (ticket(order).side, ticket(order).limit_price) == (Side.SELL, Decimal("9.98"))
+
+
+def test_a_refusal_is_evidence_without_a_broker_order_id_and_with_the_same_id_each_time() -> None:
+    said = Refused("market_closed", RejectClass.RETRYABLE, "market is closed")
+    update = refusal_update(ticket(unsent()), 1, said, broker="alpaca", at=NOW)
+    assert (update.exec_type, update.source) == (ExecType.REJECTED, UpdateSource.SUBMIT)
+    assert (update.broker_order_id, update.cum_quantity) == (None, None)
+    assert (update.reject_code, update.reject_class) == ("market_closed", RejectClass.RETRYABLE)
+    again = refusal_update(ticket(unsent()), 1, said, broker="alpaca", at=LATER)
+    assert again.event_id == update.event_id
+    other = refusal_update(ticket(unsent()), 2, said, broker="alpaca", at=NOW)
+    assert other.event_id != update.event_id
+
+
+def test_an_unmapped_refusal_has_no_class_so_that_its_reader_reports_it() -> None:
+    said = Refused("alpaca_1", RejectClass.TERMINAL, "?", mapped=False)
+    assert refusal_update(ticket(unsent()), 1, said, broker="alpaca", at=NOW).reject_class is None
