@@ -115,7 +115,9 @@ class System:
             self.report(name)
 
     def start_all(self) -> None:
-        self.start(SIMULATOR)
+        """The broker, if it does not run yet, then every service."""
+        if SIMULATOR not in self.running:
+            self.start(SIMULATOR)
         self.start(*SERVICES)
 
     def stop(self, name: str) -> int:

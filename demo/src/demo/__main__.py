@@ -1,0 +1,223 @@
+"""`python -m demo`: close a portfolio through the real parts and show it; `python -m demo run`: keep it running."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from statistics import median
+from typing import Any, Final
+
+import httpx
+from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
+from closeflow.domain.events import decimal_text
+from closeflow.kafka.tail import open_tail
+from closeflow.kafka.topics import load_topics
+from closeflow.storage.engine import Database, make_engine
+from rich.console import Console
+
+import devstack
+from demo.progress import POLL_S, Progress, is_final, read_rows
+from demo.scenario import STORIES, Asked, close_all, script, surprises
+from demo.services import DidNotStart
+from demo.system import ACCOUNT, REPOSITORY, SIMULATOR, System
+
+POSITIONS: Final = REPOSITORY / "demo" / "positions.csv"
+CLOSED_WITHIN_S: Final = 120.0
+GOOD, VIOLATION, ENVIRONMENT = 0, 1, 2
+OVERRIDES: Final = {
+    # The close that is never answered shall not take the whole five seconds of the default.
+    "order-submitter": {"HTTP_DEADLINE_S": "2"},
+}
+
+
+class Violation(Exception):
+    """The demo saw something it must never see."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("demo", "run"), default="demo")
+    parser.add_argument("--instance", help="instance of the embedded stack (default: demo, or dev for run)")
+    given = parser.parse_args()
+    instance = given.instance or ("demo" if given.what == "demo" else "dev")
+    console = Console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+
+    def report(line: str) -> None:
+        console.print(f"{time.monotonic() - started:6.1f}s  {line}", highlight=False)
+
+    try:
+        stack = devstack.up(instance, report)
+        system = System(stack, f"closeflow_{instance}", stack.data_dir / "services", report, OVERRIDES)
+        try:
+            return _demo(system, console) if given.what == "demo" else _run(system, console)
+        finally:
+            system.close()
+            if given.what == "demo":
+                devstack.down(instance, report)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return ENVIRONMENT
+    except Violation as violation:
+        console.print(f"[red]violation:[/] {violation}", highlight=False)
+        return VIOLATION
+    except devstack.StackError as error:
+        console.print(f"[red]{error}[/]", highlight=False)
+        return ENVIRONMENT
+    except DidNotStart as error:
+        console.print(str(error), highlight=False, markup=False)
+        return ENVIRONMENT
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _demo(system: System, console: Console) -> int:
+    system.report("wiping what an earlier demo left")
+    system.wipe()
+    _set_up(system)
+    with system.control() as control:
+        script(control)
+    console.print()
+    for symbol, story in STORIES.items():
+        console.print(f"  {symbol:6} {story}", highlight=False)
+    console.print()
+    asyncio.run(_with_database(system, lambda database: _close_and_watch(system, database, console)))
+    code = subprocess.run([*_closectl(), "verify", "--wait", "30"], env=_environment(system), check=False).returncode
+    console.print()
+    if code:
+        raise Violation("closectl verify found something, see above")
+    console.print("[green]every position is closed, and every invariant that can be checked holds[/]")
+    return GOOD
+
+
+def _run(system: System, console: Console) -> int:
+    _set_up(system)
+    console.print(f"\nclose-api        {system.url()}   (try {system.url()}/docs)", highlight=False)
+    console.print(f"broker-simulator {system.url(SIMULATOR)}/control/docs", highlight=False)
+    console.print(f"logs             {system.directory}", highlight=False)
+    console.print("\nin another shell, to use closectl:\n", highlight=False)
+    for name, value in _settings(system).items():
+        console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
+    console.print("\nCtrl-C stops the services; `make down` stops the servers.", highlight=False)
+    while all(service.running for service in system.running.values()):
+        time.sleep(0.5)
+    ended = [name for name, service in system.running.items() if not service.running]
+    console.print(f"[red]{', '.join(ended)} ended; see the logs in {system.directory}[/]", highlight=False)
+    return ENVIRONMENT
+
+
+def _set_up(system: System) -> None:
+    system.prepare()
+    system.start(SIMULATOR)
+    with system.control() as control:
+        if not control.positions():
+            control.import_positions(POSITIONS.read_text())
+    system.start_all()
+    imported = subprocess.run(
+        [*_closectl(), "positions", "import", str(POSITIONS)],
+        env=_environment(system),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if imported.returncode:
+        raise Violation(f"the import failed: {imported.stderr}")
+    system.report(imported.stdout.strip())
+
+
+def _closectl() -> list[str]:
+    return [sys.executable, "-m", "closectl"]
+
+
+def _settings(system: System) -> dict[str, str]:
+    return {
+        "CLOSECTL_API_URL": system.url(),
+        "CLOSECTL_POSTGRES_DSN": system.dsn("closeflow_operator"),
+        "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS": system.stack.kafka_bootstrap_servers,
+        "CLOSECTL_BROKER_URL": system.url(SIMULATOR),
+        "CLOSECTL_BROKER_KEY_ID": DEFAULT_KEY_ID,
+        "CLOSECTL_BROKER_SECRET_KEY": DEFAULT_SECRET_KEY,
+        "CLOSECTL_BROKER_ACCOUNT_ID": ACCOUNT,
+    }
+
+
+def _environment(system: System) -> dict[str, str]:
+    return {**os.environ, **_settings(system)}
+
+
+async def _with_database(system: System, work: Callable[[Database], Any]) -> None:
+    database = make_engine(system.dsn("closeflow_operator"), pool_size=2, application_name="demo")
+    try:
+        await work(database)
+    finally:
+        await database.dispose()
+
+
+async def _close_and_watch(system: System, database: Database, console: Console) -> None:
+    asked = await close_all(system.url(), await read_rows(database))
+    if found := surprises(asked):
+        raise Violation("; ".join(found))
+    deadline = time.monotonic() + CLOSED_WITHIN_S
+    with Progress(console) as progress:
+        while True:
+            rows = await read_rows(database)
+            progress.show(rows)
+            if is_final(rows):
+                break
+            if time.monotonic() > deadline:
+                raise Violation(f"not every close ended within {CLOSED_WITHIN_S:.0f} s")
+            await asyncio.sleep(POLL_S)
+    not_closed = [row["symbol"] for row in rows if row["status"] != "closed"]
+    if not_closed:
+        raise Violation(f"not closed: {', '.join(not_closed)}")
+    await _summarise(system, rows, asked, console)
+
+
+async def _summarise(system: System, rows: list[dict[str, Any]], asked: list[Asked], console: Console) -> None:
+    with system.control() as control:
+        orders = {order.client_order_id: order for order in control.orders(prefix="cf-")}
+    console.print("\norders at the broker", style="bold")
+    for row in rows:
+        hex_id = row["request"]["id"].hex
+        for attempt in range(1, row["request"]["attempt"] + 1):
+            order = orders.get(f"cf-{hex_id}-{attempt}")
+            if order is not None:
+                executions = [one for accepted in order.orders for one in accepted.executions]
+                filled = decimal_text(sum((one.qty for one in executions), start=Decimal(0)))
+                told = f"sent {order.posts_received}, accepted {order.accepted}, {len(executions)} fills, {filled}"
+                console.print(f"  {row['symbol']:20} {order.client_order_id}  {told}", highlight=False)
+    times = sorted((row["request"]["completed_at"] - row["request"]["created_at"]).total_seconds() for row in rows)
+    replays = sum(one.replayed for one in asked)
+    conflicts = sum(one.status == httpx.codes.CONFLICT for one in asked)
+    console.print(
+        f"\n{len(rows)} positions closed; request to closed: median {median(times):.2f} s, longest {times[-1]:.2f} s; "
+        f"{replays} replayed, {conflicts} refused with 409",
+        highlight=False,
+    )
+    counts = await _records_per_topic(system)
+    console.print(
+        "records: " + ", ".join(f"{topic} {count}" for topic, count in counts.items()) + "\n", highlight=False
+    )
+
+
+async def _records_per_topic(system: System) -> dict[str, int]:
+    names = [spec.name for spec in load_topics(REPOSITORY / "schemas" / "topics")]
+    counts = dict.fromkeys(names, 0)
+    async with open_tail(system.kafka, names, None) as tail:
+        for record in await tail.drain():
+            counts[record.topic] += 1
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
