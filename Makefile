@@ -58,5 +58,13 @@ reset: $(STAMP) ## Stop them and wipe their data
 	$(DEVSTACK) reset --instance $(INSTANCE)
 # --- end of the embedded stack ---
 
+# --- database ---
+.PHONY: migrate
+
+migrate: $(STAMP) ## Bring the stack's database to the newest schema (or the one of POSTGRES_ADMIN_DSN)
+	@POSTGRES_ADMIN_DSN="$${POSTGRES_ADMIN_DSN:-$$($(BIN)/python -c 'import devstack; print(devstack.up("$(INSTANCE)").admin_dsn)')}" \
+		$(BIN)/python -m closeflow.storage.migrate
+# --- end of the database ---
+
 clean: ## Remove the virtual environment and the caches (the stack's data stays: make reset)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

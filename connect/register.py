@@ -26,6 +26,9 @@ ROLE: Final = "closeflow_debezium"
 POLL_S: Final = 0.1
 RESTARTS: Final = 3
 """How often a FAILED task is restarted: forgives a server that was still starting, not a slot that is lost."""
+SLOT_PATIENCE_S: Final = 5.0
+"""How long a RUNNING task may be without its slot before it is restarted; doubled each time."""
+SLOT_LOST: Final = "no longer available on the server"
 _SLOT: Final = "SELECT active FROM pg_replication_slots WHERE slot_name = %s AND database = %s"
 
 
@@ -102,11 +105,19 @@ def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 
     the task still fails after RESTARTS restarts.
     """
     until = time.monotonic() + deadline_s
-    with httpx.Client(base_url=connect_url, timeout=10.0) as connect:
+    patience_s = SLOT_PATIENCE_S
+    with (
+        httpx.Client(base_url=connect_url, timeout=10.0) as connect,
+        psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database,
+    ):
         _put(connect, outbox, until)
-        _await_running(connect, outbox.connector, until)
-    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database:
-        _await_slot(database, outbox, until)
+        _await_running(connect, outbox, until)
+        while not _slot_is_active(database, outbox, until, within_s=patience_s):
+            # RUNNING, yet it keeps failing to connect with the credentials that it read when it started.
+            path = f"/connectors/{outbox.connector}/restart?includeTasks=true"
+            _request(connect, "POST", path, until, expected=(200, 202, 204))
+            _await_running(connect, outbox, until)
+            patience_s *= 2
 
 
 def unregister(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 30.0) -> None:
@@ -160,6 +171,9 @@ def _request(
             why = f"{method} {path}: {answer.status_code} {_message(answer)}"
             if answer.status_code in (400, 401, 403):
                 raise NotRegistered(why)
+            if answer.status_code == 500 and method == "PUT":
+                # Connect 4.3 trips over Debezium's own validation error when it cannot connect, and hides it.
+                why = f"the worker cannot use the database: check the login of {ROLE}, host and port ({why[:80]}...)"
         _pause(until, why)
 
 
@@ -170,8 +184,8 @@ def _message(answer: httpx.Response) -> str:
         return answer.text[:200]
 
 
-def _await_running(connect: httpx.Client, name: str, until: float) -> None:
-    restarts = 0
+def _await_running(connect: httpx.Client, outbox: Outbox, until: float) -> None:
+    name, restarts = outbox.connector, 0
     while True:
         answer = _request(connect, "GET", f"/connectors/{name}/status", until, expected=(200, 404))
         parts = _parts(answer.json()) if answer.status_code == 200 else []
@@ -179,7 +193,7 @@ def _await_running(connect: httpx.Client, name: str, until: float) -> None:
         if len(parts) >= 2 and all(part["state"] == "RUNNING" for part in parts):
             return
         if failed and restarts == RESTARTS:
-            raise NotRegistered(f"{name} failed {restarts + 1} times: {_cause(failed[0])}")
+            raise NotRegistered(f"{outbox.connector} failed {restarts + 1} times: {_cause(failed[0], outbox)}")
         if failed:
             restarts += 1
             path = f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true"
@@ -192,20 +206,24 @@ def _parts(status: dict[str, Any]) -> list[dict[str, Any]]:
     return [status["connector"], *status["tasks"]]
 
 
-def _cause(part: dict[str, Any]) -> str:
+def _cause(part: dict[str, Any], outbox: Outbox) -> str:
     """The innermost cause of a Java stack trace, else its first line."""
+    if SLOT_LOST in part.get("trace", ""):
+        return f"its slot {outbox.slot} was lost, and events with it; follow the runbook before starting afresh"
     lines = str(part.get("trace", "no trace")).splitlines()
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return (causes or lines)[-1 if causes else 0]
+    return (causes[-1] if causes else lines[0])[:300]
 
 
-def _await_slot(database: psycopg.Connection[Any], outbox: Outbox, until: float) -> None:
-    while True:
+def _slot_is_active(database: psycopg.Connection[Any], outbox: Outbox, until: float, *, within_s: float) -> bool:
+    patient_until = time.monotonic() + within_s
+    while time.monotonic() < patient_until:
         found = database.execute(_SLOT, (outbox.slot, outbox.database)).fetchone()
         if found is not None and found[0]:
-            return
+            return True
         seen = "is not there" if found is None else "is not active"
         _pause(until, f"{outbox.connector} runs, but its slot {outbox.slot} {seen}; see the worker's log")
+    return False
 
 
 def _pause(until: float, why: str, *, seconds: float = POLL_S) -> None:

@@ -1,23 +1,28 @@
 """What every test of the real servers shares: the stack, and databases that cost a copy of a migrated one."""
 
 import hashlib
+import re
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-import devstack
 import psycopg
 import pytest
-from psycopg import sql
-from sqlalchemy.ext.asyncio import AsyncEngine
-
+from aiokafka.admin import AIOKafkaAdminClient
 from closeflow.storage import migrate
 from closeflow.storage.engine import make_engine
+from psycopg import sql
+from psycopg.rows import TupleRow
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import devstack
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:  # connect/register.py is a script at the root, not a package of the workspace
@@ -26,7 +31,9 @@ if str(REPOSITORY) not in sys.path:  # connect/register.py is a script at the ro
 from connect.register import Outbox, outbox_of, register, unregister, write_credentials  # noqa: E402
 
 INSTANCE: Final = "test"
+STALE_AFTER_S: Final = 3600
 _TEMPLATE_LOCK: Final = 7_236_501
+_published: list[tuple[str, str]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,21 @@ def passwords(stack: devstack.Stack) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def stack() -> devstack.Stack:
-    """The embedded servers. They stay up after the tests, so that the next run starts at once; `make down` ends them."""
+    """The embedded servers. They stay up after the tests, so that the next run starts at once."""
     return devstack.up(INSTANCE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def published_topics() -> AsyncIterator[list[tuple[str, str]]]:
+    """(bootstrap servers, prefix) of what this run's connectors published; deleted at the end."""
+    yield _published
+    for servers in {servers for servers, _ in _published}:
+        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        await admin.start()
+        prefixes = tuple(prefix for _, prefix in _published)
+        if ours := [topic for topic in await admin.list_topics() if topic.startswith(prefixes)]:
+            await admin.delete_topics(ours)
+        await admin.close()
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +88,7 @@ def template(stack: devstack.Stack) -> str:
         digest.update(file.read_bytes())
     with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
         admin.execute("SELECT pg_advisory_lock(%s)", (_TEMPLATE_LOCK,))
+        drop_stale(stack, admin)
         day = admin.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')").fetchone()
         assert day is not None
         name = f"closeflow_template_{day[0]}_{digest.hexdigest()[:12]}"
@@ -82,10 +103,28 @@ def template(stack: devstack.Stack) -> str:
     return name
 
 
+def drop_stale(stack: devstack.Stack, admin: psycopg.Connection[TupleRow]) -> None:
+    """Remove what runs that were killed left behind: their databases, connectors and slots, and older templates."""
+    found = admin.execute(
+        "SELECT datname FROM pg_database WHERE datname LIKE 'test\\_%' OR datname LIKE 'closeflow\\_t%'"
+    )
+    today = f"closeflow_template_{datetime.now(UTC):%Y%m%d}"
+    for (name,) in found.fetchall():
+        made = re.match(r"test_([0-9a-f]{8})_", name)
+        if (made and time.time() - int(made[1], 16) > STALE_AFTER_S) or (not made and not name.startswith(today)):
+            dsn = with_database(stack.admin_dsn, name)
+            unregister(stack.connect_url, outbox_of(dsn, credentials_file(stack)), dsn=dsn)
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def credentials_file(stack: devstack.Stack) -> Path:
+    return stack.data_dir / "debezium.properties"
+
+
 @contextmanager
 def fresh_database(stack: devstack.Stack, template: str | None) -> Iterator[Database]:
     """A copy of the template, or an empty database without one; dropped at the end, with every session in it."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
+    name = f"test_{int(time.time()):x}_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
         source = sql.SQL(" TEMPLATE {} STRATEGY WAL_LOG").format(sql.Identifier(template)) if template else sql.SQL("")
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + source)
@@ -100,9 +139,10 @@ def fresh_database(stack: devstack.Stack, template: str | None) -> Iterator[Data
 def outbox_connector(database: Database, *, topic_prefix: str) -> Iterator[Outbox]:
     """Debezium on a database's outbox for as long as the block runs, publishing to `topic_prefix` + the row's topic."""
     stack = database.stack
-    credentials = stack.data_dir / "debezium.properties"
-    write_credentials(credentials, passwords(stack)[migrate.DEBEZIUM])
-    outbox = outbox_of(database.admin_dsn, credentials, topic_prefix=topic_prefix)
+    write_credentials(credentials_file(stack), passwords(stack)[migrate.DEBEZIUM])
+    outbox = outbox_of(database.admin_dsn, credentials_file(stack), topic_prefix=topic_prefix)
+    made = (outbox.connector, f"__debezium-heartbeat.{outbox.connector}", *([topic_prefix] if topic_prefix else []))
+    _published.extend((stack.kafka_bootstrap_servers, prefix) for prefix in made)
     try:
         register(stack.connect_url, outbox, dsn=database.admin_dsn)
         yield outbox

@@ -82,7 +82,9 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(admin_dsn: str, revision: str = "head") -> None:
-    """Apply what is missing. Safe to call from several processes at once, and again when nothing is missing."""
+    """Apply what is missing. Safe to call from several processes at once (Alembic itself allows one thread of each), and
+    again when nothing is missing.
+    """
     with admin_engine(admin_dsn) as engine, migrating(engine) as connection:
         command.upgrade(_config(connection), revision)
 
@@ -139,3 +141,4 @@ if __name__ == "__main__":
             "POSTGRES_ADMIN_DSN is not set: give the DSN of the database's owner, postgresql://user:password@host/db"
         )
     upgrade(os.environ["POSTGRES_ADMIN_DSN"])
+    sys.stdout.write(f"the database is at revision {HEAD}\n")

@@ -22,11 +22,11 @@ _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME
 def _encode(value: object) -> str:
     if isinstance(value, Decimal):
         if not value.is_finite():
-            raise ValueError(f"{value} is not a quantity")
+            raise TypeError(f"{value} is not a quantity")
         return str(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise ValueError(f"{value.isoformat()} has no time zone")
+            raise TypeError(f"{value.isoformat()} has no time zone")
         return value.astimezone(UTC).isoformat()
     if isinstance(value, bytes):
         return "\\x" + value.hex()
@@ -37,8 +37,8 @@ def rows_json(rows: Iterable[Mapping[str, object]]) -> str:
     """The value of the parameter `rows`. A row may hold UUID, Decimal (it becomes a string), aware datetime (in UTC),
     Enum, bytes, str, int, bool, None, and dict or list for a jsonb column.
 
-    Raises TypeError for a float (quantities and prices are never binary) and ValueError for a naive time or a quantity
-    that is not finite. A column that a row lacks becomes NULL, not the column's default.
+    Raises TypeError for a float (quantities and prices are never binary), for a naive time and for a quantity that is
+    not finite. A column that a row lacks becomes NULL, not the column's default.
     """
     listed = list(rows)
     for row in listed:

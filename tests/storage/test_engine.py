@@ -1,0 +1,174 @@
+"""What a transaction promises when things go wrong around it."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from closeflow.storage.engine import CommitUnknown, is_poison, make_engine, retrying, sqlstate, transaction
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from tests.conftest import Database
+from tests.storage.seeding import owner
+
+TOUCH = text("UPDATE broker_cursors SET position = position || :mark WHERE feed = :feed")
+# A deferred trigger runs inside COMMIT: it waits there until somebody ends the session.
+HANG_IN_COMMIT = """
+    CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON trading_controls DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION hang();
+"""
+END_WHO_COMMITS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE query = 'COMMIT' AND wait_event = 'PgSleep' AND datname = current_database()
+"""
+HALT = text("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('global', 'halted', 'r', 'me')")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def cursors(database: Database) -> None:
+    with owner(database.admin_dsn) as db:
+        for feed in ("a", "b"):
+            db.execute(
+                "INSERT INTO broker_cursors (broker, account_id, feed, position) VALUES ('x', 'x', %s, '')", (feed,)
+            )
+
+
+async def positions(engine: AsyncEngine) -> list[str]:
+    async with engine.connect() as tx:
+        return [
+            str(value)
+            for value in (await tx.execute(text("SELECT position FROM broker_cursors ORDER BY feed"))).scalars()
+        ]
+
+
+@pytest.mark.usefixtures("cursors")
+async def test_a_block_that_raises_leaves_nothing(engine: AsyncEngine) -> None:
+    async def fail() -> None:
+        async with transaction(engine) as tx:
+            await tx.execute(TOUCH, {"mark": "x", "feed": "a"})
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        await fail()
+    assert await positions(engine) == ["", ""]
+
+
+@pytest.mark.usefixtures("cursors")
+async def test_two_deadlocked_transactions_both_happen(engine: AsyncEngine) -> None:
+    both_hold_one = asyncio.Barrier(2)
+    tries = 0
+
+    async def work(tx: AsyncConnection, first: str, second: str) -> str:
+        nonlocal tries
+        tries += 1
+        await tx.execute(TOUCH, {"mark": first, "feed": first})
+        if tries <= 2:
+            await both_hold_one.wait()
+        await tx.execute(TOUCH, {"mark": first, "feed": second})
+        return first
+
+    done = await asyncio.gather(
+        retrying(engine, lambda tx: work(tx, "a", "b")), retrying(engine, lambda tx: work(tx, "b", "a"))
+    )
+    assert (*done, tries) == ("a", "b", 3)
+    assert {"".join(sorted(value)) for value in await positions(engine)} == {"ab"}
+
+
+async def test_the_victim_of_every_try_is_raised_in_the_end(engine: AsyncEngine) -> None:
+    tries = 0
+
+    async def work(tx: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await tx.execute(text("DO $$ BEGIN RAISE EXCEPTION 'victim' USING ERRCODE = '40001'; END $$"))
+
+    with pytest.raises(DBAPIError) as caught:
+        await retrying(engine, work, attempts=3)
+    assert (sqlstate(caught.value), tries) == ("40001", 3)
+
+
+async def test_any_other_error_is_raised_at_once(engine: AsyncEngine) -> None:
+    tries = 0
+
+    async def work(tx: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await tx.execute(text("SELECT 1 / 0"))
+
+    with pytest.raises(DBAPIError) as caught:
+        await retrying(engine, work)
+    assert (sqlstate(caught.value), is_poison(caught.value), tries) == ("22012", True, 1)
+
+
+async def test_a_connection_lost_inside_commit_is_an_unknown_outcome(database: Database, engine: AsyncEngine) -> None:
+    with owner(database.admin_dsn) as db:
+        db.execute(HANG_IN_COMMIT)
+
+        async def halt() -> None:
+            async with transaction(engine) as tx:
+                await tx.execute(HALT)
+
+        committing = asyncio.create_task(halt())
+        await until(lambda: db.execute(END_WHO_COMMITS).rowcount == 1)
+        with pytest.raises(CommitUnknown):
+            await committing
+
+
+async def test_an_error_that_the_server_answers_to_commit_is_not_unknown(
+    database: Database, engine: AsyncEngine
+) -> None:
+    with owner(database.admin_dsn) as db:
+        db.execute(HANG_IN_COMMIT.replace("PERFORM pg_sleep(30)", "RAISE EXCEPTION 'no' USING ERRCODE = '23514'"))
+    with pytest.raises(DBAPIError) as caught:
+        async with transaction(engine) as tx:
+            await tx.execute(HALT)
+    assert is_poison(caught.value)
+
+
+async def test_a_connection_lost_before_commit_is_an_error_without_a_sqlstate_class_of_data(
+    engine: AsyncEngine,
+) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with transaction(engine) as tx:
+            await tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert not is_poison(caught.value)
+    async with transaction(engine) as tx:
+        assert (await tx.execute(text("SELECT 1"))).scalar_one() == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "statement", "state"),
+    [
+        ({"statement_timeout_ms": 50}, "SELECT pg_sleep(5)", "57014"),
+        ({"idle_in_transaction_timeout_ms": 50}, "SELECT 1", "25P03"),
+    ],
+)
+async def test_time_is_limited(database: Database, limits: dict[str, int], statement: str, state: str) -> None:
+    engine = make_engine(database.admin_dsn, pool_size=1, application_name="t", **limits)
+
+    async def idle_in_a_transaction() -> None:
+        async with transaction(engine) as tx:
+            await tx.execute(text(statement))
+            await until(lambda: db.execute("SELECT FROM pg_stat_activity WHERE application_name = 't'").rowcount == 0)
+            await tx.execute(text(statement))
+
+    with owner(database.admin_dsn) as db, pytest.raises(DBAPIError) as caught:
+        await idle_in_a_transaction()
+    assert sqlstate(caught.value) == state
+    await engine.dispose()
+
+
+async def test_waiting_for_a_connection_is_limited(database: Database) -> None:
+    engine = make_engine(database.admin_dsn, pool_size=1, application_name="t", pool_timeout_s=0.05)
+    async with engine.connect():
+        with pytest.raises(TimeoutError):
+            await engine.connect()
+    await engine.dispose()
