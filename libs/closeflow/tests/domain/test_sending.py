@@ -26,33 +26,22 @@ from closeflow.domain.model import (
 from closeflow.domain.sending import (
     Check,
     Clear,
-    GiveUp,
     Hold,
-    LookUp,
-    SendCancel,
-    SendOrder,
-    Settled,
-    Step,
-    Wait,
     Withdraw,
     absence_incident,
     being_looked_up,
     claim,
     look_up_again_at,
-    next_step,
     recheck,
     refusal_update,
     retry_at,
     ticket,
     with_send,
-    withdrawn,
 )
-from closeflow.domain.settle import settle
 
 from .builders import (
     NOW,
     OTHER_ID,
-    POLICY,
     REQUEST_ID,
     a_book,
     a_position,
@@ -60,7 +49,6 @@ from .builders import (
     a_statement,
     an_order,
     at,
-    canceled,
     filled,
     working,
 )
@@ -196,127 +184,6 @@ REPEATS: dict[str, tuple[Order, Check]] = {
 @pytest.mark.parametrize(("order", "check"), REPEATS.values(), ids=REPEATS)
 def test_the_same_id_again_where_that_is_proven_safe(order: Order, check: Check) -> None:
     assert checked(a_book(order), may_repeat=True) == check
-
-
-# What is done next ------------------------------------------------------------------------------------------------
-
-
-def step_of(order: Order, *, now: datetime = LATER, watched: frozenset[int] = frozenset(), **request: Any) -> Step:
-    return next_step(a_book(order, **request), order, now=now, watched=watched)
-
-
-STEPS: dict[str, tuple[Order, Step]] = {
-    "a plan without a send is sent": (unsent(), SendOrder(1)),
-    "what was not taken is sent under the next number": (
-        an_order(sends=(a_send(SendAnswer.NOT_ACCEPTED),)),
-        SendOrder(2),
-    ),
-    "an unknown outcome is looked up, and absence counts: its sender has answered": (unknown(), LookUp(True)),
-    "a silent sender's order is looked up; this process has not watched it for long": (
-        an_order(sends=(a_send(None),)),
-        LookUp(False),
-    ),
-    "an accepted order that nobody confirms is looked up": (an_order(), LookUp(True)),
-    "a refusal of the only send is left to the fill-processor": (
-        an_order(sends=(a_send(SendAnswer.REJECTED),)),
-        Wait(at(61), "refusal_published"),
-    ),
-    "a refusal of a repeat proves nothing": (
-        unknown(a_send(SendAnswer.UNKNOWN), a_send(SendAnswer.REJECTED, 2)),
-        LookUp(True),
-    ),
-    "an unknown order is looked up even if it should be cancelled": (unknown(cancel_requested_at=NOW), LookUp(True)),
-    "a working order needs nothing": (working(), Settled()),
-    "a filled order needs nothing": (filled(), Settled()),
-    "a cancelled order needs nothing": (canceled(cancel_requested_at=NOW), Settled()),
-}
-
-
-@pytest.mark.parametrize(("order", "step"), STEPS.values(), ids=STEPS)
-def test_next_step(order: Order, step: Step) -> None:
-    assert step_of(order) == step
-
-
-def test_a_send_in_flight_belongs_to_its_sender() -> None:
-    order = an_order(sends=(a_send(SendAnswer.UNKNOWN), a_send(None, 2)))
-    assert step_of(order, now=at(29)) == Wait(at(30), "send_in_flight")
-
-
-def test_absence_counts_only_when_every_silent_send_was_watched_for_a_whole_lease() -> None:
-    order = unknown(a_send(None), a_send(None, 2))
-    assert step_of(order, watched=frozenset({1})) == LookUp(absence_counts=False)
-    assert step_of(order, watched=frozenset({1, 2})) == LookUp(absence_counts=True)
-
-
-def test_a_held_plan_is_asked_about_again() -> None:
-    assert step_of(unsent(), frozen_reason="poison") == Wait(at(32), "frozen")
-
-
-def test_a_withdrawn_plan_lets_its_request_end() -> None:
-    book = a_book(unsent(), cancel_requested_at=NOW)
-    order = next(iter(book.orders.values()))
-    step = next_step(book, order, now=NOW, watched=frozenset())
-    assert isinstance(step, Withdraw)
-    denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
-    after = settle(book, denied, now=NOW, policy=POLICY).book
-    assert after.orders[order.client_order_id].status is OrderStatus.DENIED
-    assert (after.requests[REQUEST_ID].status, after.requests[REQUEST_ID].reason) == (
-        RequestStatus.FAILED,
-        "canceled_by_user",
-    )
-    assert after.position.status.value == "open"
-
-
-# Cancels ------------------------------------------------------------------------------------------------
-
-
-def to_cancel(*answers: SendAnswer | None, **changes: Any) -> Order:
-    cancels = tuple(a_send(answer, n, SendKind.CANCEL) for n, answer in enumerate(answers, 1))
-    changes = {"broker_order_id": "b-1", "cancel_requested_at": NOW, **changes}
-    return working(sends=(a_send(), *cancels), **changes)
-
-
-REFUSED_LATER = {
-    "statements": (a_statement(StatementKind.NEW, 1, 0), a_statement(StatementKind.CANCEL_REJECTED, 2, t=5))
-}
-CANCELS: dict[str, tuple[Order, datetime, Step]] = {
-    "the first": (to_cancel(), NOW, SendCancel(1)),
-    "an order that the broker has not named is looked up": (
-        to_cancel(broker_order_id=None),
-        NOW,
-        LookUp(False),
-    ),
-    "one is in flight": (to_cancel(None), at(29), Wait(at(30), "cancel_in_flight")),
-    "its sender is silent": (to_cancel(None), at(30), SendCancel(2)),
-    "it was taken": (to_cancel(SendAnswer.ACCEPTED), at(5), Wait(at(35), "cancel_accepted")),
-    "it was not taken: a second later": (
-        to_cancel(SendAnswer.NOT_ACCEPTED),
-        at(1.5),
-        Wait(at(2), "cancel_backing_off"),
-    ),
-    "it was not taken": (to_cancel(SendAnswer.NOT_ACCEPTED), at(2), SendCancel(2)),
-    "it was refused": (to_cancel(SendAnswer.REJECTED), at(2), SendCancel(2)),
-    "it was refused twice": (to_cancel(*[SendAnswer.REJECTED] * 2), at(3), SendCancel(3)),
-    "it was taken, and refused by the stream": (
-        to_cancel(SendAnswer.ACCEPTED, **REFUSED_LATER),
-        at(6),
-        SendCancel(2),
-    ),
-}
-
-
-@pytest.mark.parametrize(("order", "now", "step"), CANCELS.values(), ids=CANCELS)
-def test_cancel(order: Order, now: datetime, step: Step) -> None:
-    assert step_of(order, now=now) == step
-
-
-def test_a_cancel_that_was_refused_three_times_is_for_a_person() -> None:
-    step = step_of(to_cancel(*[SendAnswer.REJECTED] * 3), now=at(60))
-    assert isinstance(step, GiveUp)
-    assert (step.incident.kind, step.until) == ("cancel_refused", at(120))
-
-
-# Claims, evidence and back-off ------------------------------------------------------------------------------------------------
 
 
 def test_a_claim_numbers_the_send_leases_it_and_forgets_older_absence() -> None:
