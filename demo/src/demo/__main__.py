@@ -15,14 +15,14 @@ from statistics import median
 from typing import Any, Final
 
 import httpx
+from rich.console import Console
+
+import devstack
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closeflow.domain.events import decimal_text
 from closeflow.kafka.tail import open_tail
 from closeflow.kafka.topics import load_topics
 from closeflow.storage.engine import Database, make_engine
-from rich.console import Console
-
-import devstack
 from demo.progress import POLL_S, Progress, is_final, read_rows
 from demo.scenario import STORIES, Asked, close_all, script, surprises
 from demo.services import DidNotStart
@@ -52,7 +52,7 @@ def main() -> int:
     started = time.monotonic()
 
     def report(line: str) -> None:
-        console.print(f"{time.monotonic() - started:6.1f}s  {line}", highlight=False)
+        console.print(f"{time.monotonic() - started:6.1f}s  {line}", highlight=False, soft_wrap=True)
 
     try:
         stack = devstack.up(instance, report)
@@ -67,10 +67,10 @@ def main() -> int:
         console.print("stopped")
         return ENVIRONMENT
     except Violation as violation:
-        console.print(f"[red]violation:[/] {violation}", highlight=False)
+        console.print(f"[red]violation:[/] {violation}", highlight=False, soft_wrap=True)
         return VIOLATION
     except devstack.StackError as error:
-        console.print(f"[red]{error}[/]", highlight=False)
+        console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return ENVIRONMENT
     except DidNotStart as error:
         console.print(str(error), highlight=False, markup=False)
@@ -89,7 +89,7 @@ def _demo(system: System, console: Console) -> int:
         script(control)
     console.print()
     for symbol, story in STORIES.items():
-        console.print(f"  {symbol:6} {story}", highlight=False)
+        console.print(f"  {symbol:6} {story}", highlight=False, soft_wrap=True)
     console.print()
     asyncio.run(_with_database(system, lambda database: _close_and_watch(system, database, console)))
     code = subprocess.run([*_closectl(), "verify", "--wait", "30"], env=_environment(system), check=False).returncode
@@ -102,17 +102,19 @@ def _demo(system: System, console: Console) -> int:
 
 def _run(system: System, console: Console) -> int:
     _set_up(system)
-    console.print(f"\nclose-api        {system.url()}   (try {system.url()}/docs)", highlight=False)
-    console.print(f"broker-simulator {system.url(SIMULATOR)}/control/docs", highlight=False)
-    console.print(f"logs             {system.directory}", highlight=False)
-    console.print("\nin another shell, to use closectl:\n", highlight=False)
+    console.print(f"\nclose-api        {system.url()}   (try {system.url()}/docs)", highlight=False, soft_wrap=True)
+    console.print(f"broker-simulator {system.url(SIMULATOR)}/control/docs", highlight=False, soft_wrap=True)
+    console.print(f"logs             {system.directory}", highlight=False, soft_wrap=True)
+    console.print("\nin another shell, to use closectl:\n", highlight=False, soft_wrap=True)
     for name, value in _settings(system).items():
         console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
-    console.print("\nCtrl-C stops the services; `make down` stops the servers.", highlight=False)
+    console.print("\nCtrl-C stops the services; `make down` stops the servers.", highlight=False, soft_wrap=True)
     while all(service.running for service in system.running.values()):
         time.sleep(0.5)
     ended = [name for name, service in system.running.items() if not service.running]
-    console.print(f"[red]{', '.join(ended)} ended; see the logs in {system.directory}[/]", highlight=False)
+    console.print(
+        f"[red]{', '.join(ended)} ended; see the logs in {system.directory}[/]", highlight=False, soft_wrap=True
+    )
     return ENVIRONMENT
 
 
@@ -195,7 +197,7 @@ async def _summarise(system: System, rows: list[dict[str, Any]], asked: list[Ask
                 executions = [one for accepted in order.orders for one in accepted.executions]
                 filled = decimal_text(sum((one.qty for one in executions), start=Decimal(0)))
                 told = f"sent {order.posts_received}, accepted {order.accepted}, {len(executions)} fills, {filled}"
-                console.print(f"  {row['symbol']:20} {order.client_order_id}  {told}", highlight=False)
+                console.print(f"  {row['symbol']:20} {order.client_order_id}  {told}", highlight=False, soft_wrap=True)
     times = sorted((row["request"]["completed_at"] - row["request"]["created_at"]).total_seconds() for row in rows)
     replays = sum(one.replayed for one in asked)
     conflicts = sum(one.status == httpx.codes.CONFLICT for one in asked)

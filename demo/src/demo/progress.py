@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from closeflow.domain.events import decimal_text
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.inspecting import list_positions, list_requests
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from closeflow.domain.events import decimal_text
+from closeflow.storage.engine import Database, transaction
+from closeflow.storage.inspecting import list_positions, list_requests
 
 Rows = Sequence[Mapping[str, Any]]
 POLL_S: Final = 0.1

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import httpx
+
 from broker_simulator.control import (
     AcceptSilently,
     Behaviour,
@@ -16,6 +17,7 @@ from broker_simulator.control import (
     FillInParts,
     FillThen,
     Reject,
+    StreamFaults,
 )
 
 IN_PARTS: Final = "MSFT"
@@ -30,7 +32,7 @@ STORIES: Final = {
     IN_PARTS: "fills in 5 parts",
     CANCELED_HALFWAY: "120 filled, the rest cancelled by the broker, then retried",
     REJECTED_ONCE: "rejected once (market price moved), then retried",
-    NEVER_ANSWERED: "the broker takes the order and never answers",
+    NEVER_ANSWERED: "the broker takes the order, never answers and loses its updates",
     REPEATED_KEY: "asked twice with one key: one close",
     OTHER_KEY: "asked again with another key: 409",
 }
@@ -46,7 +48,8 @@ def script(control: Control) -> None:
     )
     rejected = Reject(status=403, code=40310000, message="price is outside of the price band")
     control.script(Behaviour(answer=rejected), symbol=REJECTED_ONCE, count=1)
-    control.script(Behaviour(answer=AcceptSilently()), symbol=NEVER_ANSWERED, count=1)
+    silent = Behaviour(answer=AcceptSilently(), stream=StreamFaults(lose=True))
+    control.script(silent, symbol=NEVER_ANSWERED, count=1)
     control.script(
         Behaviour(execution=FillInParts(parts=2, every_s=0.7)),
         symbol=OTHER_KEY,

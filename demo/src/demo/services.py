@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+
 from devstack.processes import spawn
 
 START_DEADLINE_S: Final = 30.0
