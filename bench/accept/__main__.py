@@ -22,8 +22,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
-from closeflow.storage.migrate import upgrade
 
+from closeflow.storage.migrate import upgrade
 from devstack import control
 
 AIM: Final = 6.0

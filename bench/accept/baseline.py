@@ -15,12 +15,13 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import uvicorn
-from closeflow.storage import tables
 from fastapi import Depends, FastAPI, Header, HTTPException
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+
+from closeflow.storage import tables
 
 
 class Base(DeclarativeBase):

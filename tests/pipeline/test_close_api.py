@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import psycopg
 import pytest
+
 from demo.services import Service, ServiceSpec, free_port
 
 if TYPE_CHECKING:
@@ -228,11 +229,13 @@ async def test_connections_that_died_in_the_pool_are_replaced(desk: Desk) -> Non
 
 
 class Cut(Enum):
-    """Where the line is cut when a COMMIT passes: before the server hears it, or before the client hears the answer."""
+    """What becomes of the line when a COMMIT passes: cut before the server hears it, cut before the client hears the
+    answer, or open with nothing carried any more."""
 
     NOWHERE = auto()
     BEFORE_COMMIT = auto()
     AFTER_COMMIT = auto()
+    SILENT = auto()
 
 
 @dataclass
@@ -253,11 +256,13 @@ class Line:
                     back.cancel()
                     with suppress(asyncio.CancelledError):
                         await back
-                    if self.cut is Cut.AFTER_COMMIT:
+                    how, self.cut = self.cut, Cut.NOWHERE
+                    self.cuts += 1
+                    if how is Cut.AFTER_COMMIT:
                         to_server.write(data)
                         await from_server.read(65536)
-                    self.cut = Cut.NOWHERE
-                    self.cuts += 1
+                    if how is Cut.SILENT:
+                        await from_api.read()
                     return
                 to_server.write(data)
                 await to_server.drain()
@@ -308,6 +313,25 @@ async def test_a_commit_whose_answer_is_lost_is_read_back(desk: Desk) -> None:
     assert [answer.status_code for answer in again] == [200, 200, 201]
     assert again[1].json()["close_request_id"] == kept.json()["close_request_id"]
     assert desk.accepted() == 3
+
+
+async def test_a_database_that_falls_silent_costs_one_answer_and_no_second_request(desk: Desk) -> None:
+    positions = desk.open_positions(2)
+    async with cuttable(desk.database.dsn(ROLE)) as (line, dsn):
+        with desk.api(dsn, REQUEST_DEADLINE_MS="1000") as url:
+            async with client(url) as api:
+                line.cut = Cut.SILENT
+                started = time.monotonic()
+                unheard = await close(api, positions[0])
+                assert (unheard.status_code, line.cuts) == (503, 1)
+                assert time.monotonic() - started < 3
+                repeated = 0
+                while (answer := await close(api, positions[0])).status_code == 503:
+                    repeated += 1
+                    assert repeated < 30, "the transaction that fell silent still holds the position"
+                other = await close(api, positions[1])
+    assert (answer.status_code, other.status_code) == (201, 201)
+    assert desk.accepted() == 2
 
 
 async def test_a_stop_in_the_middle_answers_what_was_accepted(desk: Desk) -> None:

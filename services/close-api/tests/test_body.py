@@ -6,6 +6,9 @@ import asyncio
 from decimal import Decimal
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
+
 from close_api.body import (
     MAX_BODY_BYTES,
     CloseBody,
@@ -17,8 +20,6 @@ from close_api.body import (
 )
 from close_api.statuses import Code, Problem
 from closeflow.domain.model import OrderType
-from starlette.requests import Request
-from starlette.types import Message
 
 
 def request(*chunks: bytes, headers: dict[str, str] | None = None, keys: tuple[str, ...] = ()) -> Request:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+
 from close_api.batches import Batches
 from close_api.http import Api, build_app
 from close_api.statuses import STATUSES, Code

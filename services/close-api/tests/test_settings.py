@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from close_api.settings import Settings
 from closeflow.settings import BadSetting, read
 

@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import pytest
+
 from closeflow.domain.accept import (
     Accepted,
     AlreadyClosing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +12,17 @@ from functools import partial
 
 import structlog
 import uvicorn
-from closeflow.domain.accept import CloseCommand, Decision
-from closeflow.run import run_service
-from closeflow.settings import load
-from closeflow.storage.engine import make_engine
-from closeflow.telemetry import configure_logging
 from starlette.types import ASGIApp
 
 from close_api.accept import accept_batch
 from close_api.batches import Batches
 from close_api.http import Api, build_app
 from close_api.settings import Settings
+from closeflow.domain.accept import CloseCommand, Decision
+from closeflow.run import run_service
+from closeflow.settings import load
+from closeflow.storage.engine import make_engine
+from closeflow.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
 
@@ -39,25 +40,35 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
+    deadline_s = settings.request_deadline_ms / 1000
     engine = make_engine(
         settings.postgres_dsn.get_secret_value(),
         pool_size=settings.postgres_pool_size,
         application_name="close-api",
-        pool_timeout_s=settings.request_deadline_ms / 1000,
+        pool_timeout_s=deadline_s,
     )
     closes: Batches[CloseCommand, Decision] = Batches(
-        work=partial(accept_batch, engine, clock=lambda: datetime.now(UTC)),
+        work=partial(accept_batch, engine, clock=lambda: datetime.now(UTC), deadline_s=deadline_s),
         capacity=settings.queue_capacity,
         size=settings.batch_size,
         in_flight=settings.batches_in_flight,
     )
-    api = Api(engine, closes, settings.replication_slot, settings.request_deadline_ms / 1000)
+    api = Api(engine, closes, settings.replication_slot, deadline_s)
+    _spare_the_collector()
     listening = _listen(settings)
     log.info("listening", host=settings.http_host, port=listening.getsockname()[1])
     try:
         await _answer(_server(build_app(api), settings), listening, closes, stop)
     finally:
         await engine.dispose()
+
+
+def _spare_the_collector() -> None:
+    """What exists now lives to the end, and a batch makes thousands of objects that die young: collecting at Python's
+    defaults cost a third of each request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _answer(

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
 import structlog
+from prometheus_client import Counter
+
 from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close, fingerprint
 from closeflow.domain.model import Event
 from closeflow.storage.accepting import DatabaseAway, Engine, Tx, find_by_keys, transact
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import CommitUnknown
 from closeflow.storage.saving import insert_events, save_books
-from prometheus_client import Counter
 
 Clock = Callable[[], datetime]
 Outcome = Decision | Exception
 """What became of one close; an exception (DatabaseAway, RowRefused, or a defect) says that nothing was written."""
 
-COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Connections lost inside COMMIT")
+COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Transactions whose end was not heard")
 
 log = structlog.get_logger(__name__)
 
 
-async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, clock: Clock) -> list[Outcome]:
+async def accept_batch(
+    engine: Engine, commands: Sequence[CloseCommand], *, clock: Clock, deadline_s: float
+) -> list[Outcome]:
     """Decide all commands in one transaction, or, when one of them breaks it, each in its own. In order; never raises.
 
-    A connection lost inside COMMIT is resolved by reading back under the positions' locks, which wait until the lost
-    transaction has ended one way or the other.
+    A connection lost inside COMMIT, or silent past the deadline, is resolved by reading back under the positions'
+    locks: they wait until the lost transaction has ended one way or the other.
     """
 
     async def work(tx: Tx) -> list[Decision]:
@@ -38,8 +42,9 @@ async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, cloc
         return await _read_back(tx, commands)
 
     try:
-        return list(await transact(engine, work))
-    except CommitUnknown:
+        async with asyncio.timeout(deadline_s):
+            return list(await transact(engine, work))
+    except (CommitUnknown, TimeoutError):
         COMMITS_UNKNOWN.inc()
         log.warning("commit_outcome_lost", closes=len(commands))
     except DatabaseAway as error:
@@ -47,11 +52,14 @@ async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, cloc
         return [error] * len(commands)
     except Exception as error:
         if len(commands) > 1:
-            return [(await accept_batch(engine, [command], clock=clock))[0] for command in commands]
+            return [
+                (await accept_batch(engine, [command], clock=clock, deadline_s=deadline_s))[0] for command in commands
+            ]
         log.exception("close_not_decided", position_id=commands[0].position_id)
         return [error]
     try:
-        return await transact(engine, read_back)
+        async with asyncio.timeout(deadline_s):
+            return await transact(engine, read_back)
     except Exception as error:
         log.warning("commit_outcome_not_read", closes=len(commands), error=str(error))
         return [DatabaseAway("the outcome is not known")] * len(commands)

@@ -9,12 +9,12 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import orjson
-from closeflow.domain.events import decimal_text, time_text
-from closeflow.domain.model import AssetType, CloseRequest, Position, PositionStatus, RequestStatus, Side
 from fastapi import Response
 from pydantic import BaseModel, WithJsonSchema
 
 from close_api.statuses import STATUSES, Code, Problem
+from closeflow.domain.events import decimal_text, time_text
+from closeflow.domain.model import AssetType, CloseRequest, Position, PositionStatus, RequestStatus, Side
 
 _JSON: Final = "application/json"
 Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]

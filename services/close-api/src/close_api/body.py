@@ -10,11 +10,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
-from closeflow.domain.model import OrderType
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, model_validator
 from starlette.requests import ClientDisconnect, Request
 
 from close_api.statuses import Code, FieldError, Problem, field_problem
+from closeflow.domain.model import OrderType
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_POSITION_ID: Final = 2**63 - 1

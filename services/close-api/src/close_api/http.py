@@ -11,11 +11,6 @@ from typing import Annotated, Any, Final
 
 import orjson
 import structlog
-from closeflow.contracts.ids import new_close_request_id
-from closeflow.domain.accept import Accepted, CloseCommand, Decision, Replayed
-from closeflow.domain.model import AssetType
-from closeflow.storage.accepting import DatabaseAway, Engine, RowRefused, Tx, find_position, find_request, transact
-from closeflow.storage.engine import CommitUnknown
 from fastapi import Depends, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.exceptions import HTTPException
@@ -36,6 +31,11 @@ from close_api.caller import Caller, identify
 from close_api.readiness import look
 from close_api.statuses import Code, Problem, problem_of
 from close_api.tracing import Traced, trace_of
+from closeflow.contracts.ids import new_close_request_id
+from closeflow.domain.accept import Accepted, CloseCommand, Decision, Replayed
+from closeflow.domain.model import AssetType
+from closeflow.storage.accepting import DatabaseAway, Engine, RowRefused, Tx, find_position, find_request, transact
+from closeflow.storage.engine import CommitUnknown
 
 CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from closeflow.settings import Port, PostgresSettings, ServiceSettings, is_loopback
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
+
+from closeflow.settings import Port, PostgresSettings, ServiceSettings, is_loopback
 
 
 class Settings(PostgresSettings, ServiceSettings):

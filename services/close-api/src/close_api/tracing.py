@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from closeflow.telemetry import TraceContext, next_span, parse_traceparent
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from closeflow.telemetry import TraceContext, next_span, parse_traceparent
 
 _KEY: Final = "closeflow.trace"
 _TRACEPARENT: Final = b"traceparent"
