@@ -1,4 +1,4 @@
-"""Bring requests and the position in line with the facts about their orders (moves P2-P4, P7, P9, C5-C7, C9, O13).
+"""Bring requests and the position in line with the facts about their orders (moves P2-P4, P7, P9, C5-C7, C9, O13, Q).
 
 `settle` is what every service runs after it changed a fact: the fill-processor after broker updates, the
 order-submitter after a denial, the reconciler when time is up. It looks only at state, so running it again changes
@@ -13,10 +13,9 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain import facts
+from closeflow.domain import facts, pricing
 from closeflow.domain.events import position_event
 from closeflow.domain.model import (
-    UNFINISHED,
     ZERO,
     Book,
     CloseRequest,
@@ -28,13 +27,13 @@ from closeflow.domain.model import (
     PositionStatus,
     RejectClass,
     RequestStatus,
-    SendKind,
 )
 
 USER_CANCEL: Final = "canceled_by_user"
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
 DEADLINE_PASSED: Final = "deadline_passed"
 EXTERNALLY_CLOSED: Final = "externally_closed"
+RESIDUAL: Final = "residual_below_lot"
 WITHDRAWN: Final = "withdrawn_by_late_fill"
 
 POSITION_STATUS_OF: Final = {
@@ -71,16 +70,15 @@ def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> S
 
     `before` is the book as it was before the facts changed; one event with one new version covers the difference.
     """
-    incidents: list[Incident] = []
-    book = _with_position(book, quantity=book.ledger_quantity)
-    book = _withdraw_oversold_plans(book)
+    book = _withdraw_oversold_plans(_with_position(book, quantity=_quantity(before, book)))
+    incidents = _position_incidents(before, book)
     for request in list(book.requests.values()):
-        settled, raised = _settle_request(book, request, now=now, policy=policy)
-        incidents += raised
+        settled = _settle_request(book, request, now=now, policy=policy)
+        incidents += _target_incidents(request, settled)
         book = replace(book, requests={**book.requests, request.id: settled})
-        book = _cancel_surplus(book, settled, now=now)
+        book, raised = _cancel_oversold_orders(book, settled, now=now)
+        incidents += raised
     book, last = settle_position(book, now=now)
-    incidents += _sign_incidents(before.position, book.position)
     book, events = publish_position(before, book, last, now=now)
     return Settled(book, events, tuple(incidents))
 
@@ -100,78 +98,78 @@ def publish_position(
     return replace(book, position=position), (event,)
 
 
-def _settle_request(
-    book: Book, request: CloseRequest, *, now: datetime, policy: RetryPolicy
-) -> tuple[CloseRequest, list[Incident]]:
+def _quantity(before: Book, book: Book) -> Decimal:
+    """The ledger's quantity, except that executions alone never take it across zero (P12): what they bring too much is
+    not this position's, and a closed position stays at zero."""
+    if book.position.status is PositionStatus.CLOSED:
+        return ZERO
+    was = before.ledger_quantity if before.position.quantity else before.position.opening_quantity
+    clipped = max(ZERO, book.ledger_quantity) if was > ZERO else min(ZERO, book.ledger_quantity)
+    return clipped if was else book.ledger_quantity
+
+
+def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy: RetryPolicy) -> CloseRequest:
     orders = book.orders_of(request.id)
-    request = replace(request, filled_quantity=sum((facts.executed(order) for order in orders), ZERO))
-    done = all(facts.is_done(order) for order in orders)
-    reached = request.filled_quantity >= request.target_quantity
-    if request.status is RequestStatus.COMPLETED:
-        return request, []
-    if done and reached and orders:
-        return _finish(request, RequestStatus.COMPLETED, None, now), []
-    if reached and request.status is RequestStatus.SUBMITTED:
-        return request, [
-            _incident(request, "target_reached_with_live_order", "the target is filled while an order is not done")
-        ]
-    if book.position.quantity == ZERO and done and request.status in (RequestStatus.PENDING, RequestStatus.RETRYABLE):
-        return _finish(request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now), []
+    filled = sum((facts.executed(order) for order in orders), ZERO)
+    late_fill = request.status is RequestStatus.FAILED and filled > request.filled_quantity
+    request = replace(request, filled_quantity=filled)
+    if request.status is RequestStatus.COMPLETED or not all(facts.is_done(order) for order in orders):
+        return request
+    if filled >= request.target_quantity:
+        return _finish(request, RequestStatus.COMPLETED, None, now)
+    if book.position.quantity == ZERO and (request.unfinished or late_fill):
+        return _finish(request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now)
     if request.status is not RequestStatus.SUBMITTED or not orders:
-        return request, []
+        return request
     return _settle_submitted(book, request, orders[-1], now=now, policy=policy)
 
 
 def _settle_submitted(
     book: Book, request: CloseRequest, last: Order, *, now: datetime, policy: RetryPolicy
-) -> tuple[CloseRequest, list[Incident]]:
-    """C6, C6a and C7: every order is over, the target is not reached, and it is decided whether to go on."""
-    if not facts.is_clear(book) or request.frozen_reason is not None:
-        return request, []
+) -> CloseRequest:
+    """C5's rest, C6, C6a and C7: every order is over, the target is not reached, and it is decided whether to go on."""
+    if not facts.is_clear(book):
+        return request
+    if request.remaining_quantity < pricing.LOTS[request.asset_type]:
+        return _finish(request, RequestStatus.COMPLETED, RESIDUAL, now)
+    # Frozen is not failed either: a new close of the position would go round whatever froze this one.
+    if request.frozen_reason is not None:
+        return request
+    refused = last.status in (OrderStatus.REJECTED, OrderStatus.DENIED)
+    why = (last.reject_code if refused else None) or last.status.value
     if request.cancel_requested_at is not None:
-        return _finish(request, RequestStatus.FAILED, USER_CANCEL, now), []
-    if last.status in (OrderStatus.REJECTED, OrderStatus.DENIED) and last.reject_class is not RejectClass.RETRYABLE:
-        return _finish(request, RequestStatus.FAILED, last.reject_code or last.status.value, now), []
+        return _finish(request, RequestStatus.FAILED, USER_CANCEL, now)
+    if refused and last.reject_class is not RejectClass.RETRYABLE:
+        return _finish(request, RequestStatus.FAILED, why, now)
     if request.deadline_at is not None and request.deadline_at <= now:
-        return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now), []
+        return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
     if request.retry_count >= request.max_retries and last.status is not OrderStatus.DENIED:
-        return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now), []
-    return replace(
-        request,
-        status=RequestStatus.RETRYABLE,
-        reason=last.reject_code or last.status.value,
-        next_attempt_at=policy.next_attempt_at(request, now),
-    ), []
+        return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
+    due = policy.next_attempt_at(request, now)
+    return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due)
 
 
 def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | None]:
     """Derive the position's status from its active request; also returns the request that the change is about."""
     position, request = book.position, book.active
-    clear = facts.is_clear(book)
-    unproven = position.exposure_unproven and not clear
-    if request is not None and request.status in UNFINISHED:
-        status = POSITION_STATUS_OF[request.status]
-        return _with_position(book, status=status, exposure_unproven=unproven), request
-    if request is None:
-        request = _newest_finished(book)
-        status = position.status
-        if position.quantity == ZERO and status is not PositionStatus.CLOSED:
-            status = PositionStatus.CLOSED
-    elif position.quantity == ZERO:
-        status = PositionStatus.CLOSED
-    elif request.status is RequestStatus.COMPLETED or _gave_up_quietly(book, request):
-        status, unproven = PositionStatus.OPEN, not clear
-    else:
-        status, unproven = PositionStatus.CLOSE_FAILED, not clear
+    unproven = not facts.is_clear(book)
+    if request is not None and request.unfinished:
+        unproven = unproven and position.exposure_unproven
+        return _with_position(book, status=POSITION_STATUS_OF[request.status], exposure_unproven=unproven), request
     closed_at = position.closed_at
-    if status is PositionStatus.CLOSED and closed_at is None:
-        closed_at = _last_execution_at(book) or now
-    return (
-        _with_position(
-            book, status=status, exposure_unproven=unproven, active_close_request_id=None, closed_at=closed_at
-        ),
-        request,
+    if position.quantity == ZERO:
+        status = PositionStatus.CLOSED
+        closed_at = closed_at or _last_execution_at(book) or now
+    elif request is None:
+        status = position.status
+    elif request.status is RequestStatus.COMPLETED or _gave_up_quietly(book, request):
+        status = PositionStatus.OPEN
+    else:
+        status = PositionStatus.CLOSE_FAILED
+    book = _with_position(
+        book, status=status, exposure_unproven=unproven, active_close_request_id=None, closed_at=closed_at
     )
+    return book, request or _newest_finished(book)
 
 
 def _gave_up_quietly(book: Book, request: CloseRequest) -> bool:
@@ -187,24 +185,33 @@ def _withdraw_oversold_plans(book: Book) -> Book:
         request = book.requests.get(order.close_request_id)
         if request is None or order.status is not OrderStatus.PLANNED or facts.sends_that_count(order):
             continue
-        if facts.oversells(book, request) or book.position.quantity == ZERO:
+        if facts.oversells(book, request):
             denied = replace(
-                order, status=OrderStatus.DENIED, reject_code=WITHDRAWN, reject_class=RejectClass.RETRYABLE
+                order,
+                status=OrderStatus.DENIED,
+                reject_code=WITHDRAWN,
+                reject_class=RejectClass.RETRYABLE,
+                next_send_at=None,
             )
             book = replace(book, orders={**book.orders, order.client_order_id: denied})
     return book
 
 
-def _cancel_surplus(book: Book, request: CloseRequest, *, now: datetime) -> Book:
-    """C5's note and rule Q: an order that may still fill is cancelled once the target or the position is used up."""
-    if request.filled_quantity < request.target_quantity and book.position.quantity != ZERO:
-        return book
-    orders = dict(book.orders)
+def _cancel_oversold_orders(book: Book, request: CloseRequest, *, now: datetime) -> tuple[Book, list[Incident]]:
+    """C5's note and rule Q: an order that may fill more than the target or the position has left is cancelled."""
+    if not facts.oversells(book, request):
+        return book, []
+    if request.filled_quantity >= request.target_quantity:
+        kind, detail = "target_reached_with_live_order", "the target is filled while an order is not done"
+    else:
+        kind, detail = "exposure_above_owed", "an order may fill more than is left to close"
+    orders, incidents = dict(book.orders), list[Incident]()
     for order in book.orders_of(request.id):
-        live = not facts.is_done(order) and facts.sends_that_count(order, SendKind.SUBMIT) > 0
-        if live and order.cancel_requested_at is None:
-            orders[order.client_order_id] = facts.derive(replace(order, cancel_requested_at=now))
-    return replace(book, orders=orders)
+        if facts.is_done(order) or order.cancel_requested_at is not None:
+            continue
+        orders[order.client_order_id] = facts.derive(replace(order, cancel_requested_at=now))
+        incidents.append(_incident(request, kind, detail, order=order))
+    return replace(book, orders=orders), incidents
 
 
 def _finish(request: CloseRequest, status: RequestStatus, reason: str | None, now: datetime) -> CloseRequest:
@@ -221,26 +228,38 @@ def _last_execution_at(book: Book) -> datetime | None:
     return max(times, default=None)
 
 
-def _sign_incidents(before: Position, after: Position) -> list[Incident]:
-    if before.quantity * after.quantity >= ZERO and not (before.quantity == ZERO and after.quantity != ZERO):
-        return []
+def _position_incidents(before: Book, book: Book) -> list[Incident]:
+    was, now = before.position.quantity, book.position.quantity
+    found: list[tuple[str, str]] = []
+    if was != _quantity(before, before) and book.position.active_close_request_id is not None:
+        found.append(("position_changed_outside", f"rule Q: the ledger went from {was} to {before.ledger_quantity}"))
+    if was * now < ZERO:
+        found.append(("side_changed", f"rule Q: the position went from {was} to {now}"))
+    if book.ledger_quantity not in (now, before.ledger_quantity):
+        rest = book.ledger_quantity - now
+        found.append(("overfill", f"P12: executions exceed the position by {rest}, which is on no position yet"))
     return [
-        Incident(
-            kind="overfill",
-            severity="critical",
-            position_id=after.id,
-            detail=f"executions took the position from {before.quantity} to {after.quantity}",
-        )
+        Incident(kind=kind, severity="critical", detail=detail, position_id=book.position.id) for kind, detail in found
     ]
 
 
-def _incident(request: CloseRequest, kind: str, detail: str) -> Incident:
+def _target_incidents(before: CloseRequest, after: CloseRequest) -> list[Incident]:
+    if after.filled_quantity <= max(after.target_quantity, before.filled_quantity):
+        return []
+    detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
+    return [_incident(after, "overfill", detail, severity="critical")]
+
+
+def _incident(
+    request: CloseRequest, kind: str, detail: str, *, order: Order | None = None, severity: str = "warning"
+) -> Incident:
     return Incident(
         kind=kind,
-        severity="warning",
+        severity=severity,
         detail=detail,
         position_id=request.position_id,
         close_request_id=request.id,
+        client_order_id=order.client_order_id if order else None,
     )
 
 
