@@ -35,6 +35,15 @@ CLOSE_REQUEST_FAILED: Final = "CLOSE_REQUEST_FAILED"
 EXECUTION_RECORDED: Final = "EXECUTION_RECORDED"
 
 
+_TYPE_OF_STATUS: Final = {
+    PositionStatus.OPEN: POSITION_OPEN,
+    PositionStatus.CLOSING: POSITION_CLOSING,
+    PositionStatus.CLOSED: POSITION_CLOSED,
+    PositionStatus.CLOSE_RETRYABLE: CLOSE_REQUEST_RETRYABLE,
+    PositionStatus.CLOSE_FAILED: CLOSE_REQUEST_FAILED,
+}
+
+
 def decimal_text(value: Decimal) -> str:
     """A decimal as it goes on the wire: no exponent, no trailing zeros after the point."""
     text = format(value, "f")
@@ -140,11 +149,7 @@ def _position_event_type(before: Position, after: Position, request: CloseReques
         return POSITION_CLOSED
     if moved and request is not None and request.status is RequestStatus.FAILED:
         return CLOSE_REQUEST_FAILED
-    if before.quantity != after.quantity:
-        return POSITION_REDUCED
-    if after.status is PositionStatus.CLOSE_RETRYABLE:
-        return CLOSE_REQUEST_RETRYABLE
-    return POSITION_CLOSING if after.status is PositionStatus.CLOSING else POSITION_OPEN
+    return POSITION_REDUCED if before.quantity != after.quantity else _TYPE_OF_STATUS[after.status]
 
 
 def execution_event(position: Position, order: Order, execution: Execution) -> Event:
