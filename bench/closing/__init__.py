@@ -1,0 +1,1 @@
+"""How long a position takes from the request to closed, through every real part."""
