@@ -96,6 +96,8 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("DELETE FROM debezium_heartbeat", {DEBEZIUM}),
     ("INSERT INTO debezium_heartbeat (id) VALUES (2)", {DEBEZIUM}),
     ("SELECT FROM outbox_status", STATE),
+    ("SELECT FROM outbox_events_default", {REC}),
+    ("SELECT setval(pg_get_serial_sequence('positions', 'id'), 9)", {OP}),
     ("SELECT FROM alembic_version", STATE | {GATEWAY}),
     ("SELECT closeflow_ensure_outbox_partitions(7)", {REC, OP}),
     ("SELECT closeflow_drop_outbox_partition('1999-01-01')", {REC, OP}),

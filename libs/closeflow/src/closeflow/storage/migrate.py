@@ -82,9 +82,7 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(admin_dsn: str, revision: str = "head") -> None:
-    """Apply what is missing. Safe to call from several processes at once (Alembic itself allows one thread of each), and
-    again when nothing is missing.
-    """
+    """Apply what is missing. Safe to call again, and from several processes at once (one thread of each: Alembic)."""
     with admin_engine(admin_dsn) as engine, migrating(engine) as connection:
         command.upgrade(_config(connection), revision)
 
