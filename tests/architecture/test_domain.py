@@ -1,0 +1,47 @@
+"""The domain calls no clock, makes no ids and does no I/O."""
+
+from __future__ import annotations
+
+import ast
+from typing import Final
+
+import pytest
+
+from .repository import REPOSITORY, TOOLS, run
+
+DOMAIN: Final = REPOSITORY / "libs" / "closeflow" / "src" / "closeflow" / "domain"
+BUILTINS_WITH_EFFECTS: Final = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from datetime import UTC, datetime\n\nNOW = datetime.now(UTC)\n",
+        "import datetime as dt\n\nNOW = dt.datetime.now(dt.UTC)\n",
+        "from datetime import date\n\nTODAY = date.today()\n",
+        "from uuid import uuid4\n\nID = uuid4()\n",
+        "import uuid\n\nID = uuid.uuid1()\n",
+    ],
+)
+def test_ruff_refuses_clocks_and_new_ids(text: str) -> None:
+    checked = run(TOOLS / "ruff", "check", "--no-cache", "--stdin-filename", DOMAIN / "planted.py", "-", text=text)
+    assert checked.returncode == 1
+    assert "TID251" in checked.stdout
+
+
+def test_ruff_lets_the_time_be_an_argument() -> None:
+    text = (
+        "from datetime import datetime\n\n\ndef later(now: datetime, then: datetime) -> bool:\n    return now > then\n"
+    )
+    checked = run(TOOLS / "ruff", "check", "--no-cache", "--stdin-filename", DOMAIN / "planted.py", "-", text=text)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_no_function_of_it_uses_a_builtin_with_effects() -> None:
+    used = [
+        f"{file.name}:{node.lineno} {node.id}"
+        for file in sorted(DOMAIN.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Name) and node.id in BUILTINS_WITH_EFFECTS
+    ]
+    assert used == []

@@ -1,0 +1,47 @@
+"""The lock, the Makefile and the documents say what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from .repository import REPOSITORY, run
+
+MAKEFILE: Final = (REPOSITORY / "Makefile").read_text()
+LOCK: Final = (REPOSITORY / "requirements.lock").read_text()
+DOCUMENTS: Final = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z][\w-]*):(?!=)", MAKEFILE, flags=re.MULTILINE))
+
+
+def test_the_lock_names_no_registry() -> None:
+    assert "://" not in LOCK
+    assert [line for line in LOCK.splitlines() if line.startswith("-")] == []
+
+
+def test_every_requirement_of_the_lock_is_pinned_and_hashed() -> None:
+    requirements = re.findall(r"^(\S.*(?:\n +.*)*)", LOCK, flags=re.MULTILINE)
+    pinned = [requirement for requirement in requirements if not requirement.startswith("#")]
+    assert len(pinned) > 50
+    assert [one for one in pinned if not re.match(r"[\w.-]+(\[[\w,-]+\])?==", one) or "--hash=sha256:" not in one] == []
+
+
+def test_make_help_lists_every_target() -> None:
+    helped = run("make", "--no-print-directory", "help")
+    assert helped.returncode == 0, helped.stderr
+    assert set(re.findall(r"^  make (\S+) +\S", helped.stdout, flags=re.MULTILINE)) == targets()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_documents_name_targets_and_files_that_exist(document: Path) -> None:
+    text = document.read_text()
+    assert {*re.findall(r"`make ([a-z][\w-]*)", text)} <= targets()
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    files = re.findall(r"`((?:tests|libs|services|devstack|connect|bench|docs)/[\w./-]+)`", text)
+    assert [file for file in files if not (REPOSITORY / file).exists()] == []
