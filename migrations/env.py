@@ -8,11 +8,12 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from alembic import context
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql.base import ischema_names
+
 from closeflow.storage.columns import Xid8
 from closeflow.storage.migrate import admin_engine, migrating
 from closeflow.storage.tables import metadata
-from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql.base import ischema_names
 
 ischema_names.setdefault("xid8", Xid8)
 

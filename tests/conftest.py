@@ -16,13 +16,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from closeflow.storage import migrate
-from closeflow.storage.engine import make_engine
 from psycopg import sql
 from psycopg.rows import TupleRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import devstack
+from closeflow.storage import migrate
+from closeflow.storage.engine import make_engine
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:  # connect/register.py is a script at the root, not a package of the workspace

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from closeflow.storage.engine import CommitUnknown, is_poison, make_engine, retrying, sqlstate, transaction
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from closeflow.storage.engine import CommitUnknown, is_poison, make_engine, retrying, sqlstate, transaction
 from tests.conftest import Database
 from tests.storage.seeding import owner
 

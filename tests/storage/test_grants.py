@@ -5,10 +5,10 @@ from typing import Final
 
 import psycopg
 import pytest
-from closeflow.storage import migrate
-from closeflow.storage.tables import metadata
 from psycopg import sql
 
+from closeflow.storage import migrate
+from closeflow.storage.tables import metadata
 from tests.conftest import Database
 from tests.storage.seeding import Owner, add_one_of_everything, owner
 

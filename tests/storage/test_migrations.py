@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from closeflow.storage import migrate
-from closeflow.storage.engine import driver_url, make_engine
-from closeflow.storage.tables import metadata
 from sqlalchemy import create_engine, text
 
 import devstack
+from closeflow.storage import migrate
+from closeflow.storage.engine import driver_url, make_engine
+from closeflow.storage.tables import metadata
 from tests.conftest import Database, fresh_database
 from tests.storage.seeding import add_one_of_everything, owner
 

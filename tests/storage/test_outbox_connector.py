@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from closeflow.storage import migrate
 
 import devstack
+from closeflow.storage import migrate
 from connect.register import NotRegistered, Outbox, register, unregister, write_credentials
 from tests.conftest import Database, outbox_connector, passwords
 from tests.storage.seeding import Owner, add_event, owner

@@ -7,13 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from closeflow.storage import tables
-from closeflow.storage.engine import is_poison, sqlstate, transaction
-from closeflow.storage.rows import insert_rows, rows_json, update_rows
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from closeflow.storage import tables
+from closeflow.storage.engine import is_poison, sqlstate, transaction
+from closeflow.storage.rows import insert_rows, rows_json, update_rows
 from tests.conftest import Database
 from tests.storage.seeding import add_position, owner
 
