@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from closeflow.domain.answers import Refused
 from closeflow.domain.model import (
     Book,
@@ -32,6 +33,7 @@ from closeflow.domain.sending import (
     being_looked_up,
     claim,
     look_up_again_at,
+    not_found,
     recheck,
     refusal_update,
     retry_at,
@@ -228,6 +230,13 @@ def test_what_was_not_taken_is_due_again(
     sends: tuple[Send, ...], jitter: float, asked_s: float | None, pause: float
 ) -> None:
     assert retry_at(an_order(sends=sends), now=NOW, jitter=jitter, asked_s=asked_s) == at(pause)
+
+
+def test_a_not_found_is_evidence_once_every_lease_is_over() -> None:
+    order = unknown(not_found_count=1)
+    assert not_found(order, now=at(29)).not_found_count == 1
+    assert not_found(order, now=at(30)).not_found_count == 2
+    assert not_found(order, now=at(30)).next_send_at == at(44.5)
 
 
 ABSENCES = {

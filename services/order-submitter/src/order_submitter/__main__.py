@@ -18,7 +18,6 @@ from closeflow.settings import load
 from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
 from closeflow.storage.filling import database_now
 from closeflow.telemetry import configure_logging, serve_health
-
 from order_submitter.answers import AnswerLog
 from order_submitter.attend import Attendant, attend_until_stopped
 from order_submitter.breaker import BreakerRules
@@ -75,7 +74,7 @@ async def _work(
 ) -> None:
     presence = this_process()
     answers = AnswerLog(database, broker=broker.name, account_id=broker.account_id)
-    pool = SenderPool(broker, publisher, answers, _limits(settings))
+    pool = SenderPool(broker, publisher.publish, answers.record, _limits(settings))
     watch = Watch(settings.lease_s)
     policy = RetryPolicy()
     recovery = Recovery(

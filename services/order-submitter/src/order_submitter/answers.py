@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+
 from closeflow.domain.model import Incident
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
 from closeflow.storage.saving import report_incidents

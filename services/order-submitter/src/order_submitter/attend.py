@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 import structlog
+
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.sending import (
     GiveUp,
@@ -30,7 +31,6 @@ from closeflow.storage.engine import CommitUnknown, Database, Transaction, retry
 from closeflow.storage.filling import database_now
 from closeflow.storage.saving import insert_events, report_incidents, save_books
 from closeflow.storage.submitting import DueOrder, due_orders, insert_sends
-
 from order_submitter.recover import Recovery, Watch
 from order_submitter.send import Job, SenderPool
 

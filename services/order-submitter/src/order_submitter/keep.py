@@ -16,7 +16,6 @@ from closeflow.storage.submitting import (
     sender_seen,
     unanswered_sends,
 )
-
 from order_submitter.attend import wait_for
 from order_submitter.breaker import from_row
 from order_submitter.presence import Presence

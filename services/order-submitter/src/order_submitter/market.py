@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 import structlog
+
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.domain.answers import MarketClock, Quote
 from closeflow.domain.model import AssetType

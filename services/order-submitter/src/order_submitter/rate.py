@@ -19,3 +19,9 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+    def owe(self, now: float) -> float:
+        """Take a token even if there is none; returns how many seconds the caller has to wait for it."""
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate) - 1
+        self._at = now
+        return max(0.0, -self._tokens / self._rate)

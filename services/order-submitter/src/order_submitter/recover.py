@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from prometheus_client import Counter
+
 from closeflow.broker import Broker, IdDeduplication
 from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.model import Book, Incident, Order, Send, SendKind
@@ -19,8 +21,8 @@ from closeflow.domain.sending import (
     LookUp,
     absence_incident,
     claim,
-    look_up_again_at,
     next_step,
+    not_found,
     recheck,
 )
 from closeflow.storage.books import lock_books
@@ -28,8 +30,6 @@ from closeflow.storage.engine import CommitUnknown, Database, Transaction, retry
 from closeflow.storage.filling import database_now
 from closeflow.storage.saving import report_incidents, save_books
 from closeflow.storage.submitting import UnansweredSend, insert_sends
-from prometheus_client import Counter
-
 from order_submitter.publish import FillPublisher
 from order_submitter.send import Job, SenderPool
 
@@ -171,7 +171,7 @@ class Recovery:
         silent = self._watch.silent(client_order_id, now=time.monotonic())
         if next_step(book, order, now=now, watched=silent) != LookUp(absence_counts=True):
             return None
-        order = replace(order, not_found_count=order.not_found_count + 1, next_send_at=look_up_again_at(order, now=now))
+        order = not_found(order, now=now)
         send = None
         if self._may_repeat:
             check = recheck(book, order, now=now, may_repeat=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
 from closeflow.broker import Broker
 from closeflow.domain.answers import (
     Acknowledged,
@@ -25,14 +27,11 @@ from closeflow.domain.answers import (
     SubmitAnswer,
     Unanswered,
 )
-from closeflow.domain.model import Incident, Order, Send, SendAnswer, SendKind
+from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
 from closeflow.domain.sending import refusal_update, retry_at, ticket, with_send
 from closeflow.storage.submitting import Answered
-from prometheus_client import Counter, Gauge, Histogram
-
-from order_submitter.answers import AnswerLog, Entry
+from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, to_row
-from order_submitter.publish import FillPublisher
 from order_submitter.rate import TokenBucket
 
 log = structlog.get_logger(__name__)
@@ -42,6 +41,13 @@ CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a 
 IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
 FENCE_CAP_S: Final = 1.0
 _SOON: Final = timedelta(seconds=0.5)
+
+
+Record = Callable[[Entry], Awaitable[None]]
+
+
+class Publish(Protocol):
+    async def __call__(self, update: BrokerUpdate, *, traceparent: str | None = None) -> None: ...
 
 
 def utc_now() -> datetime:
@@ -72,12 +78,15 @@ class PoolLimits:
 
 
 class SenderPool:
-    """Slots are reserved before a send is claimed, so that a claimed send starts at once."""
+    """Slots are reserved before a send is claimed, so that a claimed send starts at once.
 
-    def __init__(self, broker: Broker, publisher: FillPublisher, answers: AnswerLog, limits: PoolLimits) -> None:
+    What the broker answered is published before it is recorded: evidence first, conclusions after.
+    """
+
+    def __init__(self, broker: Broker, publish: Publish, record: Record, limits: PoolLimits) -> None:
         self._broker = broker
-        self._publisher = publisher
-        self._answers = answers
+        self._publish = publish
+        self._record = record
         self._limits = limits
         self._free = limits.in_flight
         self._bucket = TokenBucket(limits.rate_per_s, now=time.monotonic())
@@ -103,6 +112,10 @@ class SenderPool:
             self.breaker = admitted(self.breaker, now=now, rules=self._limits.breaker)
         self._free -= 1
         return True
+
+    async def token(self) -> None:
+        """Wait for a rate token for a call that needs no slot: a look-up."""
+        await asyncio.sleep(self._bucket.owe(time.monotonic()))
 
     def share_breaker(self, known: Breaker) -> None:
         """Take over what the database says, unless an answer of our own is still on its way there."""
@@ -180,9 +193,7 @@ class SenderPool:
         try:
             entry = await self._conclude(job, answer, fenced=fenced is not None)
             breaker = to_row(self.breaker) if moved else None
-            await self._answers.record(
-                Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker)
-            )
+            await self._record(Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker))
         finally:
             self._unsaved -= moved
 
@@ -192,14 +203,14 @@ class SenderPool:
         match answer:
             case Acknowledged(update):
                 try:
-                    await self._publisher.publish(update, traceparent=job.traceparent)
+                    await self._publish(update, traceparent=job.traceparent)
                 except ValueError as error:
                     log.warning("answer_unreadable", client_order_id=update.client_order_id, reason=str(error))
                     return _answered(job, SendAnswer.UNKNOWN, now, next_send_at=now + _SOON)
                 return _answered(job, SendAnswer.ACCEPTED, now)
             case Refused():
                 update = refusal_update(ticket(job.order), job.send.n, answer, broker=self._broker.name, at=now)
-                await self._publisher.publish(update, traceparent=job.traceparent)
+                await self._publish(update, traceparent=job.traceparent)
                 return _answered(job, SendAnswer.REJECTED, now)
             case DuplicateId():
                 # It exists: a first look-up now, and more of them if this one fails.
@@ -220,7 +231,7 @@ class SenderPool:
         answer = await self._broker.look_up(job.order.client_order_id)
         if not isinstance(answer, Acknowledged):
             return False
-        await self._publisher.publish(answer.update, traceparent=job.traceparent)
+        await self._publish(answer.update, traceparent=job.traceparent)
         return True
 
     async def _cancel(self, job: Job, known: NotSent | None, bound: structlog.stdlib.BoundLogger) -> None:
@@ -251,7 +262,7 @@ class SenderPool:
                 recorded = SendAnswer.UNKNOWN
             case _:
                 assert_never(answer)
-        await self._answers.record(Entry(answered=_answered(job, recorded, now, next_send_at=now + _SOON)))
+        await self._record(Entry(answered=_answered(job, recorded, now, next_send_at=now + _SOON)))
 
     def _retry_at(self, job: Job, now: datetime, asked_s: float | None) -> datetime:
         order = with_send(job.order, job.send)

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Self
 
-from closeflow.broker import IdDeduplication
-from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
+
+from closeflow.broker import IdDeduplication
+from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
 
 
 class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):

@@ -11,6 +11,8 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
+
 from closeflow.contracts import SubmitOrder
 from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind
 from closeflow.domain.plan import (
@@ -35,8 +37,6 @@ from closeflow.storage.engine import CommitUnknown, Database, StatementError, Tr
 from closeflow.storage.filling import ParkedRecord, database_now, park_records, record_receipts
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 from closeflow.storage.submitting import insert_sends
-from prometheus_client import Counter
-
 from order_submitter.market import MarketView
 from order_submitter.send import Job, SenderPool
 

@@ -266,6 +266,16 @@ def retry_at(order: Order, *, now: datetime, jitter: float, asked_s: float | Non
     return now + timedelta(seconds=max(0.1, jitter * ceiling))
 
 
+def not_found(order: Order, *, now: datetime) -> Order:
+    """After an explicit not-found: counted as evidence of absence once the lease of every send that counts is over."""
+    over = all(one.lease_until <= now for one in _submits(order) if one.counts)
+    return replace(
+        order,
+        not_found_count=order.not_found_count + over,
+        next_send_at=look_up_again_at(order, now=now),
+    )
+
+
 def absence_incident(order: Order, *, now: datetime, visibility_lag_s: float) -> Incident | None:
     """Rule R6: five explicit not-founds over a minute or three visibility lags, counted from the last lease. Only an
     operator may conclude from it that the order is lost."""
