@@ -3,11 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo
-SOURCES := libs services closectl devstack demo connect migrations tests bench
+SOURCES := libs services closectl devstack demo connect migrations tests bench conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock format check clean
+.PHONY: help install lock format check test test-fast demo run clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,19 +23,40 @@ $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(WORKSPACE))
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(WORKSPACE))
 	@touch $@
 
-lock: $(STAMP) ## Resolve the requirements again (maintainers; needs uv)
-	uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-emit-package closeflow --upgrade \
+# Versions in the lock stay unless they must move; remove requirements.lock first to have the newest of all.
+lock: ## Put what the pyproject files newly ask for into requirements.lock (maintainers; needs uv)
+	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		$(foreach package,$(notdir $(WORKSPACE)),--no-emit-package $(package)) \
 		-o requirements.lock requirements-dev.in $(addsuffix /pyproject.toml,$(WORKSPACE))
 
 format: $(STAMP) ## Format the sources
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix --quiet $(SOURCES)
 
-check: $(STAMP) ## Lint, types, import contracts
+check: $(STAMP) ## Format, lint, types (mypy --strict), import contracts, schemas
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/mypy $(SOURCES)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/pytest -q libs/closeflow/tests/contracts/test_schema_files.py
+
+# The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
+# tests; they are stopped afterwards, also after Ctrl-C, unless they ran before.
+test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the first run downloads them)
+	@$(BIN)/python -m devstack status --instance test >/dev/null 2>&1; ran=$$?; \
+	$(BIN)/python -m devstack up --instance test >/dev/null || exit; \
+	trap : INT TERM; $(BIN)/pytest -q --durations=10; result=$$?; \
+	[ $$ran -eq 0 ] || told=$$($(BIN)/python -m devstack down --instance test 2>&1) || echo "$$told"; \
+	exit $$result
+
+test-fast: $(STAMP) ## Run the tests of the domain, which need no server (seconds)
+	@$(BIN)/pytest -q libs/closeflow/tests/domain
+
+demo: $(STAMP) ## Close a portfolio through the real parts while a table shows it, verify, stop
+	@$(BIN)/python -m demo
+
+run: $(STAMP) ## Start the servers and services, print their addresses, keep them running until Ctrl-C
+	@$(BIN)/python -m demo run
 
 # --- embedded stack (devstack/): PostgreSQL, Kafka, Connect; INSTANCE=name for another one ---
 INSTANCE ?= dev
