@@ -59,13 +59,14 @@ class Known:
 def fold_batch(known: Known, records: Sequence[UpdateRecord], *, now: datetime, policy: RetryPolicy) -> Folded:
     """Apply every record in order, then settle each touched position once."""
     folded = Folded(books=dict(known.books))
+    taken = dict(known.taken)
     touched: dict[int, None] = {}
     for record in records:
         update = record.value.to_domain()
         if update.event_id in known.applied or folded.outcomes.get(update.event_id) == APPLIED:
             folded.verdicts.append(Repeated.__name__)
             continue
-        position_id = _fold_one(folded, known, record, update)
+        position_id = _fold_one(folded, known.positions, taken, record, update)
         if position_id is not None:
             touched[position_id] = None
     for position_id in touched:
@@ -76,16 +77,22 @@ def fold_batch(known: Known, records: Sequence[UpdateRecord], *, now: datetime, 
     return folded
 
 
-def _fold_one(folded: Folded, known: Known, record: UpdateRecord, update: BrokerUpdate) -> int | None:
+def _fold_one(
+    folded: Folded,
+    positions: Mapping[UUID, int],
+    taken: dict[ExecutionKey, str],
+    record: UpdateRecord,
+    update: BrokerUpdate,
+) -> int | None:
     """Returns the position that has to be settled, if the update changed anything."""
     ours = parse_client_order_id(update.client_order_id)
-    position_id = known.positions.get(ours[0]) if ours else None
+    position_id = positions.get(ours[0]) if ours else None
     order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None
     if position_id is None or order is None:
         _park(folded, record, update, "unknown_order" if ours else "foreign_order")
         return None
     book = folded.books[position_id]
-    taken_by = known.taken.get((update.broker, update.account_id, update.exec_id)) if update.exec_id else None
+    taken_by = taken.get((update.broker, update.account_id, update.exec_id)) if update.exec_id else None
     verdict = judge_update(order, update, taken_by=taken_by)
     folded.verdicts.append(type(verdict).__name__)
     match verdict:
@@ -94,6 +101,7 @@ def _fold_one(folded: Folded, known: Known, record: UpdateRecord, update: Broker
             folded.outcomes[update.event_id] = APPLIED
             folded.incidents += verdict.incidents
             if verdict.execution is not None:
+                taken[(update.broker, update.account_id, verdict.execution.exec_id)] = order.client_order_id
                 folded.events.append(execution_event(book.position, order, verdict.execution))
         case Repeated() | ProvesNothing():
             folded.outcomes[update.event_id] = IGNORED
