@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from prometheus_client import Counter
+
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.kafka.producer import Producer, open_producer
 from closeflow.run import run_service
@@ -17,8 +19,6 @@ from closeflow.storage.engine import Database, DatabaseError, make_engine, trans
 from closeflow.storage.filling import database_now
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
-from prometheus_client import Counter
-
 from reconciler.orders import AskQuietOrders, FillGaps
 from reconciler.publication import AuditPublication, KeepPartitions
 from reconciler.requests import WakeRequests

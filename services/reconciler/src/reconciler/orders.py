@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 import structlog
+
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.contracts import encode
-from closeflow.contracts.broker_fill import BrokerFillV1, broker_fill_key
+from closeflow.broker.record import broker_fill_record
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
 from closeflow.domain.model import BrokerUpdate, Incident
@@ -35,15 +35,9 @@ GONE: Final = "acknowledged_order_not_found"
 
 async def publish(producer: Producer, updates: Sequence[BrokerUpdate]) -> None:
     """Returns when Kafka has them all."""
+    records = [broker_fill_record(update, producer="reconciler") for update in updates]
     await producer.publish_many(
-        [
-            Outgoing(
-                topic=BROKER_FILL,
-                key=broker_fill_key(update.client_order_id),
-                value=encode(BrokerFillV1.from_domain(update)),
-            )
-            for update in updates
-        ]
+        [Outgoing(topic=BROKER_FILL, key=one.key, value=one.value, headers=one.headers) for one in records]
     )
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+
 from closeflow.domain.model import Incident, Topic
 from closeflow.domain.publication import EventKey, OutboxRow, judge_publication
 from closeflow.kafka.connection import KafkaConnection

@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.domain.wake import SUBMIT_UNKNOWN, Woken, wake
 from closeflow.storage.books import lock_books

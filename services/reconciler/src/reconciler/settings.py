@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
+from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Budget = Annotated[int, Field(ge=1, le=10_000)]

@@ -10,8 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from closeflow.domain.model import CloseRequest, Position
+from closeflow.domain.model import Book, CloseRequest, Position
 from closeflow.storage import mapping
+from closeflow.storage.books import lock_books
 from closeflow.storage.engine import is_poison, retrying
 
 T = TypeVar("T")
@@ -25,6 +26,12 @@ _BY_KEYS: Final = text("""
     JOIN unnest(CAST(:position_ids AS bigint[]), CAST(:keys AS text[])) AS k (position_id, idempotency_key)
       ON (r.position_id, r.idempotency_key) = (k.position_id, k.idempotency_key)
 """)
+_LOCK_POSITIONS: Final = text(
+    "SELECT * FROM positions WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+)
+_CLOSED_BEFORE: Final = text(
+    "SELECT DISTINCT position_id FROM close_requests WHERE position_id = ANY(CAST(:ids AS bigint[]))"
+)
 _REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
 _POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
 _SLOT: Final = text("SELECT active FROM pg_replication_slots WHERE slot_name = :name")
@@ -36,6 +43,28 @@ class RowRefused(Exception):
 
 class DatabaseAway(Exception):
     """The database did not answer, or not in time: nothing was committed."""
+
+
+async def lock_books_to_accept(
+    tx: AsyncConnection, *, keys: Collection[Key]
+) -> tuple[dict[int, Book], dict[Key, CloseRequest]]:
+    """The locked books of the positions that exist, and the requests that were accepted under these keys before.
+
+    Most closes are their position's first. Such a position has no request, hence no order and no execution of ours, so
+    its book is the position alone and two statements are enough; the others are loaded by `lock_books`.
+    """
+    ids = {"ids": sorted({position_id for position_id, _ in keys})}
+    rows = (await tx.execute(_LOCK_POSITIONS, ids)).mappings().all()
+    positions = [mapping.position(row) for row in rows]
+    # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
+    closed_before = set((await tx.execute(_CLOSED_BEFORE, ids)).scalars())
+    books = {
+        one.id: Book(position=one, ledger_quantity=one.quantity) for one in positions if one.id not in closed_before
+    }
+    if not closed_before:
+        return books, {}
+    books |= await lock_books(tx, position_ids=closed_before)
+    return books, await find_by_keys(tx, keys=[key for key in keys if key[0] in closed_before])
 
 
 async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Key, CloseRequest]:

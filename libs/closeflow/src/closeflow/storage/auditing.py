@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
@@ -71,15 +71,15 @@ async def unjudged_rows(tx: Transaction, *, day: date, through: int, below: int,
     """The day's rows from the mark on, below the snapshot's xmin, in the order of their transactions."""
     parameters = {"day": day, "through": str(through), "below": str(below), "budget": budget}
     return [
-        OutboxRow((row.id, row.emission), row.position_id, int(row.xact_id), row.occurred_at.replace(tzinfo=UTC))
+        OutboxRow((row.id, row.emission), row.position_id, int(row.xact_id), row.occurred_at)
         for row in await tx.execute(_UNJUDGED, parameters)
     ]
 
 
 async def oldest_unjudged_at(tx: Transaction) -> datetime | None:
     """From when on the topics have to be read; None when the outbox has nothing to judge."""
-    found = (await tx.execute(_OLDEST)).scalar_one_or_none()
-    return found.replace(tzinfo=UTC) if found is not None else None
+    found: datetime | None = (await tx.execute(_OLDEST)).scalar_one_or_none()
+    return found
 
 
 async def save_marks(tx: Transaction, *, days: Sequence[AuditedDay]) -> None:

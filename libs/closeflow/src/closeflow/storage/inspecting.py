@@ -47,7 +47,7 @@ _TIMELINE: Final = text("""
            OR (h.entity = 'position' AND h.entity_id = CAST(:position_id AS text)
                AND h.at >= :created_at)
         UNION ALL
-        SELECT e.occurred_at AT TIME ZONE 'UTC', 0, 'outbox_events', 'event ' || e.event_type,
+        SELECT e.occurred_at, 0, 'outbox_events', 'event ' || e.event_type,
                jsonb_build_object('topic', e.topic, 'id', e.id, 'emission', e.emission, 'attempt', e.attempt)
         FROM outbox_events e WHERE e.close_request_id = :id
         UNION ALL

@@ -1,0 +1,180 @@
+"""What time asks of a request (lifecycle.md: C3, C4, C8, C9, C10, P3, P5, P6, P10, T_unknown)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from closeflow.domain.events import SUBMIT_CLOSE_ORDER
+from closeflow.domain.model import (
+    Book,
+    Order,
+    OrderStatus,
+    PositionStatus,
+    RequestStatus,
+    SendAnswer,
+    StatementKind,
+)
+from closeflow.domain.transitions import illegal_moves
+from closeflow.domain.wake import Waits, Woken, wake
+
+from .builders import NOW, REQUEST_ID, a_book, a_position, a_send, a_statement, an_order, at, canceled, refused, working
+
+RESEND = timedelta(seconds=30)
+UNKNOWN = timedelta(minutes=15)
+
+
+def woken(book: Book, *, seconds: float = 0) -> Woken | Waits:
+    found = wake(book, book.requests[REQUEST_ID], now=at(seconds), resend_after=RESEND, unknown_after=UNKNOWN)
+    if isinstance(found, Woken):
+        assert list(illegal_moves(book, found.book)) == []
+    return found
+
+
+def retryable(*orders: Order, **changes: Any) -> Book:
+    position = a_position(status=PositionStatus.CLOSE_RETRYABLE)
+    book = a_book(
+        *orders, position=position, **{"status": RequestStatus.RETRYABLE, "next_attempt_at": at(5), **changes}
+    )
+    return replace(book, position=replace(position, quantity=book.ledger_quantity))
+
+
+def pending(**changes: Any) -> Book:
+    return a_book(**{"status": RequestStatus.PENDING, "submitted_at": None, **changes})
+
+
+@pytest.mark.parametrize(
+    ("book", "seconds", "reason"),
+    [
+        pytest.param(retryable(canceled(100, 40)), 4.9, "not due", id="a retry is not due before its time"),
+        pytest.param(
+            retryable(canceled(100, 40), auto_retry=False), 9, "an operator has to retry it", id="no auto retry"
+        ),
+        pytest.param(retryable(canceled(100, 40), frozen_reason="x"), 9, "frozen", id="a frozen request waits"),
+        pytest.param(retryable(working(100, 40)), 9, "not clear", id="a retry waits while an order lives"),
+        pytest.param(
+            retryable(an_order(statements=(a_statement(StatementKind.CANCELED, 9, 40),))),
+            9,
+            "not clear",
+            id="a retry waits while a fill cannot be named",
+        ),
+        pytest.param(pending(), 29, "not due", id="a young pending request is left alone"),
+        pytest.param(pending(next_attempt_at=at(60)), 40, "not due", id="a deferral waits for its time"),
+        pytest.param(pending(frozen_reason="x"), 99, "frozen", id="a frozen pending request is not sent again"),
+        pytest.param(a_book(status=RequestStatus.COMPLETED), 99, "finished", id="a finished request is left alone"),
+        pytest.param(a_book(working()), 9999, "in progress", id="a working order has no unknown limit"),
+    ],
+)
+def test_a_request_waits(book: Book, seconds: float, reason: str) -> None:
+    assert woken(book, seconds=seconds) == Waits(reason)
+
+
+def test_a_due_retry_becomes_the_next_attempt_for_what_is_owed() -> None:
+    found = woken(retryable(canceled(100, 40)), seconds=5)
+
+    assert isinstance(found, Woken)
+    request = found.book.requests[REQUEST_ID]
+    assert (request.status, request.attempt, request.retry_count) == (RequestStatus.PENDING, 2, 1)
+    assert found.book.position.status is PositionStatus.CLOSING
+    submit, position = found.events
+    assert (submit.event_type, submit.attempt, submit.payload["quantity"]) == (SUBMIT_CLOSE_ORDER, 2, "60")
+    assert position.position_version == found.book.position.version == 6
+
+
+def test_a_retry_after_an_order_that_never_went_out_uses_up_nothing() -> None:
+    denied = an_order(status=OrderStatus.DENIED, sends=(a_send(SendAnswer.NOT_SENT),))
+    found = woken(retryable(denied), seconds=5)
+
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].retry_count == 0
+
+
+def test_a_refused_order_counts_as_sent() -> None:
+    found = woken(retryable(refused()), seconds=5)
+
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].retry_count == 1
+
+
+@pytest.mark.parametrize(
+    ("book", "seconds"),
+    [
+        pytest.param(pending(), 30, id="a zombie: nobody planned it in time"),
+        pytest.param(pending(next_attempt_at=at(60)), 60, id="a deferral whose time has come"),
+    ],
+)
+def test_a_pending_request_is_emitted_again(book: Book, seconds: float) -> None:
+    found = woken(book, seconds=seconds)
+
+    assert isinstance(found, Woken)
+    request = found.book.requests[REQUEST_ID]
+    assert (request.status, request.attempt, request.emission) == (RequestStatus.PENDING, 1, 2)
+    assert request.next_attempt_at == at(seconds) + RESEND
+    (event,) = found.events
+    assert (event.event_type, event.emission, event.attempt) == (SUBMIT_CLOSE_ORDER, 2, 1)
+    assert found.book.position == book.position
+
+
+@pytest.mark.parametrize(
+    ("book", "reason", "status"),
+    [
+        pytest.param(
+            pending(deadline_at=at(10)), "deadline_passed", PositionStatus.OPEN, id="C4, P3: never sent, so open again"
+        ),
+        pytest.param(
+            retryable(canceled(100, 40), deadline_at=at(10)),
+            "deadline_passed",
+            PositionStatus.CLOSE_FAILED,
+            id="C10, P6: the deadline passed between attempts",
+        ),
+        pytest.param(
+            retryable(canceled(100, 40), cancel_requested_at=at(1)),
+            "canceled_by_user",
+            PositionStatus.OPEN,
+            id="C10, P10: the user gave it up",
+        ),
+        pytest.param(
+            pending(cancel_requested_at=at(1)),
+            "canceled_by_user",
+            PositionStatus.OPEN,
+            id="C4, P3: withdrawn before any order",
+        ),
+    ],
+)
+def test_a_request_ends_as_failed(book: Book, reason: str, status: PositionStatus) -> None:
+    found = woken(book, seconds=10)
+
+    assert isinstance(found, Woken)
+    request = found.book.requests[REQUEST_ID]
+    assert (request.status, request.reason) == (RequestStatus.FAILED, reason)
+    assert found.book.position.status is status
+    assert found.book.position.active_close_request_id is None
+    assert not found.book.position.exposure_unproven
+
+
+def test_an_order_unknown_for_too_long_fails_its_request_with_exposure_unproven() -> None:
+    unknown = an_order(status=OrderStatus.SUBMIT_UNKNOWN, sends=(a_send(SendAnswer.UNKNOWN),))
+    book = a_book(unknown)
+
+    assert woken(book, seconds=UNKNOWN.total_seconds() - 1) == Waits("not unknown for long")
+    found = woken(book, seconds=UNKNOWN.total_seconds())
+
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
+    assert found.book.position.status is PositionStatus.CLOSE_FAILED
+    assert found.book.position.exposure_unproven
+
+
+def test_a_request_whose_position_is_gone_completes() -> None:
+    book = replace(pending(), position=replace(a_position(), quantity=Decimal(0)))
+    found = woken(book)
+
+    assert isinstance(found, Woken)
+    request = found.book.requests[REQUEST_ID]
+    assert (request.status, request.reason) == (RequestStatus.COMPLETED, "externally_closed")
+    assert found.book.position.status is PositionStatus.CLOSED
+    assert found.book.position.closed_at == NOW
