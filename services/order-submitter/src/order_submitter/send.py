@@ -90,7 +90,7 @@ class SenderPool:
         self._limits = limits
         self._free = limits.in_flight
         self._bucket = TokenBucket(limits.rate_per_s, now=time.monotonic())
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._unsaved = 0
         self.breaker: Breaker = CLOSED
@@ -139,8 +139,8 @@ class SenderPool:
         """No new sends; those in flight get their answers recorded. What is left at the deadline is cut off, and its
         send stays open until its lease is over."""
         self._stopping = True
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=deadline_s)
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=deadline_s)
             for task in late:
                 task.cancel()
             if late:
@@ -149,8 +149,8 @@ class SenderPool:
 
     def _spawn(self, job: Job, known: NotSent | None) -> None:
         task = asyncio.create_task(self._run(job, known))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _run(self, job: Job, known: NotSent | None) -> None:
         bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)

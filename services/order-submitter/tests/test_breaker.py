@@ -1,0 +1,82 @@
+"""When the circuit breaker opens, lets a probe through, and closes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from closeflow.domain.answers import DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
+from closeflow.domain.model import RejectClass
+from order_submitter.breaker import (
+    CLOSED,
+    Breaker,
+    BreakerRules,
+    BreakerState,
+    admitted,
+    after_answer,
+    from_row,
+    to_row,
+)
+
+NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
+RULES = BreakerRules(failures=3, probe_s=5)
+TIMED_OUT = Unanswered("no whole answer within 5 s")
+REFUSED = Refused("market_closed", RejectClass.RETRYABLE, "market is closed")
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def after(*answers: SubmitAnswer, breaker: Breaker = CLOSED) -> Breaker:
+    for answer in answers:
+        breaker = after_answer(breaker, answer, now=NOW, rules=RULES)
+    return breaker
+
+
+def test_it_opens_after_so_many_failures_in_a_row() -> None:
+    assert after(TIMED_OUT, NotSent("connection refused")).resumes_at(NOW) is None
+    breaker = after(TIMED_OUT, NotSent("connection refused"), TIMED_OUT)
+    assert (breaker.state, breaker.opened_at, breaker.resumes_at(NOW)) == (BreakerState.OPEN, NOW, later(5))
+
+
+@pytest.mark.parametrize("answer", [REFUSED, DuplicateId()])
+def test_any_answer_about_an_order_starts_the_count_anew(answer: SubmitAnswer) -> None:
+    assert after(TIMED_OUT, TIMED_OUT, answer) == CLOSED
+
+
+AT_ONCE = {
+    "a refused key": (NotAccepted("401", None, credentials=True), 5),
+    "a rate limit": (NotAccepted("rate limited", None), 1),
+    "a rate limit with the broker's delay": (NotAccepted("rate limited", 42.0), 42),
+}
+
+
+@pytest.mark.parametrize(("answer", "seconds"), AT_ONCE.values(), ids=AT_ONCE)
+def test_it_opens_at_once(answer: SubmitAnswer, seconds: float) -> None:
+    assert after(answer).resumes_at(NOW) == later(seconds)
+
+
+def test_one_probe_goes_through_and_the_next_has_to_wait() -> None:
+    breaker = after(NotAccepted("401", None, credentials=True))
+    assert breaker.resumes_at(later(5)) is None
+    probing = admitted(breaker, now=later(5), rules=RULES)
+    assert (probing.state, probing.resumes_at(later(5))) == (BreakerState.HALF_OPEN, later(10))
+
+
+def test_a_probe_that_fails_opens_it_again_and_one_that_is_answered_closes_it() -> None:
+    probing = admitted(after(NotAccepted("401", None, credentials=True)), now=later(5), rules=RULES)
+    failed = after_answer(probing, TIMED_OUT, now=later(6), rules=RULES)
+    assert (failed.state, failed.opened_at, failed.probe_at) == (BreakerState.OPEN, NOW, later(11))
+    assert after_answer(probing, REFUSED, now=later(6), rules=RULES) == CLOSED
+
+
+def test_a_closed_breaker_lets_everything_through() -> None:
+    assert admitted(CLOSED, now=NOW, rules=RULES) is CLOSED
+
+
+def test_it_survives_the_database() -> None:
+    breaker = after(NotAccepted("rate limited", 42.0))
+    assert from_row(to_row(breaker)) == breaker
+    assert from_row(None) == CLOSED
