@@ -118,3 +118,11 @@ def test_an_execution_says_what_the_account_receives(side: Side, cash: str) -> N
     assert (event.payload["cash_amount"], event.payload["quantity"], event.payload["side"]) == (cash, "5", side.value)
     assert event.event_id == execution_event_id(BROKER, "PA3XYZ", "e-1")
     assert (event.topic, event.key, event.attempt) == (Topic.EXECUTION_EVENTS, "41", 1)
+
+
+def test_a_cash_amount_is_exact() -> None:
+    execution = replace(
+        an_execution("e-1", 1), quantity=Decimal("0.123456789012345678"), price=Decimal("64123.123456789")
+    )
+    event = execution_event(a_position(), working(), execution)
+    assert event.payload["cash_amount"] == "7916.434923417393625072763907942"

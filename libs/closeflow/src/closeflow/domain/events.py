@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Final
 from uuid import UUID
 
@@ -42,6 +42,10 @@ _TYPE_OF_STATUS: Final = {
     PositionStatus.CLOSE_RETRYABLE: CLOSE_REQUEST_RETRYABLE,
     PositionStatus.CLOSE_FAILED: CLOSE_REQUEST_FAILED,
 }
+
+
+_EXACT: Final = Context(prec=128)
+"""Three factors of 33 digits have at most 99; the default context would round to 28."""
 
 
 def decimal_text(value: Decimal) -> str:
@@ -155,7 +159,8 @@ def _position_event_type(before: Position, after: Position, request: CloseReques
 def execution_event(position: Position, order: Order, execution: Execution) -> Event:
     """One booked execution for accounting; `cash_amount` is what the account receives (a sell is positive)."""
     event_id = execution_event_id(execution.broker, position.account_id, execution.exec_id)
-    cash = -signed(execution.side, execution.quantity) * execution.price * position.multiplier
+    received = signed(execution.side, execution.quantity).copy_negate()
+    cash = _EXACT.multiply(_EXACT.multiply(received, execution.price), position.multiplier)
     return Event(
         topic=Topic.EXECUTION_EVENTS,
         event_type=EXECUTION_RECORDED,

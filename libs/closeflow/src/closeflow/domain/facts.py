@@ -32,7 +32,7 @@ LOCAL_STATUSES: Final = frozenset({OrderStatus.PLANNED, OrderStatus.DENIED, Orde
 
 def signed(side: Side, quantity: Decimal) -> Decimal:
     """A quantity as it moves the position: a sell lowers it."""
-    return quantity if side is Side.BUY else -quantity
+    return quantity if side is Side.BUY else quantity.copy_negate()  # Unlike a minus sign, this never rounds.
 
 
 def statement(order: Order, kind: StatementKind) -> Statement | None:
