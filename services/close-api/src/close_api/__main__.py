@@ -115,6 +115,7 @@ def _server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=2 * settings.request_deadline_ms // 1000 + 1,
         )
     )

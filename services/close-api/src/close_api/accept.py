@@ -12,8 +12,7 @@ from prometheus_client import Counter
 
 from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close, fingerprint
 from closeflow.domain.model import Event
-from closeflow.storage.accepting import DatabaseAway, Engine, Tx, find_by_keys, transact
-from closeflow.storage.books import lock_books
+from closeflow.storage.accepting import DatabaseAway, Engine, Key, Tx, lock_books_to_accept, transact
 from closeflow.storage.engine import CommitUnknown
 from closeflow.storage.saving import insert_events, save_books
 
@@ -67,18 +66,16 @@ async def accept_batch(
 
 async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime) -> list[Decision]:
     """The second close of a position in a batch sees what the first one decided (rule R10)."""
-    loaded = await lock_books(tx, position_ids=[command.position_id for command in commands])
+    loaded, by_key = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
     books = dict(loaded)
-    by_key = await find_by_keys(tx, keys=[(command.position_id, command.idempotency_key) for command in commands])
     decisions: list[Decision] = []
     events: list[Event] = []
     for command in commands:
-        key = (command.position_id, command.idempotency_key)
-        decision = accept_close(books.get(command.position_id), command, by_key.get(key), now=now)
+        decision = accept_close(books.get(command.position_id), command, by_key.get(_key(command)), now=now)
         decisions.append(decision)
         if isinstance(decision, Accepted):
             books[command.position_id] = decision.book
-            by_key[key] = decision.request
+            by_key[_key(command)] = decision.request
             events += decision.events
     if events:
         changes = [(loaded[one], book) for one, book in books.items() if book is not loaded[one]]
@@ -93,12 +90,11 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime
 
 async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
     """Answer by what is there. A close whose key is not there was not accepted: its caller asks again."""
-    books = await lock_books(tx, position_ids=[command.position_id for command in commands])
-    by_key = await find_by_keys(tx, keys=[(command.position_id, command.idempotency_key) for command in commands])
+    books, by_key = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
     outcomes: list[Outcome] = []
     for command in commands:
         book = books.get(command.position_id)
-        request = by_key.get((command.position_id, command.idempotency_key))
+        request = by_key.get(_key(command))
         if book is None or request is None:
             outcomes.append(DatabaseAway("the connection was lost before the close was accepted"))
         elif request.id == command.request_id:
@@ -107,3 +103,7 @@ async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
             same = request.fingerprint == fingerprint(command)
             outcomes.append(Replayed(book.position, request) if same else KeyReused(request.id))
     return outcomes
+
+
+def _key(command: CloseCommand) -> Key:
+    return command.position_id, command.idempotency_key
