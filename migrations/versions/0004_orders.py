@@ -28,7 +28,7 @@ def upgrade() -> None:
                                   'pending_cancel', 'canceled', 'expired', 'rejected', 'suspended', 'done_for_day')),
             broker_order_id text,
             executed_qty numeric NOT NULL DEFAULT 0 CHECK (executed_qty >= 0),
-            stated_cum_qty numeric CHECK (stated_cum_qty >= 0),
+            stated_cum_qty numeric NOT NULL DEFAULT 0 CHECK (stated_cum_qty >= 0),
             avg_price numeric,
             overfill_qty numeric NOT NULL DEFAULT 0 CHECK (overfill_qty >= 0),
             broker_update_seq bigint,

@@ -233,7 +233,7 @@ orders: Final = Table(
     one_of("status", ORDER_STATUSES, server_default=text("'planned'")),
     words("broker_order_id", nullable=True),
     number("executed_qty", ">= 0", server_default=text("0")),
-    number("stated_cum_qty", ">= 0", nullable=True),
+    number("stated_cum_qty", ">= 0", server_default=text("0")),
     number("avg_price", nullable=True),
     number("overfill_qty", ">= 0", server_default=text("0")),
     big("broker_update_seq", nullable=True),

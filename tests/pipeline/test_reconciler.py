@@ -1,0 +1,295 @@
+"""Each job of the reconciler, one cycle at a time, on real PostgreSQL and Kafka with a simulated broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid4
+
+import pytest
+
+from broker_simulator.control import Behaviour, FillAtOnce, NeverFill
+from broker_simulator.process import SimulatorProcess
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.contracts.topics import POSITION_EVENTS
+from closeflow.domain.answers import Acknowledged, Ticket
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import ExecType, OrderType, Side, TimeInForce, UpdateSource
+from closeflow.kafka import KafkaConnection
+from closeflow.kafka.tail import open_tail
+from closeflow.storage.engine import Database as Engine
+from closeflow.storage.engine import make_engine
+from closeflow.storage.reconciling import held_alone
+from reconciler.orders import AskQuietOrders, FillGaps
+from reconciler.publication import TOPICS, AuditPublication, KeepPartitions
+from reconciler.requests import WakeRequests
+from tests.pipeline.submitting import Bench, open_bench
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+NO_TIME: Final = timedelta(0)
+RESEND: Final = timedelta(seconds=30)
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
+        yield running
+
+
+@pytest.fixture
+async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(database, simulator, tmp_path) as made:
+        made.control.reset()
+        yield made
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[Engine]:
+    """The reconciler's own role, so that what it may not do fails here."""
+    made = make_engine(database.dsn("closeflow_reconciler"), pool_size=4, application_name="test")
+    yield made
+    await made.dispose()
+
+
+@asynccontextmanager
+async def broker_of(bench: Bench) -> AsyncIterator[AlpacaBroker]:
+    made = AlpacaBroker(
+        base_url=bench.simulator.url,
+        market_data_url=bench.simulator.url,
+        key_id=bench.simulator.key_id,
+        secret_key=bench.simulator.secret_key,
+        account_id=bench.account_id,
+    )
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def place(bench: Bench, broker: AlpacaBroker, request_id: UUID) -> None:
+    """An order that the broker has and that our tables call acknowledged, long ago."""
+    ticket = Ticket(
+        client_order_id=client_order_id(request_id, 1),
+        account_id=bench.account_id,
+        symbol="AAPL",
+        side=Side.SELL,
+        quantity=Decimal(10),
+        order_type=OrderType.LIMIT,
+        time_in_force=TimeInForce.DAY,
+        limit_price=Decimal("100.00"),
+    )
+    answer = await broker.submit(ticket)
+    assert isinstance(answer, Acknowledged)
+    bench.execute(
+        "INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side,"
+        " quantity, order_type, limit_price, time_in_force, status, last_broker_update_at, created_at)"
+        " SELECT %(order)s, id, 1, position_id, account_id, symbol, side, target_qty, 'limit', 100, 'day', 'planned',"
+        " now() - interval '1 minute', now() - interval '2 minutes' FROM close_requests WHERE id = %(id)s",
+        order=ticket.client_order_id,
+        id=request_id,
+    )
+    bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
+    bench.name_at_broker(request_id)
+
+
+def incidents(bench: Bench) -> set[str]:
+    return {row["kind"] for row in bench.query("SELECT kind FROM incidents")}
+
+
+def wake_requests(engine: Engine) -> WakeRequests:
+    return WakeRequests(engine, RESEND, timedelta(minutes=15), budget=100)
+
+
+async def test_a_due_retry_is_asked_for_again_and_only_once(bench: Bench, engine: Engine) -> None:
+    request_id = bench.add_request()
+    bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
+    bench.execute(
+        "UPDATE close_requests SET status = 'retryable', next_attempt_at = now() WHERE id = %(id)s", id=request_id
+    )
+    bench.execute("UPDATE positions SET status = 'close_retryable'")
+
+    both = await asyncio.gather(wake_requests(engine).once(), wake_requests(engine).once())
+
+    assert sorted(both) == [0, 1]
+    request = bench.request(request_id)
+    assert (request["status"], request["attempt"]) == ("pending", 2)
+    events = bench.query("SELECT event_type, attempt, emission FROM outbox_events ORDER BY event_type")
+    assert [tuple(row.values()) for row in events] == [("POSITION_CLOSING", 2, 1), ("SUBMIT_CLOSE_ORDER", 2, 1)]
+
+
+async def test_a_zombie_is_emitted_again_under_the_same_event_id(bench: Bench, engine: Engine) -> None:
+    request_id = bench.add_request()
+    jobs = wake_requests(engine)
+
+    assert await jobs.once() == 0, "a young request is not a zombie"
+    bench.execute("UPDATE close_requests SET created_at = now() - interval '31 seconds'")
+    assert await jobs.once() == 1
+    assert await jobs.once() == 0, "the next emission is due later"
+    bench.execute("UPDATE close_requests SET next_attempt_at = now()")
+    assert await jobs.once() == 1
+
+    events = bench.query("SELECT id, emission FROM outbox_events ORDER BY emission")
+    assert [row["emission"] for row in events] == [2, 3]
+    assert len({row["id"] for row in events}) == 1
+    assert bench.request(request_id)["attempt"] == 1
+
+
+async def test_an_order_unknown_for_too_long_fails_its_request(bench: Bench, engine: Engine) -> None:
+    request_id = bench.add_request()
+    bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
+    order_id = client_order_id(request_id, 1)
+    bench.execute(
+        "INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side,"
+        " quantity, order_type, time_in_force, status, created_at) SELECT %(order)s, id, 1, position_id, account_id,"
+        " symbol, side, target_qty, 'limit', 'day', 'submit_unknown', now() - interval '16 minutes'"
+        " FROM close_requests WHERE id = %(id)s",
+        order=order_id,
+        id=request_id,
+    )
+    bench.execute(
+        "INSERT INTO order_sends (client_order_id, kind, n, sender, lease_until, started_at) VALUES"
+        " (%(order)s, 'submit', 1, 's', now() - interval '15 minutes', now() - interval '16 minutes')",
+        order=order_id,
+    )
+
+    assert await wake_requests(engine).once() == 1
+
+    assert bench.request(request_id)["reason"] == "submit_unknown"
+    (position,) = bench.query("SELECT status, exposure_unproven FROM positions")
+    assert tuple(position.values()) == ("close_failed", True)
+    assert incidents(bench) == {"submit_unknown"}
+
+
+async def test_the_broker_is_asked_about_a_quiet_order(bench: Bench, engine: Engine) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    request_id = bench.add_request()
+    async with broker_of(bench) as broker:
+        await place(bench, broker, request_id)
+        job = AskQuietOrders(engine, broker, bench.producer, timedelta(seconds=10), ask_again_cap_s=60, budget=10)
+
+        assert await job.once() == 1
+        assert await job.once() == 0, "it is not asked again at once"
+
+    (update,) = await bench.hear(request_id)
+    assert (update.exec_type, update.source) == (ExecType.ORDER_STATUS, UpdateSource.QUERY)
+    assert update.broker_order_id is not None
+
+
+async def test_an_acknowledged_order_that_the_broker_denies_is_an_incident(bench: Bench, engine: Engine) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    request_id = bench.add_request()
+    async with broker_of(bench) as broker:
+        await place(bench, broker, request_id)
+        bench.control.reset()
+        job = AskQuietOrders(engine, broker, bench.producer, timedelta(seconds=10), ask_again_cap_s=60, budget=10)
+
+        assert await job.once() == 0
+
+    assert incidents(bench) == {"acknowledged_order_not_found"}
+    assert bench.orders(request_id)[0]["status"] == "new", "an absence proves nothing here"
+
+
+async def test_a_gap_is_filled_from_the_brokers_executions(bench: Bench, engine: Engine) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    request_id = bench.add_request()
+    async with broker_of(bench) as broker:
+        await place(bench, broker, request_id)
+        job = FillGaps(engine, broker, bench.producer, NO_TIME, timedelta(seconds=30), budget=10)
+        assert await job.once() == 0, "no gap is known yet"
+        bench.execute("UPDATE orders SET stated_cum_qty = 10")
+
+        assert await job.once() == 1
+
+        (update,) = await bench.hear(request_id)
+        assert (update.exec_type, update.last_qty, update.cum_qty) == (ExecType.TRADE, Decimal(10), Decimal(10))
+        assert incidents(bench) == {"gap"}, "it is older than half a minute"
+        bench.execute("UPDATE orders SET executed_qty = 10")
+        await job.once()
+        assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
+
+
+def add_event(bench: Bench) -> UUID:
+    event_id = uuid4()
+    bench.execute(
+        "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at) VALUES"
+        " (%(id)s, 'position-events', '1', 'POSITION_OPEN', 'position-event.v1', '{}', now() - interval '1 minute')",
+        id=event_id,
+    )
+    return event_id
+
+
+async def test_the_audit_finds_what_is_not_published_and_when_it_is(bench: Bench, engine: Engine) -> None:
+    kafka = KafkaConnection(bench.database.stack.kafka_bootstrap_servers)
+    audit = AuditPublication(engine, kafka, timedelta(seconds=30), interval_s=1, budget=100)
+    lost, published = add_event(bench), add_event(bench)
+    async with open_tail(kafka, TOPICS, None) as tail:
+        await publish_by_hand(bench, published)
+        assert await audit.once(tail) == 1
+        assert [row["detail"]["subject"] for row in bench.query("SELECT detail FROM incidents")] == [f"{lost}/1"]
+        assert await audit.once(tail) == 1, "it stays missing, and is not reported as another one"
+        assert bench.query("SELECT count FROM incidents") == [{"count": 1}]
+
+        await publish_by_hand(bench, lost)
+        assert await audit.once(tail) == 0
+    assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
+    (marks,) = bench.query("SELECT max(audited_through) > max(e.xact_id) AS past FROM outbox_audit, outbox_events e")
+    assert marks["past"]
+
+
+async def test_a_row_that_commits_late_does_not_fall_under_the_mark(bench: Bench, engine: Engine) -> None:
+    kafka = KafkaConnection(bench.database.stack.kafka_bootstrap_servers)
+    audit = AuditPublication(engine, kafka, timedelta(seconds=30), interval_s=1, budget=100)
+    late = make_engine(bench.database.admin_dsn, pool_size=1, application_name="late")
+    try:
+        async with late.begin() as slow, open_tail(kafka, TOPICS, None) as tail:
+            await slow.exec_driver_sql(
+                "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at) VALUES"
+                " (gen_random_uuid(), 'position-events', '1', 'X', 'x.v1', '{}', now() - interval '1 hour')"
+            )
+            await publish_by_hand(bench, add_event(bench))
+            assert await audit.once(tail) == 0
+            await slow.commit()
+            assert await audit.once(tail) == 1
+    finally:
+        await late.dispose()
+
+
+async def publish_by_hand(bench: Bench, event_id: UUID) -> None:
+    headers = (("ce_id", str(event_id).encode()), ("emission", b"1"))
+    await bench.producer.publish(POSITION_EVENTS, key=b"1", value=b"{}", headers=headers)
+
+
+async def test_a_day_is_dropped_only_when_it_is_known_to_be_published(bench: Bench, engine: Engine) -> None:
+    bench.execute(
+        "CREATE TABLE outbox_events_p20200101 PARTITION OF outbox_events"
+        " FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')"
+    )
+    bench.execute(
+        "INSERT INTO outbox_events (created_on, id, topic, key, event_type, schema_version, payload) VALUES"
+        " ('2020-01-01', gen_random_uuid(), 'position-events', '1', 'X', 'position-event.v1', '{}')"
+    )
+    job = KeepPartitions(engine, days_ahead=7, retention_days=7)
+
+    assert await job.once() == 0
+    assert bench.query("SELECT FROM outbox_events"), "nothing is lost while it is not known to be in Kafka"
+    bench.execute("INSERT INTO outbox_audit (day, audited_through) SELECT '2020-01-01', '9999999'")
+    assert await job.once() == 1
+    assert bench.query("SELECT to_regclass('outbox_events_p20200101') AS part") == [{"part": None}]
+
+
+async def test_of_two_reconcilers_one_does_a_job(engine: Engine) -> None:
+    async with (
+        held_alone(engine, "a job") as first,
+        held_alone(engine, "a job") as second,
+        held_alone(engine, "another job") as other,
+    ):
+        assert (first, second, other) == (True, False, True)
+    async with held_alone(engine, "a job") as again:
+        assert again
