@@ -28,7 +28,7 @@ from .builders import POLICY, REQUEST_ID, a_book, a_trade, an_order, an_update, 
 
 B, E = BrokerStatus, ExecType
 QUANTITY = 100
-FAST = settings(max_examples=40, deadline=None, database=None)
+FAST = settings(max_examples=25, deadline=None, database=None)
 
 
 @dataclass(frozen=True)

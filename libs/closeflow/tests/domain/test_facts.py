@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from closeflow.domain import facts
 from closeflow.domain.model import (
     Order,
@@ -230,6 +231,12 @@ OWED: dict[str, tuple[Position, tuple[Order, ...], int, int]] = {
         (an_order(statements=(a_statement(K.CANCELED, 9, 40),)),),
         100,
         60,
+    ),
+    "less the same from what is left of the position": (
+        a_position(60),
+        (an_order(statements=(a_statement(K.CANCELED, 9, 20),)),),
+        100,
+        40,
     ),
     "less what another request's order may still fill": (A_LONG, (working(70, request_id=OTHER_ID),), 100, 30),
     "less another order's unnamed fills": (

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import permutations
 
 import pytest
+
 from closeflow.domain.model import Book, OrderStatus, PositionStatus, RequestStatus
 from closeflow.domain.transitions import illegal_moves
 

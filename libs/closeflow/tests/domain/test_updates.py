@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+
 from closeflow.domain import facts
 from closeflow.domain.model import (
     BrokerStatus,
