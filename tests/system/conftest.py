@@ -1,0 +1,70 @@
+"""One system for all scenarios: every service as a process on the embedded stack, with a database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+import devstack
+from demo.system import System
+from tests.system.desk import Desk
+
+DATABASE: Final = "closeflow_system"
+
+OVERRIDES: Final = {
+    # A broker that does not answer, and a sender that died, are noticed in seconds instead of half a minute; the order
+    # of the times (deadline below lease, probe below both) is as in production.
+    "order-submitter": {
+        "HTTP_DEADLINE_S": "1",
+        "LEASE_S": "3",
+        "POLL_INTERVAL_S": "0.1",
+        "WATCH_INTERVAL_S": "0.2",
+        "BREAKER_PROBE_S": "0.5",
+        "BROKER_VISIBILITY_LAG_S": "1",
+    },
+    # The pause before a retry is a second or more in production, for the broker's sake.
+    "fill-processor": {"RETRY_SETTLE_DELAY_S": "0.2", "RETRY_BASE_S": "0.2"},
+    # Cycles follow each other faster; an order counts as quiet after 2 s, which is longer than any scripted pause.
+    "reconciler": {
+        "START_UP_DELAY_S": "0.2",
+        "REQUESTS_INTERVAL_S": "0.2",
+        "ORDERS_INTERVAL_S": "0.5",
+        "QUIET_AFTER_S": "2",
+        "GAPS_INTERVAL_S": "0.5",
+        "GAP_GRACE_S": "0.5",
+        "AUDIT_INTERVAL_S": "0.5",
+    },
+    # Listening again takes half a second at most once the broker lets us.
+    "broker-gateway": {"RECONNECT_CAP_S": "0.5", "TAKEOVER_POLL_S": "0.2"},
+}
+
+
+@pytest.fixture(scope="session")
+def system(stack: devstack.Stack) -> Iterator[System]:
+    """Everything running. The topics are the real ones and there is one set of them per Kafka, so whatever other tests
+    left there is removed first, and no other test may run beside these."""
+    made = System(stack, DATABASE, stack.data_dir / "system", overrides=OVERRIDES)
+    made.directory.mkdir(parents=True, exist_ok=True)
+    for log in made.directory.glob("*.log"):
+        log.unlink()
+    made.wipe()
+    made.prepare()
+    try:
+        made.start_all()
+        yield made
+    finally:
+        made.close()
+        made.wipe()  # without its services a connector and a slot would only keep WAL
+
+
+@pytest.fixture
+def desk(system: System) -> Iterator[Desk]:
+    """A scenario's hands; whatever it did, the services live at its end."""
+    with Desk(system) as made:
+        yield made
+        made.control.clear_script()
+        made.control.heal_stream()
+        for name, service in system.running.items():
+            assert service.running, f"{name} ended:\n{service.log.read_text()[-2000:]}"

@@ -1,0 +1,222 @@
+"""What a scenario does with the system: import positions, close them, wait, and hold the books against the broker's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
+
+from broker_simulator.control import OrderSeen, PositionSpec
+from closectl.importing import import_positions
+from closeflow.domain.model import AssetType
+from closeflow.kafka.tail import TailRecord, open_tail
+from closeflow.storage.engine import make_engine
+from closeflow.storage.importing import NewPosition
+from demo.system import ACCOUNT, System
+
+WITHIN_S: Final = 30.0
+Kind = Literal["stock", "option", "crypto"]
+Row = dict[str, Any]
+_numbers: Final = itertools.count()
+
+
+def ticker(kind: Kind = "stock") -> str:
+    """A symbol that no other scenario uses."""
+    number = next(_numbers)
+    letters = "".join(chr(ord("A") + number // 26**place % 26) for place in (2, 1, 0))
+    return {"stock": f"T{letters}", "option": f"T{letters}261218C00200000", "crypto": f"T{letters}/USD"}[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A position as it was imported; `quantity` is signed."""
+
+    id: int
+    symbol: str
+    quantity: Decimal
+
+    @property
+    def path(self) -> str:
+        return f"/v1/positions/{self.id}/close"
+
+
+class Desk:
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.control = system.control()
+        self.http = httpx.Client(base_url=system.url(), timeout=10.0)
+        self._database = psycopg.connect(system.admin_dsn, autocommit=True, row_factory=dict_row)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+        self.control.close()
+        self._database.close()
+
+    # positions
+
+    def hold(self, quantity: int | str, kind: Kind = "stock") -> Held:
+        return self.hold_all([(quantity, kind)])[0]
+
+    def hold_all(self, wanted: Sequence[tuple[int | str, Kind]]) -> list[Held]:
+        """Import new positions, and give the broker the same. Their quotes stand still, so a limit at the touch
+        executes at once unless the scenario says otherwise."""
+        named = [(ticker(kind), Decimal(quantity), kind) for quantity, kind in wanted]
+        before = self.control.positions()
+        kinds = {row["symbol"]: row["asset_type"] for row in self.rows("SELECT symbol, asset_type FROM positions")}
+        specs = [PositionSpec(symbol=one, asset_type=kinds[one], quantity=held) for one, held in before.items()]
+        specs += [PositionSpec(symbol=symbol, asset_type=kind, quantity=held) for symbol, held, kind in named]
+        self.control.set_positions(specs)
+        for symbol, _, _ in named:
+            self.control.pin_quote(symbol, "99.95", "100.05")
+        asyncio.run(self._import([_new(symbol, held, kind) for symbol, held, kind in named]))
+        ids = {row["symbol"]: row["id"] for row in self.rows("SELECT id, symbol FROM positions")}
+        return [Held(ids[symbol], symbol, held) for symbol, held, _ in named]
+
+    async def _import(self, rows: Sequence[NewPosition]) -> None:
+        database = make_engine(
+            self.system.dsn("closeflow_operator"), pool_size=2, application_name="closeflow-system-tests"
+        )
+        try:
+            await import_positions(database, rows, broker="alpaca")
+        finally:
+            await database.dispose()
+
+    # closing
+
+    def post(self, held: Held, key: str, *, path: str | None = None, body: object = None) -> httpx.Response:
+        return self.http.post(path or held.path, headers={"Idempotency-Key": key}, json=body or {})
+
+    def close(self, held: Held, key: str = "k", *, path: str | None = None) -> str:
+        """Ask for a close that has to be accepted; returns the close request's id."""
+        answer = self.post(held, key, path=path)
+        assert answer.status_code == httpx.codes.CREATED, answer.text
+        return str(answer.json()["close_request_id"])
+
+    # looking
+
+    def rows(self, query: str, *values: object) -> list[Row]:
+        return self._database.execute(query, values).fetchall()
+
+    def count(self, query: str, *values: object) -> int:
+        return int(next(iter(self.rows(query, *values)[0].values())))
+
+    def position(self, held: Held) -> Row:
+        return self.rows("SELECT * FROM positions WHERE id = %s", held.id)[0]
+
+    def request(self, request_id: str) -> Row:
+        return self.rows("SELECT * FROM close_requests WHERE id = %s", request_id)[0]
+
+    def orders(self, held: Held) -> list[Row]:
+        return self.rows("SELECT * FROM orders WHERE position_id = %s ORDER BY created_at, attempt", held.id)
+
+    def executions(self, held: Held) -> list[Row]:
+        return self.rows("SELECT * FROM executions WHERE position_id = %s ORDER BY occurred_at, cum_qty", held.id)
+
+    def at_broker(self, held: Held) -> list[OrderSeen]:
+        """Every client order id that ever came to the broker for this symbol, whoever sent it."""
+        return [one for one in self.control.orders() if json.loads(one.bodies[0])["symbol"] == held.symbol]
+
+    # waiting
+
+    def until(self, what: str, condition: Callable[[], object], *, within_s: float = WITHIN_S) -> None:
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}\n{self._state()}"
+            time.sleep(0.02)
+
+    def until_status(self, status: str, positions: Iterable[Held], *, within_s: float = WITHIN_S) -> None:
+        ids = [one.id for one in positions]
+        query = "SELECT count(*) FROM positions WHERE id = ANY(%s) AND status <> %s"
+        self.until(f"positions {status}", lambda: self.count(query, ids, status) == 0, within_s=within_s)
+
+    def _state(self) -> str:
+        """For a failure: what is unfinished and what is wrong."""
+        found = self.rows(
+            "SELECT p.id, p.symbol, p.status, p.quantity, r.status AS request, r.reason, r.frozen_reason, r.attempt,"
+            " o.client_order_id, o.status AS order, o.executed_qty, o.stated_cum_qty, o.next_send_at"
+            " FROM positions p LEFT JOIN close_requests r ON r.position_id = p.id"
+            " LEFT JOIN orders o ON o.close_request_id = r.id WHERE p.status <> 'closed'"
+            " ORDER BY p.id, r.created_at LIMIT 20"
+        )
+        found += self.rows("SELECT kind, detail, client_order_id FROM incidents WHERE closed_at IS NULL")
+        return "\n".join(str(row) for row in found)
+
+    # events
+
+    def read(self, topic: str) -> list[TailRecord]:
+        """Everything that is in the topic now."""
+
+        async def drain() -> list[TailRecord]:
+            async with open_tail(self.system.kafka, [topic], None) as tail:
+                return await tail.drain()
+
+        return asyncio.run(drain())
+
+    def events(self, topic: str, held: Held) -> list[Row]:
+        """The position's events in the order of its partition."""
+        mine = [one for one in self.read(topic) if one.key == str(held.id).encode()]
+        return [json.loads(one.value or b"") for one in mine]
+
+    # the books against the broker's
+
+    def assert_closed_once(self, positions: Iterable[Held], *, attempts: int = 1, posts: int = 1) -> None:
+        """Each position is closed by so many orders, each of which the broker received so often and took once, and each
+        of the broker's executions is booked once."""
+        seen = self.control.orders()
+        left = self.control.positions()
+        for held in positions:
+            row = self.position(held)
+            assert (row["status"], row["quantity"], row["active_close_request_id"]) == ("closed", 0, None), row
+            assert held.symbol not in left
+            orders = self.orders(held)
+            theirs = [one for one in seen if json.loads(one.bodies[0])["symbol"] == held.symbol]
+            assert len(orders) == attempts
+            assert {one.client_order_id for one in theirs} == {one["client_order_id"] for one in orders}
+            assert [one.posts_received for one in theirs] == [posts] * attempts, theirs
+            status = {one["client_order_id"]: one["status"] for one in orders}
+            for one in theirs:
+                assert one.accepted == (0 if status[one.client_order_id] == "rejected" else 1), one
+                assert len(set(one.bodies)) == 1, "every send of one id has the same bytes"
+            self.assert_booked_once(held, theirs)
+
+    def assert_booked_once(self, held: Held, theirs: Sequence[OrderSeen]) -> None:
+        at_broker = Counter(
+            (one.client_order_id, execution.qty, execution.price, execution.cum_qty)
+            for one in theirs
+            for order in one.orders
+            for execution in order.executions
+        )
+        booked = self.executions(held)
+        ours = Counter((one["client_order_id"], one["quantity"], one["price"], one["cum_qty"]) for one in booked)
+        assert ours == at_broker
+        assert max(ours.values()) == 1
+        total = sum((one["quantity"] if one["side"] == "buy" else -one["quantity"] for one in booked), Decimal(0))
+        assert held.quantity + total == self.position(held)["quantity"]
+
+
+def _new(symbol: str, quantity: Decimal, kind: Kind) -> NewPosition:
+    return NewPosition(
+        position_id=None,
+        account_id=ACCOUNT,
+        symbol=symbol,
+        asset_type=AssetType(kind),
+        quantity=quantity,
+        multiplier=Decimal(100) if kind == "option" else Decimal(1),
+        currency="USD",
+    )
