@@ -8,10 +8,11 @@ from typing import Final
 
 import pytest
 
-from .repository import REPOSITORY, run
+from .repository import REPOSITORY, run, tracked_python
 
 MAKEFILE: Final = (REPOSITORY / "Makefile").read_text()
 LOCK: Final = (REPOSITORY / "requirements.lock").read_text()
+SOURCES: Final = "".join(file.read_text() for file in tracked_python())
 DOCUMENTS: Final = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
@@ -43,5 +44,14 @@ def test_documents_name_targets_and_files_that_exist(document: Path) -> None:
     assert {*re.findall(r"`make ([a-z][\w-]*)", text)} <= targets()
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [test for test in re.findall(r"`(test_\w+)`", text) if f"def {test}(" not in SOURCES] == []
     files = re.findall(r"`((?:tests|libs|services|devstack|connect|bench|docs)/[\w./-]+)`", text)
     assert [file for file in files if not (REPOSITORY / file).exists()] == []
+
+
+def test_every_incident_of_the_operations_page_is_one_that_the_code_opens() -> None:
+    incidents = (REPOSITORY / "docs" / "operations.md").read_text().split("## Incidents")[1].split("\n## ")[0]
+    first_cells = "".join(line.split("|")[1] for line in incidents.splitlines() if line.startswith("| `"))
+    kinds = re.findall(r"`([a-z_]+)`", first_cells)
+    assert len(kinds) > 20
+    assert [kind for kind in kinds if f'"{kind}"' not in SOURCES] == []
