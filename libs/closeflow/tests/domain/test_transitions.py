@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import permutations
 
 import pytest
 
 from closeflow.domain.model import Book, OrderStatus, PositionStatus, RequestStatus
 from closeflow.domain.transitions import illegal_moves
 
-from .builders import OTHER_ID, a_book, a_position, a_request, an_order
+from .builders import OTHER_ID, REQUEST_ID, a_book, a_position, a_request, an_order
 
 POSITION_MOVES = """
     open             > closing closed
@@ -44,46 +44,66 @@ ORDER_MOVES = """
 """
 
 
-def moves(text: str) -> set[tuple[str, str]]:
-    rows = (line.split(">") for line in text.strip().splitlines())
-    return {(was.strip(), now) for was, after in rows for now in after.split()}
-
-
-def sentences(text: str, statuses: list[str]) -> list[object]:
-    legal = moves(text)
-    assert {status for move in legal for status in move} <= set(statuses)
+def sentences(text: str) -> list[object]:
+    rows = [line.split(">") for line in text.strip().splitlines()]
+    moves = {was.strip(): set(after.split()) for was, after in rows}
     return [
-        pytest.param(was, now, (was, now) in legal, id=f"{was} to {now} is {'legal' if (was, now) in legal else 'not'}")
-        for was, now in permutations(statuses, 2)
+        pytest.param(was, to, id=f"{was} goes to {', '.join(sorted(to)) or 'nothing'}") for was, to in moves.items()
     ]
 
 
-def refused(before: Book, after: Book) -> list[str]:
-    return [f"{move.before} -> {move.after}" for move in illegal_moves(before, after)]
+def legal(before: Book, after: Iterable[Book]) -> list[Book]:
+    return [book for book in after if not list(illegal_moves(before, book))]
 
 
-@pytest.mark.parametrize(("was", "now", "legal"), sentences(POSITION_MOVES, list(PositionStatus)))
-def test_position_moves(was: PositionStatus, now: PositionStatus, legal: bool) -> None:
-    before, after = (a_book(position=a_position(status=status)) for status in (was, now))
-    assert refused(before, after) == ([] if legal else [f"{was} -> {now}"])
+def with_order(status: str) -> Book:
+    return a_book(replace(an_order(), status=OrderStatus(status)))
 
 
-@pytest.mark.parametrize(("was", "now", "legal"), sentences(REQUEST_MOVES, list(RequestStatus)))
-def test_request_moves(was: RequestStatus, now: RequestStatus, legal: bool) -> None:
-    before, after = a_book(status=was), a_book(status=now)
-    assert refused(before, after) == ([] if legal else [f"{was} -> {now}"])
+@pytest.mark.parametrize(("was", "to"), sentences(POSITION_MOVES))
+def test_a_position(was: str, to: set[str]) -> None:
+    books = [a_book(position=a_position(status=status)) for status in PositionStatus]
+    before = a_book(position=a_position(status=PositionStatus(was)))
+    assert {book.position.status.value for book in legal(before, books)} == {was, *to}
 
 
-@pytest.mark.parametrize(("was", "now", "legal"), sentences(ORDER_MOVES, list(OrderStatus)))
-def test_order_moves(was: OrderStatus, now: OrderStatus, legal: bool) -> None:
-    before, after = (a_book(replace(an_order(), status=status)) for status in (was, now))
-    assert refused(before, after) == ([] if legal else [f"{was} -> {now}"])
+@pytest.mark.parametrize(("was", "to"), sentences(REQUEST_MOVES))
+def test_a_close_request(was: str, to: set[str]) -> None:
+    books = [a_book(status=status) for status in RequestStatus]
+    before = a_book(status=RequestStatus(was))
+    assert {book.requests[REQUEST_ID].status.value for book in legal(before, books)} == {was, *to}
 
 
-def test_submitted_never_goes_back_to_pending() -> None:
-    before, after = a_book(status=RequestStatus.SUBMITTED), a_book(status=RequestStatus.PENDING)
-    (move,) = illegal_moves(before, after)
-    assert str(move) == f"close request {a_request().id}: submitted -> pending is not a legal move"
+@pytest.mark.parametrize(("was", "to"), sentences(ORDER_MOVES))
+def test_an_order(was: str, to: set[str]) -> None:
+    found = legal(with_order(was), [with_order(status) for status in OrderStatus])
+    assert {book.orders_of(REQUEST_ID)[0].status.value for book in found} == {was, *to}
+
+
+def test_the_lists_above_name_every_status() -> None:
+    named = [
+        [line.split(">")[0].strip() for line in text.strip().splitlines()]
+        for text in (POSITION_MOVES, REQUEST_MOVES, ORDER_MOVES)
+    ]
+    assert named == [list(PositionStatus), list(RequestStatus), list(OrderStatus)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (
+            a_book(status=RequestStatus.SUBMITTED),
+            a_book(status=RequestStatus.PENDING),
+            f"close request {REQUEST_ID}: submitted -> pending",
+        ),
+        (a_book(), a_book(position=a_position(status=PositionStatus.OPEN, version=6)), ""),
+        (a_book(position=a_position(status=PositionStatus.CLOSED)), a_book(), "position 41: closed -> closing"),
+        (with_order("filled"), with_order("new"), f"order {an_order().client_order_id}: filled -> new"),
+    ],
+    ids=["submitted never goes back to pending", "a legal move", "a closed position", "a filled order"],
+)
+def test_an_illegal_move_says_what_it_is(before: Book, after: Book, text: str) -> None:
+    assert [str(move) for move in illegal_moves(before, after)] == ([f"{text} is not a legal move"] if text else [])
 
 
 def test_what_stays_or_is_new_has_not_moved() -> None:
@@ -91,5 +111,4 @@ def test_what_stays_or_is_new_has_not_moved() -> None:
     new = a_request(id=OTHER_ID, status=RequestStatus.FAILED)
     after = replace(before, requests={**before.requests, OTHER_ID: new})
     after = replace(after, orders={**after.orders, "new": replace(an_order(attempt=2), status=OrderStatus.FILLED)})
-    assert refused(before, before) == []
-    assert refused(before, after) == []
+    assert legal(before, [before, after]) == [before, after]
