@@ -211,7 +211,22 @@ async def test_a_row_that_the_database_refuses_fails_alone(desk: Desk) -> None:
             answers = await asyncio.gather(*(close(api, one) for one in positions))
     assert [n for n, answer in enumerate(answers) if answer.status_code != 201] == [7]
     assert answers[7].status_code == 503
+    incidents = desk.run("SELECT kind, position_id FROM incidents WHERE closed_at IS NULL")
+    assert incidents == [("close_refused_by_database", positions[7])]
     assert desk.accepted() == 19
+
+
+async def test_a_position_that_somebody_holds_does_not_hold_up_the_others(desk: Desk) -> None:
+    positions = desk.open_positions(20)
+    with desk.api() as url, psycopg.connect(desk.database.admin_dsn) as holder:
+        holder.execute("SELECT FROM positions WHERE id = %s FOR UPDATE", (positions[3],))
+        async with client(url) as api:
+            answers = await asyncio.gather(*(close(api, one) for one in positions))
+            holder.rollback()
+            again = await close(api, positions[3])
+    assert [n for n, answer in enumerate(answers) if answer.status_code != 201] == [3]
+    assert (answers[3].json()["detail"]["error"], again.status_code) == ("unavailable", 201)
+    assert desk.accepted() == 20
 
 
 async def test_connections_that_died_in_the_pool_are_replaced(desk: Desk) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 import structlog
 import uvicorn
@@ -23,6 +24,9 @@ from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.engine import make_engine
 from closeflow.telemetry import configure_logging
+
+LOCK_TIMEOUT_MS: Final = 1_000
+"""Longer than any transaction of ours holds a position; shorter than callers wait, because a batch waits as one."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +50,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         pool_size=settings.postgres_pool_size,
         application_name="close-api",
         pool_timeout_s=deadline_s,
+        lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     closes: Batches[CloseCommand, Decision] = Batches(
         work=partial(accept_batch, engine, clock=lambda: datetime.now(UTC), deadline_s=deadline_s),

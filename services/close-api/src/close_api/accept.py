@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -11,14 +12,23 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close, fingerprint
-from closeflow.domain.model import Event
-from closeflow.storage.accepting import DatabaseAway, Engine, Key, Tx, lock_books_to_accept, transact
+from closeflow.domain.model import Event, Incident
+from closeflow.storage.accepting import (
+    DatabaseAway,
+    Engine,
+    Key,
+    LockedElsewhere,
+    RowRefused,
+    Tx,
+    lock_books_to_accept,
+    transact,
+)
 from closeflow.storage.engine import CommitUnknown
-from closeflow.storage.saving import insert_events, save_books
+from closeflow.storage.saving import insert_events, report_incidents, save_books
 
 Clock = Callable[[], datetime]
 Outcome = Decision | Exception
-"""What became of one close; an exception (DatabaseAway, RowRefused, or a defect) says that nothing was written."""
+"""What became of one close. An exception (one of `transact`'s, or a defect) says that nothing is known to be written."""
 
 COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Transactions whose end was not heard")
 
@@ -54,7 +64,7 @@ async def accept_batch(
             return [
                 (await accept_batch(engine, [command], clock=clock, deadline_s=deadline_s))[0] for command in commands
             ]
-        log.exception("close_not_decided", position_id=commands[0].position_id)
+        await _tell(engine, commands[0], error)
         return [error]
     try:
         async with asyncio.timeout(deadline_s):
@@ -103,6 +113,24 @@ async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
             same = request.fingerprint == fingerprint(command)
             outcomes.append(Replayed(book.position, request) if same else KeyReused(request.id))
     return outcomes
+
+
+async def _tell(engine: Engine, command: CloseCommand, error: Exception) -> None:
+    """Log why a close was not decided; a row that the database refuses fails again until a person mends it."""
+    if isinstance(error, LockedElsewhere):
+        log.warning("position_locked_elsewhere", position_id=command.position_id)
+        return
+    log.error("close_not_decided", position_id=command.position_id, exc_info=error)
+    if not isinstance(error, RowRefused):
+        return
+    kind = "close_refused_by_database"
+    incident = Incident(kind=kind, severity="warning", position_id=command.position_id, detail=str(error))
+
+    async def work(tx: Tx) -> None:
+        await report_incidents(tx, incidents=[incident])
+
+    with suppress(DatabaseAway, CommitUnknown):
+        await transact(engine, work)
 
 
 def _key(command: CloseCommand) -> Key:

@@ -34,7 +34,16 @@ from close_api.tracing import Traced, trace_of
 from closeflow.contracts.ids import new_close_request_id
 from closeflow.domain.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.domain.model import AssetType
-from closeflow.storage.accepting import DatabaseAway, Engine, RowRefused, Tx, find_position, find_request, transact
+from closeflow.storage.accepting import (
+    DatabaseAway,
+    Engine,
+    LockedElsewhere,
+    RowRefused,
+    Tx,
+    find_position,
+    find_request,
+    transact,
+)
 from closeflow.storage.engine import CommitUnknown
 
 CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
@@ -95,7 +104,7 @@ class Api:
             decision = await self.closes.submit(command, deadline_s=self.deadline_s)
         except Overloaded:
             raise Problem(Code.OVERLOADED) from None
-        except (DatabaseAway, RowRefused, TimeoutError):
+        except (DatabaseAway, LockedElsewhere, RowRefused, TimeoutError):
             raise Problem(Code.UNAVAILABLE) from None
         match decision:
             case Accepted(book=book, request=accepted):

@@ -13,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from closeflow.domain.model import Book, CloseRequest, Position
 from closeflow.storage import mapping
 from closeflow.storage.books import lock_books
-from closeflow.storage.engine import is_poison, retrying
+from closeflow.storage.engine import is_poison, retrying, sqlstate
 
 T = TypeVar("T")
 Tx = AsyncConnection
 Engine = AsyncEngine
 Key = tuple[int, str]
 """A position and an idempotency key on it."""
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _BY_KEYS: Final = text("""
     SELECT r.* FROM close_requests r
@@ -43,6 +44,10 @@ class RowRefused(Exception):
 
 class DatabaseAway(Exception):
     """The database did not answer, or not in time: nothing was committed."""
+
+
+class LockedElsewhere(Exception):
+    """Somebody holds a row for longer than the engine's lock time-out: nothing was written."""
 
 
 async def lock_books_to_accept(
@@ -99,7 +104,7 @@ async def slot_is_active(tx: AsyncConnection, *, name: str) -> bool | None:
 
 
 async def transact(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """`retrying`, with its failures named: RowRefused, DatabaseAway, CommitUnknown.
+    """`retrying`, with its failures named: RowRefused, LockedElsewhere, DatabaseAway, CommitUnknown.
 
     A connection that died before COMMIT is met once by doing the whole work again on a new one: after a restart of the
     database the pool holds nothing but dead connections.
@@ -112,4 +117,10 @@ async def transact(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaita
                 raise
             return await retrying(engine, work)
     except SQLAlchemyError as error:
-        raise (RowRefused if is_poison(error) else DatabaseAway)(str(error).partition("\n")[0]) from error
+        raise _named(error)(str(error).partition("\n")[0]) from error
+
+
+def _named(error: SQLAlchemyError) -> type[Exception]:
+    if is_poison(error):
+        return RowRefused
+    return LockedElsewhere if sqlstate(error) == _LOCK_NOT_AVAILABLE else DatabaseAway

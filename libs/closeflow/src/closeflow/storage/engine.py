@@ -47,6 +47,7 @@ def make_engine(
     connect_timeout_s: int = 5,
     statement_timeout_ms: int = 10_000,
     idle_in_transaction_timeout_ms: int = 10_000,
+    lock_timeout_ms: int = 10_000,
 ) -> AsyncEngine:
     """An engine with at most `pool_size` connections; a longer wait than `pool_timeout_s` is SQLAlchemy's TimeoutError.
 
@@ -58,6 +59,7 @@ def make_engine(
     options = (
         f"-c statement_timeout={statement_timeout_ms}"
         f" -c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}"
+        f" -c lock_timeout={lock_timeout_ms}"
         " -c timezone=UTC"
     )
     return create_async_engine(
