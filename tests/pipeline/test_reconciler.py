@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -21,7 +22,7 @@ from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, OrderType, Side, TimeInForce, UpdateSource
 from closeflow.kafka import KafkaConnection
-from closeflow.kafka.tail import open_tail
+from closeflow.kafka.tail import Tail, open_tail
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import make_engine
 from closeflow.storage.reconciling import held_alone
@@ -227,9 +228,10 @@ def add_event(bench: Bench) -> UUID:
 
 async def audit_until(audit: AuditPublication, tail: Tail, missing: int) -> None:
     """Rows are judged once every older transaction of the whole server has ended, so a cycle may come too early."""
-    async with asyncio.timeout(15):
-        while await audit.once(tail) != missing:
-            await asyncio.sleep(0.1)
+    deadline = time.monotonic() + 15
+    while (found := await audit.once(tail)) != missing:
+        assert time.monotonic() < deadline, f"{found} missing, not {missing}"
+        await asyncio.sleep(0.1)
 
 
 async def test_the_audit_finds_what_is_not_published_and_when_it_is(bench: Bench, engine: Engine) -> None:
@@ -246,9 +248,7 @@ async def test_the_audit_finds_what_is_not_published_and_when_it_is(bench: Bench
         await publish_by_hand(bench, lost)
         await audit_until(audit, tail, 0)
     assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
-    past = bench.query(
-        "SELECT FROM outbox_audit a JOIN outbox_events e ON created_on = day AND xact_id < audited_through"
-    )
+    past = bench.query("SELECT FROM outbox_audit JOIN outbox_events ON created_on = day AND xact_id < audited_through")
     assert len(past) == 2, "both rows are below the mark"
 
 
