@@ -20,18 +20,29 @@ from uuid import UUID
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
-from broker_simulator.control import Control
+from psycopg.rows import DictRow, dict_row
+
+from broker_simulator.control import Control, MarketHours
 from broker_simulator.process import SimulatorProcess
 from closeflow.contracts import BROKER_FILL, SUBMIT_ORDER, BrokerFillV1, SubmitOrder, encode
 from closeflow.contracts.codec import decode
 from closeflow.domain.ids import client_order_id, submit_event_id
 from closeflow.domain.model import AssetType, OrderType, Side, TimeInForce
 from closeflow.kafka import KafkaConnection, Outgoing, Producer, ensure_topics, load_topics, open_producer
-from psycopg.rows import DictRow, dict_row
 
 if TYPE_CHECKING:
     from tests.conftest import Database
 
+_ADD_POSITION: Final = (
+    "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status, active_close_request_id)"
+    " VALUES (%(account_id)s, %(symbol)s, %(asset_type)s, %(held)s, %(held)s, 'closing', %(close_request_id)s)"
+    " RETURNING id"
+)
+_ADD_REQUEST: Final = (
+    "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by, symbol, side,"
+    " asset_type, target_qty, time_in_force) VALUES (%(close_request_id)s, %(position_id)s, %(account_id)s, 'k', 'f',"
+    " 'me', %(symbol)s, %(side)s, %(asset_type)s, %(quantity)s, %(time_in_force)s)"
+)
 TOPICS: Final = Path(__file__).resolve().parents[2] / "schemas" / "topics"
 PARTITIONS: Final = 6
 
@@ -56,8 +67,9 @@ class Bench:
     account_id: str
     group: str
     updates: list[BrokerFillV1] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    started: int = 0
+    keys: dict[UUID, bytes] = field(default_factory=dict)
+    _messages: dict[UUID, SubmitOrder] = field(default_factory=dict)
+    _symbols: int = 0
 
     @contextmanager
     def submitter(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -80,7 +92,6 @@ class Bench:
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ORDER_SUBMITTER_")}
         environment |= {f"ORDER_SUBMITTER_{name.upper()}": value for name, value in chosen.items()}
-        self.started += 1
         with (self.directory / "submitter.log").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-m", "order_submitter"], env=environment, stderr=log)
         try:
@@ -103,55 +114,56 @@ class Bench:
 
     def add_request(
         self,
-        symbol: str = "AAPL",
         quantity: Decimal | int = 10,
         *,
         asset_type: AssetType = AssetType.STOCK,
         target: Decimal | int | None = None,
     ) -> UUID:
-        """A closing position with its pending request, as close-api leaves them."""
-        request_id = uuid.uuid4()
-        rows = self.query(
-            "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status,"
-            " active_close_request_id) VALUES (%(account)s, %(symbol)s, %(type)s, %(quantity)s, %(quantity)s,"
-            " 'closing', %(request)s) RETURNING id",
-            account=self.account_id,
-            symbol=symbol,
-            type=asset_type.value,
-            quantity=quantity,
-            request=request_id,
+        """A closing position in a symbol of its own with its pending request, as close-api leaves them."""
+        with self.adding_request(quantity, asset_type=asset_type, target=target) as message:
+            return message.close_request_id
+
+    @contextmanager
+    def adding_request(
+        self,
+        quantity: Decimal | int = 10,
+        *,
+        asset_type: AssetType = AssetType.STOCK,
+        target: Decimal | int | None = None,
+    ) -> Iterator[SubmitOrder]:
+        """Gives the message about the request before the transaction that adds it commits, at the end of the block."""
+        said = SubmitOrder(
+            event_id=uuid.uuid4(),
+            emission=1,
+            close_request_id=uuid.uuid4(),
+            attempt=1,
+            position_id=1,
+            account_id=self.account_id,
+            symbol=self._new_symbol(asset_type),
+            asset_type=asset_type,
+            side=Side.SELL if quantity > 0 else Side.BUY,
+            quantity=abs(Decimal(quantity)) if target is None else Decimal(target),
+            order_type=OrderType.LIMIT,
+            time_in_force=TimeInForce.DAY,
+            requested_at=datetime.now(UTC),
         )
-        self.execute(
-            "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
-            " symbol, side, asset_type, target_qty, time_in_force) VALUES (%(id)s, %(position)s, %(account)s, 'k', 'f',"
-            " 'me', %(symbol)s, %(side)s, %(type)s, %(target)s, 'day')",
-            id=request_id,
-            position=rows[0]["id"],
-            account=self.account_id,
-            symbol=symbol,
-            side="sell" if quantity > 0 else "buy",
-            type=asset_type.value,
-            target=abs(quantity) if target is None else target,
-        )
-        return request_id
+        fields = {**said.model_dump(mode="json"), "held": quantity}
+        with psycopg.connect(self.database.admin_dsn) as admin:
+            row = admin.execute(_ADD_POSITION, fields).fetchone()
+            assert row is not None
+            admin.execute(_ADD_REQUEST, {**fields, "position_id": row[0]})
+            event_id = submit_event_id(said.close_request_id, 1)
+            said = said.model_copy(update={"position_id": row[0], "event_id": event_id})
+            self._messages[said.close_request_id] = said
+            yield said
+
+    def _new_symbol(self, asset_type: AssetType) -> str:
+        self._symbols += 1
+        letters = "".join(chr(65 + self._symbols // 26**place % 26) for place in (2, 1, 0))
+        return f"{letters}270115C00200000" if asset_type is AssetType.OPTION else f"S{letters}"
 
     def message(self, request_id: UUID, **changes: Any) -> Outgoing:
-        row = self.query("SELECT * FROM close_requests WHERE id = %(id)s", id=request_id)[0]
-        said = SubmitOrder(
-            event_id=submit_event_id(request_id, row["attempt"]),
-            emission=1,
-            close_request_id=request_id,
-            attempt=row["attempt"],
-            position_id=row["position_id"],
-            account_id=row["account_id"],
-            symbol=row["symbol"],
-            asset_type=AssetType(row["asset_type"]),
-            side=Side(row["side"]),
-            quantity=row["target_qty"],
-            order_type=OrderType(row["order_type"]),
-            time_in_force=TimeInForce(row["time_in_force"]),
-            requested_at=datetime.now(UTC),
-        ).model_copy(update=changes)
+        said = self._messages[request_id].model_copy(update=changes)
         return Outgoing(topic=SUBMIT_ORDER, key=str(said.position_id).encode(), value=encode(said))
 
     async def ask(self, *request_ids: UUID) -> None:
@@ -173,8 +185,22 @@ class Bench:
         )
         return [row["answer"] for row in rows]
 
-    def incidents(self) -> set[str]:
-        return {row["kind"] for row in self.query("SELECT kind FROM incidents")}
+    def position(self, request_id: UUID) -> DictRow:
+        return self.query("SELECT * FROM positions WHERE id = %(id)s", id=self._messages[request_id].position_id)[0]
+
+    def request_cancel(self, request_id: UUID) -> None:
+        self.execute("UPDATE close_requests SET cancel_requested_at = closeflow_now() WHERE id = %(id)s", id=request_id)
+        self.execute(
+            "UPDATE orders SET cancel_requested_at = closeflow_now() WHERE close_request_id = %(id)s", id=request_id
+        )
+
+    def incidents(self, subject: UUID | str) -> set[str]:
+        """The kinds of open incidents about a request, or about another subject."""
+        rows = self.query(
+            "SELECT kind FROM incidents WHERE close_request_id::text = %(subject)s OR subject = %(subject)s",
+            subject=str(subject),
+        )
+        return {row["kind"] for row in rows}
 
     async def hear(self, request_id: UUID, count: int = 1, *, within_s: float = 20.0) -> list[BrokerFillV1]:
         """What `broker-fill` says about the first attempt of a request, once there are so many records."""
@@ -188,16 +214,9 @@ class Bench:
             for batch in (await self.heard.getmany(timeout_ms=100)).values():
                 for record in batch:
                     if f'"account_id":"{self.account_id}"'.encode() in record.value:
-                        self.updates.append(decode(BrokerFillV1, record.value, record.headers))
-                        self.keys.append(record.key)
-
-    def show_kept_requests(self) -> None:
-        """Bring back requests that were hidden in the table `kept`."""
-        self.execute(
-            "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
-            " symbol, side, asset_type, target_qty, time_in_force) SELECT id, position_id, account_id, idempotency_key,"
-            " fingerprint, requested_by, symbol, side, asset_type, target_qty, time_in_force FROM kept"
-        )
+                        update = decode(BrokerFillV1, record.value, record.headers)
+                        self.updates.append(update)
+                        self.keys[update.event_id] = record.key
 
     def name_at_broker(self, request_id: UUID, status: str = "new") -> None:
         """What the fill-processor would write of the acknowledgement."""
@@ -220,8 +239,16 @@ class Bench:
         )
 
 
+def behave(control: Control) -> None:
+    """An ordinary broker again. It forgets no order: who has no answer yet would send it once more."""
+    control.clear_script()
+    control.clear_outages()
+    control.set_hours(MarketHours())
+
+
 @asynccontextmanager
-async def open_bench(database: Database, directory: Path) -> AsyncIterator[Bench]:
+async def open_bench(database: Database, simulator: SimulatorProcess, directory: Path) -> AsyncIterator[Bench]:
+    """An account and a consumer group of their own; the simulator's script is cleared."""
     account_id, group = f"acc-{uuid.uuid4().hex[:12]}", f"test-{uuid.uuid4().hex[:12]}"
     servers = database.stack.kafka_bootstrap_servers
     connection = KafkaConnection(servers)
@@ -236,7 +263,8 @@ async def open_bench(database: Database, directory: Path) -> AsyncIterator[Bench
     for partition in heard.assignment():
         await heard.position(partition)
     try:
-        with SimulatorProcess(directory, {"oversell": "allow"}) as simulator, simulator.control() as control:
+        with simulator.control() as control:
+            behave(control)
             async with open_producer(connection) as producer:
                 yield Bench(database, simulator, control, producer, heard, directory, account_id, group)
     finally:

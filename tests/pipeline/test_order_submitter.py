@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+
 from broker_simulator.control import (
     AcceptLate,
     AcceptSilently,
@@ -19,36 +20,62 @@ from broker_simulator.control import (
     RefuseCancel,
     Reject,
 )
-from closeflow.domain.ids import client_order_id
+from broker_simulator.process import SimulatorProcess
+from closeflow.domain.ids import client_order_id, submit_event_id
 from closeflow.domain.model import AssetType, BrokerStatus, ExecType, RejectClass, UpdateSource
-
-from tests.pipeline.submitting import Bench, open_bench, until
+from tests.pipeline.submitting import Bench, behave, open_bench, until
 
 if TYPE_CHECKING:
     from tests.conftest import Database
 
 
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
+        yield running
+
+
 @pytest.fixture
-async def bench(database: Database, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database, tmp_path) as made:
-        yield made
+async def alone(module_database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
+    """For tests that start submitters of their own."""
+    async with open_bench(module_database, simulator, tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+async def running(
+    module_database: Database, simulator: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Bench]:
+    """One submitter for many tests."""
+    async with open_bench(module_database, simulator, tmp_path_factory.mktemp("submitter")) as bench:
+        with bench.submitter():
+            yield bench
+
+
+@pytest.fixture
+def bench(running: Bench) -> Bench:
+    """The running submitter, and a broker that behaves."""
+    behave(running.control)
+    return running
+
+
+def seen_once(bench: Bench, request_id: UUID) -> bool:
+    seen = bench.control.order(client_order_id(request_id, 1))
+    return seen.accepted == 1 and len(set(seen.bodies)) == 1
 
 
 async def test_an_order_is_planned_from_state_and_sent_once(bench: Bench) -> None:
     request_id = bench.add_request(quantity=10, target=4)
     message = bench.message(request_id, quantity=Decimal(9))  # the payload's quantity is not believed
-    with bench.submitter() as submitter:
-        await bench.producer.publish_many([message, message])
-        [said] = await bench.hear(request_id)
-        assert (said.exec_type, said.source) == (ExecType.ORDER_STATUS, UpdateSource.SUBMIT)
-        assert said.order_qty == 4
-        assert bench.keys == [str(request_id).encode()]
-        await until(lambda: bench.sends(request_id) == ["accepted"], "the send is answered")
-        await bench.producer.publish_many([message])
-        await until(lambda: bench.log.count("attempt_already_planned") >= 2, "repeated records do nothing")
-        submitter.terminate()
-        await until(lambda: submitter.poll() is not None, "it stops when asked")
-        assert submitter.returncode == 0
+    before = bench.log.count("attempt_already_planned")
+    await bench.producer.publish_many([message, message])
+    [said] = await bench.hear(request_id)
+    assert (said.exec_type, said.source) == (ExecType.ORDER_STATUS, UpdateSource.SUBMIT)
+    assert said.order_qty == 4
+    assert bench.keys[said.event_id] == str(request_id).encode()
+    await until(lambda: bench.sends(request_id) == ["accepted"], "the send is answered")
+    await bench.producer.publish_many([message])
+    await until(lambda: bench.log.count("attempt_already_planned") == before + 2, "repeated records do nothing")
     [order] = bench.orders(request_id)
     assert (order["quantity"], order["order_type"], order["time_in_force"]) == (4, "limit", "day")
     assert order["limit_price"] == Decimal(order["quote"]["bid"])
@@ -56,21 +83,28 @@ async def test_an_order_is_planned_from_state_and_sent_once(bench: Bench) -> Non
     assert request["status"] == "submitted"
     assert request["submitted_at"] is not None
     assert bench.control.order(client_order_id(request_id, 1)).posts_received == 1
-    [sender] = bench.query("SELECT * FROM senders")
+    receipts = bench.query("SELECT * FROM inbox WHERE event_id = %(id)s", id=submit_event_id(request_id, 1))
+    assert [(one["consumer"], one["outcome"]) for one in receipts] == [("order-submitter", "applied")]
+
+
+async def test_it_signs_off_when_asked_to_stop(alone: Bench) -> None:
+    with alone.submitter() as submitter:
+        await until(lambda: "partitions_assigned" in alone.log, "it reads")
+        submitter.terminate()
+        await until(lambda: submitter.poll() is not None, "it stops when asked")
+    assert submitter.returncode == 0
+    [sender] = alone.query("SELECT * FROM senders WHERE pid = %(pid)s", pid=submitter.pid)
     assert sender["exited_at"] is not None
-    [receipt] = bench.query("SELECT * FROM inbox")
-    assert (receipt["consumer"], receipt["outcome"]) == ("order-submitter", "applied")
 
 
 async def test_a_refusal_is_published_as_evidence_and_decided_by_nobody_here(bench: Bench) -> None:
     bench.control.script(Behaviour(answer=Reject(message="market is closed")))
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        [said] = await bench.hear(request_id)
-        assert (said.exec_type, said.broker_order_id) == (ExecType.REJECTED, None)
-        assert (said.reject_code, said.reject_class) == ("market_closed", RejectClass.RETRYABLE)
-        await until(lambda: bench.sends(request_id) == ["rejected"], "the send is answered")
+    await bench.ask(request_id)
+    [said] = await bench.hear(request_id)
+    assert (said.exec_type, said.broker_order_id) == (ExecType.REJECTED, None)
+    assert (said.reject_code, said.reject_class) == ("market_closed", RejectClass.RETRYABLE)
+    await until(lambda: bench.sends(request_id) == ["rejected"], "the send is answered")
     assert bench.orders(request_id)[0]["status"] == "planned"
     assert bench.request(request_id)["status"] == "submitted"
 
@@ -78,11 +112,10 @@ async def test_a_refusal_is_published_as_evidence_and_decided_by_nobody_here(ben
 async def test_an_order_accepted_without_an_answer_is_found_by_its_id(bench: Bench) -> None:
     bench.control.script(Behaviour(answer=AcceptSilently()))
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        [said, *_] = await bench.hear(request_id)
-        assert said.source is UpdateSource.QUERY
-        assert bench.sends(request_id) == ["unknown"]
+    await bench.ask(request_id)
+    [said, *_] = await bench.hear(request_id)
+    assert said.source is UpdateSource.QUERY
+    assert bench.sends(request_id) == ["unknown"]
     assert bench.orders(request_id)[0]["status"] == "submit_unknown"
     assert bench.control.order(client_order_id(request_id, 1)).posts_received == 1
 
@@ -90,24 +123,24 @@ async def test_an_order_accepted_without_an_answer_is_found_by_its_id(bench: Ben
 async def test_an_order_that_is_proven_absent_is_sent_again_byte_for_byte(bench: Bench) -> None:
     bench.control.outage(Outage(kind="reset", method="POST", path_prefix="/v2/orders", requests=1))
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        [said] = await bench.hear(request_id)
-        assert said.source is UpdateSource.SUBMIT
-        await until(lambda: bench.sends(request_id) == ["unknown", "accepted"], "the second send is answered")
-    assert bench.control.order(client_order_id(request_id, 1)).accepted == 1
+    await bench.ask(request_id)
+    [said] = await bench.hear(request_id)
+    assert said.source is UpdateSource.SUBMIT
+    await until(lambda: bench.sends(request_id) == ["unknown", "accepted"], "the second send is answered")
+    assert bench.control.order(client_order_id(request_id, 1)).posts_received == 2
+    assert seen_once(bench, request_id)
 
 
-async def test_without_proven_deduplication_an_unknown_order_is_never_sent_again(bench: Bench) -> None:
-    bench.control.outage(Outage(kind="reset", method="POST", path_prefix="/v2/orders", requests=1))
-    request_id = bench.add_request()
-    with bench.submitter(broker_deduplication="while_open"):
-        await bench.ask(request_id)
+async def test_without_proven_deduplication_an_unknown_order_is_never_sent_again(alone: Bench) -> None:
+    alone.control.outage(Outage(kind="reset", method="POST", path_prefix="/v2/orders", requests=1))
+    request_id = alone.add_request()
+    with alone.submitter(broker_deduplication="while_open", lease_s="1"):
+        await alone.ask(request_id)
         await until(
-            lambda: [one["reconcile_not_found_count"] for one in bench.orders(request_id)] >= [3], "it is looked up"
+            lambda: [one["reconcile_not_found_count"] for one in alone.orders(request_id)] >= [2], "it is looked up"
         )
-    assert bench.sends(request_id) == ["unknown"]
-    assert bench.orders(request_id)[0]["status"] == "submit_unknown"
+    assert alone.sends(request_id) == ["unknown"]
+    assert alone.orders(request_id)[0]["status"] == "submit_unknown"
 
 
 async def test_what_the_broker_did_not_take_goes_out_later_under_the_same_id(bench: Bench) -> None:
@@ -115,103 +148,83 @@ async def test_what_the_broker_did_not_take_goes_out_later_under_the_same_id(ben
         Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=1)
     )
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        await bench.hear(request_id)
-        await until(lambda: bench.sends(request_id) == ["not_accepted", "accepted"], "the second send is answered")
-    assert bench.control.order(client_order_id(request_id, 1)).accepted == 1
-
-
-async def test_the_work_of_a_killed_sender_is_finished_by_another(bench: Bench) -> None:
-    bench.control.script(Behaviour(answer=AcceptLate(hold_s=1)), count=5)
-    requests = [bench.add_request(f"SYM{chr(65 + number)}") for number in range(10)]
-    with bench.submitter(in_flight="6", http_deadline_s="1.5") as first:
-        await bench.ask(*requests)
-        await until(lambda: len(bench.query("SELECT FROM order_sends")) >= 6, "sends are in flight")
-        first.kill()
-        first.wait()
-    with bench.submitter():
-        for request_id in requests:
-            await bench.hear(request_id)
-    seen = [bench.control.order(client_order_id(request_id, 1)) for request_id in requests]
-    assert [one.accepted for one in seen] == [1] * 10
-    assert all(len(set(one.bodies)) == 1 for one in seen)
-
-
-async def test_two_instances_send_every_order_once(bench: Bench) -> None:
-    requests = [bench.add_request(f"SYM{chr(65 + number // 26)}{chr(65 + number % 26)}") for number in range(50)]
-    with bench.submitter(in_flight="8"), bench.submitter(in_flight="8"):
-        await bench.ask(*requests)
-        for request_id in requests:
-            await bench.hear(request_id)
-        await until(
-            lambda: bench.query("SELECT count(*) FROM order_sends WHERE answer = 'accepted'")[0]["count"] == 50,
-            "every send is answered",
-        )
-    seen = [bench.control.order(client_order_id(request_id, 1)) for request_id in requests]
-    assert [(one.posts_received, one.accepted) for one in seen] == [(1, 1)] * 50
+    await bench.ask(request_id)
+    await bench.hear(request_id)
+    await until(lambda: bench.sends(request_id) == ["not_accepted", "accepted"], "the second send is answered")
+    assert seen_once(bench, request_id)
 
 
 async def test_what_cannot_be_ordered_is_denied_and_the_position_is_open_again(bench: Bench) -> None:
-    request_id = bench.add_request("AAPL270115C00200000", Decimal("1.5"), asset_type=AssetType.OPTION)
-    with bench.submitter():
-        await bench.ask(request_id)
-        await until(lambda: bench.request(request_id)["status"] == "failed", "the request is denied")
+    request_id = bench.add_request(Decimal("1.5"), asset_type=AssetType.OPTION)
+    await bench.ask(request_id)
+    await until(lambda: bench.request(request_id)["status"] == "failed", "the request is denied")
     assert bench.request(request_id)["reason"] == "bad_lot"
-    [position] = bench.query("SELECT * FROM positions")
+    position = bench.position(request_id)
     assert (position["status"], position["active_close_request_id"]) == ("open", None)
-    [event] = bench.query("SELECT * FROM outbox_events")
-    assert (event["topic"], event["event_type"]) == ("position-events", "CLOSE_REQUEST_FAILED")
+    events = bench.query("SELECT * FROM outbox_events WHERE close_request_id = %(id)s", id=request_id)
+    assert [(one["topic"], one["event_type"]) for one in events] == [("position-events", "CLOSE_REQUEST_FAILED")]
     assert bench.orders(request_id) == []
 
 
-async def test_a_closed_market_defers_without_using_up_a_retry(bench: Bench) -> None:
-    bench.control.set_hours(MarketHours(is_open=False))
-    request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        await until(lambda: bench.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
-    request = bench.request(request_id)
+async def test_a_closed_market_defers_without_using_up_a_retry(alone: Bench) -> None:
+    alone.control.set_hours(MarketHours(is_open=False))
+    request_id = alone.add_request()
+    with alone.submitter():
+        await alone.ask(request_id)
+        await until(lambda: alone.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
+    request = alone.request(request_id)
     assert (request["status"], request["reason"], request["retry_count"]) == ("pending", "market_closed", 0)
-    assert bench.orders(request_id) == []
+    assert alone.orders(request_id) == []
 
 
 async def test_a_message_that_disagrees_sends_nothing_and_is_reported(bench: Bench) -> None:
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.producer.publish_many([bench.message(request_id, symbol="MSFT")])
-        await until(lambda: "submit_order_disagrees" in bench.incidents(), "an incident is open")
+    await bench.producer.publish_many([bench.message(request_id, symbol="OTHER")])
+    await until(lambda: "submit_order_disagrees" in bench.incidents(request_id), "an incident is open")
     assert bench.orders(request_id) == []
     assert bench.request(request_id)["status"] == "pending"
 
 
-async def test_a_request_that_becomes_visible_late_is_waited_for_and_one_that_never_does_is_parked(
-    bench: Bench,
-) -> None:
-    request_id = bench.add_request("MSFT")
-    message = bench.message(request_id)
-    never = bench.message(request_id, close_request_id=uuid4())
-    bench.execute("CREATE TABLE kept AS SELECT * FROM close_requests")
-    bench.execute("DELETE FROM close_requests")
-    with bench.submitter(request_visible_within_s="4"):
-        await bench.producer.publish_many([message, never])
-        await until(lambda: "partitions_assigned" in bench.log, "it reads")
-        bench.show_kept_requests()
+async def test_a_request_that_is_not_visible_yet_is_waited_for(bench: Bench) -> None:
+    other = bench.add_request()
+    with bench.adding_request() as message:
+        await bench.ask(message.close_request_id, other)
+        await bench.hear(other)  # read together or later, so the submitter has met the record
+    await bench.hear(message.close_request_id)
+    assert bench.incidents(message.close_request_id) == set()
+
+
+async def test_a_request_that_never_becomes_visible_is_parked(bench: Bench) -> None:
+    request_id, never = bench.add_request(), uuid4()
+    unseen = bench.message(request_id, close_request_id=never)
+    await bench.producer.publish_many([unseen, bench.message(request_id)])
+    await bench.hear(request_id)  # the partition goes on
+    await until(lambda: "submit_order_parked" in bench.incidents(never), "an incident is open")
+    parked = bench.query("SELECT reason FROM parked_records WHERE bytes = %(bytes)s", bytes=unseen.value)
+    assert [one["reason"] for one in parked] == ["request_not_visible"]
+
+
+async def test_a_record_whose_sql_fails_is_parked_and_frozen_and_the_others_go_on(bench: Bench) -> None:
+    requests = [bench.add_request() for _ in range(3)]
+    poison = requests[1]
+    symbol = bench.request(poison)["symbol"]
+    bench.execute(f"ALTER TABLE orders ADD CONSTRAINT poisoned CHECK (symbol <> '{symbol}')")
+    await bench.ask(*requests)
+    for request_id in (requests[0], requests[2]):
         await bench.hear(request_id)
-        await until(lambda: "submit_order_parked" in bench.incidents(), "the other one is parked")
-    [parked] = bench.query("SELECT * FROM parked_records")
-    assert (parked["reason"], bytes(parked["bytes"])) == ("request_not_visible", never.value)
+    await until(lambda: "submit_order_parked" in bench.incidents(poison), "an incident is open")
+    assert bench.request(poison)["frozen_reason"] == "submit_order_parked"
+    assert bench.orders(poison) == []
 
 
 async def test_a_cancel_goes_to_the_broker(bench: Bench) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        await bench.hear(request_id)
-        bench.name_at_broker(request_id)
-        bench.execute("UPDATE orders SET cancel_requested_at = closeflow_now()")
-        await until(lambda: bench.sends(request_id, kind="cancel") == ["accepted"], "the cancel is answered")
+    await bench.ask(request_id)
+    await bench.hear(request_id)
+    bench.name_at_broker(request_id)
+    bench.request_cancel(request_id)
+    await until(lambda: bench.sends(request_id, kind="cancel") == ["accepted"], "the cancel is answered")
     [at_broker] = bench.control.order(client_order_id(request_id, 1)).orders
     assert at_broker.status == "canceled"
 
@@ -219,43 +232,70 @@ async def test_a_cancel_goes_to_the_broker(bench: Bench) -> None:
 async def test_a_refused_cancel_is_repeated_three_times_then_a_person_looks(bench: Bench) -> None:
     bench.control.script(Behaviour(execution=NeverFill(), cancel=RefuseCancel()))
     request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        await bench.hear(request_id)
-        bench.name_at_broker(request_id)
-        bench.execute("UPDATE orders SET cancel_requested_at = closeflow_now()")
-        await until(lambda: "cancel_refused" in bench.incidents(), "an incident is open")
+    await bench.ask(request_id)
+    await bench.hear(request_id)
+    bench.name_at_broker(request_id)
+    bench.request_cancel(request_id)
+    await until(lambda: "cancel_refused" in bench.incidents(request_id), "an incident is open")
     assert bench.sends(request_id, kind="cancel") == ["rejected"] * 3
     states = {one.order_status for one in await bench.hear(request_id, 2)}
     assert states == {BrokerStatus.NEW}
 
 
-async def test_a_cancel_before_the_first_send_withdraws_the_order(bench: Bench) -> None:
-    bench.control.outage(
+async def test_a_cancel_before_the_first_send_withdraws_the_order(alone: Bench) -> None:
+    alone.control.outage(
         Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=60)
     )
-    request_id = bench.add_request()
-    with bench.submitter():
-        await bench.ask(request_id)
-        await until(lambda: bench.sends(request_id) == ["not_accepted"], "the broker did not take it")
-        bench.execute("UPDATE close_requests SET cancel_requested_at = closeflow_now()")
-        bench.execute("UPDATE orders SET cancel_requested_at = closeflow_now()")
-        await until(lambda: bench.request(request_id)["status"] == "failed", "the close is withdrawn")
-    assert bench.orders(request_id)[0]["status"] == "denied"
-    assert bench.query("SELECT status FROM positions")[0]["status"] == "open"
-    assert bench.control.order(client_order_id(request_id, 1)).accepted == 0
+    request_id = alone.add_request()
+    with alone.submitter():
+        await alone.ask(request_id)
+        await until(lambda: alone.sends(request_id) == ["not_accepted"], "the broker did not take it")
+        alone.request_cancel(request_id)
+        await until(lambda: alone.request(request_id)["status"] == "failed", "the close is withdrawn")
+    assert alone.orders(request_id)[0]["status"] == "denied"
+    assert alone.position(request_id)["status"] == "open"
+    assert alone.control.order(client_order_id(request_id, 1)).accepted == 0
 
 
-async def test_a_refused_key_opens_the_breaker_and_fails_no_close(bench: Bench) -> None:
-    bench.control.outage(Outage(kind="unauthorized", method="POST", path_prefix="/v2/orders", requests=1))
-    first, second = bench.add_request(), bench.add_request("MSFT")
-    with bench.submitter(breaker_probe_s="2"):
-        await bench.ask(first)
-        await until(lambda: "broker_credentials_refused" in bench.incidents(), "an incident is open")
-        await bench.ask(second)
-        await until(lambda: bench.request(second)["reason"] == "broker_unavailable", "the next close is deferred")
-        [breaker] = bench.query("SELECT * FROM broker_breakers")
-        assert breaker["state"] == "open"
-        await bench.hear(first)  # the probe
-        await until(lambda: bench.query("SELECT state FROM broker_breakers")[0]["state"] == "closed", "it is closed")
-    assert bench.sends(first) == ["not_accepted", "accepted"]
+async def test_a_refused_key_opens_the_breaker_and_fails_no_close(alone: Bench) -> None:
+    alone.control.outage(Outage(kind="unauthorized", method="POST", path_prefix="/v2/orders", requests=1))
+    first, second = alone.add_request(), alone.add_request()
+
+    def breaker() -> list[str]:
+        found = alone.query("SELECT state FROM broker_breakers WHERE account_id = %(id)s", id=alone.account_id)
+        return [one["state"] for one in found]
+
+    with alone.submitter(breaker_probe_s="2"):
+        await alone.ask(first)
+        await until(lambda: "broker_credentials_refused" in alone.incidents(alone.account_id), "an incident is open")
+        await alone.ask(second)
+        await until(lambda: alone.request(second)["reason"] == "broker_unavailable", "the next close is deferred")
+        assert breaker() == ["open"]
+        await alone.hear(first)  # the probe
+        await until(lambda: breaker() == ["closed"], "it is closed")
+    assert alone.sends(first) == ["not_accepted", "accepted"]
+
+
+async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) -> None:
+    alone.control.script(Behaviour(answer=AcceptLate(hold_s=1)), count=5)
+    requests = [alone.add_request() for _ in range(10)]
+    with alone.submitter(in_flight="6", http_deadline_s="1.5") as first:
+        await alone.ask(*requests)
+        await until(lambda: sum(len(alone.sends(one)) for one in requests) >= 6, "sends are in flight")
+        first.kill()
+        first.wait()
+    with alone.submitter():
+        for request_id in requests:
+            await alone.hear(request_id)
+    assert all(seen_once(alone, request_id) for request_id in requests)
+
+
+async def test_two_instances_send_every_order_once(alone: Bench) -> None:
+    requests = [alone.add_request() for _ in range(50)]
+    with alone.submitter(in_flight="8"), alone.submitter(in_flight="8"):
+        await alone.ask(*requests)
+        for request_id in requests:
+            await alone.hear(request_id)
+        await until(lambda: all(alone.sends(one) == ["accepted"] for one in requests), "every send is answered")
+    seen = [alone.control.order(client_order_id(request_id, 1)) for request_id in requests]
+    assert [(one.posts_received, one.accepted) for one in seen] == [(1, 1)] * 50

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from closeflow.domain.answers import MarketClock, Quote
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
@@ -54,7 +55,7 @@ from .builders import (
     working,
 )
 
-RULES = PlanRules(account_id=ACCOUNT)
+RULES = PlanRules()
 OPEN = MarketClock(is_open=True, next_open=at(86_400), at=NOW)
 CLOSED = MarketClock(is_open=False, next_open=at(3600), at=NOW)
 QUOTE = Quote(symbol="AAPL", bid=Decimal("99.98"), ask=Decimal("100.02"), at=at(-1))
@@ -226,15 +227,6 @@ def test_it_is_deferred(book: Book, market: Market, reason: str, after_s: float)
     request = apply_plan(book, REQUEST_ID, decided, now=NOW).requests[REQUEST_ID]
     assert (request.status, request.retry_count) == (RequestStatus.PENDING, 0)
     assert (request.next_attempt_at, request.reason) == (at(after_s), reason)
-
-
-def test_an_account_without_a_broker_here_is_deferred_and_reported() -> None:
-    book = a_book(position=a_position(account_id="b"), status=RequestStatus.PENDING, account_id="b")
-    decided = planned(book, account_id="b")
-    assert decided == Defer(at(1), "account_not_served")
-    incident = plan_incident(book.requests[REQUEST_ID], decided)
-    assert incident is not None
-    assert incident.kind == "account_not_served"
 
 
 def test_crypto_trades_while_the_market_is_closed() -> None:

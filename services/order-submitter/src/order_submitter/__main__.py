@@ -90,11 +90,8 @@ async def _work(
         database=database,
         market=MarketView(broker, quote_reuse_s=settings.quote_reuse_s, clock_reuse_s=settings.clock_reuse_s),
         pool=pool,
-        rules=PlanRules(
-            account_id=settings.broker_account_id,
-            quote_max_age_s=settings.quote_max_age_s,
-            retry_s=settings.deferral_s,
-        ),
+        account_id=settings.broker_account_id,
+        rules=PlanRules(quote_max_age_s=settings.quote_max_age_s, retry_s=settings.deferral_s),
         policy=policy,
         instance_id=presence.instance_id,
         lease_s=settings.lease_s,

@@ -36,7 +36,9 @@ from order_submitter.send import Job, SenderPool
 log = structlog.get_logger(__name__)
 
 LOOK_UPS: Final = Counter("closeflow_look_ups_total", "Look-ups of orders with an unknown fate", ["answer"])
-AT_ONCE: Final = 16
+LOOK_UPS_AT_ONCE: Final = 16
+TRANSACTIONS_AT_ONCE: Final = 2
+"""So that look-ups cannot keep planning and answers from the database's connections."""
 
 
 class Watch:
@@ -91,7 +93,8 @@ class Recovery:
         self._watch = watch
         self._instance_id = instance_id
         self._lease_s = lease_s
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
+        self._transactions = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -116,7 +119,7 @@ class Recovery:
     async def _ask(self, client_order_id: str, position_id: int | None) -> None:
         bound = log.bind(client_order_id=client_order_id)
         try:
-            async with self._at_once:
+            async with self._look_ups:
                 answer = await self._broker.look_up(client_order_id)
             LOOK_UPS.labels(type(answer).__name__).inc()
             match answer:
@@ -124,7 +127,8 @@ class Recovery:
                     await self._publisher.publish(update)
                     bound.info("order_found", status=update.order_status)
                 case NotFound() if position_id is not None:
-                    await self._note_absence(client_order_id, position_id)
+                    async with self._transactions:
+                        await self._note_absence(client_order_id, position_id)
                 case NotFound():
                     bound.info("order_not_found", counted=False)
                 case _:

@@ -72,6 +72,8 @@ class Planner:
     database: Database
     market: MarketView
     pool: SenderPool
+    account_id: str
+    """Whose orders go to the pool's broker. Records of other accounts are for submitters of other consumer groups."""
     rules: PlanRules
     policy: RetryPolicy
     instance_id: str
@@ -82,16 +84,16 @@ class Planner:
         """Commits the batch, then starts its sends. A request that cannot be seen yet is waited for (logical decoding
         can be faster than the visibility of a commit) and parked in the end, never dropped."""
         give_up_at = time.monotonic() + self.visible_within_s
-        waiting = list(records)
-        while True:
+        waiting = [record for record in records if record.value.account_id == self.account_id]
+        if len(waiting) < len(records):
+            log.warning("other_accounts_skipped", count=len(records) - len(waiting), account_id=self.account_id)
+        while waiting:
             waiting = await self._plan(waiting)
-            if not waiting:
+            if waiting and time.monotonic() >= give_up_at:
+                for record in waiting:
+                    await self._park(record, "request_not_visible")
                 return
-            if time.monotonic() >= give_up_at:
-                break
-            await asyncio.sleep(VISIBLE_STEP_S)
-        for record in waiting:
-            await self._park(record, "request_not_visible")
+            await asyncio.sleep(VISIBLE_STEP_S if waiting else 0)
 
     async def _plan(self, records: list[SubmitRecord]) -> list[SubmitRecord]:
         """Returns the records that have to be planned again."""

@@ -57,9 +57,8 @@ class Market:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRules:
-    """Seconds. `account_id` is the account whose broker this planner sends to."""
+    """Seconds."""
 
-    account_id: str
     quote_max_age_s: float = 5.0
     retry_s: float = 1.0
     """When a deferral with no better hint is due again."""
@@ -144,8 +143,6 @@ def _over(request: CloseRequest, now: datetime) -> Deny | None:
 
 def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
     soon = now + timedelta(seconds=rules.retry_s)
-    if request.account_id != rules.account_id:
-        return Defer(soon, "account_not_served")
     if request.frozen_reason is not None:
         return Defer(soon, "frozen")
     if any(facts.unattributed(order) for order in book.orders.values()):
@@ -252,14 +249,12 @@ def apply_plan(book: Book, request_id: UUID, decided: Plan, *, now: datetime) ->
 
 def plan_incident(request: CloseRequest, decided: Plan) -> Incident | None:
     """What a person must know of the plan."""
-    match decided:
-        case Disagrees(reason):
-            kind, severity, detail = "submit_order_disagrees", "critical", reason
-        case Defer(reason="account_not_served"):
-            kind, severity = "account_not_served", "warning"
-            detail = f"no order-submitter that reads submit-order sends for account {request.account_id}"
-        case _:
-            return None
+    if not isinstance(decided, Disagrees):
+        return None
     return Incident(
-        kind=kind, severity=severity, detail=detail, position_id=request.position_id, close_request_id=request.id
+        kind="submit_order_disagrees",
+        severity="critical",
+        detail=decided.reason,
+        position_id=request.position_id,
+        close_request_id=request.id,
     )
