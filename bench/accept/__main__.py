@@ -132,11 +132,11 @@ def main() -> int:
     admin_dsn = options.admin_dsn or control.up("bench", lambda line: print(line, file=sys.stderr)).admin_dsn
     print(f"closes accepted over REST, {options.clients} clients, {options.turns} turns of {options.seconds:g} s each")
     runs = measure(fresh_database(admin_dsn, options.positions), options)
-    rates = {name: statistics.median(run["per_second"] for run in found) for name, found in runs.items()}
-    ours, plain = rates.values()
-    print("median: " + ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()))
-    print(f"ratio: {ours / plain:.1f} x (aim: at least {AIM:g} x)")
-    return 0 if ours / plain >= AIM else 1
+    rates = {name: [run["per_second"] for run in found] for name, found in runs.items()}
+    ratio = statistics.median(ours / plain for ours, plain in zip(*rates.values(), strict=True))
+    print("median: " + ", ".join(f"{name} {statistics.median(found):.0f}/s" for name, found in rates.items()))
+    print(f"ratio, median of the turns: {ratio:.1f} x (aim: at least {AIM:g} x)")
+    return 0 if ratio >= AIM else 1
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from closeflow.storage.saving import insert_events, report_incidents, save_books
 
 Clock = Callable[[], datetime]
 Outcome = Decision | Exception
-"""What became of one close. An exception (one of `transact`'s, or a defect) says that nothing is known to be written."""
+"""What became of one close. An exception (of `transact`, or a defect) says that nothing is known to be written."""
 
 COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Transactions whose end was not heard")
 
