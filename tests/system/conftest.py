@@ -66,5 +66,6 @@ def desk(system: System) -> Iterator[Desk]:
         yield made
         made.control.clear_script()
         made.control.heal_stream()
+        made.control.set_capabilities(activity_ids="same")
         for name, service in system.running.items():
             assert service.running, f"{name} ended:\n{service.log.read_text()[-2000:]}"

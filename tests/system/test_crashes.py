@@ -1,0 +1,87 @@
+"""kill -9 in the middle of fifty closes: each is still closed by one order, and each of its executions booked once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import httpx
+import pytest
+
+from broker_simulator.control import AcceptLate, AcceptSilently, Behaviour, FillInParts
+from tests.system.desk import WITHIN_S, Desk, Held
+
+FIFTY: Final = 50
+IN_PARTS: Final = FillInParts(parts=3, every_s=0.4)
+# Half the answers come late and half the orders are even taken late, so that a crash of the sender leaves sends of
+# which it is not known whether the broker has them, or will have them.
+SLOW: Final = (
+    Behaviour(answer=AcceptSilently(answer_after_s=0.6), execution=IN_PARTS),
+    Behaviour(answer=AcceptLate(hold_s=0.6), execution=IN_PARTS),
+)
+
+
+@contextmanager
+def closing(desk: Desk, portfolio: Sequence[Held]) -> Iterator[None]:
+    """A portfolio service that asks for all of them, 50 ms apart, and repeats a call that got no answer."""
+    refused: list[str] = []
+
+    def ask_for_all() -> None:
+        with httpx.Client(base_url=desk.system.url(), timeout=5.0) as http:
+            for held in portfolio:
+                answer = _ask(http, held)
+                if answer is None or answer.status_code not in (httpx.codes.CREATED, httpx.codes.OK):
+                    refused.append(f"{held.symbol}: {answer.text if answer else 'no answer'}")
+                time.sleep(0.05)
+
+    asking = threading.Thread(target=ask_for_all)
+    asking.start()
+    try:
+        yield
+    finally:
+        asking.join()
+    assert refused == []
+
+
+def _ask(http: httpx.Client, held: Held) -> httpx.Response | None:
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            return http.post(held.path, headers={"Idempotency-Key": f"close-{held.id}"}, json={})
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return None
+
+
+@pytest.mark.parametrize("service", ["order-submitter", "fill-processor", "broker-gateway", "close-api"])
+def test_a_crash_in_the_middle_of_fifty_closes_changes_nothing(desk: Desk, service: str) -> None:
+    portfolio = desk.hold_all([(9, "stock")] * FIFTY)
+    ids = [held.id for held in portfolio]
+    for number, held in enumerate(portfolio):
+        desk.control.script(SLOW[number % len(SLOW)], symbol=held.symbol)
+
+    def planned() -> int:
+        return desk.count("SELECT count(*) FROM orders WHERE position_id = ANY(%s)", ids)
+
+    def booked() -> int:
+        return desk.count("SELECT count(*) FROM executions WHERE position_id = ANY(%s)", ids)
+
+    def closed() -> int:
+        return desk.count("SELECT count(*) FROM positions WHERE id = ANY(%s) AND status = 'closed'", ids)
+
+    with closing(desk, portfolio):
+        desk.until("ten orders planned, ten executions booked", lambda: planned() >= 10 and booked() >= 10)
+        desk.system.kill(service)
+        assert (planned() < FIFTY, closed() < 40) == (True, True)
+        desk.system.start(service)
+
+    desk.until_status("closed", portfolio)
+    desk.assert_closed_once(portfolio, posts=None)
+    sent = desk.rows("SELECT client_order_id FROM orders WHERE position_id = ANY(%s)", ids)
+    accepted = [one for one in desk.control.orders() if {"client_order_id": one.client_order_id} in sent]
+    assert len(accepted) == FIFTY
+    assert {one.accepted for one in accepted} == {1}
+    assert booked() == 3 * FIFTY
