@@ -76,7 +76,6 @@ async def _work(
     answers = AnswerLog(database, broker=broker.name, account_id=broker.account_id)
     pool = SenderPool(broker, publisher.publish, answers.record, _limits(settings))
     watch = Watch(settings.lease_s)
-    policy = RetryPolicy()
     recovery = Recovery(
         database=database,
         broker=broker,
@@ -86,24 +85,13 @@ async def _work(
         instance_id=presence.instance_id,
         lease_s=settings.lease_s,
     )
-    planner = Planner(
-        database=database,
-        market=MarketView(broker, quote_reuse_s=settings.quote_reuse_s, clock_reuse_s=settings.clock_reuse_s),
-        pool=pool,
-        account_id=settings.broker_account_id,
-        rules=PlanRules(quote_max_age_s=settings.quote_max_age_s, retry_s=settings.deferral_s),
-        policy=policy,
-        instance_id=presence.instance_id,
-        lease_s=settings.lease_s,
-        visible_within_s=settings.request_visible_within_s,
-    )
     attendant = Attendant(
         database=database,
         account_id=settings.broker_account_id,
         pool=pool,
         recovery=recovery,
         watch=watch,
-        policy=policy,
+        policy=RetryPolicy(),
         instance_id=presence.instance_id,
         lease_s=settings.lease_s,
     )
@@ -120,7 +108,7 @@ async def _work(
         topic=SUBMIT_ORDER,
         group=settings.consumer_group,
         model=SubmitOrder,
-        process_batch=planner.plan_batch,
+        process_batch=_planner(settings, database, broker, pool, presence.instance_id).plan_batch,
         max_records=settings.batch_max_records,
     )
     await keeper.register()
@@ -133,6 +121,22 @@ async def _work(
         await recovery.stop()
         await pool.drain(settings.http_deadline_s + 1)
         await keeper.sign_off()
+
+
+def _planner(
+    settings: OrderSubmitterSettings, database: Database, broker: Broker, pool: SenderPool, instance_id: str
+) -> Planner:
+    return Planner(
+        database=database,
+        market=MarketView(broker, quote_reuse_s=settings.quote_reuse_s, clock_reuse_s=settings.clock_reuse_s),
+        pool=pool,
+        account_id=settings.broker_account_id,
+        rules=PlanRules(quote_max_age_s=settings.quote_max_age_s, retry_s=settings.deferral_s),
+        policy=RetryPolicy(),
+        instance_id=instance_id,
+        lease_s=settings.lease_s,
+        visible_within_s=settings.request_visible_within_s,
+    )
 
 
 def _limits(settings: OrderSubmitterSettings) -> PoolLimits:
