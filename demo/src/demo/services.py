@@ -41,6 +41,7 @@ class Service:
     def __init__(self, spec: ServiceSpec, *, directory: Path) -> None:
         self.spec = spec
         self.log = directory / f"{spec.name}.log"
+        self.asked_to_stop = False
         self.process = spawn(
             [sys.executable, "-m", spec.module],
             log=self.log,
@@ -68,10 +69,15 @@ class Service:
         self.kill()
         raise DidNotStart(f"{self.spec.name} {state}; the end of {self.log}:\n{self.log.read_text()[-LOG_TAIL:]}")
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM, once: a second one would cut short what the service still has to finish."""
+        if self.running and not self.asked_to_stop:
+            self.asked_to_stop = True
+            self.process.terminate()
+
     def stop(self) -> int:
         """SIGTERM, and SIGKILL if that is not enough; returns the exit code."""
-        if self.running:
-            self.process.terminate()
+        self.ask_to_stop()
         try:
             return self.process.wait(STOP_DEADLINE_S)
         except subprocess.TimeoutExpired:

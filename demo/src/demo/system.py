@@ -129,7 +129,7 @@ class System:
     def close(self) -> None:
         """Stop everything that runs, the services before the broker."""
         for name in sorted(self.running, key=lambda one: one == SIMULATOR):
-            self.running[name].process.terminate()
+            self.running[name].ask_to_stop()
         while self.running:
             self.running.popitem()[1].stop()
 
