@@ -9,15 +9,17 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
-from closeflow.settings import load
-from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
-from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
 
 from closectl.closing import CloseRefused, close_position
 from closectl.importing import ImportRefused, import_positions
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.positions_file import BadFile, read_positions
 from closectl.settings import ClosectlSettings
+from closectl.verifying import Account, print_report, report_json, verify
+from closeflow.kafka import KafkaConnection
+from closeflow.settings import load
+from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
+from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
 
 T = TypeVar("T")
 
@@ -187,3 +189,42 @@ def _print_close(found: dict[str, object]) -> None:
     if incidents:
         console.print()
         print_rows(incidents, ("opened_at", "kind", "severity", "count", "closed_at", "detail"), title="incidents")
+
+
+@app.command("verify")
+def verify_(
+    wait: Annotated[float, typer.Option(help="First wait at most this many seconds until all is quiet.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check the invariants that can be checked so far, on one snapshot of the database, the topics and the broker.
+
+    Says of each what was looked at and what could not be. Exit code 0: no violation, 1: a violation, 2: no database.
+    """
+    settings = load(ClosectlSettings)
+    servers = settings.kafka_bootstrap_servers
+    kafka = KafkaConnection(servers) if servers else "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"
+    account = _account(settings)
+    report = with_database(lambda database: verify(database, kafka=kafka, account=account, wait_s=wait))
+    if as_json:
+        print_json(report_json(report))
+    else:
+        print_report(report)
+    if report.violations:
+        raise typer.Exit(1)
+
+
+def _account(settings: ClosectlSettings) -> Account | str:
+    """Where to ask the broker, or which settings are missing for it."""
+    url, key_id = settings.broker_url, settings.broker_key_id
+    secret_key, account_id = settings.broker_secret_key, settings.broker_account_id
+    if url is None or key_id is None or secret_key is None or account_id is None:
+        names = ("broker_url", "broker_key_id", "broker_secret_key", "broker_account_id")
+        missing = [f"CLOSECTL_{name.upper()}" for name in names if getattr(settings, name) is None]
+        return f"not set: {', '.join(missing)}"
+    return Account(
+        url=url,
+        key_id=key_id.get_secret_value(),
+        secret_key=secret_key.get_secret_value(),
+        account_id=account_id,
+        broker=settings.broker,
+    )

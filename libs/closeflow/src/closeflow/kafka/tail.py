@@ -21,6 +21,7 @@ _DRAIN_DEADLINE_S: Final = 30.0
 @dataclass(frozen=True, slots=True)
 class TailRecord:
     topic: str
+    partition: int
     key: bytes | None
     value: bytes | None
     headers: Headers
@@ -41,7 +42,7 @@ class Tail:
             while not await self._reached(ends):
                 batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=5000)
                 found += [
-                    TailRecord(one.topic, one.key, one.value, tuple(one.headers))
+                    TailRecord(one.topic, one.partition, one.key, one.value, tuple(one.headers))
                     for records in batch.values()
                     for one in records
                 ]

@@ -1,0 +1,7 @@
+"""`closectl verify`: check the invariants on the database, the topics and the broker, and say which it could."""
+
+from closectl.verifying.printing import print_report, report_json
+from closectl.verifying.report import Report
+from closectl.verifying.run import Account, verify
+
+__all__ = ["Account", "Report", "print_report", "report_json", "verify"]

@@ -1,0 +1,125 @@
+"""Verify: one snapshot of the database, then the topics, then the broker; what cannot be reached is said."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from closectl.verifying.account import ask_broker, check_account
+from closectl.verifying.books import DATABASE, BookChecks
+from closectl.verifying.report import NOT_IN_STATE, Finding, NotChecked, Report, looked
+from closectl.verifying.topics import check_topics, read_topics
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.broker.protocol import BrokerUnavailable
+from closeflow.domain.model import Topic
+from closeflow.kafka import KafkaConnection, KafkaError
+from closeflow.storage.engine import Database
+from closeflow.storage.verifying import (
+    State,
+    Unquiet,
+    load_open_incidents,
+    load_state,
+    read_books,
+    snapshot,
+    unquiet,
+)
+from closeflow.storage.verifying_checks import BOOK_CHECKS, run_check
+from closeflow.storage.verifying_events import EVENT_CHECKS
+
+POLL_S: Final = 0.25
+TOPICS: Final[Mapping[str, Topic]] = {topic.value: topic for topic in Topic}
+OF_TOPICS: Final = (14, 15, 16, 17)
+OF_BROKER: Final = (7, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Where and as whom to ask the broker."""
+
+    url: str
+    key_id: str
+    secret_key: str
+    account_id: str
+    broker: str
+
+
+async def verify(
+    database: Database,
+    *,
+    kafka: KafkaConnection | str,
+    account: Account | str,
+    wait_s: float,
+    topics: Mapping[str, Topic] = TOPICS,
+) -> Report:
+    """Check every invariant that can be checked, after at most `wait_s` seconds of waiting for quiet.
+
+    Instead of a connection, `kafka` and `account` may be the reason why there is none. Raises DatabaseError.
+    """
+    left = await _wait_until_quiet(database, wait_s)
+    state, findings = await _check_database(database)
+    findings += await _check_topics(state, kafka, topics)
+    findings += await _check_account(state, account)
+    return Report(state.at, None if left.quiet else str(left), (*findings, *NOT_IN_STATE))
+
+
+async def _wait_until_quiet(database: Database, wait_s: float) -> Unquiet:
+    until = time.monotonic() + wait_s
+    while True:
+        async with snapshot(database) as tx:
+            left = await unquiet(tx)
+        if left.quiet or time.monotonic() >= until:
+            return left
+        await asyncio.sleep(POLL_S)
+
+
+async def _check_database(database: Database) -> tuple[State, list[Finding]]:
+    findings: list[Finding] = []
+    async with snapshot(database) as tx:
+        for check in (*BOOK_CHECKS, *EVENT_CHECKS):
+            count, wrong = await run_check(tx, check)
+            findings.append(looked(check.invariant, DATABASE, check.looks_at, count, wrong))
+        books = BookChecks(await load_open_incidents(tx))
+        async for chunk in read_books(tx):
+            books.add(chunk)
+        findings += books.findings()
+        state = await load_state(tx)
+    return state, findings
+
+
+async def _check_topics(state: State, kafka: KafkaConnection | str, topics: Mapping[str, Topic]) -> list[Finding]:
+    if isinstance(kafka, str):
+        return [NotChecked(number, f"the topics: {kafka}") for number in OF_TOPICS]
+    try:
+        return list(check_topics(state, await read_topics(kafka, topics)))
+    except (KafkaError, OSError, LookupError, TimeoutError) as error:
+        why = f"the topics: Kafka at {kafka.bootstrap_servers} could not be read ({error or type(error).__name__})"
+        return [NotChecked(number, why) for number in OF_TOPICS]
+
+
+async def _check_account(state: State, account: Account | str) -> list[Finding]:
+    if isinstance(account, str):
+        return [NotChecked(number, f"the broker: {account}") for number in OF_BROKER]
+    broker = AlpacaBroker(
+        base_url=account.url,
+        market_data_url=account.url,
+        key_id=account.key_id,
+        secret_key=account.secret_key,
+        account_id=account.account_id,
+        name=account.broker,
+    )
+    try:
+        view = await ask_broker(broker, state)
+    except BrokerUnavailable as error:
+        return [NotChecked(number, f"the broker: {account.url} did not answer ({error})") for number in OF_BROKER]
+    finally:
+        await broker.aclose()
+    others = sorted({one.account_id for one in state.positions} - {account.account_id})
+    findings: list[Finding] = list(check_account(state, view))
+    if others:
+        why = f"the broker's accounts of {', '.join(others)}: only {account.account_id} was asked"
+        findings += [NotChecked(number, why) for number in OF_BROKER]
+    findings.append(NotChecked(7, "orders at the broker that ended without a fill: it lists only open ones and fills"))
+    return findings

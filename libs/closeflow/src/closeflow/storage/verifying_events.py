@@ -1,0 +1,133 @@
+"""The invariants of progress and of what is published, checked by one query each on the outbox and the audit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from closeflow.storage.verifying_checks import sql_check
+
+# The limits: 60 s of grace over what is due (the reconciler looks every half second), 15 min for an unknown order
+# (T_unknown). An order that the broker has is working there for as long as its deadline allows.
+NO_SILENT_STUCK: Final = sql_check(
+    13,
+    "close requests",
+    "close_requests",
+    """
+    SELECT 'close request ' || r.id AS subject,
+           'is ' || r.status || COALESCE(', frozen by ' || r.frozen_reason, '')
+           || COALESCE(', its order is ' || o.status, '') || '; nothing moves it and no incident is open' AS detail
+    FROM close_requests r
+    CROSS JOIN (SELECT closeflow_now() - interval '60 s' AS late) l
+    LEFT JOIN LATERAL (SELECT * FROM orders x WHERE x.close_request_id = r.id ORDER BY x.attempt DESC LIMIT 1) o ON true
+    LEFT JOIN LATERAL (SELECT max(s.started_at) AS started_at, max(s.lease_until) AS lease_until FROM order_sends s
+                       WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit') s ON true
+    LEFT JOIN LATERAL (SELECT max(h.at) AS at FROM status_history h
+                       WHERE (h.entity = 'close_request' AND h.entity_id = r.id::text)
+                          OR (h.entity = 'order' AND h.entity_id = o.client_order_id)) moved ON true
+    WHERE r.status IN ('pending', 'submitted', 'retryable')
+      AND NOT EXISTS (SELECT FROM incidents i WHERE i.closed_at IS NULL AND (
+          i.close_request_id = r.id OR i.position_id = r.position_id OR i.client_order_id = o.client_order_id))
+      AND CASE
+            WHEN r.frozen_reason IS NOT NULL THEN true
+            WHEN r.status = 'pending' THEN COALESCE(r.next_attempt_at, r.created_at + interval '30 s') < l.late
+            WHEN r.status = 'retryable'
+                THEN NOT r.auto_retry OR COALESCE(r.next_attempt_at, moved.at, r.created_at) < l.late
+            WHEN o.client_order_id IS NULL THEN COALESCE(moved.at, r.created_at) < l.late
+            WHEN o.status = 'planned' THEN GREATEST(o.next_send_at, o.created_at, s.lease_until) < l.late
+            WHEN o.status = 'submit_unknown'
+                THEN COALESCE(s.started_at, o.created_at) + interval '15 min' < l.late
+            WHEN o.status IN (SELECT status FROM ended) THEN COALESCE(moved.at, o.created_at) < l.late
+            ELSE COALESCE(r.deadline_at < l.late, false) AND o.cancel_requested_at IS NULL
+          END
+    UNION ALL
+    SELECT 'order ' || o.client_order_id, 'the broker states ' || o.stated_cum_qty || ' filled, ' || o.executed_qty
+           || ' can be named; no incident is open'
+    FROM orders o
+    WHERE o.stated_cum_qty > o.executed_qty
+      AND COALESCE(o.last_broker_update_at, o.created_at) < closeflow_now() - interval '60 s'
+      AND NOT EXISTS (SELECT FROM incidents i WHERE i.closed_at IS NULL AND (
+          i.client_order_id = o.client_order_id OR i.close_request_id = o.close_request_id
+          OR i.position_id = o.position_id))
+    UNION ALL
+    SELECT 'order ' || o.client_order_id, 'is ' || o.status || ' although its close request is ' || r.status
+           || '; no incident is open and the position is not marked exposure_unproven'
+    FROM orders o JOIN close_requests r ON r.id = o.close_request_id JOIN positions p ON p.id = o.position_id
+    WHERE r.status IN ('completed', 'failed') AND o.status NOT IN (SELECT status FROM ended) AND NOT p.exposure_unproven
+      AND NOT EXISTS (SELECT FROM incidents i WHERE i.closed_at IS NULL AND (
+          i.client_order_id = o.client_order_id OR i.close_request_id = r.id OR i.position_id = p.id))
+    """,
+)
+PUBLISHED: Final = sql_check(
+    14,
+    "audited days",
+    "outbox_audit",
+    """
+    SELECT 'event ' || (m ->> 'id') AS subject,
+           'the publication audit misses its emission ' || (m ->> 'emission') || ' in Kafka' AS detail
+    FROM outbox_audit a CROSS JOIN LATERAL jsonb_array_elements(a.missing) m
+    WHERE NOT EXISTS (SELECT FROM outbox_events e WHERE e.id = (m ->> 'id')::uuid
+                      AND e.emission > (m ->> 'emission')::integer)
+    """,
+)
+# Each change of a position makes one version and one event, beginning with 2: an import makes version 1 in silence.
+ORDER_PER_KEY: Final = sql_check(
+    15,
+    "positions",
+    "positions",
+    """
+    SELECT 'position ' || p.id AS subject,
+           'is at version ' || p.version || '; the outbox has ' || COALESCE(e.n, 0) || ' versions'
+           || COALESCE(', from ' || e.lowest || ' to ' || e.highest, '') AS detail
+    FROM positions p CROSS JOIN kept
+    LEFT JOIN (SELECT position_id, min(position_version) AS lowest, max(position_version) AS highest,
+                      count(DISTINCT position_version) AS n
+               FROM outbox_events WHERE topic = 'position-events' GROUP BY 1) e ON e.position_id = p.id
+    WHERE e.highest <> p.version OR e.n <> e.highest - e.lowest + 1
+       OR (p.version > 1 AND (p.created_at AT TIME ZONE 'UTC')::date >= kept.since AND e.lowest IS DISTINCT FROM 2)
+    """,
+)
+LEDGER: Final = sql_check(
+    16,
+    "executions",
+    "executions",
+    """
+    SELECT CASE WHEN e.exec_id IS NULL THEN 'event ' || x.id ELSE 'execution ' || e.exec_id END AS subject,
+           CASE WHEN e.exec_id IS NULL THEN 'records execution ' || x.exec_id || ', which is not booked'
+                WHEN x.id IS NULL THEN 'has no EXECUTION_RECORDED in the outbox'
+                ELSE concat('is ', e.side, ' ', e.quantity, ' @ ', e.price, ' of position ', e.position_id,
+                            '; its event says ', x.side, ' ', x.quantity, ' @ ', x.price, ' of ', x.position_id)
+           END AS detail
+    FROM (SELECT * FROM executions WHERE kind = 'trade') e
+    FULL JOIN (
+        SELECT id, payload ->> 'broker' AS broker, payload ->> 'account_id' AS account_id,
+               payload ->> 'exec_id' AS exec_id, payload ->> 'side' AS side, position_id,
+               (payload ->> 'quantity')::numeric AS quantity, (payload ->> 'price')::numeric AS price
+        FROM outbox_events WHERE topic = 'execution-events' AND event_type = 'EXECUTION_RECORDED'
+    ) x ON x.broker = e.broker AND x.account_id = e.account_id AND x.exec_id = e.exec_id
+    CROSS JOIN kept
+    WHERE e.exec_id IS NULL
+       OR (x.id IS NULL AND (e.recorded_at AT TIME ZONE 'UTC')::date >= kept.since)
+       OR (x.side, x.quantity, x.price, x.position_id) <> (e.side, e.quantity, e.price, e.position_id)
+    UNION ALL
+    SELECT 'execution ' || (payload ->> 'exec_id'), 'is recorded by ' || count(DISTINCT id) || ' different events'
+    FROM outbox_events WHERE topic = 'execution-events' AND event_type = 'EXECUTION_RECORDED'
+    GROUP BY payload ->> 'broker', payload ->> 'account_id', payload ->> 'exec_id' HAVING count(DISTINCT id) > 1
+    """,
+)
+RISK: Final = sql_check(
+    17,
+    "positions",
+    "positions",
+    """
+    SELECT 'position ' || p.id AS subject,
+           concat('is ', p.status, ' with ', p.quantity, '; its newest event, version ', e.position_version, ', says ',
+                  e.payload ->> 'position_status', ' with ', e.payload ->> 'quantity') AS detail
+    FROM positions p
+    JOIN (SELECT DISTINCT ON (position_id) position_id, position_version, payload FROM outbox_events
+          WHERE topic = 'position-events' ORDER BY position_id, position_version DESC, emission DESC) e
+        ON e.position_id = p.id
+    WHERE (p.status, p.quantity) IS DISTINCT FROM (e.payload ->> 'position_status', (e.payload ->> 'quantity')::numeric)
+    """,
+)
+
+EVENT_CHECKS: Final = (NO_SILENT_STUCK, PUBLISHED, ORDER_PER_KEY, LEDGER, RISK)
