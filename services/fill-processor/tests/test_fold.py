@@ -139,7 +139,7 @@ def folded(*records: UpdateRecord, books: tuple[Book, ...] = (), **known: Any) -
     before = {book.position.id: book for book in books or (a_book(),)}
     positions = {key: book.position.id for book in before.values() for key in book.requests}
     values: dict[str, Any] = {"applied": frozenset(), "taken": {}, **known}
-    return fold_batch(Known(books=before, positions=positions, **values), records, now=NOW, policy=RetryPolicy())
+    return fold_batch(Known(books=before, positions=positions, now=NOW, **values), records, policy=RetryPolicy())
 
 
 def event_types(result: Folded) -> list[str]:

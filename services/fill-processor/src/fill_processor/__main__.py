@@ -13,7 +13,6 @@ from closeflow.storage.engine import DatabaseError, make_engine, transaction
 from closeflow.storage.filling import database_now
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
-
 from fill_processor.process import Processor
 from fill_processor.settings import FillProcessorSettings
 

@@ -52,11 +52,12 @@ class Known:
     books: Mapping[int, Book]
     positions: Mapping[UUID, int]
     """Position id by close request id, for the requests that exist."""
+    now: datetime
     applied: frozenset[UUID]
     taken: Mapping[ExecutionKey, str]
 
 
-def fold_batch(known: Known, records: Sequence[UpdateRecord], *, now: datetime, policy: RetryPolicy) -> Folded:
+def fold_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
     """Apply every record in order, then settle each touched position once."""
     folded = Folded(books=dict(known.books))
     taken = dict(known.taken)
@@ -70,7 +71,7 @@ def fold_batch(known: Known, records: Sequence[UpdateRecord], *, now: datetime, 
         if position_id is not None:
             touched[position_id] = None
     for position_id in touched:
-        settled = settle(known.books[position_id], folded.books[position_id], now=now, policy=policy)
+        settled = settle(known.books[position_id], folded.books[position_id], now=known.now, policy=policy)
         folded.books[position_id] = settled.book
         folded.events += settled.events
         folded.incidents += settled.incidents

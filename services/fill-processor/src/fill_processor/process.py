@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from prometheus_client import Counter
+
 from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import Book, Incident
+from closeflow.domain.model import Incident
 from closeflow.domain.settle import RetryPolicy
 from closeflow.domain.updates import freeze
 from closeflow.kafka.records import DeadLetter, Rejected
-from closeflow.storage.books import lock_books, positions_of_requests
+from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying
-from closeflow.storage.filling import (
-    applied_events,
-    database_now,
-    execution_owners,
-    park_records,
-    record_receipts,
-)
+from closeflow.storage.filling import load_context, park_records, record_receipts
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
-from prometheus_client import Counter
-
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
@@ -61,9 +55,8 @@ class Processor:
     async def _commit(self, records: Sequence[UpdateRecord]) -> Sequence[Rejected[BrokerFillV1]]:
         async def work(tx: Transaction) -> Folded:
             known = await _load(tx, records)
-            now = await database_now(tx)
-            folded = fold_batch(known, records, now=now, policy=self.policy)
-            await _save(tx, known.books, folded)
+            folded = fold_batch(known, records, policy=self.policy)
+            await _save(tx, known, folded)
             return folded
 
         return _report(await retrying(self.engine, work))
@@ -75,7 +68,7 @@ class Processor:
         async def work(tx: Transaction) -> Folded:
             known = await _load(tx, [record])
             folded = poisoned(record, next(iter(known.books.values()), None), reason)
-            await _save(tx, known.books, folded)
+            await _save(tx, known, folded)
             return folded
 
         return _report(await retrying(self.engine, work))
@@ -89,8 +82,8 @@ class Processor:
 async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
     named = [str(peek(letter.raw).get("client_order_id", "")) for letter in letters]
     parsed = [parse_client_order_id(one) for one in named]
-    positions = await positions_of_requests(tx, request_ids={one[0] for one in parsed if one is not None})
-    before = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+    before = await lock_books(tx, request_ids={one[0] for one in parsed if one is not None})
+    positions = {request_id: book.position.id for book in before.values() for request_id in book.requests}
     books = dict(before)
     incidents: list[Incident] = []
     for letter, client_order_id, ours in zip(letters, named, parsed, strict=True):
@@ -114,26 +107,24 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
 async def _load(tx: Transaction, records: Sequence[UpdateRecord]) -> Known:
     updates = [record.value.to_domain() for record in records]
     parsed = [parse_client_order_id(update.client_order_id) for update in updates]
-    request_ids = {one[0] for one in parsed if one is not None}
-    positions = await positions_of_requests(tx, request_ids=request_ids)
-    books = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
-    event_ids = {update.event_id for update in updates}
+    books = await lock_books(tx, request_ids={one[0] for one in parsed if one is not None})
+    context = await load_context(tx, consumer=CONSUMER, updates=updates)
     return Known(
         books=books,
-        positions=positions,
-        applied=frozenset(await applied_events(tx, consumer=CONSUMER, event_ids=event_ids)),
-        taken=await execution_owners(tx, updates=updates),
+        positions={request_id: book.position.id for book in books.values() for request_id in book.requests},
+        now=context.now,
+        applied=context.applied,
+        taken=context.taken,
     )
 
 
-async def _save(tx: Transaction, before: Mapping[int, Book], folded: Folded) -> None:
-    changes = [(before[key], book) for key, book in folded.books.items() if book is not before[key]]
+async def _save(tx: Transaction, known: Known, folded: Folded) -> None:
+    changes = [(known.books[key], book) for key, book in folded.books.items() if book is not known.books[key]]
     await save_books(tx, changes=changes)
     await insert_events(tx, events=folded.events)
     await report_incidents(tx, incidents=folded.incidents)
-    now = await database_now(tx)
-    await park_records(tx, records=folded.parked, now=now)
-    await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=now)
+    await park_records(tx, records=folded.parked, now=known.now)
+    await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=known.now)
 
 
 def _report(folded: Folded) -> list[Rejected[BrokerFillV1]]:

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from closeflow.settings import KafkaSettings, PostgresSettings, ServiceSettings
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
+from closeflow.settings import KafkaSettings, PostgresSettings, ServiceSettings
 
 
 class FillProcessorSettings(KafkaSettings, PostgresSettings, ServiceSettings):

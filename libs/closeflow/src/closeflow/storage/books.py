@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeVar
 from uuid import UUID
@@ -20,15 +21,11 @@ from closeflow.storage import mapping
 
 _Owned = TypeVar("_Owned", CloseRequest, Order)
 
-_LOCK_POSITIONS: Final = text(
-    "SELECT * FROM positions WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
-)
-_LEDGER: Final = text("""
-    SELECT p.id, p.opening_qty
-           + COALESCE((SELECT sum(a.delta) FROM position_adjustments a WHERE a.position_id = p.id), 0)
-           + COALESCE((SELECT sum(CASE e.side WHEN 'buy' THEN e.quantity ELSE -e.quantity END)
-                       FROM executions e WHERE e.position_id = p.id AND e.kind = 'trade'), 0) AS ledger
-    FROM positions p WHERE p.id = ANY(CAST(:ids AS bigint[]))
+_LOCK_POSITIONS: Final = text("""
+    SELECT * FROM positions
+    WHERE id IN (SELECT unnest(CAST(:position_ids AS bigint[]))
+                 UNION SELECT position_id FROM close_requests WHERE id = ANY(CAST(:request_ids AS uuid[])))
+    ORDER BY id FOR NO KEY UPDATE
 """)
 _LOCK_REQUESTS: Final = text("""
     SELECT * FROM close_requests
@@ -45,18 +42,35 @@ _LOCK_ORDERS: Final = text("""
            OR stated_cum_qty > executed_qty)
     ORDER BY client_order_id FOR NO KEY UPDATE
 """)
-_EXECUTIONS: Final = text("""
-    SELECT e.*, ARRAY(SELECT a.alias_id FROM execution_aliases a
-                      WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)) AS aliases
-    FROM executions e WHERE e.client_order_id = ANY(CAST(:ids AS text[])) AND e.kind = 'trade'
-    ORDER BY e.recorded_at, e.exec_id
+# Four kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own.
+_FACTS: Final = text("""
+    SELECT 'ledger' AS fact, p.id AS position_id, '' AS client_order_id, '' AS kind, '' AS broker, '' AS exec_id,
+           '' AS side, p.opening_qty
+           + COALESCE((SELECT sum(a.delta) FROM position_adjustments a WHERE a.position_id = p.id), 0)
+           + COALESCE((SELECT sum(CASE e.side WHEN 'buy' THEN e.quantity ELSE -e.quantity END)
+                       FROM executions e WHERE e.position_id = p.id AND e.kind = 'trade'), 0) AS quantity,
+           CAST(NULL AS numeric) AS price, CAST(NULL AS numeric) AS cum_qty, CAST(NULL AS numeric) AS leaves_qty,
+           CAST(NULL AS bigint) AS broker_seq, CAST(NULL AS timestamptz) AS at, '' AS source,
+           CAST(NULL AS jsonb) AS detail, CAST('{}' AS text[]) AS aliases, 0 AS n,
+           CAST(NULL AS timestamptz) AS lease_until, CAST(NULL AS timestamptz) AS answered_at,
+           CAST(NULL AS text) AS answer
+    FROM positions p WHERE p.id = ANY(CAST(:position_ids AS bigint[]))
+    UNION ALL
+    SELECT 'execution', 0, e.client_order_id, e.kind, e.broker, e.exec_id, e.side, e.quantity, e.price, e.cum_qty, NULL,
+           e.broker_seq, e.occurred_at, e.source, NULL,
+           ARRAY(SELECT a.alias_id FROM execution_aliases a
+                 WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)), 0, NULL, NULL, NULL
+    FROM executions e WHERE e.client_order_id = ANY(CAST(:order_ids AS text[])) AND e.kind = 'trade'
+    UNION ALL
+    SELECT 'statement', 0, t.client_order_id, t.kind, '', '', '', NULL, NULL, t.cum_qty, t.leaves_qty, t.broker_seq,
+           t.stated_at, t.source, t.detail, '{}', 0, NULL, NULL, NULL
+    FROM order_statements t WHERE t.client_order_id = ANY(CAST(:order_ids AS text[]))
+    UNION ALL
+    SELECT 'send', 0, s.client_order_id, s.kind, '', '', '', NULL, NULL, NULL, NULL, NULL, s.started_at, s.sender, NULL,
+           '{}', s.n, s.lease_until, s.answered_at, s.answer
+    FROM order_sends s WHERE s.client_order_id = ANY(CAST(:order_ids AS text[]))
+    ORDER BY fact, client_order_id, at, kind, exec_id, n
 """)
-_STATEMENTS: Final = text(
-    "SELECT * FROM order_statements WHERE client_order_id = ANY(CAST(:ids AS text[])) ORDER BY client_order_id, kind"
-)
-_SENDS: Final = text(
-    "SELECT * FROM order_sends WHERE client_order_id = ANY(CAST(:ids AS text[])) ORDER BY client_order_id, kind, n"
-)
 _POSITIONS_OF_REQUESTS: Final = text("SELECT id, position_id FROM close_requests WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
@@ -69,26 +83,28 @@ async def positions_of_requests(tx: AsyncConnection, *, request_ids: Collection[
 
 
 async def lock_books(
-    tx: AsyncConnection, *, position_ids: Collection[int], request_ids: Collection[UUID] = ()
+    tx: AsyncConnection, *, position_ids: Collection[int] = (), request_ids: Collection[UUID] = ()
 ) -> dict[int, Book]:
-    """The books of the positions that exist, by position id, locked until the transaction ends.
+    """The books of these positions and of those that these requests close, by position id, locked until the end.
 
     Each holds the position's unfinished requests, those of `request_ids` that are its own, all orders of these, and
-    every other order of the position that is not settled.
+    every other order of the position that is not settled. What does not exist is absent.
     """
-    ids = sorted(set(position_ids))
-    positions = [mapping.position(row) for row in await _rows(tx, _LOCK_POSITIONS, {"ids": ids})]
+    named = {"position_ids": sorted(set(position_ids)), "request_ids": sorted(request_ids)}
+    positions = [mapping.position(row) for row in await _rows(tx, _LOCK_POSITIONS, named)]
     if not positions:
         return {}
-    ledger: dict[int, Decimal] = {row["id"]: row["ledger"] for row in await _rows(tx, _LEDGER, {"ids": ids})}
-    wanted = {"request_ids": sorted(request_ids), "position_ids": ids}
-    requests = _by_position([mapping.request(row) for row in await _rows(tx, _LOCK_REQUESTS, wanted)])
+    ids = [position.id for position in positions]
+    rows = await _rows(tx, _LOCK_REQUESTS, {**named, "position_ids": ids})
+    requests = _by_position([mapping.request(row) for row in rows])
     loaded = [request.id for some in requests.values() for request in some]
-    orders = _by_position(await _load_orders(tx, ids, loaded))
+    order_rows = await _rows(tx, _LOCK_ORDERS, {"position_ids": ids, "request_ids": loaded})
+    facts = await _load_facts(tx, ids, [row["client_order_id"] for row in order_rows])
+    orders = _by_position([_order(row, facts) for row in order_rows])
     return {
         position.id: Book(
             position=position,
-            ledger_quantity=ledger[position.id],
+            ledger_quantity=facts.ledger[position.id],
             requests={request.id: request for request in requests[position.id]},
             orders={order.client_order_id: order for order in orders[position.id]},
         )
@@ -96,32 +112,43 @@ async def lock_books(
     }
 
 
-async def _load_orders(tx: AsyncConnection, position_ids: list[int], request_ids: list[UUID]) -> list[Order]:
-    rows = await _rows(tx, _LOCK_ORDERS, {"position_ids": position_ids, "request_ids": request_ids})
-    if not rows:
-        return []
-    ids = {"ids": [row["client_order_id"] for row in rows]}
-    executions: defaultdict[str, list[Execution]] = defaultdict(list)
-    aliases: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for row in await _rows(tx, _EXECUTIONS, ids):
-        executions[row["client_order_id"]].append(mapping.execution(row))
-        aliases[row["client_order_id"]].update(dict.fromkeys(row["aliases"], row["exec_id"]))
-    statements: defaultdict[str, list[Statement]] = defaultdict(list)
-    for row in await _rows(tx, _STATEMENTS, ids):
-        statements[row["client_order_id"]].append(mapping.statement(row))
-    sends: defaultdict[str, list[Send]] = defaultdict(list)
-    for row in await _rows(tx, _SENDS, ids):
-        sends[row["client_order_id"]].append(mapping.send(row))
-    return [
-        mapping.order(
-            row,
-            executions=executions[row["client_order_id"]],
-            aliases=aliases[row["client_order_id"]],
-            statements=statements[row["client_order_id"]],
-            sends=sends[row["client_order_id"]],
-        )
-        for row in rows
-    ]
+@dataclass(slots=True)
+class _Facts:
+    """By client order id, but for `ledger`, which is by position id."""
+
+    ledger: dict[int, Decimal] = field(default_factory=dict)
+    executions: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
+    aliases: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    statements: defaultdict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
+    sends: defaultdict[str, list[Send]] = field(default_factory=lambda: defaultdict(list))
+
+
+async def _load_facts(tx: AsyncConnection, position_ids: Sequence[int], order_ids: Sequence[str]) -> _Facts:
+    facts = _Facts()
+    for row in await _rows(tx, _FACTS, {"position_ids": position_ids, "order_ids": order_ids}):
+        order_id = row["client_order_id"]
+        match row["fact"]:
+            case "ledger":
+                facts.ledger[row["position_id"]] = row["quantity"]
+            case "execution":
+                facts.executions[order_id].append(mapping.execution(row))
+                facts.aliases[order_id].update(dict.fromkeys(row["aliases"], row["exec_id"]))
+            case "statement":
+                facts.statements[order_id].append(mapping.statement(row))
+            case "send":
+                facts.sends[order_id].append(mapping.send(row))
+    return facts
+
+
+def _order(row: RowMapping, facts: _Facts) -> Order:
+    order_id = row["client_order_id"]
+    return mapping.order(
+        row,
+        executions=facts.executions[order_id],
+        aliases=facts.aliases[order_id],
+        statements=sorted(facts.statements[order_id], key=lambda one: one.kind),
+        sends=sorted(facts.sends[order_id], key=lambda one: (one.kind, one.n)),
+    )
 
 
 def _by_position(items: Iterable[_Owned]) -> Mapping[int, list[_Owned]]:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.model import BrokerUpdate
 from closeflow.storage import tables
+from closeflow.storage.engine import Transaction
 from closeflow.storage.rows import insert_rows, rows_json
 
-_APPLIED: Final = text("""
-    SELECT event_id FROM inbox
-    WHERE consumer = :consumer AND event_id = ANY(CAST(:ids AS uuid[])) AND outcome = 'applied'
+_CONTEXT: Final = text("""
+    SELECT closeflow_now() AS now,
+           ARRAY(SELECT event_id FROM inbox WHERE consumer = :consumer AND event_id = ANY(CAST(:ids AS uuid[]))
+                   AND outcome = 'applied') AS applied,
+           (SELECT jsonb_agg(jsonb_build_array(e.broker, e.account_id, e.exec_id, e.client_order_id))
+            FROM executions e
+            JOIN jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (broker text, account_id text, exec_id text)
+              ON (e.broker, e.account_id, e.exec_id) = (r.broker, r.account_id, r.exec_id)) AS taken
 """)
 _RECEIVED: Final = insert_rows(
     tables.inbox,
     ["consumer", "event_id", "received_at", "outcome"],
     conflict="(consumer, event_id) DO UPDATE SET outcome = EXCLUDED.outcome, received_at = EXCLUDED.received_at",
 )
-_TAKEN: Final = text("""
-    SELECT e.broker, e.account_id, e.exec_id, e.client_order_id FROM executions e
-    JOIN jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (broker text, account_id text, exec_id text)
-      ON (e.broker, e.account_id, e.exec_id) = (r.broker, r.account_id, r.exec_id)
-""")
 _PARK: Final = insert_rows(
     tables.parked_records,
     ["topic", "partition", "offset", "key", "headers", "bytes", "reason", "client_order_id", "parked_at"],
@@ -53,18 +53,35 @@ class ParkedRecord:
     client_order_id: str | None
 
 
-async def database_now(tx: AsyncConnection) -> datetime:
+async def database_now(tx: Transaction) -> datetime:
     """The one clock (`closeflow_now()`), which a test may shift."""
     return (await tx.execute(_NOW)).scalar_one()  # type: ignore[no-any-return]
 
 
-async def applied_events(tx: AsyncConnection, *, consumer: str, event_ids: Collection[UUID]) -> set[UUID]:
-    """Which of the events this consumer has applied; a parked or ignored one does not count (rule R9)."""
-    rows = await tx.execute(_APPLIED, {"consumer": consumer, "ids": list(event_ids)})
-    return {row.event_id for row in rows}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the database knows of a batch's updates, besides the books. An event that was parked or ignored is not
+    `applied` (rule R9); `taken` is the client order id under which an execution id is booked."""
+
+    now: datetime
+    applied: frozenset[UUID]
+    taken: Mapping[ExecutionKey, str]
 
 
-async def record_receipts(tx: AsyncConnection, *, consumer: str, outcomes: Mapping[UUID, str], now: datetime) -> None:
+async def load_context(tx: Transaction, *, consumer: str, updates: Sequence[BrokerUpdate]) -> Context:
+    executions = [
+        {"broker": one.broker, "account_id": one.account_id, "exec_id": one.exec_id}
+        for one in updates
+        if one.exec_id is not None
+    ]
+    ids = [one.event_id for one in updates]
+    parameters = {"consumer": consumer, "ids": ids, "rows": rows_json(executions)}
+    row = (await tx.execute(_CONTEXT, parameters)).one()
+    taken = {(broker, account, exec_id): order for broker, account, exec_id, order in row.taken or ()}
+    return Context(now=row.now, applied=frozenset(row.applied), taken=taken)
+
+
+async def record_receipts(tx: Transaction, *, consumer: str, outcomes: Mapping[UUID, str], now: datetime) -> None:
     """One inbox row per event, ids ascending (rule R7)."""
     rows = [
         {"consumer": consumer, "event_id": event_id, "received_at": now, "outcome": outcomes[event_id]}
@@ -74,20 +91,7 @@ async def record_receipts(tx: AsyncConnection, *, consumer: str, outcomes: Mappi
         await tx.execute(_RECEIVED, {"rows": rows_json(rows)})
 
 
-async def execution_owners(tx: AsyncConnection, *, updates: Sequence[BrokerUpdate]) -> dict[ExecutionKey, str]:
-    """The client order id under which each execution id of the updates is booked already."""
-    rows = [
-        {"broker": one.broker, "account_id": one.account_id, "exec_id": one.exec_id}
-        for one in updates
-        if one.exec_id is not None
-    ]
-    if not rows:
-        return {}
-    found = await tx.execute(_TAKEN, {"rows": rows_json(rows)})
-    return {(row.broker, row.account_id, row.exec_id): row.client_order_id for row in found}
-
-
-async def park_records(tx: AsyncConnection, *, records: Sequence[ParkedRecord], now: datetime) -> None:
+async def park_records(tx: Transaction, *, records: Sequence[ParkedRecord], now: datetime) -> None:
     if not records:
         return
     rows = [

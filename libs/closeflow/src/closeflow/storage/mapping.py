@@ -204,6 +204,7 @@ def order_row(one: Order) -> dict[str, object]:
 
 
 def execution(row: Row) -> Execution:
+    """Of a row of books' facts query, like `statement` and `send`; its `at` and `source` mean what the fact has."""
     return Execution(
         broker=row["broker"],
         exec_id=row["exec_id"],
@@ -213,7 +214,7 @@ def execution(row: Row) -> Execution:
         price=row["price"],
         cum_quantity=row["cum_qty"],
         broker_seq=row["broker_seq"],
-        occurred_at=row["occurred_at"],
+        occurred_at=row["at"],
         source=UpdateSource(row["source"]),
     )
 
@@ -239,7 +240,7 @@ def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
 def statement(row: Row) -> Statement:
     return Statement(
         kind=StatementKind(row["kind"]),
-        stated_at=row["stated_at"],
+        stated_at=row["at"],
         source=row["source"],
         broker_seq=row["broker_seq"],
         cum_quantity=row["cum_qty"],
@@ -266,9 +267,9 @@ def send(row: Row) -> Send:
     return Send(
         kind=SendKind(row["kind"]),
         n=row["n"],
-        sender=row["sender"],
+        sender=row["source"],
         lease_until=row["lease_until"],
-        started_at=row["started_at"],
+        started_at=row["at"],
         answered_at=row["answered_at"],
         answer=SendAnswer(row["answer"]) if row["answer"] else None,
     )
