@@ -207,8 +207,7 @@ async def test_a_request_that_never_becomes_visible_is_parked(bench: Bench) -> N
 async def test_a_record_whose_sql_fails_is_parked_and_frozen_and_the_others_go_on(bench: Bench) -> None:
     requests = [bench.add_request() for _ in range(3)]
     poison = requests[1]
-    symbol = bench.request(poison)["symbol"]
-    bench.execute(f"ALTER TABLE orders ADD CONSTRAINT poisoned CHECK (symbol <> '{symbol}')")
+    bench.execute(f"ALTER TABLE orders ADD CONSTRAINT poisoned CHECK (close_request_id <> '{poison}')")
     await bench.ask(*requests)
     for request_id in (requests[0], requests[2]):
         await bench.hear(request_id)
