@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from devstack.instances import claim_ports, is_free, release_ports
 
 from .conftest import Clone, make_clone

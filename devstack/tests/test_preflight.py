@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from devstack.errors import EnvironmentLacking
 from devstack.fetch import explain_failure
 from devstack.preflight import check_disk, postgres_platform

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from devstack import guard, state
 from devstack.places import is_locked, locked
 from devstack.processes import born, end, is_alive, spawn
 from devstack.state import PartState, PartStatus, Phase, Report, Wanted
-
-from devstack import guard, state
 
 PARENT = """
 import pathlib, signal, sys, time

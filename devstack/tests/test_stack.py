@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from devstack.instances import ensure_instance
-from devstack.processes import is_alive
 
 import devstack
 from devstack import EnvironmentLacking, Stack, StackError
+from devstack.instances import ensure_instance
+from devstack.processes import is_alive
 
 NAME = "devstack-test"
 PARTS = ("postgres", "kafka", "connect")

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from closeflow.contracts import dead_letter_topic
-from closeflow.kafka import KafkaConnection, TopicSpec, ensure_topics
 
 import devstack
+from closeflow.contracts import dead_letter_topic
+from closeflow.kafka import KafkaConnection, TopicSpec, ensure_topics
 
 MakeTopic = Callable[[int], Awaitable[str]]
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+
 from closeflow.contracts import BrokerFillV1, encode
 from closeflow.domain.model import ExecType, Side, UpdateSource
 from closeflow.kafka import (

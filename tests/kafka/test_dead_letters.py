@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+
 from closeflow.contracts import ErrorClass, SubmitOrder, dead_letter_topic, peek
 from closeflow.kafka import (
     DeadLetter,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
 from closeflow.kafka import KafkaConnection, TopicMismatch, TopicSpec, ensure_topics, load_topics
 
 TOPICS = Path(__file__).parents[2] / "schemas" / "topics"

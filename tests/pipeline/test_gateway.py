@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from broker_gateway.backfill import FEED, Backfill
 from broker_gateway.outlet import Memory, Outlet
 from broker_simulator.control import Behaviour, Control, FillAtOnce, FillInParts, NeverFill
@@ -33,7 +35,6 @@ from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, ens
 from closeflow.storage import gateway
 from closeflow.storage.engine import transaction
 from closeflow.storage.gateway import LockLost, session_lock
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 if TYPE_CHECKING:
     from tests.conftest import Database

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from pydantic import Field, ValidationError
+from pydantic_settings import SettingsConfigDict
+
 from closeflow.settings import (
     BadSetting,
     BrokerSettings,
@@ -15,8 +18,6 @@ from closeflow.settings import (
     load,
     read,
 )
-from pydantic import Field, ValidationError
-from pydantic_settings import SettingsConfigDict
 
 
 class Settings(PostgresSettings, KafkaSettings, BrokerSettings):

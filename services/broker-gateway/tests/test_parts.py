@@ -10,6 +10,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+
 from broker_gateway.outlet import Memory
 from broker_gateway.race import race
 from broker_gateway.relay import BackOff

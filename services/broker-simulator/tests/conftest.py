@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from broker_simulator.control import Control
 from broker_simulator.probe import RestProbe, StreamProbe, listening
 from broker_simulator.process import SimulatorProcess

@@ -17,6 +17,7 @@ from alpaca.trading.enums import OrderSide, OrderStatus, PositionSide, QueryOrde
 from alpaca.trading.models import TradeActivity
 from alpaca.trading.requests import GetOrdersRequest, LimitOrderRequest, MarketOrderRequest
 from alpaca.trading.stream import TradingStream
+
 from broker_simulator.control import Behaviour, Control, FillInParts, NeverFill
 from broker_simulator.probe import await_condition
 from broker_simulator.process import SimulatorProcess

@@ -4,11 +4,12 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
 from broker_simulator.control import Control, Outage
 from broker_simulator.probe import RestProbe, StreamProbe, await_condition
 from broker_simulator.process import SimulatorProcess
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+
 from broker_simulator.behaviour import FillInParts, steps_of
 from broker_simulator.numbers import parse_time, plain, rfc3339
 from broker_simulator.positions import BadPositionsCsv, after_fill, net, read_positions_csv

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from broker_simulator.__main__ import read_settings
 from broker_simulator.control import AcceptSilently, Behaviour, FillInParts, NeverFill, Reject
 from broker_simulator.probe import RestProbe, listening

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+
 from broker_simulator.answers import Spoil
 from broker_simulator.control import (
     AcceptCancel,

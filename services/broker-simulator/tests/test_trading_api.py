@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+
 from broker_simulator.control import AcceptCancel, Behaviour, Control, FillInParts, MarketHours, NeverFill, PositionSpec
 from broker_simulator.probe import RestProbe, StreamProbe
 from broker_simulator.settings import ActivityIds, Deduplication

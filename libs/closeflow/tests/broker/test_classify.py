@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+
 from closeflow.broker.alpaca import classify
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.wire import NoReply, NotWritten, Outcome, Reply

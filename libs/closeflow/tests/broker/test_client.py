@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+
 from closeflow.broker import BrokerUnavailable
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.wire import decimal_text, order_body, retry_after

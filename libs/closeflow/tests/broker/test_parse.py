@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+
 from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.stream import Unreadable, read_message
 from closeflow.broker.alpaca.wire import read_json

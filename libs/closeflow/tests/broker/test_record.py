@@ -8,6 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+
 from closeflow.broker.record import broker_fill_record
 from closeflow.contracts import BrokerFillV1
 from closeflow.contracts.codec import Undecodable, decode, peek

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamDenied, StreamLost, StreamTarget, Unreadable, trade_updates
 from closeflow.domain.model import BrokerUpdate, ExecType
-from websockets.asyncio.server import ServerConnection, serve
 
 AUTHORIZED = {"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}}
 UNAUTHORIZED = {"stream": "authorization", "data": {"status": "unauthorized", "action": "authenticate"}}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+
 from closeflow.contracts import BrokerFillV1, build_headers, parse_headers
 from closeflow.contracts.cloudevents import EventHeaders, parse_schema_name
 

@@ -10,6 +10,9 @@ from typing import Any
 from uuid import RFC_4122
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from closeflow.contracts import (
     BrokerFillV1,
     ErrorClass,
@@ -24,8 +27,6 @@ from closeflow.contracts import (
 )
 from closeflow.contracts.wire import MAX_BYTES
 from closeflow.domain.model import Side
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXAMPLES = Path(__file__).parents[4] / "schemas" / "examples"
 TRADE: dict[str, Any] = json.loads((EXAMPLES / "broker-fill" / "partial_fill.json").read_text())

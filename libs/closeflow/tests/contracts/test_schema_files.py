@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+
 from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, dead_letter_topic, decode, encode
 from closeflow.contracts.asyncapi import asyncapi_text
 from closeflow.contracts.schema_files import TOPIC_MODELS, breaking_changes, main, schema_files
-from jsonschema import Draft202012Validator
 
 SCHEMAS = Path(__file__).parents[4] / "schemas"
 GOOD = sorted((SCHEMAS / "examples").glob("*/*.json"))

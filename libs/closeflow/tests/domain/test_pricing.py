@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+
 from closeflow.domain import pricing
 from closeflow.domain.answers import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 import httpx
+
 from closeflow.telemetry import serve_health
 from closeflow.telemetry.metrics import KAFKA_PUBLISHED
 

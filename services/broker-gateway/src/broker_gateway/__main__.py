@@ -2,6 +2,10 @@
 
 import asyncio
 
+from broker_gateway.outlet import SERVICE
+from broker_gateway.race import race
+from broker_gateway.relay import Pace, Relay
+from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.parse import Account
@@ -11,11 +15,6 @@ from closeflow.settings import load
 from closeflow.storage.engine import make_engine
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
-
-from broker_gateway.outlet import SERVICE
-from broker_gateway.race import race
-from broker_gateway.relay import Pace, Relay
-from broker_gateway.settings import BrokerGatewaySettings
 
 
 async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:

@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
+
+from broker_gateway.outlet import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, UpdateSource
 from closeflow.storage import gateway
 from closeflow.storage.engine import Database, transaction
-
-from broker_gateway.outlet import Outlet
 
 log = structlog.get_logger()
 

@@ -6,11 +6,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from prometheus_client import Counter
+
 from closeflow.broker.record import broker_fill_record
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import Outgoing, Producer
-from prometheus_client import Counter
 
 PUBLISHED: Final = Counter("closeflow_gateway_published_total", "Broker updates acknowledged by Kafka", ["source"])
 

@@ -11,17 +11,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
+from prometheus_client import Counter, Gauge
+
+from broker_gateway.backfill import Backfill
+from broker_gateway.outlet import SERVICE, Memory, Outlet
+from broker_gateway.race import race
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.alpaca.stream import Message, StreamLost, StreamTarget, Unreadable, trade_updates
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
 from closeflow.storage.engine import Database
 from closeflow.storage.gateway import DATABASE_AWAY, LockLost, session_lock
-from prometheus_client import Counter, Gauge
-
-from broker_gateway.backfill import Backfill
-from broker_gateway.outlet import SERVICE, Memory, Outlet
-from broker_gateway.race import race
 
 log = structlog.get_logger()
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Self
 
-from closeflow.settings import BrokerSettings, KafkaSettings, PostgresSettings, StreamUrl
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
+
+from closeflow.settings import BrokerSettings, KafkaSettings, PostgresSettings, StreamUrl
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
