@@ -114,7 +114,7 @@ def test_the_type_of_a_position_event_names_the_main_point(
 def test_an_execution_says_what_the_account_receives(side: Side, cash: str) -> None:
     position = replace(a_position(), multiplier=Decimal(100))
     execution = an_execution("e-1", 5, side=side, price=Decimal("8.275"))
-    event = execution_event(position, working(), execution)
+    event = execution_event(position, a_request(), working(), execution)
     assert (event.payload["cash_amount"], event.payload["quantity"], event.payload["side"]) == (cash, "5", side.value)
     assert event.event_id == execution_event_id(BROKER, "PA3XYZ", "e-1")
     assert (event.topic, event.key, event.attempt) == (Topic.EXECUTION_EVENTS, "41", 1)
@@ -124,5 +124,17 @@ def test_a_cash_amount_is_exact() -> None:
     execution = replace(
         an_execution("e-1", 1), quantity=Decimal("0.123456789012345678"), price=Decimal("64123.123456789")
     )
-    event = execution_event(a_position(), working(), execution)
+    event = execution_event(a_position(), a_request(), working(), execution)
     assert event.payload["cash_amount"] == "7916.434923417393625072763907942"
+
+
+def test_every_event_of_a_request_carries_its_trace() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    request = a_request(traceparent=trace)
+    moved = replace(a_position(), version=6)
+
+    submit = submit_event(request, Decimal(1), at=NOW)
+    position = position_event(a_position(), moved, request, at=NOW)
+    execution = execution_event(a_position(), request, working(), an_execution("e-1", 5))
+
+    assert {one.traceparent for one in (submit, position, execution)} == {trace}

@@ -90,11 +90,7 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime
     if events:
         changes = [(loaded[one], book) for one, book in books.items() if book is not loaded[one]]
         await save_books(tx, changes=changes)
-        await insert_events(
-            tx,
-            events=events,
-            traceparents={one.request.id: one.request.traceparent for one in decisions if isinstance(one, Accepted)},
-        )
+        await insert_events(tx, events=events)
     return decisions
 
 

@@ -103,7 +103,8 @@ def _fold_one(
             folded.incidents += verdict.incidents
             if verdict.execution is not None:
                 taken[(update.broker, update.account_id, verdict.execution.exec_id)] = order.client_order_id
-                folded.events.append(execution_event(book.position, order, verdict.execution))
+                request = book.requests[order.close_request_id]
+                folded.events.append(execution_event(book.position, request, order, verdict.execution))
         case Repeated() | ProvesNothing():
             folded.outcomes[update.event_id] = IGNORED
             return None

@@ -87,6 +87,7 @@ def submit_event(request: CloseRequest, quantity: Decimal, *, at: datetime) -> E
         position_id=request.position_id,
         close_request_id=request.id,
         attempt=request.attempt,
+        traceparent=request.traceparent,
         payload=_wire(
             {
                 "event_id": event_id,
@@ -123,6 +124,7 @@ def position_event(before: Position, after: Position, request: CloseRequest | No
         position_version=after.version,
         close_request_id=request.id if request else None,
         attempt=request.attempt if request else None,
+        traceparent=request.traceparent if request else None,
         payload=_wire(
             {
                 "event_id": event_id,
@@ -156,7 +158,7 @@ def _position_event_type(before: Position, after: Position, request: CloseReques
     return POSITION_REDUCED if before.quantity != after.quantity else _TYPE_OF_STATUS[after.status]
 
 
-def execution_event(position: Position, order: Order, execution: Execution) -> Event:
+def execution_event(position: Position, request: CloseRequest, order: Order, execution: Execution) -> Event:
     """One booked execution for accounting; `cash_amount` is what the account receives (a sell is positive)."""
     event_id = execution_event_id(execution.broker, position.account_id, execution.exec_id)
     received = signed(execution.side, execution.quantity).copy_negate()
@@ -167,8 +169,9 @@ def execution_event(position: Position, order: Order, execution: Execution) -> E
         event_id=event_id,
         key=str(position.id),
         position_id=position.id,
-        close_request_id=order.close_request_id,
+        close_request_id=request.id,
         attempt=order.attempt,
+        traceparent=request.traceparent,
         payload=_wire(
             {
                 "event_id": event_id,

@@ -368,6 +368,7 @@ class Event:
     attempt: int | None = None
     position_version: int | None = None
     emission: int = 1
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, TypeVar
-from uuid import UUID
 
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,7 +22,6 @@ _K = TypeVar("_K")
 _T = TypeVar("_T")
 Row = dict[str, object]
 Change = tuple[Book, Book]
-_NONE: Final[Mapping[UUID | None, str | None]] = {}
 
 SCHEMA_VERSION: Final = {
     "submit-order": "submit-order.v1",
@@ -78,17 +76,8 @@ async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None,
     await _insert(tx, tables.order_sends, sends, key=("client_order_id", "kind", "n"))
 
 
-async def insert_events(
-    tx: AsyncConnection,
-    *,
-    events: Sequence[Event],
-    traceparent: str | None = None,
-    traceparents: Mapping[UUID | None, str | None] = _NONE,
-) -> None:
-    """Add outbox rows; Debezium publishes them once the transaction has committed.
-
-    `traceparents` gives the trace of a close request's events, by request id; `traceparent` is that of the others.
-    """
+async def insert_events(tx: AsyncConnection, *, events: Sequence[Event]) -> None:
+    """Add outbox rows; Debezium publishes them once the transaction has committed."""
     await _insert(
         tx,
         tables.outbox_events,
@@ -101,7 +90,7 @@ async def insert_events(
                 "event_type": event.event_type,
                 "schema_version": SCHEMA_VERSION[event.topic],
                 "payload": event.payload,
-                "traceparent": traceparents.get(event.close_request_id, traceparent),
+                "traceparent": event.traceparent,
                 "close_request_id": event.close_request_id,
                 "attempt": event.attempt,
                 "position_id": event.position_id,
