@@ -16,7 +16,7 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.protocol import BrokerUnavailable
 from closeflow.domain.model import Topic
 from closeflow.kafka import KafkaConnection, KafkaError
-from closeflow.storage.engine import Database
+from closeflow.storage.engine import Database, Transaction
 from closeflow.storage.verifying import (
     State,
     Unquiet,
@@ -59,7 +59,8 @@ async def verify(
     Instead of a connection, `kafka` and `account` may be the reason why there is none. Raises DatabaseError.
     """
     left = await _wait_until_quiet(database, wait_s)
-    state, findings = await _check_database(database)
+    async with snapshot(database) as tx:
+        state, findings = await check_database(tx)
     findings += await _check_topics(state, kafka, topics)
     findings += await _check_account(state, account)
     return Report(state.at, None if left.quiet else str(left), (*findings, *NOT_IN_STATE))
@@ -75,18 +76,17 @@ async def _wait_until_quiet(database: Database, wait_s: float) -> Unquiet:
         await asyncio.sleep(POLL_S)
 
 
-async def _check_database(database: Database) -> tuple[State, list[Finding]]:
+async def check_database(tx: Transaction) -> tuple[State, list[Finding]]:
+    """What the database shows by itself, and the state to compare the topics and the broker with."""
     findings: list[Finding] = []
-    async with snapshot(database) as tx:
-        for check in (*BOOK_CHECKS, *EVENT_CHECKS):
-            count, wrong = await run_check(tx, check)
-            findings.append(looked(check.invariant, DATABASE, check.looks_at, count, wrong))
-        books = BookChecks(await load_open_incidents(tx))
-        async for chunk in read_books(tx):
-            books.add(chunk)
-        findings += books.findings()
-        state = await load_state(tx)
-    return state, findings
+    for check in (*BOOK_CHECKS, *EVENT_CHECKS):
+        count, wrong = await run_check(tx, check)
+        findings.append(looked(check.invariant, DATABASE, check.looks_at, count, wrong))
+    books = BookChecks(await load_open_incidents(tx))
+    async for chunk in read_books(tx):
+        books.add(chunk)
+    findings += books.findings()
+    return await load_state(tx), findings
 
 
 async def _check_topics(state: State, kafka: KafkaConnection | str, topics: Mapping[str, Topic]) -> list[Finding]:

@@ -37,13 +37,15 @@ _OF_POSITIONS: Final = "position_id = ANY(CAST(:ids AS bigint[]))"
 _REQUESTS: Final = text(f"SELECT * FROM close_requests WHERE {_OF_POSITIONS} ORDER BY id")  # noqa: S608
 _ORDERS: Final = text(f"SELECT * FROM orders WHERE {_OF_POSITIONS} ORDER BY client_order_id")  # noqa: S608
 _EXECUTIONS: Final = text(f"""
-    SELECT * FROM executions WHERE kind = 'trade' AND {_OF_POSITIONS} ORDER BY recorded_at, exec_id
+    SELECT *, occurred_at AS at FROM executions WHERE kind = 'trade' AND {_OF_POSITIONS} ORDER BY recorded_at, exec_id
 """)  # noqa: S608 (a constant of ours)
 _STATEMENTS: Final = text(f"""
-    SELECT s.* FROM order_statements s JOIN orders o USING (client_order_id) WHERE o.{_OF_POSITIONS} ORDER BY s.kind
+    SELECT s.*, s.stated_at AS at FROM order_statements s JOIN orders o USING (client_order_id)
+    WHERE o.{_OF_POSITIONS} ORDER BY s.kind
 """)  # noqa: S608
 _SENDS: Final = text(f"""
-    SELECT s.* FROM order_sends s JOIN orders o USING (client_order_id) WHERE o.{_OF_POSITIONS} ORDER BY s.kind, s.n
+    SELECT s.*, s.started_at AS at, s.sender AS source FROM order_sends s JOIN orders o USING (client_order_id)
+    WHERE o.{_OF_POSITIONS} ORDER BY s.kind, s.n
 """)  # noqa: S608
 _OPEN_INCIDENTS: Final = text(
     "SELECT position_id, close_request_id, client_order_id FROM incidents WHERE closed_at IS NULL"

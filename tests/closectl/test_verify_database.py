@@ -1,0 +1,83 @@
+"""Each invariant that the database shows by itself: a violation is planted, and must be found by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import text
+
+from closectl.verifying.report import INVARIANTS, NOT_IN_STATE, Finding, Looked, Violation
+from closectl.verifying.run import check_database
+from closeflow.storage.engine import Database, Transaction
+from closeflow.storage.verifying import snapshot
+from tests.closectl.plants import PLANTS, named, statements
+
+
+def violations(findings: Sequence[Finding]) -> list[Violation]:
+    return sorted({one for part in findings if isinstance(part, Looked) for one in part.violations})
+
+
+async def plant(tx: Transaction, text_of_it: str) -> None:
+    for statement in statements(text_of_it):
+        await tx.execute(text(statement))
+
+
+async def test_closes_in_every_state_break_nothing(closes: Database) -> None:
+    async with snapshot(closes) as tx:
+        state, findings = await check_database(tx)
+    assert violations(findings) == []
+    assert [one.busy for one in state.positions] == [False, False, True, True, False, False]
+    assert {one.invariant for one in findings} == set(range(1, 18))
+    for one in findings:
+        assert isinstance(one, Looked)
+        assert one.count > 0 or one.what == "audited days"
+
+
+@pytest.mark.parametrize("name", PLANTS)
+async def test_a_planted_violation_is_found(closes: Database, name: str) -> None:
+    invariant, subject, planted = PLANTS[name]
+    async with closes.connect() as tx:
+        await plant(tx, planted)
+        _, findings = await check_database(tx)
+        await tx.rollback()
+    found = [one for one in violations(findings) if one.invariant == invariant]
+    assert any(one.subject.startswith(named(subject)) for one in found), violations(findings)
+
+
+def test_every_invariant_is_planted_or_said_not_to_be_checked() -> None:
+    planted = {invariant for invariant, _, _ in PLANTS.values()}
+    assert planted | {one.invariant for one in NOT_IN_STATE} == set(INVARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("planted", "subject"),
+    [
+        (
+            """UPDATE close_requests SET frozen_reason = 'poison' WHERE id = '$R4';
+                INSERT INTO incidents (kind, severity, close_request_id) VALUES ('poison', 'critical', '$R4')""",
+            "close request $R4",
+        ),
+        (
+            """UPDATE orders SET quantity = 9, stated_cum_qty = 10 WHERE client_order_id = '$O1';
+                INSERT INTO incidents (kind, severity, client_order_id) VALUES ('overfill', 'critical', '$O1')""",
+            "order $O1",
+        ),
+    ],
+    ids=["frozen", "overfill"],
+)
+async def test_an_incident_says_what_would_be_a_violation(closes: Database, planted: str, subject: str) -> None:
+    async with closes.connect() as tx:
+        await plant(tx, planted)
+        _, findings = await check_database(tx)
+        await tx.rollback()
+    found = [one for one in violations(findings) if one.invariant in (10, 13)]
+    assert [one for one in found if one.subject == named(subject)] == []
+
+
+async def test_a_cancel_that_was_asked_for_may_be_seen_later_in_the_status(closes: Database) -> None:
+    async with closes.connect() as tx:
+        await plant(tx, "UPDATE orders SET cancel_requested_at = closeflow_now() WHERE client_order_id = '$O3'")
+        _, findings = await check_database(tx)
+        await tx.rollback()
+    assert violations(findings) == []
