@@ -16,7 +16,7 @@ from closeflow.domain.model import Incident
 from closeflow.domain.settle import RetryPolicy
 from closeflow.domain.updates import freeze
 from closeflow.kafka.records import DeadLetter, Rejected
-from closeflow.storage.books import lock_books
+from closeflow.storage.books import lock_books, positions_of_requests
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying
 from closeflow.storage.filling import load_context, park_records, record_receipts
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
@@ -83,7 +83,7 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
     named = [str(peek(letter.raw).get("client_order_id", "")) for letter in letters]
     parsed = [parse_client_order_id(one) for one in named]
     before = await lock_books(tx, request_ids={one[0] for one in parsed if one is not None})
-    positions = {request_id: book.position.id for book in before.values() for request_id in book.requests}
+    positions = positions_of_requests(before.values())
     books = dict(before)
     incidents: list[Incident] = []
     for letter, client_order_id, ours in zip(letters, named, parsed, strict=True):
@@ -111,7 +111,7 @@ async def _load(tx: Transaction, records: Sequence[UpdateRecord]) -> Known:
     context = await load_context(tx, consumer=CONSUMER, updates=updates)
     return Known(
         books=books,
-        positions={request_id: book.position.id for book in books.values() for request_id in book.requests},
+        positions=positions_of_requests(books.values()),
         now=context.now,
         applied=context.applied,
         taken=context.taken,

@@ -145,11 +145,11 @@ class Planner:
     async def _fold(
         self, tx: Transaction, records: Sequence[SubmitRecord], market: Market, claimed: list[Job]
     ) -> Folded:
-        positions = await positions_of_requests(tx, request_ids={one.value.close_request_id for one in records})
-        before = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+        before = await lock_books(tx, request_ids={one.value.close_request_id for one in records})
         checked_at = time.monotonic()
         now = await database_now(tx)
         folded = Folded(before=before, books=dict(before), now=now, checked_at=checked_at)
+        positions = positions_of_requests(before.values())
         unsettled: dict[int, None] = {}
         for record in records:
             position_id = positions.get(record.value.close_request_id)
@@ -208,8 +208,7 @@ class Planner:
         log.error("record_parked", close_request_id=str(message.close_request_id), reason=reason)
 
         async def work(tx: Transaction) -> None:
-            positions = await positions_of_requests(tx, request_ids=[message.close_request_id])
-            books = await lock_books(tx, position_ids=positions.values(), request_ids=positions)
+            books = await lock_books(tx, request_ids=[message.close_request_id])
             changes = [(book, _frozen(book, message.close_request_id)) for book in books.values()]
             await save_books(tx, changes=changes)
             incident = Incident(

@@ -71,15 +71,11 @@ _FACTS: Final = text("""
     FROM order_sends s WHERE s.client_order_id = ANY(CAST(:order_ids AS text[]))
     ORDER BY fact, client_order_id, at, kind, exec_id, n
 """)
-_POSITIONS_OF_REQUESTS: Final = text("SELECT id, position_id FROM close_requests WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
-async def positions_of_requests(tx: AsyncConnection, *, request_ids: Collection[UUID]) -> dict[UUID, int]:
-    """The position of each request that is visible; a position never changes, so no lock is needed."""
-    if not request_ids:
-        return {}
-    rows = await tx.execute(_POSITIONS_OF_REQUESTS, {"ids": list(request_ids)})
-    return {row.id: row.position_id for row in rows}
+def positions_of_requests(books: Iterable[Book]) -> dict[UUID, int]:
+    """The position of each request that these books hold."""
+    return {request_id: book.position.id for book in books for request_id in book.requests}
 
 
 async def lock_books(
