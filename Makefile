@@ -61,6 +61,11 @@ demo: $(STAMP) ## Close a portfolio through the real parts while a table shows i
 run: $(STAMP) ## Start the servers and services, print their addresses, keep them running until Ctrl-C
 	@$(BIN)/python -m demo run
 
+.PHONY: bench
+bench: $(STAMP) ## Measure accepts, CDC and request-to-closed side by side (minutes, on an otherwise idle machine)
+	@failed=0; for one in accept cdc closing; do echo; $(BIN)/python -m bench.$$one || failed=1; done; \
+		$(BIN)/python -m devstack down --instance bench >/dev/null; exit $$failed
+
 # --- embedded stack (devstack/): PostgreSQL, Kafka, Connect; INSTANCE=name for another one ---
 INSTANCE ?= dev
 DEVSTACK = @$(BIN)/python -m devstack
