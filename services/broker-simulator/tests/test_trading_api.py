@@ -173,6 +173,24 @@ def test_activities_page_through_every_fill_once(
     assert after == pages[5:]
 
 
+def test_an_activity_keeps_its_id_when_later_ones_are_named_otherwise(
+    control: Control, broker: RestProbe, listener: StreamProbe
+) -> None:
+    control.script(Behaviour(execution=FillInParts(parts=2)))
+    control.set_capabilities(activity_ids="different")
+    broker.post("cf-1")
+    listener.until("fill")
+    before = [activity["id"] for activity in broker.get("/v2/account/activities/FILL", direction="asc")]
+    control.set_capabilities(activity_ids="same")
+    broker.post("cf-2", symbol="MSFT", side="buy")
+    listener.until("fill", count=2)
+    after = [activity["id"] for activity in broker.get("/v2/account/activities/FILL", direction="asc")]
+    streamed = [update["execution_id"] for update in listener.updates if "qty" in update]
+    assert after[:2] == before
+    assert [name.split("::")[1] for name in after[2:]] == streamed[2:]
+    assert not {name.split("::")[1] for name in before} & set(streamed)
+
+
 def test_positions_can_be_set_while_running(control: Control, broker: RestProbe) -> None:
     control.set_positions([PositionSpec(symbol="MSFT", asset_type="stock", quantity=Decimal(7))])
     assert control.positions() == {"MSFT": 7}

@@ -20,7 +20,6 @@ class Book:
         self._by_client_id: dict[str, list[str]] = defaultdict(list)
         self._submitted: list[tuple[int, str]] = []
         self._open: dict[str, dict[str, None]] = defaultdict(dict)
-        self._execution_index: dict[str, int] = {}
 
     @classmethod
     def load(cls, store: Store) -> "Book":
@@ -43,9 +42,7 @@ class Book:
                 self._open[order.ticket.symbol][order.id] = None
             else:
                 self._open[order.ticket.symbol].pop(order.id, None)
-        for execution in change.executions:
-            self._execution_index[execution.id] = len(self.executions)
-            self.executions.append(execution)
+        self.executions += change.executions
         for position in change.positions.values():
             if position.qty:
                 self.positions[position.symbol] = position
@@ -82,9 +79,6 @@ class Book:
         if until_us is not None:
             high = bisect_left(self.executions, until_us + 1, key=lambda e: e.at_us)
         return low, high
-
-    def execution_index(self, execution_id: str) -> int | None:
-        return self._execution_index.get(execution_id)
 
     def held(self, position: Position) -> Decimal:
         """Quantity that open orders on the closing side have reserved."""

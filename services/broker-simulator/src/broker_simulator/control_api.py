@@ -27,7 +27,6 @@ from .control_models import (
 )
 from .edge import Outage, Outages
 from .exchange import Exchange
-from .listing import activity_id_of
 from .market_clock import MarketHours
 from .numbers import rfc3339
 from .orders import Execution
@@ -121,8 +120,9 @@ def _stream_routes(app: FastAPI, exchange: Exchange) -> None:
     @app.patch("/capabilities")
     async def set_capabilities(change: Capabilities) -> Capabilities:
         exchange.deduplication = change.deduplication or exchange.deduplication
-        exchange.activity_ids = change.activity_ids or exchange.activity_ids
-        return Capabilities(deduplication=exchange.deduplication, activity_ids=exchange.activity_ids)
+        if change.activity_ids is not None:
+            exchange.activity_names.change(change.activity_ids, from_us=exchange.ticker.next_us())
+        return Capabilities(deduplication=exchange.deduplication, activity_ids=exchange.activity_names.ids)
 
 
 def _market_routes(app: FastAPI, exchange: Exchange) -> None:
@@ -218,7 +218,7 @@ def _order_seen(
                 executions=tuple(
                     ExecutionSeen(
                         execution_id=e.id,
-                        activity_id=activity_id_of(e, exchange.activity_ids),
+                        activity_id=exchange.activity_names.of(e),
                         qty=e.qty,
                         price=e.price,
                         cum_qty=e.cum_qty,

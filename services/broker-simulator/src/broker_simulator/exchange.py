@@ -24,6 +24,7 @@ from .errors import (
 )
 from .execution import Progress, progressed, update_json
 from .intake import client_order_id_of, read_fields, read_ticket
+from .listing import ActivityNames
 from .market_clock import MarketHours, is_open
 from .numbers import Ticker
 from .orders import ZERO, Order, Ticket, moved
@@ -65,7 +66,7 @@ class Exchange:
         self.account_filter = settings.account
         self.account = settings.account or "SIMULATOR"
         self.deduplication: Deduplication = settings.deduplication
-        self.activity_ids = settings.activity_ids
+        self.activity_names = ActivityNames(settings.activity_ids)
         self._load()
 
     def _load(self) -> None:
@@ -330,5 +331,5 @@ class Exchange:
             self._store.wipe()
         self.stream.forget()
         self.deduplication = self._settings.deduplication
-        self.activity_ids = self._settings.activity_ids
+        self.activity_names = ActivityNames(self._settings.activity_ids)
         self._load()

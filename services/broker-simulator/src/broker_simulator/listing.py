@@ -13,6 +13,28 @@ from .orders import ZERO, Execution, Order
 from .settings import ActivityIds
 
 
+class ActivityNames:
+    """The ids of FILL activities. A change is for the fills from then on: what a broker has named keeps its name."""
+
+    def __init__(self, ids: ActivityIds) -> None:
+        self._since: list[tuple[int, ActivityIds]] = [(0, ids)]
+
+    @property
+    def ids(self) -> ActivityIds:
+        return self._since[-1][1]
+
+    def change(self, ids: ActivityIds, *, from_us: int) -> None:
+        self._since.append((from_us, ids))
+
+    def of(self, execution: Execution) -> str:
+        """Time, "::", a UUID. `same`: the stream's execution id; `different`: another one, always the same."""
+        text = rfc3339(execution.at_us)
+        stamp = text.translate({ord(mark): None for mark in "-:T.Z"})[:17]
+        ids = next(ids for from_us, ids in reversed(self._since) if from_us <= execution.at_us)
+        tail = execution.id if ids == "same" else str(uuid5(UUID(execution.id), "activity"))
+        return f"{stamp}::{tail}"
+
+
 @dataclass(frozen=True, slots=True)
 class OrderQuery:
     """`after` and `until` are about submission, as at Alpaca."""
@@ -87,44 +109,37 @@ def select_orders(book: Book, query: OrderQuery, is_visible: Callable[[Order], b
 
 
 def select_activities(
-    book: Book, query: ActivityQuery, ids: ActivityIds, account_id: str
+    book: Book, query: ActivityQuery, names: ActivityNames, account_id: str
 ) -> list[dict[str, object]] | Refusal:
     """One page; the next begins after the last id of this one, given as page_token."""
     low, high = book.executions_after(query.after_us, query.until_us)
     if query.page_token is not None:
-        last = _index_of(book, query.page_token, ids)
+        last = _index_of(book, query.page_token, names)
         if last is None:
             return invalid_field(f"invalid page_token: {query.page_token}")
         low, high = (low, min(high, last)) if query.newest_first else (max(low, last + 1), high)
     indices = range(high - 1, low - 1, -1) if query.newest_first else range(low, high)
-    return [_activity_json(book.executions[index], ids, account_id) for index in islice(indices, query.page_size)]
+    return [
+        _activity_json(book.executions[index], names.of(book.executions[index]), account_id)
+        for index in islice(indices, query.page_size)
+    ]
 
 
-def _index_of(book: Book, activity_id: str, ids: ActivityIds) -> int | None:
+def _index_of(book: Book, activity_id: str, names: ActivityNames) -> int | None:
     """By the time in front of the id, which narrows the search to one millisecond."""
-    stamp, _, tail = activity_id.partition("::")
-    if ids == "same":
-        return book.execution_index(tail)
+    stamp, _, _ = activity_id.partition("::")
     try:
         at = datetime.strptime(f"{stamp}000", "%Y%m%d%H%M%S%f").replace(tzinfo=UTC)
     except ValueError:
         return None
     from_us = parse_time(at.isoformat()) or 0
     low, high = book.executions_after(from_us - 1, from_us + 999)
-    return next((i for i in range(low, high) if activity_id_of(book.executions[i], ids) == activity_id), None)
+    return next((i for i in range(low, high) if names.of(book.executions[i]) == activity_id), None)
 
 
-def activity_id_of(execution: Execution, ids: ActivityIds) -> str:
-    """Time, "::", a UUID. `same`: the stream's execution id; `different`: another one, always the same."""
-    text = rfc3339(execution.at_us)
-    stamp = text.translate({ord(mark): None for mark in "-:T.Z"})[:17]
-    tail = execution.id if ids == "same" else str(uuid5(UUID(execution.id), "activity"))
-    return f"{stamp}::{tail}"
-
-
-def _activity_json(execution: Execution, ids: ActivityIds, account_id: str) -> dict[str, object]:
+def _activity_json(execution: Execution, activity_id: str, account_id: str) -> dict[str, object]:
     return {
-        "id": activity_id_of(execution, ids),
+        "id": activity_id,
         "account_id": account_id,
         "activity_type": "FILL",
         "transaction_time": rfc3339(execution.at_us),
