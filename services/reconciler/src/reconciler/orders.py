@@ -133,6 +133,7 @@ class FillGaps:
         wanted = set(still)
         found = [update for update in updates if update.client_order_id in wanted]
         await publish(self.producer, found)
+        log.info("gaps_asked_about", orders=len(gaps), executions_listed=len(updates), published=len(found))
         return len(found)
 
     async def _executions(self, after: datetime) -> list[BrokerUpdate]:
