@@ -8,8 +8,8 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
-    op.execute("""
+STATEMENTS = (
+    """
         CREATE TABLE orders (
             client_order_id text PRIMARY KEY,
             close_request_id uuid NOT NULL REFERENCES close_requests (id),
@@ -44,21 +44,21 @@ def upgrade() -> None:
             CONSTRAINT orders_client_order_id_check CHECK (
                 client_order_id = 'cf-' || replace(close_request_id::text, '-', '') || '-' || attempt::text)
         )
-    """)
-    op.execute("CREATE INDEX orders_position_id_idx ON orders (position_id)")
-    op.execute("""
+    """,
+    "CREATE INDEX orders_position_id_idx ON orders (position_id)",
+    """
         CREATE UNIQUE INDEX orders_broker_order_id_key ON orders (broker_order_id) WHERE broker_order_id IS NOT NULL
-    """)
-    op.execute("""
+    """,
+    """
         CREATE INDEX orders_working_idx ON orders (status, client_order_id)
         WHERE status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
-    """)
-    op.execute("""
+    """,
+    """
         CREATE INDEX orders_next_send_at_idx ON orders (next_send_at) WHERE status IN ('planned', 'submit_unknown')
-    """)
+    """,
     # No foreign key to senders: every send of one instance would lock the same row. An unregistered sender can never be
     # confirmed as exited, which is the safe side (rule R6).
-    op.execute("""
+    """
         CREATE TABLE order_sends (
             client_order_id text NOT NULL REFERENCES orders (client_order_id),
             kind text NOT NULL CHECK (kind IN ('submit', 'cancel')),
@@ -71,9 +71,9 @@ def upgrade() -> None:
             PRIMARY KEY (client_order_id, kind, n),
             CONSTRAINT order_sends_answered_check CHECK ((answered_at IS NULL) = (answer IS NULL))
         )
-    """)
-    op.execute("CREATE INDEX order_sends_lease_until_idx ON order_sends (lease_until) WHERE answered_at IS NULL")
-    op.execute("""
+    """,
+    "CREATE INDEX order_sends_lease_until_idx ON order_sends (lease_until) WHERE answered_at IS NULL",
+    """
         CREATE TABLE senders (
             instance_id text PRIMARY KEY,
             host text NOT NULL,
@@ -82,8 +82,8 @@ def upgrade() -> None:
             last_seen_at timestamptz NOT NULL DEFAULT closeflow_now(),
             exited_at timestamptz
         )
-    """)
-    op.execute("""
+    """,
+    """
         CREATE TABLE order_statements (
             client_order_id text NOT NULL REFERENCES orders (client_order_id),
             kind text NOT NULL
@@ -98,8 +98,8 @@ def upgrade() -> None:
             detail jsonb,
             PRIMARY KEY (client_order_id, kind)
         )
-    """)
-    op.execute("""
+    """,
+    """
         CREATE TABLE executions (
             broker text NOT NULL,
             account_id text NOT NULL,
@@ -120,10 +120,10 @@ def upgrade() -> None:
             CONSTRAINT executions_traded_check CHECK (kind = 'bust' OR (quantity IS NOT NULL AND price IS NOT NULL)),
             CONSTRAINT executions_ref_exec_id_check CHECK ((kind = 'trade') = (ref_exec_id IS NULL))
         )
-    """)
-    op.execute("CREATE INDEX executions_client_order_id_idx ON executions (client_order_id)")
-    op.execute("CREATE INDEX executions_position_id_idx ON executions (position_id)")
-    op.execute("""
+    """,
+    "CREATE INDEX executions_client_order_id_idx ON executions (client_order_id)",
+    "CREATE INDEX executions_position_id_idx ON executions (position_id)",
+    """
         CREATE TABLE execution_aliases (
             broker text NOT NULL,
             account_id text NOT NULL,
@@ -132,7 +132,13 @@ def upgrade() -> None:
             PRIMARY KEY (broker, account_id, alias_id),
             FOREIGN KEY (broker, account_id, exec_id) REFERENCES executions (broker, account_id, exec_id)
         )
-    """)
+    """,
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
 
 
 def downgrade() -> None:

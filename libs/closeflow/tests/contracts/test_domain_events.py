@@ -116,4 +116,6 @@ def test_an_execution_event_is_balanced() -> None:
     read = decode(ExecutionEvent, _value(execution_event(POSITION, REQUEST, ORDER, EXECUTION)))
     assert (read.event_type, read.cash_amount) == (ExecutionEventType.RECORDED, Decimal("7612.08"))
     bought = replace(EXECUTION, side=Side.BUY)
-    assert decode(ExecutionEvent, _value(execution_event(POSITION, REQUEST, ORDER, bought))).cash_amount == Decimal("-7612.08")
+    assert decode(ExecutionEvent, _value(execution_event(POSITION, REQUEST, ORDER, bought))).cash_amount == Decimal(
+        "-7612.08"
+    )
