@@ -18,7 +18,7 @@ from closectl.settings import ClosectlSettings
 from closectl.verifying import Account, print_report, report_json, verify
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
-from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
+from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, make_engine, transaction
 from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
 
 T = TypeVar("T")
@@ -55,6 +55,8 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
         return asyncio.run(run())
     except DatabaseError as error:
         fail(f"the database did not do it: {str(error).splitlines()[0]}", code=2)
+    except CommitUnknown as error:
+        fail(f"whether it was done is not known: {error}; repeating the command does no harm", code=2)
 
 
 @positions.command("import")
@@ -148,7 +150,7 @@ def close(
         print_json(answer)
     else:
         for name, value in answer.items():
-            console.print(f"{name:22} {plain(value)}")
+            console.print(f"{name:22} {plain(value)}", markup=False)
 
 
 @app.command()

@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import typer
-from closeflow.domain.events import decimal_text, time_text
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from closeflow.domain.events import decimal_text, time_text
 
 console = Console()
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def plain(value: Any) -> str:
@@ -59,7 +61,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, tit
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(plain(row.get(name)) for name in names))
+        table.add_row(*(Text(plain(row.get(name))) for name in names))
     console.print(table)
 
 

@@ -7,11 +7,14 @@ optionally position_id. A fractional quantity has a decimal point. Blank lines a
 from __future__ import annotations
 
 import csv
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final
 
+from closeflow.domain.accept import LOT_DIGITS
+from closeflow.domain.events import decimal_text
 from closeflow.domain.model import AssetType
 from closeflow.storage.importing import NewPosition
 
@@ -20,6 +23,8 @@ OPTIONAL: Final = ("position_id",)
 LARGEST: Final = Decimal("1e15")
 DIGITS: Final = 18
 LARGEST_ID: Final = 2**63 - 1
+LONGEST_NAME: Final = 128
+_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,64}(\.[0-9]{0,64})?|\.[0-9]{1,64})")
 
 
 class BadFile(Exception):
@@ -32,52 +37,49 @@ class BadFile(Exception):
 
 def read_positions(lines: Iterable[str]) -> tuple[NewPosition, ...]:
     """Every position of the file; raises BadFile with all its problems at once."""
-    numbered = [
-        (number, line)
-        for number, line in enumerate(lines, start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    if not numbered:
-        raise BadFile([f"the file is empty; its first line names the columns: {','.join(REQUIRED)}"])
-    try:
-        header, *rows = csv.reader((line for _, line in numbered), strict=True)
-    except csv.Error as error:
-        raise BadFile([f"not CSV: {error}"]) from None
-    if len(rows) != len(numbered) - 1:
-        raise BadFile(["a quoted field goes over the end of its line; each position is one line"])
-    names = [name.strip().lower().removeprefix("\ufeff") for name in header]
-    problems = list(_header_problems(names))
+    problems: list[str] = []
+    rows: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            rows.append((number, [value.strip() for value in next(csv.reader([line], strict=True))]))
+        except csv.Error as error:
+            problems.append(f"line {number}: not CSV: {error}; a position is one line, with its quotes closed")
     if problems:
         raise BadFile(problems)
-    positions: list[NewPosition] = []
-    for (number, _), row in zip(numbered[1:], rows, strict=True):
+    if not rows:
+        raise BadFile([f"the file is empty; its first line names the columns: {','.join(REQUIRED)}"])
+    (header, names), *rows = rows
+    names = [name.lower() for name in names]
+    problems += _header_problems(header, names)
+    if problems:
+        raise BadFile(problems)
+    positions: dict[int, NewPosition] = {}
+    for number, row in rows:
         if len(row) != len(names):
             problems.append(f"line {number}: {len(row)} fields, the header has {len(names)}")
             continue
         try:
-            positions.append(_position(dict(zip(names, (value.strip() for value in row), strict=True))))
+            positions[number] = _position(dict(zip(names, row, strict=True)))
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     problems += _repetitions(positions)
     if problems:
         raise BadFile(problems)
-    return tuple(positions)
+    return tuple(positions.values())
 
 
-def _says_something(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
-
-
-def _header_problems(names: list[str]) -> Iterable[str]:
+def _header_problems(line: int, names: list[str]) -> Iterable[str]:
     known = (*REQUIRED, *OPTIONAL)
     for name in REQUIRED:
         if name not in names:
-            yield f"line 1: the column {name} is missing; needed are {', '.join(REQUIRED)}"
+            yield f"line {line}: the column {name} is missing; needed are {', '.join(REQUIRED)}"
     for name, count in Counter(names).items():
         if name not in known:
-            yield f"line 1: the column {name!r} is not known; known are {', '.join(known)}"
+            yield f"line {line}: the column {name!r} is not known; known are {', '.join(known)}"
         elif count > 1:
-            yield f"line 1: the column {name} is there {count} times"
+            yield f"line {line}: the column {name} is there {count} times"
 
 
 def _position(row: Mapping[str, str]) -> NewPosition:
@@ -88,6 +90,9 @@ def _position(row: Mapping[str, str]) -> NewPosition:
         asset_type = AssetType(row["asset_type"].lower())
     except ValueError:
         raise ValueError(f"asset_type {row['asset_type']!r} is not one of {', '.join(AssetType)}") from None
+    for name in ("account_id", "symbol"):
+        if len(row[name]) > LONGEST_NAME or not row[name].isprintable():
+            raise ValueError(f"{name} {row[name]!r} must be at most {LONGEST_NAME} printable characters")
     quantity = _number("quantity", row["quantity"])
     multiplier = _number("multiplier", row["multiplier"])
     if quantity == 0:
@@ -96,8 +101,12 @@ def _position(row: Mapping[str, str]) -> NewPosition:
         raise ValueError("multiplier must be above 0")
     if asset_type is AssetType.OPTION and quantity != quantity.to_integral_value():
         raise ValueError(f"quantity {quantity}: options are held in whole contracts")
+    if len(decimal_text(quantity).partition(".")[2]) > LOT_DIGITS[asset_type]:
+        raise ValueError(
+            f"quantity {quantity} could not be closed: more than {LOT_DIGITS[asset_type]} digits after the point"
+        )
     currency = row["currency"].upper()
-    if len(currency) != 3 or not currency.isalpha():
+    if len(currency) != 3 or not currency.isascii() or not currency.isalpha():
         raise ValueError(f"currency {row['currency']!r} is not an ISO 4217 code such as USD")
     return NewPosition(
         position_id=_position_id(row.get("position_id", "")),
@@ -111,14 +120,12 @@ def _position(row: Mapping[str, str]) -> NewPosition:
 
 
 def _number(name: str, text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{name} {text!r} is not a number") from None
-    if not value.is_finite() or abs(value) >= LARGEST:
-        raise ValueError(f"{name} {text} must be finite and below {LARGEST:f}")
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and -exponent > DIGITS:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{name} {text!r} is not a number written with digits and at most one point")
+    value = Decimal(text)
+    if abs(value) >= LARGEST:
+        raise ValueError(f"{name} {text} must be below {LARGEST:f}")
+    if -int(value.as_tuple().exponent) > DIGITS:
         raise ValueError(f"{name} {text} has more than {DIGITS} digits after the point")
     return value
 
@@ -126,17 +133,27 @@ def _number(name: str, text: str) -> Decimal:
 def _position_id(text: str) -> int | None:
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= LARGEST_ID:
+    if len(text) > len(str(LARGEST_ID)) or not text.isascii() or not text.isdigit() or not 0 < int(text) <= LARGEST_ID:
         raise ValueError(f"position_id {text!r} is not a whole number from 1 to {LARGEST_ID}")
     return int(text)
 
 
-def _repetitions(positions: Iterable[NewPosition]) -> Iterable[str]:
-    """The broker nets, so an account has one open position per symbol."""
-    positions = list(positions)
-    for (account, symbol), count in Counter((one.account_id, one.symbol) for one in positions).items():
-        if count > 1:
-            yield f"account {account} has {symbol} {count} times; the broker nets them, so give their sum once"
-    for position_id, count in Counter(one.position_id for one in positions if one.position_id is not None).items():
-        if count > 1:
-            yield f"position_id {position_id} is there {count} times"
+def _repetitions(positions: Mapping[int, NewPosition]) -> Iterable[str]:
+    """The broker nets, so an account has one open position per symbol. `positions` are by line."""
+    names: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    ids: defaultdict[int, list[int]] = defaultdict(list)
+    for number, one in positions.items():
+        names[(one.account_id, one.symbol)].append(number)
+        if one.position_id is not None:
+            ids[one.position_id].append(number)
+    for (account, symbol), lines in names.items():
+        if len(lines) > 1:
+            again = f"account {account} has {symbol} more than once"
+            yield f"lines {_listed(lines)}: {again}; the broker nets them, so give their sum once"
+    for position_id, lines in ids.items():
+        if len(lines) > 1:
+            yield f"lines {_listed(lines)}: position_id {position_id} is there more than once"
+
+
+def _listed(lines: Iterable[int]) -> str:
+    return ", ".join(map(str, lines))

@@ -1,0 +1,182 @@
+"""The command line as its user meets it: arguments and settings in, output and an exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from typer.testing import CliRunner
+
+from closectl.app import app
+from tests.closectl.seeding import FILE, REQUESTS, order_id
+from tests.conftest import Database as OnTestStack
+from tests.storage.seeding import add_position, owner
+
+ROLE: Final = "closeflow_operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def closectl(*arguments: str, **settings: str) -> Done:
+    """Run it with CLOSECTL_<setting> and nothing else of that name."""
+    none = {name: None for name in os.environ if name.startswith("CLOSECTL_")}
+    chosen = {f"CLOSECTL_{name.upper()}": value for name, value in settings.items()}
+    done = CliRunner().invoke(app, list(arguments), env={**none, **chosen})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def process(*arguments: str, **settings: str) -> Done:
+    """The same as a process of its own, with a wide screen."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOSECTL_")}
+    environment |= {f"CLOSECTL_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "closectl", *arguments]
+    done = subprocess.run(
+        command, env={**environment, "COLUMNS": "250"}, capture_output=True, text=True, timeout=60, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def answer(*arguments: str, **settings: str) -> Any:
+    done = closectl(*arguments, "--json", **settings)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_import_and_list(database: OnTestStack, tmp_path: Path) -> None:
+    dsn = database.dsn(ROLE)
+    file = tmp_path / "positions.csv"
+    file.write_text(FILE, encoding="utf-8-sig")
+    first = closectl("positions", "import", str(file), postgres_dsn=dsn)
+    assert (first.exit_code, first.stdout) == (0, "6 positions added, 0 unchanged\n")
+    assert answer("positions", "import", str(file), postgres_dsn=dsn) == {"added": 0, "unchanged": 6}
+    listed = answer("positions", "list", "--limit", "2", "--after", "2", postgres_dsn=dsn)
+    assert [(one["id"], one["symbol"], one["quantity"]) for one in listed] == [(3, "NVDA", "-5"), (4, "AMZN", "7")]
+    file.write_text(FILE.replace("1,main,AAPL,stock,10", "1,main,AAPL,stock,11"))
+    refused = closectl("positions", "import", str(file), postgres_dsn=dsn)
+    assert refused.exit_code == 1
+    assert "position 1 (main AAPL): the file says quantity 11, the position was opened with 10" in refused.stderr
+
+
+def test_a_bad_file_needs_no_database_to_be_told(tmp_path: Path) -> None:
+    file = tmp_path / "positions.csv"
+    file.write_text(FILE.replace("option", "bond").replace("-5", "[b]five"))
+    done = closectl("positions", "import", str(file))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "nothing was:\nline 4: quantity '[b]five' is not a number" in done.stderr
+    file.write_bytes(b"\xff\xfe\x00")
+    assert "is not UTF-8" in closectl("positions", "import", str(file)).stderr
+
+
+@pytest.mark.usefixtures("closes")
+def test_show_tells_a_close_from_every_table(closes_database: OnTestStack) -> None:
+    shown = answer("show", str(REQUESTS[2]), postgres_dsn=closes_database.dsn(ROLE))
+    assert (shown["request"]["status"], shown["request"]["filled_qty"]) == ("completed", "10")
+    assert [(one["client_order_id"], one["status"], one["executed_qty"]) for one in shown["orders"]] == [
+        (order_id(2, 1), "canceled", "4"),
+        (order_id(2, 2), "filled", "6"),
+    ]
+    told = [f"{one['source']}: {one['what']}" for one in shown["timeline"]]
+    for fact in (
+        "status_history: position open -> closing",
+        "outbox_events: event SUBMIT_CLOSE_ORDER",
+        "order_sends: submit sent (1)",
+        "order_sends: submit answered: accepted",
+        "executions: trade 4 @ 100.25",
+        "order_statements: broker states canceled",
+        "status_history: close_request submitted -> retryable",
+        "executions: trade 6 @ 100.25",
+        "status_history: close_request submitted -> completed",
+        "status_history: position closing -> closed",
+        "outbox_events: event POSITION_CLOSED",
+    ):
+        assert fact in told
+    assert [one["at"] for one in shown["timeline"]] == sorted(one["at"] for one in shown["timeline"])
+    assert told.count("outbox_events: event SUBMIT_CLOSE_ORDER") == 2
+
+
+@pytest.mark.usefixtures("closes")
+def test_the_tables_for_people_say_the_same(closes_database: OnTestStack) -> None:
+    dsn = closes_database.dsn(ROLE)
+    shown = process("show", str(REQUESTS[3]), postgres_dsn=dsn)
+    assert shown.exit_code == 0
+    for word in (order_id(3), "partially_filled", "trade 2 @ 100.25", "timeline"):
+        assert word in shown.stdout
+    listed = process("list", "--status", "completed", postgres_dsn=dsn)
+    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
+        [str(REQUESTS[2]), "2", "MSFT"],
+        [str(REQUESTS[1]), "1", "AAPL"],
+    ]
+    assert [one["id"] for one in answer("list", "--position", "3", postgres_dsn=dsn)] == [str(REQUESTS[3])]
+
+
+@pytest.mark.usefixtures("closes")
+def test_verify_says_what_it_could_check(closes_database: OnTestStack) -> None:
+    dsn = closes_database.dsn(ROLE)
+    done = closectl("verify", postgres_dsn=dsn)
+    assert done.exit_code == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("not quiet: 2 unfinished close requests")
+    assert " 1 conserve             holds: 6 positions (database)" in lines
+    assert f"{'':23} not checked: the topics: CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set" in lines
+    assert any("the broker: not set: CLOSECTL_BROKER_URL, CLOSECTL_BROKER_KEY_ID" in line for line in lines)
+    assert "18 kill switch          not checked: there is no kill switch yet" in lines
+    assert lines[-1] == "no violation; 17 of 22 invariants checked"
+    told = answer("verify", postgres_dsn=dsn)
+    assert (told["quiet"], told["violations"], len(told["invariants"])) == (False, [], 22)
+    assert told["invariants"][0]["checked"] == [{"at": "database", "what": "positions", "count": 6}]
+
+
+def test_verify_prints_each_violation_and_exits_with_1(database: OnTestStack) -> None:
+    with owner(database.admin_dsn) as db:
+        db.execute("UPDATE positions SET quantity = 9 WHERE id = %s", (add_position(db),))
+    done = closectl("verify", "--wait", "0.1", postgres_dsn=database.dsn(ROLE))
+    detail = "position 1: quantity is 9; opening, adjustments and executions make 10"
+    assert done.exit_code == 1
+    assert " 1 conserve             1 VIOLATIONS: 1 positions (database)" in done.stdout
+    assert f"violation 1 (conserve): {detail}" in done.stdout.splitlines()
+    told = closectl("verify", "--json", postgres_dsn=database.dsn(ROLE))
+    assert told.exit_code == 1
+    assert [f"{one['subject']}: {one['detail']}" for one in json.loads(told.stdout)["violations"]] == [detail]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "told"),
+    [
+        (["verify"], {}, 2, "CLOSECTL_POSTGRES_DSN is not set; give the DSN of role closeflow_operator"),
+        (["list"], {"postgres_dsn": "postgresql://me@127.0.0.1:1/nothing"}, 2, "the database did not do it: "),
+        (["list"], {"postgres_dsn": "not a dsn"}, 2, "the database did not do it: "),
+        (["close", "1"], {}, 2, "CLOSECTL_API_URL is not set"),
+        (["close", "1", "--key", "k7"], {"api_url": "http://127.0.0.1:1"}, 2, "repeat the command with --key k7"),
+        (["close", "1", "--quantity", "ten"], {"api_url": "http://127.0.0.1:1"}, 1, "--quantity ten is not a number"),
+        (["show", "7"], {}, 2, "be a valid UUID"),
+        (["list"], {"postgres_dns": "x"}, 2, "CLOSECTL_POSTGRES_DNS"),
+        (["positions", "import", "missing.csv"], {}, 2, "does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_told_with_its_exit_code(
+    arguments: Sequence[str], settings: dict[str, str], code: int, told: str
+) -> None:
+    done = closectl(*arguments, **settings)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert told.lower() in " ".join(done.stderr.replace("│", "").split()).lower()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("closes")
+def test_a_close_that_is_not_there_is_told(closes_database: OnTestStack) -> None:
+    done = closectl("show", str(REQUESTS[6]), postgres_dsn=closes_database.dsn(ROLE))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"there is no close request {REQUESTS[6]}" in done.stderr
