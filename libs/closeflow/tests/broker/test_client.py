@@ -202,10 +202,12 @@ async def test_a_refused_connection_was_not_a_send() -> None:
 
 async def test_waiting_for_a_connection_until_the_deadline_was_not_a_send() -> None:
     async with serving(stay_silent) as server, broker_at(server.url, deadline_s=0.4, connections=1) as broker:
-        # One of two holds the only connection as long as the other may wait.
-        answers = await asyncio.gather(broker.submit(TICKET), broker.submit(TICKET))
-    assert [type(answer) for answer in answers] == [Unanswered, NotSent]
-    assert len(server.requests) == 1
+        # One holds the only connection as long as the others may wait. At the common end the next in the queue may just
+        # begin to write, which is a send; the last in it is never reached.
+        answers = await asyncio.gather(*(broker.submit(TICKET) for _ in range(20)))
+    assert isinstance(answers[0], Unanswered)
+    assert isinstance(answers[-1], NotSent)
+    assert len(server.requests) <= sum(isinstance(answer, Unanswered) for answer in answers)
 
 
 async def test_a_rate_limit_carries_its_delay() -> None:
