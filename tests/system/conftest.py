@@ -54,6 +54,9 @@ def system(stack: devstack.Stack) -> Iterator[System]:
     try:
         made.start_all()
         yield made
+        for service in made.running.values():
+            service.ask_to_stop()
+        assert {name: service.stop() for name, service in made.running.items()} == dict.fromkeys(made.running, 0)
     finally:
         made.close()
         made.wipe()  # without its services a connector and a slot would only keep WAL
@@ -61,7 +64,8 @@ def system(stack: devstack.Stack) -> Iterator[System]:
 
 @pytest.fixture
 def desk(system: System) -> Iterator[Desk]:
-    """A scenario's hands; whatever it did, the services live at its end."""
+    """A scenario's hands; whatever it did, at its end the services live, every invariant holds and nobody was
+    called for anything that they need not see."""
     with Desk(system) as made:
         yield made
         made.control.clear_script()
@@ -69,3 +73,5 @@ def desk(system: System) -> Iterator[Desk]:
         made.control.set_capabilities(activity_ids="same")
         for name, service in system.running.items():
             assert service.running, f"{name} ended:\n{service.log.read_text()[-2000:]}"
+        made.verify()
+        assert made.incidents() == made.expected_incidents

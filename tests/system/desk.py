@@ -7,7 +7,8 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
@@ -18,14 +19,18 @@ import psycopg
 from psycopg.rows import dict_row
 
 from broker_simulator.control import OrderSeen, PositionSpec
+from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.importing import import_positions
+from closectl.verifying.report import Report
+from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
 from closeflow.kafka.tail import TailRecord, open_tail
-from closeflow.storage.engine import make_engine
+from closeflow.storage.engine import Database, make_engine
 from closeflow.storage.importing import NewPosition
-from demo.system import ACCOUNT, System
+from demo.system import ACCOUNT, SIMULATOR, System
 
 WITHIN_S: Final = 30.0
+BROKER: Final = "alpaca"
 Kind = Literal["stock", "option", "crypto"]
 Row = dict[str, Any]
 _numbers: Final = itertools.count()
@@ -57,6 +62,8 @@ class Desk:
         self.control = system.control()
         self.http = httpx.Client(base_url=system.url(), timeout=10.0)
         self._database = psycopg.connect(system.admin_dsn, autocommit=True, row_factory=dict_row)
+        self.expected_incidents: list[str] = []
+        self._incidents_before = [row["id"] for row in self.rows("SELECT id FROM incidents")]
 
     def __enter__(self) -> Self:
         return self
@@ -89,13 +96,8 @@ class Desk:
         return [Held(ids[symbol], symbol, held) for symbol, held, _ in named]
 
     async def _import(self, rows: Sequence[NewPosition]) -> None:
-        database = make_engine(
-            self.system.dsn("closeflow_operator"), pool_size=2, application_name="closeflow-system-tests"
-        )
-        try:
-            await import_positions(database, rows, broker="alpaca")
-        finally:
-            await database.dispose()
+        async with self._operator() as database:
+            await import_positions(database, rows, broker=BROKER)
 
     # closing
 
@@ -131,6 +133,11 @@ class Desk:
     def at_broker(self, held: Held) -> list[OrderSeen]:
         """Every client order id that ever came to the broker for this symbol, whoever sent it."""
         return [one for one in self.control.orders() if json.loads(one.bodies[0])["symbol"] == held.symbol]
+
+    def incidents(self) -> list[str]:
+        """The kinds of incidents since the scenario began, closed ones too."""
+        query = "SELECT kind FROM incidents WHERE NOT id = ANY(%s) ORDER BY id"
+        return [row["kind"] for row in self.rows(query, self._incidents_before)]
 
     # waiting
 
@@ -208,6 +215,34 @@ class Desk:
         assert max(ours.values()) == 1
         total = sum((one["quantity"] if one["side"] == "buy" else -one["quantity"] for one in booked), Decimal(0))
         assert held.quantity + total == self.position(held)["quantity"]
+
+    def verify(self) -> None:
+        """Every invariant that `closectl verify` can check holds: in the database, in the topics and at the broker."""
+        report = asyncio.run(self._verify())
+        assert report.violations == ()
+        assert report.not_quiet is None
+        looked_at = {one.at for number in (14, 16) for one in report.looked(number)}
+        assert looked_at >= {"database", "Kafka", "broker"}, report
+
+    async def _verify(self) -> Report:
+        account = Account(
+            url=self.system.url(SIMULATOR),
+            key_id=DEFAULT_KEY_ID,
+            secret_key=DEFAULT_SECRET_KEY,
+            account_id=ACCOUNT,
+            broker=BROKER,
+        )
+        async with self._operator() as database:
+            return await verify(database, kafka=self.system.kafka, account=account, wait_s=15)
+
+    @asynccontextmanager
+    async def _operator(self) -> AsyncIterator[Database]:
+        dsn = self.system.dsn("closeflow_operator")
+        database = make_engine(dsn, pool_size=2, application_name="closeflow-system-tests")
+        try:
+            yield database
+        finally:
+            await database.dispose()
 
 
 def _new(symbol: str, quantity: Decimal, kind: Kind) -> NewPosition:

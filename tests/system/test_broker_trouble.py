@@ -106,10 +106,8 @@ def test_an_order_whose_answer_is_lost_is_at_the_broker_once_for_ever(desk: Desk
     """Nothing is heard of them on the stream either: what became of them is known from look-ups alone."""
     portfolio = dict(zip(ANSWERS, desk.hold_all([(20, "stock")] * len(ANSWERS)), strict=True))
     for answer, held in portfolio.items():
-        behaviour = Behaviour(
-            answer=answer, execution=FillInParts(parts=2, every_s=0.1), stream=StreamFaults(lose=True)
-        )
-        desk.control.script(behaviour, symbol=held.symbol)
+        in_silence = Behaviour(answer=answer, execution=PARTS, stream=StreamFaults(lose=True))
+        desk.control.script(in_silence, symbol=held.symbol)
     for held in portfolio.values():
         desk.close(held)
 

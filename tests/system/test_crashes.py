@@ -15,33 +15,40 @@ from broker_simulator.control import AcceptLate, AcceptSilently, Behaviour, Fill
 from tests.system.desk import WITHIN_S, Desk, Held
 
 FIFTY: Final = 50
+BEFORE_THE_CRASH: Final = 30
+CRASHING: Final = (["order-submitter"], ["fill-processor"], ["broker-gateway", "close-api"])
 IN_PARTS: Final = FillInParts(parts=3, every_s=0.4)
 # Half the answers come late and half the orders are even taken late, so that a crash of the sender leaves sends of
 # which it is not known whether the broker has them, or will have them.
 SLOW: Final = (
-    Behaviour(answer=AcceptSilently(answer_after_s=0.6), execution=IN_PARTS),
-    Behaviour(answer=AcceptLate(hold_s=0.6), execution=IN_PARTS),
+    Behaviour(answer=AcceptSilently(answer_after_s=0.4), execution=IN_PARTS),
+    Behaviour(answer=AcceptLate(hold_s=0.4), execution=IN_PARTS),
 )
 
 
 @contextmanager
-def closing(desk: Desk, portfolio: Sequence[Held]) -> Iterator[None]:
-    """A portfolio service that asks for all of them, 50 ms apart, and repeats a call that got no answer."""
+def closing(desk: Desk, portfolio: Sequence[Held]) -> Iterator[threading.Event]:
+    """A portfolio service that asks for all of them, and repeats a call that got no answer. After the first 30 it waits
+    for the event, so that the crash is in the middle however fast or slow the machine is."""
+    go_on = threading.Event()
     refused: list[str] = []
 
     def ask_for_all() -> None:
         with httpx.Client(base_url=desk.system.url(), timeout=5.0) as http:
-            for held in portfolio:
+            for number, held in enumerate(portfolio):
+                if number == BEFORE_THE_CRASH:
+                    go_on.wait(WITHIN_S)
                 answer = _ask(http, held)
                 if answer is None or answer.status_code not in (httpx.codes.CREATED, httpx.codes.OK):
                     refused.append(f"{held.symbol}: {answer.text if answer else 'no answer'}")
-                time.sleep(0.05)
+                time.sleep(0.04)
 
     asking = threading.Thread(target=ask_for_all)
     asking.start()
     try:
-        yield
+        yield go_on
     finally:
+        go_on.set()
         asking.join()
     assert refused == []
 
@@ -56,8 +63,8 @@ def _ask(http: httpx.Client, held: Held) -> httpx.Response | None:
     return None
 
 
-@pytest.mark.parametrize("service", ["order-submitter", "fill-processor", "broker-gateway", "close-api"])
-def test_a_crash_in_the_middle_of_fifty_closes_changes_nothing(desk: Desk, service: str) -> None:
+@pytest.mark.parametrize("services", CRASHING, ids="+".join)
+def test_a_crash_in_the_middle_of_fifty_closes_changes_nothing(desk: Desk, services: Sequence[str]) -> None:
     portfolio = desk.hold_all([(9, "stock")] * FIFTY)
     ids = [held.id for held in portfolio]
     for number, held in enumerate(portfolio):
@@ -72,11 +79,18 @@ def test_a_crash_in_the_middle_of_fifty_closes_changes_nothing(desk: Desk, servi
     def closed() -> int:
         return desk.count("SELECT count(*) FROM positions WHERE id = ANY(%s) AND status = 'closed'", ids)
 
-    with closing(desk, portfolio):
-        desk.until("ten orders planned, ten executions booked", lambda: planned() >= 10 and booked() >= 10)
-        desk.system.kill(service)
-        assert (planned() < FIFTY, closed() < 40) == (True, True)
-        desk.system.start(service)
+    def unanswered() -> int:
+        query = "SELECT count(*) FROM order_sends JOIN orders USING (client_order_id)"
+        return desk.count(f"{query} WHERE position_id = ANY(%s) AND answered_at IS NULL", ids)
+
+    with closing(desk, portfolio) as go_on:
+        desk.until("ten planned, some executions booked", lambda: planned() >= 10 and booked() >= 3)
+        go_on.set()
+        desk.until("a send that is not answered yet", unanswered)
+        for service in services:
+            desk.system.kill(service)
+        assert (planned() < FIFTY, closed() < 40, booked() < 3 * BEFORE_THE_CRASH) == (True, True, True)
+        desk.system.start(*services)
 
     desk.until_status("closed", portfolio)
     desk.assert_closed_once(portfolio, posts=None)
