@@ -34,6 +34,8 @@ GOOD, VIOLATION, ENVIRONMENT = 0, 1, 2
 OVERRIDES: Final = {
     # The close that is never answered shall not take the whole five seconds of the default.
     "order-submitter": {"HTTP_DEADLINE_S": "2"},
+    # Quotes stand still for a minute, so that no limit order is left behind by one that walks away from it.
+    "broker-simulator": {"TICK_MS": "60000"},
 }
 
 
@@ -56,7 +58,8 @@ def main() -> int:
 
     try:
         stack = devstack.up(instance, report)
-        system = System(stack, f"closeflow_{instance}", stack.data_dir / "services", report, OVERRIDES)
+        overrides = OVERRIDES if given.what == "demo" else {}
+        system = System(stack, f"closeflow_{instance}", stack.data_dir / "services", report, overrides)
         try:
             return _demo(system, console) if given.what == "demo" else _run(system, console)
         finally:
