@@ -45,7 +45,13 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     dsn = settings.postgres_dsn.get_secret_value()
 
     async def run() -> T:
-        database = make_engine(dsn, pool_size=2, application_name="closectl", statement_timeout_ms=120_000)
+        database = make_engine(
+            dsn,
+            pool_size=2,
+            application_name="closectl",
+            statement_timeout_ms=120_000,
+            idle_in_transaction_timeout_ms=120_000,
+        )
         try:
             return await work(database)
         finally:
