@@ -19,6 +19,7 @@ from rich.console import Console
 
 import devstack
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
+from closectl.positions_file import read_positions
 from closeflow.domain.events import decimal_text
 from closeflow.kafka.tail import open_tail
 from closeflow.kafka.topics import load_topics
@@ -34,8 +35,6 @@ GOOD, VIOLATION, ENVIRONMENT = 0, 1, 2
 OVERRIDES: Final = {
     # The close that is never answered shall not take the whole five seconds of the default.
     "order-submitter": {"HTTP_DEADLINE_S": "2"},
-    # Quotes stand still for a minute, so that no limit order is left behind by one that walks away from it.
-    "broker-simulator": {"TICK_MS": "60000"},
 }
 
 
@@ -89,7 +88,7 @@ def _demo(system: System, console: Console) -> int:
     system.wipe()
     _set_up(system)
     with system.control() as control:
-        script(control)
+        script(control, read_positions(POSITIONS.read_text().splitlines()))
     console.print()
     for symbol, story in STORIES.items():
         console.print(f"  {symbol:6} {story}", highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -19,6 +20,8 @@ from broker_simulator.control import (
     Reject,
     StreamFaults,
 )
+from closeflow.domain.model import AssetType
+from closeflow.storage.importing import NewPosition
 
 IN_PARTS: Final = "MSFT"
 CANCELED_HALFWAY: Final = "JPM"
@@ -38,8 +41,18 @@ STORIES: Final = {
 }
 
 
-def script(control: Control) -> None:
-    """The trouble of this demo; everything else fills as soon as the quote allows."""
+QUOTES: Final = {
+    AssetType.STOCK: ("180.00", "180.02"),
+    AssetType.OPTION: ("7.50", "7.55"),
+    AssetType.CRYPTO: ("2500.00", "2500.50"),
+}
+
+
+def script(control: Control, positions: Iterable[NewPosition]) -> None:
+    """The trouble of this demo; everything else fills at once. Quotes stand still: a limit order at a touch that moves
+    away would rest, and the table would wait for it."""
+    for one in positions:
+        control.pin_quote(one.symbol, *QUOTES[one.asset_type])
     control.script(Behaviour(execution=FillInParts(parts=5, every_s=0.5)), symbol=IN_PARTS)
     control.script(
         Behaviour(execution=FillThen(quantity=Decimal(120), then="cancel", after_s=0.5)),
