@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from closeflow.domain.model import Book, CloseRequest, Position
 from closeflow.storage import mapping
 from closeflow.storage.books import lock_books
+from closeflow.storage.direct import fetch
 from closeflow.storage.engine import is_poison, retrying, sqlstate
 
 T = TypeVar("T")
@@ -59,10 +60,9 @@ async def lock_books_to_accept(
     its book is the position alone and two statements are enough; the others are loaded by `lock_books`.
     """
     ids = {"ids": sorted({position_id for position_id, _ in keys})}
-    rows = (await tx.execute(_LOCK_POSITIONS, ids)).mappings().all()
-    positions = [mapping.position(row) for row in rows]
+    positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, ids)]
     # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
-    closed_before = set((await tx.execute(_CLOSED_BEFORE, ids)).scalars())
+    closed_before = {row["position_id"] for row in await fetch(tx, _CLOSED_BEFORE, ids)}
     books = {
         one.id: Book(position=one, ledger_quantity=one.quantity) for one in positions if one.id not in closed_before
     }
@@ -76,21 +76,21 @@ async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Ke
     """The requests that were accepted under these keys. To be certain of absence, hold the positions' locks."""
     pairs = sorted(set(keys))
     parameters = {"position_ids": [one for one, _ in pairs], "keys": [key for _, key in pairs]}
-    found = [mapping.request(row) for row in (await tx.execute(_BY_KEYS, parameters)).mappings()]
+    found = [mapping.request(row) for row in await fetch(tx, _BY_KEYS, parameters)]
     return {(request.position_id, request.idempotency_key): request for request in found}
 
 
 async def find_position(tx: AsyncConnection, *, position_id: int) -> Position | None:
-    row = (await tx.execute(_POSITION, {"id": position_id})).mappings().one_or_none()
-    return None if row is None else mapping.position(row)
+    rows = await fetch(tx, _POSITION, {"id": position_id})
+    return mapping.position(rows[0]) if rows else None
 
 
 async def find_request(tx: AsyncConnection, *, request_id: UUID) -> tuple[CloseRequest, Position] | None:
     """A request with its position, without locks."""
-    row = (await tx.execute(_REQUEST, {"id": request_id})).mappings().one_or_none()
-    if row is None:
+    rows = await fetch(tx, _REQUEST, {"id": request_id})
+    if not rows:
         return None
-    request = mapping.request(row)
+    request = mapping.request(rows[0])
     position = await find_position(tx, position_id=request.position_id)
     if position is None:
         raise LookupError(f"close request {request.id} has no position {request.position_id}")

@@ -13,11 +13,12 @@ from decimal import Decimal
 from typing import Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.model import Book, CloseRequest, Execution, Order, Send, Statement
 from closeflow.storage import mapping
+from closeflow.storage.direct import Row, fetch
 
 _Owned = TypeVar("_Owned", CloseRequest, Order)
 
@@ -87,14 +88,14 @@ async def lock_books(
     every other order of the position that is not settled. What does not exist is absent.
     """
     named = {"position_ids": sorted(set(position_ids)), "request_ids": sorted(request_ids)}
-    positions = [mapping.position(row) for row in await _rows(tx, _LOCK_POSITIONS, named)]
+    positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, named)]
     if not positions:
         return {}
     ids = [position.id for position in positions]
-    rows = await _rows(tx, _LOCK_REQUESTS, {**named, "position_ids": ids})
+    rows = await fetch(tx, _LOCK_REQUESTS, {**named, "position_ids": ids})
     requests = _by_position([mapping.request(row) for row in rows])
     loaded = [request.id for some in requests.values() for request in some]
-    order_rows = await _rows(tx, _LOCK_ORDERS, {"position_ids": ids, "request_ids": loaded})
+    order_rows = await fetch(tx, _LOCK_ORDERS, {"position_ids": ids, "request_ids": loaded})
     facts = await _load_facts(tx, ids, [row["client_order_id"] for row in order_rows])
     orders = _by_position([_order(row, facts) for row in order_rows])
     return {
@@ -121,7 +122,7 @@ class _Facts:
 
 async def _load_facts(tx: AsyncConnection, position_ids: Sequence[int], order_ids: Sequence[str]) -> _Facts:
     facts = _Facts()
-    for row in await _rows(tx, _FACTS, {"position_ids": position_ids, "order_ids": order_ids}):
+    for row in await fetch(tx, _FACTS, {"position_ids": position_ids, "order_ids": order_ids}):
         order_id = row["client_order_id"]
         match row["fact"]:
             case "ledger":
@@ -136,7 +137,7 @@ async def _load_facts(tx: AsyncConnection, position_ids: Sequence[int], order_id
     return facts
 
 
-def _order(row: RowMapping, facts: _Facts) -> Order:
+def _order(row: Row, facts: _Facts) -> Order:
     order_id = row["client_order_id"]
     return mapping.order(
         row,
@@ -152,7 +153,3 @@ def _by_position(items: Iterable[_Owned]) -> Mapping[int, list[_Owned]]:
     for item in items:
         found[item.position_id].append(item)
     return found
-
-
-async def _rows(tx: AsyncConnection, statement: TextClause, parameters: Mapping[str, object]) -> Sequence[RowMapping]:
-    return (await tx.execute(statement, parameters)).mappings().all()

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from closeflow.domain.model import BrokerUpdate
 from closeflow.storage import tables
+from closeflow.storage.direct import change, fetch
 from closeflow.storage.engine import Transaction
 from closeflow.storage.rows import insert_rows, rows_json
 
@@ -34,7 +35,7 @@ _PARK: Final = insert_rows(
     ["topic", "partition", "offset", "key", "headers", "bytes", "reason", "client_order_id", "parked_at"],
     conflict="DO NOTHING",
 )
-_NOW: Final = text("SELECT closeflow_now()")
+_NOW: Final = text("SELECT closeflow_now() AS now")
 
 ExecutionKey = tuple[str, str, str]
 
@@ -55,7 +56,8 @@ class ParkedRecord:
 
 async def database_now(tx: Transaction) -> datetime:
     """The one clock (`closeflow_now()`), which a test may shift."""
-    return (await tx.execute(_NOW)).scalar_one()  # type: ignore[no-any-return]
+    now: datetime = (await fetch(tx, _NOW))[0]["now"]
+    return now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +78,9 @@ async def load_context(tx: Transaction, *, consumer: str, updates: Sequence[Brok
     ]
     ids = [one.event_id for one in updates]
     parameters = {"consumer": consumer, "ids": ids, "rows": rows_json(executions)}
-    row = (await tx.execute(_CONTEXT, parameters)).one()
-    taken = {(broker, account, exec_id): order for broker, account, exec_id, order in row.taken or ()}
-    return Context(now=row.now, applied=frozenset(row.applied), taken=taken)
+    (row,) = await fetch(tx, _CONTEXT, parameters)
+    taken = {(broker, account, exec_id): order for broker, account, exec_id, order in row["taken"] or ()}
+    return Context(now=row["now"], applied=frozenset(row["applied"]), taken=taken)
 
 
 async def record_receipts(tx: Transaction, *, consumer: str, outcomes: Mapping[UUID, str], now: datetime) -> None:
@@ -88,7 +90,7 @@ async def record_receipts(tx: Transaction, *, consumer: str, outcomes: Mapping[U
         for event_id in sorted(outcomes)
     ]
     if rows:
-        await tx.execute(_RECEIVED, {"rows": rows_json(rows)})
+        await change(tx, _RECEIVED, {"rows": rows_json(rows)})
 
 
 async def park_records(tx: Transaction, *, records: Sequence[ParkedRecord], now: datetime) -> None:
@@ -108,4 +110,4 @@ async def park_records(tx: Transaction, *, records: Sequence[ParkedRecord], now:
         }
         for one in records
     ]
-    await tx.execute(_PARK, {"rows": rows_json(rows)})
+    await change(tx, _PARK, {"rows": rows_json(rows)})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import RowMapping
-
 from closeflow.domain.model import (
     AssetType,
     CloseRequest,
@@ -26,8 +24,7 @@ from closeflow.domain.model import (
     TimeInForce,
     UpdateSource,
 )
-
-Row = RowMapping
+from closeflow.storage.direct import Row
 
 
 def position(row: Row) -> Position:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from closeflow.domain.model import Book, Event, Incident, Order
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage import mapping, tables
+from closeflow.storage.direct import change
 from closeflow.storage.rows import insert_rows, rows_json, update_rows
 
 _K = TypeVar("_K")
@@ -115,7 +116,7 @@ async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]
         }
         merged[(one.kind, one.client_order_id or one.close_request_id or one.position_id or one.subject)] = row
     if merged:
-        await tx.execute(_REPORT_INCIDENTS, {"rows": rows_json(list(merged.values()))})
+        await change(tx, _REPORT_INCIDENTS, {"rows": rows_json(list(merged.values()))})
 
 
 _REPORT_INCIDENTS: Final = text("""
@@ -152,15 +153,15 @@ async def _write(
             changed[columns].append({name: row[name] for name in (*key, *columns)})
     await _insert(tx, table, new)
     for columns, rows in changed.items():
-        result = await tx.execute(_update(table, key, columns), {"rows": rows_json(rows)})
-        if result.rowcount != len(rows):
-            raise RuntimeError(f"{table.name}: {result.rowcount} of {len(rows)} rows were there to be updated")
+        updated = await change(tx, _update(table, key, columns), {"rows": rows_json(rows)})
+        if updated != len(rows):
+            raise RuntimeError(f"{table.name}: {updated} of {len(rows)} rows were there to be updated")
 
 
 async def _insert(tx: AsyncConnection, table: Table, rows: Sequence[Row], *, key: tuple[str, ...] = ()) -> None:
     """Insert rows of the same columns; with a key, a row that is there already takes the new values."""
     if rows:
-        await tx.execute(_upsert(table, tuple(rows[0]), key), {"rows": rows_json(rows)})
+        await change(tx, _upsert(table, tuple(rows[0]), key), {"rows": rows_json(rows)})
 
 
 # Which columns change is known only at run time, so these statements are built at first use and kept.

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
 from closeflow.storage import mapping, tables
+from closeflow.storage.direct import change, fetch
 from closeflow.storage.rows import insert_rows, rows_json, update_rows
 
 # The second part is for orders at the broker that have to be cancelled; the third for those that were never sent, whose
@@ -126,29 +127,12 @@ class BreakerRow:
 
 async def due_orders(tx: AsyncConnection, *, account_id: str, most: int) -> list[DueOrder]:
     """The orders of the account that somebody should look at now, longest due first; not locked."""
-    rows = await tx.execute(_DUE, {"account_id": account_id, "most": most})
-    return [
-        DueOrder(
-            client_order_id=row.client_order_id, position_id=row.position_id, close_request_id=row.close_request_id
-        )
-        for row in rows
-    ]
+    return [DueOrder(**row) for row in await fetch(tx, _DUE, {"account_id": account_id, "most": most})]
 
 
 async def unanswered_sends(tx: AsyncConnection, *, account_id: str, most: int) -> list[UnansweredSend]:
     """Submits of unsettled orders that have no answer, whoever sent them and whether or not their lease is over."""
-    rows = await tx.execute(_UNANSWERED, {"account_id": account_id, "most": most})
-    return [
-        UnansweredSend(
-            client_order_id=row.client_order_id,
-            n=row.n,
-            sender=row.sender,
-            host=row.host,
-            pid=row.pid,
-            exited_at=row.exited_at,
-        )
-        for row in rows
-    ]
+    return [UnansweredSend(**row) for row in await fetch(tx, _UNANSWERED, {"account_id": account_id, "most": most})]
 
 
 async def insert_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send]]) -> None:
@@ -156,7 +140,7 @@ async def insert_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send
     columns = ("client_order_id", "kind", "n", "sender", "lease_until", "started_at")
     rows = [{name: mapping.send_row(send, order=order)[name] for name in columns} for order, send in sends]
     if rows:
-        await tx.execute(_INSERT_SENDS, {"rows": rows_json(rows)})
+        await change(tx, _INSERT_SENDS, {"rows": rows_json(rows)})
 
 
 async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) -> None:
@@ -164,7 +148,7 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
     had an unknown outcome `submit_unknown` (O4). An order that the broker has spoken about keeps what it says."""
     if not answers:
         return
-    await tx.execute(_LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in answers})})
+    await change(tx, _LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in answers})})
     rows = [
         {
             "client_order_id": one.client_order_id,
@@ -175,37 +159,35 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
         }
         for one in answers
     ]
-    await tx.execute(_ANSWER, {"rows": rows_json(rows)})
+    await change(tx, _ANSWER, {"rows": rows_json(rows)})
     due = {one.client_order_id: one.next_send_at for one in answers if one.next_send_at is not None}
     if due:
         again = [{"client_order_id": key, "next_send_at": at} for key, at in due.items()]
-        await tx.execute(_DUE_AGAIN, {"rows": rows_json(again)})
+        await change(tx, _DUE_AGAIN, {"rows": rows_json(again)})
     unknown = {
         one.client_order_id for one in answers if one.answer is SendAnswer.UNKNOWN and one.kind is SendKind.SUBMIT
     }
     if unknown:
         moved = [{"client_order_id": key, "status": "submit_unknown"} for key in sorted(unknown)]
-        await tx.execute(_UNKNOWN, {"rows": rows_json(moved)})
+        await change(tx, _UNKNOWN, {"rows": rows_json(moved)})
 
 
 async def register_sender(tx: AsyncConnection, *, instance_id: str, host: str, pid: int) -> None:
-    await tx.execute(_REGISTER, {"instance_id": instance_id, "host": host, "pid": pid})
+    await change(tx, _REGISTER, {"instance_id": instance_id, "host": host, "pid": pid})
 
 
 async def sender_seen(tx: AsyncConnection, *, instance_id: str) -> None:
-    await tx.execute(_SEEN, {"instance_id": instance_id})
+    await change(tx, _SEEN, {"instance_id": instance_id})
 
 
 async def sender_exited(tx: AsyncConnection, *, instance_id: str) -> None:
     """Said by the sender itself, once nothing of it can reach the wire any more."""
-    await tx.execute(_EXITED, {"instance_id": instance_id})
+    await change(tx, _EXITED, {"instance_id": instance_id})
 
 
 async def load_breaker(tx: AsyncConnection, *, broker: str, account_id: str) -> BreakerRow | None:
-    row = (await tx.execute(_LOAD_BREAKER, {"broker": broker, "account_id": account_id})).one_or_none()
-    if row is None:
-        return None
-    return BreakerRow(state=row.state, failures=row.failures, opened_at=row.opened_at, probe_at=row.probe_at)
+    rows = await fetch(tx, _LOAD_BREAKER, {"broker": broker, "account_id": account_id})
+    return BreakerRow(**rows[0]) if rows else None
 
 
 async def save_breaker(tx: AsyncConnection, *, broker: str, account_id: str, breaker: BreakerRow) -> None:
@@ -217,4 +199,4 @@ async def save_breaker(tx: AsyncConnection, *, broker: str, account_id: str, bre
         "opened_at": breaker.opened_at,
         "probe_at": breaker.probe_at,
     }
-    await tx.execute(_SAVE_BREAKER, {"rows": rows_json([row])})
+    await change(tx, _SAVE_BREAKER, {"rows": rows_json([row])})

@@ -14,10 +14,11 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import text
 
 from closeflow.domain.model import Book, CloseRequest, Execution, Order, PositionStatus, Send, Side, Statement
 from closeflow.storage import mapping
+from closeflow.storage.direct import Row, fetch
 from closeflow.storage.engine import Database, Transaction
 
 CHUNK: Final = 2000
@@ -193,14 +194,12 @@ async def load_state(tx: Transaction) -> State:
             for row in await tx.execute(_OUTBOX)
         ),
         positions=tuple(
-            PositionState(**{**row, "status": PositionStatus(row["status"])})
-            for row in (await tx.execute(_ALL_POSITIONS)).mappings()
+            PositionState(**{**row, "status": PositionStatus(row["status"])}) for row in await fetch(tx, _ALL_POSITIONS)
         ),
         executions=tuple(
-            BookedExecution(**{**row, "side": Side(row["side"])})
-            for row in (await tx.execute(_ALL_EXECUTIONS)).mappings()
+            BookedExecution(**{**row, "side": Side(row["side"])}) for row in await fetch(tx, _ALL_EXECUTIONS)
         ),
-        orders=tuple(KnownOrder(**row) for row in (await tx.execute(_ALL_ORDERS)).mappings()),
+        orders=tuple(KnownOrder(**row) for row in await fetch(tx, _ALL_ORDERS)),
     )
 
 
@@ -220,29 +219,29 @@ async def read_books(tx: Transaction) -> AsyncIterator[list[Book]]:
     """
     after = 0
     while True:
-        rows = (await tx.execute(_POSITIONS, {"after": after, "limit": CHUNK})).mappings().all()
+        rows = await fetch(tx, _POSITIONS, {"after": after, "limit": CHUNK})
         if not rows:
             return
         after = rows[-1]["id"]
-        yield await _books(tx, list(rows))
+        yield await _books(tx, rows)
 
 
-async def _books(tx: Transaction, rows: list[RowMapping]) -> list[Book]:
+async def _books(tx: Transaction, rows: list[Row]) -> list[Book]:
     ids = {"ids": [row["id"] for row in rows]}
     requests: defaultdict[int, dict[UUID, CloseRequest]] = defaultdict(dict)
-    for row in (await tx.execute(_REQUESTS, ids)).mappings():
+    for row in await fetch(tx, _REQUESTS, ids):
         requests[row["position_id"]][row["id"]] = mapping.request(row)
     executions: defaultdict[str, list[Execution]] = defaultdict(list)
-    for row in (await tx.execute(_EXECUTIONS, ids)).mappings():
+    for row in await fetch(tx, _EXECUTIONS, ids):
         executions[row["client_order_id"]].append(mapping.execution(row))
     statements: defaultdict[str, list[Statement]] = defaultdict(list)
-    for row in (await tx.execute(_STATEMENTS, ids)).mappings():
+    for row in await fetch(tx, _STATEMENTS, ids):
         statements[row["client_order_id"]].append(mapping.statement(row))
     sends: defaultdict[str, list[Send]] = defaultdict(list)
-    for row in (await tx.execute(_SENDS, ids)).mappings():
+    for row in await fetch(tx, _SENDS, ids):
         sends[row["client_order_id"]].append(mapping.send(row))
     orders: defaultdict[int, dict[str, Order]] = defaultdict(dict)
-    for row in (await tx.execute(_ORDERS, ids)).mappings():
+    for row in await fetch(tx, _ORDERS, ids):
         name = row["client_order_id"]
         orders[row["position_id"]][name] = mapping.order(
             row, executions=executions[name], aliases={}, statements=statements[name], sends=sends[name]
