@@ -127,6 +127,8 @@ class Closes:
                 client_order_id=order.client_order_id,
                 kind=SendKind.SUBMIT,
                 n=1,
+                sender=send.sender,
+                started_at=send.started_at,
                 answer=SendAnswer.ACCEPTED,
                 answered_at=await database_now(tx),
             )

@@ -286,6 +286,8 @@ def _answered(job: Job, answer: SendAnswer, now: datetime, *, next_send_at: date
         client_order_id=job.order.client_order_id,
         kind=job.send.kind,
         n=job.send.n,
+        sender=job.send.sender,
+        started_at=job.send.started_at,
         answer=answer,
         answered_at=now,
         next_send_at=next_send_at,

@@ -51,11 +51,14 @@ _LOCK_ORDERS: Final = text("""
     SELECT client_order_id FROM orders WHERE client_order_id = ANY(CAST(:ids AS text[]))
     ORDER BY client_order_id FOR NO KEY UPDATE
 """)
+# A claim whose COMMIT was lost may never have been there, and its number may be another claim's by now: that one may be
+# on the wire, so it must not take the answer of the first.
 _ANSWER: Final = update_rows(
     tables.order_sends,
-    ["client_order_id", "kind", "n"],
+    ["client_order_id", "kind", "n", "sender", "started_at"],
     ["answered_at", "answer"],
     where="order_sends.answered_at IS NULL",
+    returning=["client_order_id", "kind", "n"],
 )
 _DUE_AGAIN: Final = update_rows(
     tables.orders,
@@ -107,11 +110,14 @@ class UnansweredSend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """The answer to one send. `next_send_at` None leaves the order's as it is."""
+    """The answer to one send, which `sender` and `started_at` tell from another claim of the same number.
+    `next_send_at` None leaves the order's as it is."""
 
     client_order_id: str
     kind: SendKind
     n: int
+    sender: str
+    started_at: datetime
     answer: SendAnswer
     answered_at: datetime
     next_send_at: datetime | None = None
@@ -145,7 +151,8 @@ async def insert_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send
 
 async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) -> None:
     """Answer sends that have no answer yet, set when the orders are due again, and make a planned order whose submit
-    had an unknown outcome `submit_unknown` (O4). An order that the broker has spoken about keeps what it says."""
+    had an unknown outcome `submit_unknown` (O4). An order that the broker has spoken about keeps what it says, and an
+    answer to a send that is not there, or has its answer, changes nothing."""
     if not answers:
         return
     await change(tx, _LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in answers})})
@@ -154,12 +161,15 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
             "client_order_id": one.client_order_id,
             "kind": one.kind,
             "n": one.n,
+            "sender": one.sender,
+            "started_at": one.started_at,
             "answered_at": one.answered_at,
             "answer": one.answer,
         }
         for one in answers
     ]
-    await change(tx, _ANSWER, {"rows": rows_json(rows)})
+    taken = {tuple(row.values()) for row in await fetch(tx, _ANSWER, {"rows": rows_json(rows)})}
+    answers = [one for one in answers if (one.client_order_id, one.kind, one.n) in taken]
     due = {one.client_order_id: one.next_send_at for one in answers if one.next_send_at is not None}
     if due:
         again = [{"client_order_id": key, "next_send_at": at} for key, at in due.items()]
