@@ -196,7 +196,9 @@ def kafka_steps(site: Site, data: Path, java: tuple[str, ...]) -> tuple[Step, ..
         config.unlink()
         making.rename(data)
 
-    arguments = ("kafka.tools.StorageTool", "format", "-t", site.instance.cluster_id, "-c", str(config))
+    # With "=", because one id in 64 begins with a dash and would be read as an option.
+    identity = f"--cluster-id={site.instance.cluster_id}"
+    arguments = ("kafka.tools.StorageTool", "format", identity, "--config", str(config))
     return (make_empty, Command((*java, *arguments)), finish)
 
 
