@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from starlette.requests import Request
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -20,6 +22,6 @@ class Caller:
 _ANYONE: Final = Caller("anonymous", None)
 
 
-async def identify() -> Caller:
+async def identify(_request: Request) -> Caller:
     """The caller of a request. With AUTH=disabled, which the settings allow on loopback only, anyone is everyone."""
     return _ANYONE
