@@ -197,6 +197,10 @@ def test_a_bad_key_or_blocked_account_is_no_send_and_nobodys_order(outcome: Repl
         reply(403),
         reply(422, b'{"code": 42210000, "mess'),
         reply(422, {"errors": ["no message"]}),
+        refused(403, None, "Missing Authentication Token"),
+        refused(422, None, "market is closed"),
+        reply(422, {"code": True, "message": "no code of Alpaca's"}),
+        reply(422, b'{"code": 42210000, "message": "market is closed", "n": 1e99999999999999999999}'),
         NoReply("ReadTimeout"),
     ],
 )
@@ -242,7 +246,13 @@ def test_a_cancel_is_accepted_refused_or_unknown() -> None:
     assert classify.cancel_answer(refused(404, 40410000, "order not found")) == NotFound()
     assert isinstance(classify.cancel_answer(reply(429)), NotAccepted)
     assert isinstance(classify.cancel_answer(reply(401)), NotAccepted)
-    for outcome in (reply(200, b"<html>"), reply(422, b"no"), reply(500), NoReply("reset")):
+    for outcome in (
+        reply(200, b"<html>"),
+        reply(422, b"no"),
+        refused(403, None, "Denied"),
+        reply(500),
+        NoReply("reset"),
+    ):
         assert isinstance(classify.cancel_answer(outcome), Unanswered), outcome
 
 

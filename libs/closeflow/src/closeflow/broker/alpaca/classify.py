@@ -107,7 +107,8 @@ def submit_answer(outcome: Outcome, *, ticket: Ticket, of: parse.Account) -> Sub
         return _unanswered(outcome)
     if _DUPLICATE.search(complaint.message):  # Under any code: looking it up is right even if this is wrong.
         return DuplicateId()
-    return refusal(complaint)
+    # Gateways and firewalls say `{"message": ...}` too; only Alpaca gives its refusals a code.
+    return _unanswered(outcome) if complaint.code is None else refusal(complaint)
 
 
 def look_up_answer(outcome: Outcome, *, of: parse.Account, client_order_id: str | None) -> LookUpAnswer:
@@ -132,7 +133,7 @@ def cancel_answer(outcome: Outcome) -> CancelAnswer:
     if elsewhere is not None:
         return elsewhere
     complaint = _complaint(outcome)
-    if complaint is not None and outcome.status in _REFUSING:
+    if complaint is not None and complaint.code is not None and outcome.status in _REFUSING:
         return CancelRefused(str(complaint))
     return _unanswered(outcome)
 
@@ -144,8 +145,7 @@ def refusal(complaint: Complaint) -> Refused:
     for rule in REFUSALS:
         if complaint.code in rule.codes and rule.message.search(complaint.message):
             return Refused(rule.name, rule.reject_class, str(complaint))
-    code = "unmapped" if complaint.code is None else f"alpaca_{complaint.code}"
-    return Refused(code, RejectClass.TERMINAL, str(complaint), mapped=False)
+    return Refused(f"alpaca_{complaint.code}", RejectClass.TERMINAL, str(complaint), mapped=False)
 
 
 def _holds_enough(complaint: Complaint) -> bool:
@@ -231,4 +231,4 @@ def _complaint(reply: Reply) -> Complaint | None:
     if not isinstance(body, dict) or not isinstance(body.get("message"), str):
         return None
     code = body.get("code")
-    return Complaint(code if isinstance(code, int) else None, body["message"], body)
+    return Complaint(code if type(code) is int else None, body["message"], body)
