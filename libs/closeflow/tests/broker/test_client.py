@@ -15,7 +15,7 @@ import pytest
 
 from closeflow.broker import BrokerUnavailable
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.broker.alpaca.wire import decimal_text, order_body, retry_after
+from closeflow.broker.alpaca.wire import LONGEST_DELAY_S, decimal_text, order_body, retry_after
 from closeflow.domain.answers import Acknowledged, NotAccepted, NotSent, Ticket, Unanswered
 from closeflow.domain.model import AssetType, OrderType, Side, TimeInForce, UpdateSource
 
@@ -221,6 +221,22 @@ def test_the_delay_may_be_a_date_or_a_reset_time() -> None:
     assert retry_after({"x-ratelimit-reset": str(int(now.timestamp()) + 9)}, now) == 9.0
     assert retry_after({"retry-after": "soon"}, now) is None
     assert retry_after({}, now) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({"retry-after": "31536000"}, LONGEST_DELAY_S),
+        ({"retry-after": "9" * 400}, LONGEST_DELAY_S),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, LONGEST_DELAY_S),
+        ({"retry-after": "Mon, 02 Mar 2026 14:00:00 GMT"}, 0.0),
+        ({"retry-after": "Fri, 99 Jan 99999999999999 00:00:00 GMT"}, None),
+        ({"x-ratelimit-reset": "9" * 400}, None),
+        ({"x-ratelimit-reset": "9" * 5000}, None),
+    ],
+)
+def test_no_delay_stops_us_for_long(headers: dict[str, str], delay: float | None) -> None:
+    assert retry_after(headers, datetime(2026, 3, 2, 15, 0, tzinfo=UTC)) == delay
 
 
 async def test_a_look_up_asks_by_our_id() -> None:

@@ -21,6 +21,8 @@ _OCC: Final = re.compile(r"[A-Z0-9]{1,6}[0-9]{6}[CP][0-9]{8}")
 """An option's symbol without padding, as Alpaca writes it: root, yymmdd, C or P, strike × 1000."""
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+LONGEST_DELAY_S: Final = 900.0
+"""No server's wish keeps closes waiting longer; Alpaca's limits are per minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,8 @@ def read_json(body: bytes) -> object:
         return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ArithmeticError:
+        raise ValueError("a number's exponent is out of bounds") from None
 
 
 def _refuse_constant(name: str) -> object:
@@ -164,15 +168,21 @@ class Wire:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds the server asks us to wait: Retry-After (RFC 9110, 10.2.3), else X-RateLimit-Reset (Unix time)."""
+    """Seconds the server asks us to wait, at most LONGEST_DELAY_S: Retry-After (RFC 9110, 10.2.3), else
+    X-RateLimit-Reset (Unix time). None when it asks for nothing that can be read."""
+    try:
+        asked = _asked_delay(headers, now)
+    except (ValueError, OverflowError):  # Too many digits for an integer, a float or a date.
+        return None
+    return None if asked is None else min(max(0.0, asked), LONGEST_DELAY_S)
+
+
+def _asked_delay(headers: Mapping[str, str], now: datetime) -> float | None:
     asked = headers.get("retry-after")
     if asked is not None:
         if asked.strip().isdecimal():
             return float(asked)
-        try:
-            until = email.utils.parsedate_to_datetime(asked)
-        except ValueError:
-            return None
-        return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+        until = email.utils.parsedate_to_datetime(asked)
+        return (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds()
     reset = headers.get("x-ratelimit-reset", "")
-    return max(0.0, int(reset) - now.timestamp()) if reset.isdecimal() else None
+    return int(reset) - now.timestamp() if reset.isdecimal() else None
