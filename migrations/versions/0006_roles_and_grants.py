@@ -71,7 +71,9 @@ GRANTS = (
         (SUBMITTER,),
     ),
     (f"UPDATE ({ORDER_FOLD})", "orders", (FILLS, OPERATOR)),
-    ("UPDATE (cancel_requested_at, updated_at)", "orders", (API, RECONCILER)),
+    ("UPDATE (cancel_requested_at, updated_at)", "orders", (API,)),
+    # A cancel asked for shows at once as pending_cancel (rule R2).
+    ("UPDATE (status, cancel_requested_at, updated_at)", "orders", (RECONCILER,)),
     ("INSERT, UPDATE", "order_sends", (SUBMITTER,)),
     ("INSERT, UPDATE (host, pid, started_at, last_seen_at, exited_at)", "senders", (SUBMITTER,)),
     ("UPDATE (exited_at)", "senders", (OPERATOR,)),

@@ -168,6 +168,24 @@ async def test_an_order_unknown_for_too_long_fails_its_request(bench: Bench, eng
     assert incidents(bench) == {"submit_unknown"}
 
 
+async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(bench: Bench, engine: Engine) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    request_id = bench.add_request()
+    async with broker_of(bench) as broker:
+        await place(bench, broker, request_id)
+    job = wake_requests(engine)
+    bench.execute("UPDATE orders SET created_at = now() - interval '59 seconds'")
+    assert await job.once() == 0
+    bench.execute("UPDATE orders SET created_at = now() - interval '60 seconds'")
+
+    assert await job.once() == 1
+    assert await job.once() == 0
+    (order,) = bench.orders(request_id)
+    assert order["status"] == "pending_cancel"
+    assert order["cancel_requested_at"] is not None
+    assert bench.request(request_id)["status"] == "submitted"
+
+
 async def test_the_broker_is_asked_about_a_quiet_order(bench: Bench, engine: Engine) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()

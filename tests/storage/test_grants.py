@@ -59,7 +59,7 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE close_requests SET idempotency_key = 'other'", set()),
     ("UPDATE close_requests SET xact_id = '3'", set()),
     (INSERT_ORDER, {SUB}),
-    ("UPDATE orders SET status = 'denied'", {SUB, FP, OP}),
+    ("UPDATE orders SET status = 'denied'", {SUB, FP, OP, REC}),
     ("UPDATE orders SET cancel_requested_at = now()", STATE),
     ("UPDATE orders SET executed_qty = 1", {FP, OP}),
     ("UPDATE orders SET reconcile_not_found_count = 1", {SUB, FP, OP}),

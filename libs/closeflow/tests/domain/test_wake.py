@@ -66,7 +66,17 @@ def pending(**changes: Any) -> Book:
         pytest.param(pending(next_attempt_at=at(60)), 40, "not due", id="a deferral waits for its time"),
         pytest.param(pending(frozen_reason="x"), 99, "frozen", id="a frozen pending request is not sent again"),
         pytest.param(a_book(status=RequestStatus.COMPLETED), 99, "finished", id="a finished request is left alone"),
-        pytest.param(a_book(working()), 9999, "in progress", id="a working order has no unknown limit"),
+        pytest.param(a_book(working()), 59, "working", id="an order may work for as long as its request says"),
+        pytest.param(a_book(canceled()), 999, "in progress", id="an order that is over is left to what settles it"),
+        pytest.param(
+            a_book(working(cancel_requested_at=at(60))), 999, "in progress", id="a cancel is asked for only once"
+        ),
+        pytest.param(
+            a_book(an_order(statements=(a_statement(StatementKind.DONE_FOR_DAY, 3, 0),))),
+            999,
+            "in progress",
+            id="an order done for the day is not cancelled",
+        ),
     ],
 )
 def test_a_request_waits(book: Book, seconds: float, reason: str) -> None:
@@ -167,6 +177,17 @@ def test_an_order_unknown_for_too_long_fails_its_request_with_exposure_unproven(
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
     assert found.book.position.status is PositionStatus.CLOSE_FAILED
     assert found.book.position.exposure_unproven
+
+
+@pytest.mark.parametrize("done", [0, 40])
+def test_an_order_that_works_for_too_long_is_to_be_cancelled(done: int) -> None:
+    book = a_book(working(100, done))
+    found = woken(book, seconds=60)
+
+    assert isinstance(found, Woken)
+    (order,) = found.book.orders.values()
+    assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(60))
+    assert (found.book.requests, found.book.position, found.events) == (book.requests, book.position, ())
 
 
 def test_a_request_whose_position_is_gone_completes() -> None:

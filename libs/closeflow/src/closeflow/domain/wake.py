@@ -1,6 +1,6 @@
 """Move on a request that time has to move: due retries, deferrals and zombies, deadlines, long unknowns.
 
-Moves C8 with P5, C4 and C10 with P3, P6 and P10, C7 with P7; a re-emission of a pending request is no move.
+Moves C8 with P5, C4 and C10 with P3, P6 and P10, C7 with P7, O9; a re-emission of a pending request is no move.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from closeflow.domain.model import ZERO, Book, CloseRequest, Event, OrderStatus,
 from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
+_WORKING: Final = frozenset({OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def wake(
     if not request.unfinished:
         return Waits("finished")
     if request.status is RequestStatus.SUBMITTED:
-        return _give_up_unknown(book, request, now=now, after=unknown_after)
+        return _attend_order(book, request, now=now, unknown_after=unknown_after)
     if request.cancel_requested_at is not None:
         return _fail(book, request, USER_CANCEL, now=now)
     if request.deadline_at is not None and request.deadline_at <= now:
@@ -93,14 +94,23 @@ def _retry(book: Book, request: CloseRequest, *, now: datetime, resend_after: ti
     return Woken(settled, (submit_event(again, quantity, at=now), *events), "retried")
 
 
-def _give_up_unknown(book: Book, request: CloseRequest, *, now: datetime, after: timedelta) -> Woken | Waits:
+def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_after: timedelta) -> Woken | Waits:
+    """C7 for an order that stays unknown; a cancel (O9) for one that works longer than the request allows."""
     orders = book.orders_of(request.id)
-    if not orders or orders[-1].status is not OrderStatus.SUBMIT_UNKNOWN:
+    if not orders or facts.is_done(orders[-1]):
         return Waits("in progress")
-    sends = [one.started_at for one in orders[-1].sends if one.kind is SendKind.SUBMIT]
-    if not sends or max(sends) + after > now:
-        return Waits("not unknown for long")
-    return _fail(book, request, SUBMIT_UNKNOWN, now=now)
+    order = orders[-1]
+    if order.status is OrderStatus.SUBMIT_UNKNOWN:
+        sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT]
+        if not sends or max(sends) + unknown_after > now:
+            return Waits("not unknown for long")
+        return _fail(book, request, SUBMIT_UNKNOWN, now=now)
+    if order.status not in _WORKING or order.cancel_requested_at is not None:
+        return Waits("in progress")
+    if order.created_at + timedelta(seconds=request.working_timeout_s) > now:
+        return Waits("working")
+    canceling = facts.derive(replace(order, cancel_requested_at=now))
+    return Woken(replace(book, orders={**book.orders, order.client_order_id: canceling}), (), "working_timed_out")
 
 
 def _fail(book: Book, request: CloseRequest, reason: str, *, now: datetime) -> Woken:

@@ -24,8 +24,12 @@ _DUE: Final = text("""
                AND COALESCE(r.next_attempt_at, r.created_at) <= closeflow_now())
            OR (r.status = 'submitted'
                AND EXISTS (SELECT FROM orders o
-                           WHERE o.close_request_id = r.id AND o.status = 'submit_unknown'
-                             AND o.created_at <= closeflow_now() - CAST(:unknown_after AS interval))))
+                           WHERE o.close_request_id = r.id
+                             AND ((o.status = 'submit_unknown'
+                                   AND o.created_at <= closeflow_now() - CAST(:unknown_after AS interval))
+                                  OR (o.status IN ('new', 'partially_filled') AND o.cancel_requested_at IS NULL
+                                      AND o.created_at <= closeflow_now()
+                                                          - make_interval(secs => r.working_timeout_s))))))
     ORDER BY COALESCE(r.next_attempt_at, r.created_at), r.id
     LIMIT :budget
 """)
