@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from closeflow.settings import HttpUrl, ServiceSettings
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+
+from closeflow.settings import HttpUrl, ServiceSettings
 
 
 class ClosectlSettings(ServiceSettings):
