@@ -104,7 +104,11 @@ def _demo(system: System, console: Console) -> int:
 
 def _run(system: System, console: Console) -> int:
     _set_up(system)
-    console.print(f"\nclose-api        {system.url()}   (described by {system.url()}/openapi.json)", highlight=False, soft_wrap=True)
+    console.print(
+        f"\nclose-api        {system.url()}   (described by {system.url()}/openapi.json)",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(f"broker-simulator {system.url(SIMULATOR)}/control/docs", highlight=False, soft_wrap=True)
     console.print(f"logs             {system.directory}", highlight=False, soft_wrap=True)
     console.print("\nin another shell, to use closectl:\n", highlight=False, soft_wrap=True)
