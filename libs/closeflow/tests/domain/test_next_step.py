@@ -30,6 +30,7 @@ from closeflow.domain.sending import (
     withdrawn,
 )
 from closeflow.domain.settle import settle
+from closeflow.domain.transitions import illegal_moves
 
 from .builders import (
     NOW,
@@ -68,6 +69,7 @@ STEPS: dict[str, tuple[Order, Step]] = {
         an_order(sends=(a_send(SendAnswer.NOT_ACCEPTED),)),
         SendOrder(2),
     ),
+    "an unknown order that was not sent after all is sent": (unknown(a_send(SendAnswer.NOT_SENT)), SendOrder(2)),
     "an unknown outcome is looked up, and absence counts: its sender has answered": (unknown(), LookUp(True)),
     "a silent sender's order is looked up; this process has not watched it for long": (
         an_order(sends=(a_send(None),)),
@@ -122,6 +124,15 @@ def test_a_withdrawn_plan_lets_its_request_end() -> None:
         "canceled_by_user",
     )
     assert after.position.status.value == "open"
+
+
+@pytest.mark.parametrize("order", [unsent(), unknown(a_send(SendAnswer.NOT_SENT))], ids=["planned", "thought unknown"])
+def test_what_the_broker_cannot_have_seen_is_withdrawn(order: Order) -> None:
+    book = a_book(order, cancel_requested_at=NOW)
+    step = next_step(book, order, now=LATER, watched=frozenset())
+    assert isinstance(step, Withdraw)
+    denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
+    assert list(illegal_moves(book, settle(book, denied, now=LATER, policy=POLICY).book)) == []
 
 
 def to_cancel(*answers: SendAnswer | None, **changes: Any) -> Order:

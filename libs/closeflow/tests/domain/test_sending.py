@@ -83,6 +83,7 @@ NOT_SEEN = (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
 @pytest.mark.parametrize("answer", NOT_SEEN)
 def test_sends_that_the_broker_did_not_take_do_not_count(answer: SendAnswer) -> None:
     assert checked(a_book(an_order(sends=(a_send(answer), a_send(answer, 2))))) == Clear()
+    assert checked(a_book(unknown(a_send(answer), a_send(answer, 2)))) == Clear()
 
 
 HELD: dict[str, tuple[Book, str]] = {

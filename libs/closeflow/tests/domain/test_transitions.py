@@ -30,7 +30,8 @@ ORDER_MOVES = """
     planned          > denied submit_unknown new partially_filled filled pending_cancel canceled expired rejected \
                        suspended done_for_day
     denied           > new partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
-    submit_unknown   > new partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
+    submit_unknown   > denied new partially_filled filled pending_cancel canceled expired rejected suspended \
+                       done_for_day
     lost             >
     new              > partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
     partially_filled > filled pending_cancel canceled expired suspended done_for_day

@@ -195,3 +195,14 @@ def oversells(book: Book, request: CloseRequest) -> bool:
 def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
     """How many sends the broker may have seen (rule R3b)."""
     return sum(1 for one in order.sends if one.kind is kind and one.counts)
+
+
+def never_taken(order: Order) -> bool:
+    """Whether the broker cannot have seen the order, so that it may be sent as for the first time, or withdrawn.
+
+    One that was thought unknown, because its sender was silent for a whole lease, is so too once every sender has said
+    after all that it did not send; one that is unknown without a send on record is not explained, and stays unknown.
+    """
+    if order.status is OrderStatus.SUBMIT_UNKNOWN and not any(one.kind is SendKind.SUBMIT for one in order.sends):
+        return False
+    return order.status in (OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN) and sends_that_count(order) == 0

@@ -74,8 +74,8 @@ def recheck(book: Book, order: Order, *, now: datetime, may_repeat: bool = False
         return Hold("request_not_loaded")
     if order.status not in _SENDABLE or facts.broker_statements(order) or order.executions:
         return Hold("not_sendable")
-    seen = facts.sends_that_count(order) > 0
-    if order.status is OrderStatus.SUBMIT_UNKNOWN or seen:
+    seen = not facts.never_taken(order)
+    if seen:
         refused = any(one.answer is SendAnswer.REJECTED for one in _submits(order))
         # After a refusal a repeat would be refused again, and prove as little.
         if not may_repeat or refused:
@@ -163,9 +163,9 @@ def next_step(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> 
         return Settled()
     if order.status not in _SENDABLE:
         return _cancel_step(order, now=now) if order.cancel_requested_at is not None else Settled()
-    counting = [one for one in _submits(order) if one.counts]
-    if not counting and order.status is OrderStatus.PLANNED:
+    if facts.never_taken(order):
         return _first_send(book, order, now=now)
+    counting = [one for one in _submits(order) if one.counts]
     open_rows = [one for one in counting if one.answer is None]
     leases = [one.lease_until for one in open_rows if one.lease_until > now]
     if leases:

@@ -183,7 +183,7 @@ def _withdraw_oversold_plans(book: Book) -> Book:
     """O13: a planned order that the broker cannot have seen is denied once late fills leave less than it would sell."""
     for order in book.orders.values():
         request = book.requests.get(order.close_request_id)
-        if request is None or order.status is not OrderStatus.PLANNED or facts.sends_that_count(order):
+        if request is None or not facts.never_taken(order):
             continue
         if facts.oversells(book, request):
             denied = replace(

@@ -58,6 +58,7 @@ _STATED: Final = (
 ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
     (O.PLANNED, O.DENIED): "O2",
     (O.PLANNED, O.SUBMIT_UNKNOWN): "O4",
+    (O.SUBMIT_UNKNOWN, O.DENIED): "O2",  # Its sender, silent for a lease, said at last that it had not sent.
     **{(O.PLANNED, status): "O3" for status in _STATED},
     **{(O.SUBMIT_UNKNOWN, status): "O5" for status in _STATED},
     (O.NEW, O.PARTIALLY_FILLED): "O8",
