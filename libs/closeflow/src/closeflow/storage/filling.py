@@ -14,7 +14,7 @@ from closeflow.domain.model import BrokerUpdate
 from closeflow.storage import tables
 from closeflow.storage.direct import change, fetch
 from closeflow.storage.engine import Transaction
-from closeflow.storage.rows import insert_rows, rows_json
+from closeflow.storage.rows import insert_rows, rows_json, storable
 
 _CONTEXT: Final = text("""
     SELECT closeflow_now() AS now,
@@ -102,9 +102,9 @@ async def park_records(tx: Transaction, *, records: Sequence[ParkedRecord], now:
             "partition": one.partition,
             "offset": one.offset,
             "key": one.key,
-            "headers": dict(one.headers),
+            "headers": {storable(name): storable(value) for name, value in one.headers.items()},
             "bytes": one.value,
-            "reason": one.reason,
+            "reason": storable(one.reason),
             "client_order_id": one.client_order_id,
             "parked_at": now,
         }

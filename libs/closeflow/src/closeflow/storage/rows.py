@@ -33,6 +33,11 @@ def _encode(value: object) -> str:
     raise TypeError(f"a {type(value).__name__} cannot be a column's value")
 
 
+def storable(words: str) -> str:
+    """Somebody else's text as PostgreSQL can hold it: NUL, which it cannot, becomes its symbol (U+2400)."""
+    return words.replace("\x00", "\u2400")
+
+
 def rows_json(rows: Iterable[Mapping[str, object]]) -> str:
     """The value of the parameter `rows`. A row may hold UUID, Decimal (it becomes a string), aware datetime (in UTC),
     Enum, bytes, str, int, bool, None, and dict or list for a jsonb column.

@@ -17,7 +17,7 @@ from closeflow.domain.model import Book, Event, Incident, Order
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage import mapping, tables
 from closeflow.storage.direct import change
-from closeflow.storage.rows import insert_rows, rows_json, update_rows
+from closeflow.storage.rows import insert_rows, rows_json, storable, update_rows
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
@@ -103,7 +103,8 @@ async def insert_events(tx: AsyncConnection, *, events: Sequence[Event]) -> None
 
 
 async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]) -> None:
-    """Open an incident per (kind, subject), or count one more on the open one."""
+    """Open an incident per (kind, subject), or count one more on the open one; in one order, so that transactions which
+    report the same ones wait for each other and never in a circle."""
     merged: dict[tuple[object, ...], Row] = {}
     for one in incidents:
         row: Row = {
@@ -112,11 +113,12 @@ async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]
             "position_id": one.position_id,
             "close_request_id": one.close_request_id,
             "client_order_id": one.client_order_id,
-            "detail": {"text": one.detail, "subject": one.subject},
+            "detail": {"text": storable(one.detail), "subject": one.subject},
         }
         merged[(one.kind, one.client_order_id or one.close_request_id or one.position_id or one.subject)] = row
     if merged:
-        await change(tx, _REPORT_INCIDENTS, {"rows": rows_json(list(merged.values()))})
+        rows = [merged[key] for key in sorted(merged, key=str)]
+        await change(tx, _REPORT_INCIDENTS, {"rows": rows_json(rows)})
 
 
 _REPORT_INCIDENTS: Final = text("""
