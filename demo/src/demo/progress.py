@@ -23,10 +23,11 @@ STYLES: Final = {"closed": "green", "closing": "yellow", "close_retryable": "mag
 
 
 async def read_rows(database: Database) -> list[dict[str, Any]]:
-    """Every position with its newest close request, by position id."""
+    """Every position with its newest close request, by position id. Requests are read first: they end in the same
+    transaction as their position, so the position of one that is final is never older than that."""
     async with transaction(database) as tx:
-        positions = await list_positions(tx, account=None, status=None, after=0, limit=1000)
         requests = await list_requests(tx, status=None, position_id=None, limit=1000)
+        positions = await list_positions(tx, account=None, status=None, after=0, limit=1000)
     newest: dict[int, dict[str, Any]] = {}
     for request in reversed(requests):
         newest[request["position_id"]] = request
