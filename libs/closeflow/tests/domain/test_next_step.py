@@ -179,3 +179,11 @@ def test_a_cancel_that_was_refused_three_times_is_for_a_person() -> None:
     step = step_of(to_cancel(*[SendAnswer.REJECTED] * 3), now=at(60))
     assert isinstance(step, GiveUp)
     assert (step.incident.kind, step.until) == ("cancel_refused", at(120))
+
+
+def test_a_cancel_that_was_taken_and_comes_to_nothing_is_for_a_person() -> None:
+    order = to_cancel(SendAnswer.ACCEPTED)
+    assert step_of(order, now=at(60)) == Wait(at(90), "cancel_accepted")
+    step = step_of(order, now=at(61))
+    assert isinstance(step, GiveUp)
+    assert (step.incident.kind, step.until) == ("cancel_outcome_missing", at(91))

@@ -33,9 +33,11 @@ from closeflow.domain.model import (
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
 
 CANCEL_REFUSALS: Final = 3
+CANCEL_OUTCOME_WITHIN_S: Final = 60.0
 NOT_FOUNDS_NEEDED: Final = 5
 NOT_FOUND_WINDOW_S: Final = 60.0
 BACK_OFF_CAP_S: Final = 30.0
+FENCE_CAP_S: Final = 1.0
 _SENDABLE: Final = frozenset({OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN})
 _WITHDRAWN: Final = "withdrawn"
 
@@ -198,7 +200,11 @@ def _cancel_step(order: Order, *, now: datetime) -> Step:
         return SendCancel(last.n + 1) if last.lease_until <= now else Wait(last.lease_until, "cancel_in_flight")
     answered = [one for one in cancels if one.answer in (SendAnswer.ACCEPTED, SendAnswer.REJECTED)]
     if last.answer is SendAnswer.ACCEPTED and not _refused_since(order, last):
-        return Wait(now + timedelta(seconds=BACK_OFF_CAP_S), "cancel_accepted")
+        until = now + timedelta(seconds=BACK_OFF_CAP_S)
+        if now < last.answered_at + timedelta(seconds=CANCEL_OUTCOME_WITHIN_S):
+            return Wait(until, "cancel_accepted")
+        detail = f"the broker took a cancel at {last.answered_at.isoformat()} and has not said what became of it"
+        return GiveUp(until, _incident(order, "cancel_outcome_missing", "warning", detail))
     if last in answered and len(answered) >= CANCEL_REFUSALS:
         detail = f"the broker refused to cancel {len(answered)} times and the order still lives"
         return GiveUp(now + timedelta(seconds=60), _incident(order, "cancel_refused", "critical", detail))
@@ -222,6 +228,11 @@ def claim(order: Order, kind: SendKind, *, sender: str, now: datetime, lease_s: 
     send = Send(kind=kind, n=next_number(order, kind), sender=sender, lease_until=lease_until, started_at=now)
     absent = 0 if kind is SendKind.SUBMIT else order.not_found_count
     return replace(order, next_send_at=lease_until, not_found_count=absent), send
+
+
+def fence_s(lease_s: float) -> float:
+    """How old a check may be when its send begins."""
+    return min(lease_s / 3, FENCE_CAP_S)
 
 
 def with_send(order: Order, send: Send) -> Order:
