@@ -278,7 +278,7 @@ async def test_a_refused_key_opens_the_breaker_and_fails_no_close(alone: Bench) 
 async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) -> None:
     alone.control.script(Behaviour(answer=AcceptLate(hold_s=1)), count=5)
     requests = [alone.add_request() for _ in range(10)]
-    with alone.submitter(in_flight="6", http_deadline_s="1.5") as first:
+    with alone.submitter(in_flight="6", http_deadline_s="1.2") as first:
         await alone.ask(*requests)
         await until(lambda: sum(len(alone.sends(one)) for one in requests) >= 6, "sends are in flight")
         first.kill()

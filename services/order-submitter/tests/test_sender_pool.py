@@ -44,6 +44,7 @@ from closeflow.domain.model import (
     TimeInForce,
     UpdateSource,
 )
+from closeflow.domain.sending import fence_s
 from order_submitter.answers import Entry
 from order_submitter.breaker import BreakerRules, BreakerState
 from order_submitter.send import Job, PoolLimits, SenderPool
@@ -209,8 +210,8 @@ async def test_a_check_that_has_grown_old_stops_the_send_before_the_wire(kind: S
 
 
 def test_the_fence_is_a_third_of_a_short_lease() -> None:
-    assert LIMITS.fence_s == 1
-    assert replace(LIMITS, lease_s=0.6).fence_s == pytest.approx(0.2)
+    assert fence_s(30) == 1
+    assert fence_s(0.6) == pytest.approx(0.2)
 
 
 async def test_a_disowned_send_is_answered_and_never_made() -> None:

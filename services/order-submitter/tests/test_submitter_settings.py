@@ -28,6 +28,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
 
 BAD = {
     "a call that outlives its lease": ({"HTTP_DEADLINE_S": "30"}, "HTTP_DEADLINE_S"),
+    "a call that outlives its lease if it begins late": ({"HTTP_DEADLINE_S": "29"}, "HTTP_DEADLINE_S"),
     "no sends at all": ({"IN_FLIGHT": "0"}, "IN_FLIGHT"),
     "no rate": ({"RATE_PER_S": "0"}, "RATE_PER_S"),
     "an unknown promise": ({"BROKER_DEDUPLICATION": "perhaps"}, "BROKER_DEDUPLICATION"),

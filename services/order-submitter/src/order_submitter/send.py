@@ -28,7 +28,7 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
-from closeflow.domain.sending import refusal_update, retry_at, ticket, with_send
+from closeflow.domain.sending import fence_s, refusal_update, retry_at, ticket, with_send
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, to_row
@@ -39,7 +39,6 @@ log = structlog.get_logger(__name__)
 ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by what they prove", ["kind", "answer"])
 CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
 IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
-FENCE_CAP_S: Final = 1.0
 _SOON: Final = timedelta(seconds=0.5)
 
 
@@ -70,11 +69,6 @@ class PoolLimits:
     rate_per_s: float
     lease_s: float
     breaker: BreakerRules
-
-    @property
-    def fence_s(self) -> float:
-        """How old a check may be when its send begins."""
-        return min(self.lease_s / 3, FENCE_CAP_S)
 
 
 class SenderPool:
@@ -170,7 +164,7 @@ class SenderPool:
     def _fenced(self, job: Job) -> NotSent | None:
         if self._stopping:
             return NotSent("stopping")
-        if time.monotonic() - job.checked_at >= self._limits.fence_s:
+        if time.monotonic() - job.checked_at >= fence_s(self._limits.lease_s):
             return NotSent("fence")
         return None
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from closeflow.broker import IdDeduplication
+from closeflow.domain.sending import fence_s
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
 
 
@@ -46,9 +47,10 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
-        if self.http_deadline_s >= self.lease_s:
+        most = self.lease_s - fence_s(self.lease_s)
+        if self.http_deadline_s >= most:
             raise ValueError(
-                f"http_deadline_s: {self.http_deadline_s} must be below LEASE_S ({self.lease_s}), so that a call ends "
-                "before its send is given to another instance"
+                f"http_deadline_s: {self.http_deadline_s} must be below {most:g}, which is LEASE_S less the time a "
+                "send may wait, so that a call ends before its send is given to another instance"
             )
         return self
