@@ -199,3 +199,14 @@ def test_a_request_whose_position_is_gone_completes() -> None:
     assert (request.status, request.reason) == (RequestStatus.COMPLETED, "externally_closed")
     assert found.book.position.status is PositionStatus.CLOSED
     assert found.book.position.closed_at == NOW
+
+
+def test_repeats_do_not_put_off_when_an_unknown_order_is_given_up() -> None:
+    late = UNKNOWN.total_seconds()
+    again = replace(a_send(SendAnswer.UNKNOWN, 3), started_at=at(late - 1))
+    not_taken = replace(a_send(SendAnswer.NOT_ACCEPTED), started_at=at(-late))
+    order = an_order(status=OrderStatus.SUBMIT_UNKNOWN, sends=(not_taken, a_send(SendAnswer.UNKNOWN, 2), again))
+    assert woken(a_book(order), seconds=late - 1) == Waits("not unknown for long")
+    found = woken(a_book(order), seconds=late)
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].reason == "submit_unknown"

@@ -101,8 +101,9 @@ def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_a
         return Waits("in progress")
     order = orders[-1]
     if order.status is OrderStatus.SUBMIT_UNKNOWN:
-        sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT]
-        if not sends or max(sends) + unknown_after > now:
+        # From the first, because repeats of an id that never get an answer would put it off for ever.
+        sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+        if not sends or min(sends) + unknown_after > now:
             return Waits("not unknown for long")
         return _fail(book, request, SUBMIT_UNKNOWN, now=now)
     if order.status not in _WORKING or order.cancel_requested_at is not None:
