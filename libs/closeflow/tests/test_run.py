@@ -10,6 +10,7 @@ import pytest
 
 SERVICE = """
 import asyncio, sys
+from decimal import Decimal
 from closeflow.run import run_service
 from closeflow.telemetry import configure_logging
 
@@ -23,6 +24,13 @@ async def obeys(stop):
 async def hangs(stop):
     print("started", flush=True)
     await asyncio.Event().wait()
+
+async def adds(stop):
+    parts = [Decimal("333333333333333.333333333333333333")] * 3
+    print(await asyncio.create_task(total(parts)), flush=True)
+
+async def total(parts):
+    return sum(parts)
 
 async def fails(stop):
     print("started", flush=True)
@@ -66,3 +74,8 @@ def test_a_failure_is_logged_and_exits_with_1() -> None:
     assert process.returncode == 1
     assert "service_failed" in err
     assert "the database is gone" in err
+
+
+def test_a_service_adds_quantities_exactly() -> None:
+    done = subprocess.run([sys.executable, "-c", SERVICE, "adds", "30"], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "999999999999999.999999999999999999\n"

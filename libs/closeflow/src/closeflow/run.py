@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -15,15 +16,20 @@ Main = Callable[[asyncio.Event], Awaitable[None]]
 STOP_DEADLINE_S: Final = 45.0
 """From the signal to the end; longer than a batch of Kafka records may take. What is cut off is read again."""
 
+DIGITS: Final = 40
+"""A quantity has up to 33 digits (15 before the point, 18 after it). Python's own 28 would round their sums, and a
+position of which PostgreSQL says that it is closed would keep a rest."""
+
 log = structlog.get_logger(__name__)
 
 
 def run_service(main: Main, *, stop_deadline_s: float = STOP_DEADLINE_S) -> None:
-    """Run `main(stop)` on uvloop until it returns. SIGTERM and SIGINT set `stop`; a second one, or the deadline,
-    cancels.
+    """Run `main(stop)` on uvloop until it returns, with decimals of DIGITS digits. SIGTERM and SIGINT set `stop`; a
+    second one, or the deadline, cancels.
 
     Raises SystemExit: 0 after a return, 1 after an exception (logged as `service_failed`) or a stop cut short.
     """
+    decimal.setcontext(decimal.Context(prec=DIGITS))
     raise SystemExit(uvloop.run(_supervise(main, stop_deadline_s)))
 
 
