@@ -28,6 +28,7 @@ from demo.progress import POLL_S, Progress, is_final, read_rows
 from demo.scenario import STORIES, Asked, close_all, script, surprises
 from demo.services import DidNotStart
 from demo.system import ACCOUNT, REPOSITORY, SIMULATOR, System
+from demo.trouble import Stopped, alone, explain, refuse_ended
 
 POSITIONS: Final = REPOSITORY / "demo" / "positions.csv"
 CLOSED_WITHIN_S: Final = 120.0
@@ -59,12 +60,20 @@ def main() -> int:
         stack = devstack.up(instance, report)
         overrides = OVERRIDES if given.what == "demo" else {}
         system = System(stack, f"closeflow_{instance}", stack.data_dir / "services", report, overrides)
-        try:
-            return _demo(system, console) if given.what == "demo" else _run(system, console)
-        finally:
-            system.close()
-            if given.what == "demo":
-                devstack.down(instance, report)
+        with alone(stack):
+            try:
+                return _demo(system, console) if given.what == "demo" else _run(system, console)
+            except (Violation, Stopped, DidNotStart, devstack.StackError):
+                raise
+            except Exception as error:
+                raise Stopped(explain(system, error)) from error
+            finally:
+                # A second Ctrl-C would leave the servers running.
+                for asked in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(asked, lambda *_: report("stopping already, a moment"))
+                system.close()
+                if given.what == "demo":
+                    devstack.down(instance, report)
     except KeyboardInterrupt:
         console.print("stopped")
         return ENVIRONMENT
@@ -74,8 +83,8 @@ def main() -> int:
     except devstack.StackError as error:
         console.print(f"[red]{error}[/]", highlight=False, soft_wrap=True)
         return ENVIRONMENT
-    except DidNotStart as error:
-        console.print(str(error), highlight=False, markup=False)
+    except (DidNotStart, Stopped) as error:
+        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
         return ENVIRONMENT
 
 
@@ -96,8 +105,10 @@ def _demo(system: System, console: Console) -> int:
     asyncio.run(_with_database(system, lambda database: _close_and_watch(system, database, console)))
     code = subprocess.run([*_closectl(), "verify", "--wait", "30"], env=_environment(system), check=False).returncode
     console.print()
-    if code:
+    if code == VIOLATION:
         raise Violation("closectl verify found something, see above")
+    if code:
+        raise Stopped(f"closectl verify could not check everything (exit code {code}), see above")
     console.print("[green]every position is closed, and every invariant that can be checked holds[/]")
     return GOOD
 
@@ -139,7 +150,7 @@ def _set_up(system: System) -> None:
         check=False,
     )
     if imported.returncode:
-        raise Violation(f"the import failed: {imported.stderr}")
+        raise Stopped(f"the import of {POSITIONS} failed: {imported.stderr}")
     system.report(imported.stdout.strip())
 
 
@@ -182,6 +193,7 @@ async def _close_and_watch(system: System, database: Database, console: Console)
             progress.show(rows)
             if is_final(rows):
                 break
+            refuse_ended(system)
             if time.monotonic() > deadline:
                 raise Violation(f"not every close ended within {CLOSED_WITHIN_S:.0f} s")
             await asyncio.sleep(POLL_S)
