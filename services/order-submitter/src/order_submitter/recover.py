@@ -120,6 +120,7 @@ class Recovery:
         bound = log.bind(client_order_id=client_order_id)
         try:
             async with self._look_ups:
+                await self._pool.token()
                 answer = await self._broker.look_up(client_order_id)
             LOOK_UPS.labels(type(answer).__name__).inc()
             match answer:
