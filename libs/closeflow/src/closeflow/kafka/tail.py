@@ -94,8 +94,9 @@ async def _seek(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
         await consumer.seek_to_beginning(*partitions)
         return
     at = int(since.timestamp() * 1000)
-    offsets = await consumer.offsets_for_times(dict.fromkeys(partitions, at))
+    # The ends first: a record that arrives between the two questions is found by its time, or lies behind the end.
     ends = await consumer.end_offsets(partitions)
+    offsets = await consumer.offsets_for_times(dict.fromkeys(partitions, at))
     for partition in partitions:
         found = offsets.get(partition)
         consumer.seek(partition, found.offset if found is not None else ends[partition])
