@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,7 @@ from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, OrderType, Side, TimeInForce, UpdateSource
 from closeflow.kafka import KafkaConnection
 from closeflow.kafka.tail import Tail, open_tail
+from closeflow.storage.auditing import AuditedElsewhere, outbox_days, save_marks
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import make_engine
 from closeflow.storage.reconciling import held_alone
@@ -234,6 +236,22 @@ async def test_a_gap_is_filled_from_the_brokers_executions(bench: Bench, engine:
         assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
 
 
+async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(bench: Bench, engine: Engine) -> None:
+    first, second = bench.add_request(), bench.add_request()
+    async with broker_of(bench) as broker:
+        for request_id in (first, second):
+            bench.control.script(Behaviour(execution=NeverFill()))
+            await place(bench, broker, request_id)
+        bench.execute("UPDATE orders SET stated_cum_qty = 10")
+        job = FillGaps(engine, broker, bench.producer, NO_TIME, NO_TIME, budget=10)
+        await job.once()
+        assert len(bench.query("SELECT FROM incidents WHERE closed_at IS NULL")) == 2
+
+        await replace(job, budget=1).once()
+        await replace(job, grace=timedelta(hours=1)).once()
+        assert bench.query("SELECT FROM incidents WHERE closed_at IS NOT NULL") == [], "none of the gaps was filled"
+
+
 def add_event(bench: Bench) -> UUID:
     event_id = uuid4()
     bench.execute(
@@ -268,6 +286,28 @@ async def test_the_audit_finds_what_is_not_published_and_when_it_is(bench: Bench
     assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
     past = bench.query("SELECT FROM outbox_audit JOIN outbox_events ON created_on = day AND xact_id < audited_through")
     assert len(past) == 2, "both rows are below the mark"
+
+
+async def test_an_auditor_that_lost_its_lock_takes_no_mark_back(bench: Bench, engine: Engine) -> None:
+    kafka = KafkaConnection(bench.database.stack.kafka_bootstrap_servers)
+    stale = AuditPublication(engine, kafka, timedelta(seconds=30), interval_s=1, budget=100)
+    event = add_event(bench)
+    async with engine.connect() as tx, open_tail(kafka, TOPICS, None) as tail:
+        days = await outbox_days(tx)
+        await publish_by_hand(bench, event)
+        await audit_until(stale, tail, 0)
+        await audit_until_judged(stale, tail, bench)
+        with pytest.raises(AuditedElsewhere):
+            await save_marks(tx, days=[replace(days[-1], through=1)], before={days[-1].day: days[-1].through})
+
+
+async def audit_until_judged(audit: AuditPublication, tail: Tail, bench: Bench) -> None:
+    judged = "SELECT FROM outbox_audit JOIN outbox_events ON created_on = day AND xact_id < audited_through"
+    deadline = time.monotonic() + 15
+    while not bench.query(judged):
+        assert time.monotonic() < deadline
+        await audit.once(tail)
+        await asyncio.sleep(0.1)
 
 
 async def test_a_row_that_commits_late_does_not_fall_under_the_mark(bench: Bench, engine: Engine) -> None:

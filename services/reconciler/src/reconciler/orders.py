@@ -21,7 +21,7 @@ from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import GapOrder, close_incidents, held_alone, orders_with_gap, quiet_orders
+from closeflow.storage.reconciling import GapOrder, close_gap_incidents, held_alone, orders_with_gap, quiet_orders
 from closeflow.storage.saving import report_incidents
 
 log = structlog.get_logger(__name__)
@@ -121,8 +121,7 @@ class FillGaps:
             now = await database_now(tx)
             gaps = await orders_with_gap(tx, account_id=self.broker.account_id, grace=self.grace, budget=self.budget)
             await report_incidents(tx, incidents=[_gap(one) for one in gaps if one.since + self.incident_after <= now])
-            still = [one.client_order_id for one in gaps]
-            await close_incidents(tx, kind=GAP, still=still, resolution="the executions were found")
+            await close_gap_incidents(tx, kind=GAP, resolution="the executions were found")
         if not gaps:
             return 0
         try:
@@ -130,7 +129,7 @@ class FillGaps:
         except BrokerUnavailable as error:
             log.warning("executions_not_listed", reason=error.reason)
             return 0
-        wanted = set(still)
+        wanted = {one.client_order_id for one in gaps}
         found = [update for update in updates if update.client_order_id in wanted]
         await publish(self.producer, found)
         log.info("gaps_asked_about", orders=len(gaps), executions_listed=len(updates), published=len(found))

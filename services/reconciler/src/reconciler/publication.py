@@ -46,7 +46,10 @@ NOT_YET_PROVEN: Final = "55000"
 
 @dataclass(slots=True)
 class AuditPublication:
-    """Compares the topics with the outbox. One replica audits at a time, and it alone reads the topics."""
+    """Compares the topics with the outbox. One replica audits at a time, and it alone reads the topics.
+
+    One that lost its lock unnoticed, with its connection, learns from the marks that another has taken over.
+    """
 
     database: Database
     kafka: KafkaConnection
@@ -109,7 +112,8 @@ class AuditPublication:
     async def _save(
         self, tx: Transaction, before: Sequence[AuditedDay], after: Sequence[AuditedDay], lost: Sequence[OutboxRow]
     ) -> None:
-        await save_marks(tx, days=[new for old, new in zip(before, after, strict=True) if new != old])
+        moved = [new for old, new in zip(before, after, strict=True) if new != old]
+        await save_marks(tx, days=moved, before={one.day: one.through for one in before})
         await report_incidents(tx, incidents=[_missing(row) for row in lost])
         still = [_subject(key) for day in after for key in day.missing]
         closed = await close_incidents(tx, kind=MISSING, still=still, resolution="the event was published")

@@ -6,7 +6,8 @@ The mark of a day is a transaction id: every row below it has been judged. Rows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -41,6 +42,7 @@ _MARK: Final = text("""
     INSERT INTO outbox_audit (day, audited_through, missing)
     SELECT day, audited_through, missing FROM jsonb_populate_recordset(NULL::outbox_audit, CAST(:rows AS jsonb))
     ON CONFLICT (day) DO UPDATE SET audited_through = EXCLUDED.audited_through, missing = EXCLUDED.missing
+    WHERE outbox_audit.audited_through = CAST(CAST(:before AS jsonb) ->> CAST(EXCLUDED.day AS text) AS xid8)
 """)
 _ENSURE: Final = text("SELECT closeflow_ensure_outbox_partitions(:days)")
 _DROP: Final = text("SELECT closeflow_drop_outbox_partition(:day)")
@@ -82,7 +84,15 @@ async def oldest_unjudged_at(tx: Transaction) -> datetime | None:
     return found
 
 
-async def save_marks(tx: Transaction, *, days: Sequence[AuditedDay]) -> None:
+class AuditedElsewhere(Exception):
+    """Another process has moved a mark: this one no longer audits alone."""
+
+
+async def save_marks(tx: Transaction, *, days: Sequence[AuditedDay], before: Mapping[date, int]) -> None:
+    """Move marks from where they were `before`; raises AuditedElsewhere when one of them is not there any more.
+
+    A mark that somebody else took back would have rows judged again that its owner has forgotten seeing.
+    """
     rows = [
         {
             "day": one.day.isoformat(),
@@ -91,8 +101,12 @@ async def save_marks(tx: Transaction, *, days: Sequence[AuditedDay]) -> None:
         }
         for one in days
     ]
-    if rows:
-        await tx.execute(_MARK, {"rows": rows_json(rows)})
+    if not rows:
+        return
+    marks = json.dumps({day.isoformat(): str(through) for day, through in before.items()})
+    saved = await tx.execute(_MARK, {"rows": rows_json(rows), "before": marks})
+    if saved.rowcount != len(rows):
+        raise AuditedElsewhere(f"{len(rows) - saved.rowcount} of {len(rows)} marks were moved by another process")
 
 
 async def ensure_partitions(tx: Transaction, *, days_ahead: int) -> int:

@@ -55,6 +55,12 @@ _CLOSE_INCIDENTS: Final = text("""
     UPDATE incidents SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
     WHERE kind = :kind AND closed_at IS NULL AND subject <> ALL(CAST(:still AS text[]))
 """)
+_CLOSE_GAPS: Final = text("""
+    UPDATE incidents i SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
+    WHERE i.kind = :kind AND i.closed_at IS NULL
+      AND NOT EXISTS (SELECT FROM orders o
+                      WHERE o.client_order_id = i.client_order_id AND o.stated_cum_qty > o.executed_qty)
+""")
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(hashtext('closeflow'), hashtext(:name))")
 _UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtext('closeflow'), hashtext(:name))")
 
@@ -134,4 +140,10 @@ async def orders_with_gap(tx: Transaction, *, account_id: str, grace: timedelta,
 async def close_incidents(tx: Transaction, *, kind: str, still: Collection[str], resolution: str) -> int:
     """Close the open incidents of a kind whose subject is not among `still`; returns how many."""
     result = await tx.execute(_CLOSE_INCIDENTS, {"kind": kind, "still": list(still), "resolution": resolution})
+    return int(result.rowcount)
+
+
+async def close_gap_incidents(tx: Transaction, *, kind: str, resolution: str) -> int:
+    """Close the open incidents of a kind whose order has no gap any more, whosever order it is; returns how many."""
+    result = await tx.execute(_CLOSE_GAPS, {"kind": kind, "resolution": resolution})
     return int(result.rowcount)
