@@ -127,6 +127,18 @@ async def test_a_due_retry_is_asked_for_again_and_only_once(bench: Bench, engine
     assert [tuple(row.values()) for row in events] == [("POSITION_CLOSING", 2, 1), ("SUBMIT_CLOSE_ORDER", 2, 1)]
 
 
+async def test_a_request_that_cannot_be_woken_holds_up_no_other(bench: Bench, engine: Engine) -> None:
+    poison, good = bench.add_request(), bench.add_request()
+    bench.execute("UPDATE close_requests SET created_at = created_at - interval '31 seconds'")
+    bench.execute(f"ALTER TABLE close_requests ADD CONSTRAINT poisoned CHECK (id <> '{poison}' OR emission = 1)")
+    job = wake_requests(engine)
+
+    assert await job.once() == 1
+    assert (bench.request(good)["emission"], bench.request(poison)["emission"]) == (2, 1)
+    assert bench.incidents(poison) == {"request_not_woken"}
+    assert await job.once() == 0, "it is passed over for a while"
+
+
 async def test_a_zombie_is_emitted_again_under_the_same_event_id(bench: Bench, engine: Engine) -> None:
     request_id = bench.add_request()
     jobs = wake_requests(engine)

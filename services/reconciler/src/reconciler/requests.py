@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -13,10 +15,17 @@ import structlog
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.domain.wake import SUBMIT_UNKNOWN, Woken, wake
 from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.engine import (
+    Database,
+    StatementError,
+    Transaction,
+    is_poison,
+    retrying,
+    transaction,
+)
 from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import due_requests
-from closeflow.storage.saving import insert_events, report_incidents, save_books
+from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 
 log = structlog.get_logger(__name__)
 
@@ -35,23 +44,49 @@ class WakeRequests:
     _waiting: dict[UUID, float] = field(default_factory=dict)
 
     async def once(self) -> int:
-        """Move what is due; returns how many requests moved."""
+        """Move what is due; returns how many requests moved. One that cannot be moved does not hold up the others."""
         now = time.monotonic()
         self._waiting = {request: until for request, until in self._waiting.items() if until > now}
-        woken, waiting = await retrying(self.database, self._cycle)
+        due = await retrying(self.database, self._due)
+        if not due:
+            return 0
+        woken, waiting = await self._move(due)
         self._waiting |= dict.fromkeys(waiting, now + PASS_OVER_S)
         return woken
 
-    async def _cycle(self, tx: Transaction) -> tuple[int, list[UUID]]:
-        due = await due_requests(
+    async def _due(self, tx: Transaction) -> dict[UUID, int]:
+        return await due_requests(
             tx,
             resend_after=self.resend_after,
             unknown_after=self.unknown_after,
             excluding=self._waiting,
             budget=self.budget,
         )
-        if not due:
-            return 0, []
+
+    async def _move(self, due: Mapping[UUID, int]) -> tuple[int, list[UUID]]:
+        """How many moved, and which have to wait. When one breaks the transaction, each gets its own."""
+        try:
+            return await retrying(self.database, partial(self._wake, due=due))
+        except (StatementError, MoveRefused) as error:
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            if len(due) == 1:
+                ((request_id, position_id),) = due.items()
+                return 0, [await self._report(request_id, position_id, error)]
+        woken, waiting = 0, list[UUID]()
+        for request_id, position_id in due.items():
+            moved, passed = await self._move({request_id: position_id})
+            woken += moved
+            waiting += passed
+        return woken, waiting
+
+    async def _report(self, request_id: UUID, position_id: int, error: Exception) -> UUID:
+        log.error("request_not_woken", close_request_id=str(request_id), exc_info=error)
+        async with transaction(self.database) as tx:
+            await report_incidents(tx, incidents=[_refused(request_id, position_id, error)])
+        return request_id
+
+    async def _wake(self, tx: Transaction, *, due: Mapping[UUID, int]) -> tuple[int, list[UUID]]:
         before = await lock_books(tx, position_ids=due.values(), request_ids=due)
         books: dict[int, Book] = dict(before)
         events: list[Event] = []
@@ -74,6 +109,16 @@ class WakeRequests:
         await insert_events(tx, events=events)
         await report_incidents(tx, incidents=incidents)
         return len(due) - len(waiting), waiting
+
+
+def _refused(request_id: UUID, position_id: int, error: Exception) -> Incident:
+    return Incident(
+        kind="request_not_woken",
+        severity="critical",
+        detail=f"time asks something of this request, and it cannot be done: {str(error).partition(chr(10))[0]}",
+        position_id=position_id,
+        close_request_id=request_id,
+    )
 
 
 def _unknown(request_id: UUID, position_id: int) -> Incident:
