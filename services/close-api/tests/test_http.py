@@ -234,6 +234,15 @@ async def test_without_its_database_it_lives_but_is_not_ready() -> None:
     assert "close_api_closes_total" in metrics.text
 
 
+async def test_no_address_is_redirected() -> None:
+    async with calling(Deciding()) as client:
+        answer = await client.post(
+            "/v1/positions/7/close/", headers={"Idempotency-Key": "k", "Host": "elsewhere.example"}
+        )
+    assert (answer.status_code, answer.json()["detail"]["error"]) == (404, "not_found")
+    assert "location" not in answer.headers
+
+
 async def test_the_trace_of_the_caller_goes_on() -> None:
     work = Deciding()
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"

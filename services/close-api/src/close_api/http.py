@@ -191,6 +191,7 @@ def build_app(api: Api) -> ASGIApp:
         title="close-api",
         version="1",
         description="Accepts closes of trading positions, each once.",
+        redirect_slashes=False,  # A redirect would repeat whatever host the caller named.
         docs_url=None,
         redoc_url=None,
         exception_handlers={Problem: _on_problem, HTTPException: _on_http_error, Exception: _on_defect},
