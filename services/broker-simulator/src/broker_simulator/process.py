@@ -1,5 +1,6 @@
 """The simulator as a child process, for tests: start, kill -9, start again on the same port and memory."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from .control import Control
 from .settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY, PREFIX
 
 START_DEADLINE_S = 20.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class DidNotStart(RuntimeError):
@@ -72,6 +75,7 @@ class SimulatorProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         self._await_health(self._process)
 
@@ -114,6 +118,12 @@ class SimulatorProcess:
                     time.sleep(0.02)
         self.kill()
         raise DidNotStart(self.log.read_text()[-2000:])
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: on Linux the kernel ends it when whoever started it is gone, even by kill -9."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _free_port() -> int:
