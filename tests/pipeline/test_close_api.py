@@ -221,7 +221,9 @@ async def test_a_position_that_somebody_holds_does_not_hold_up_the_others(desk: 
     with desk.api() as url, psycopg.connect(desk.database.admin_dsn) as holder:
         holder.execute("SELECT FROM positions WHERE id = %s FOR UPDATE", (positions[3],))
         async with client(url) as api:
+            storm = asyncio.gather(*(close(api, positions[3], key=f"again-{n}") for n in range(10)))
             answers = await asyncio.gather(*(close(api, one) for one in positions))
+            assert {answer.status_code for answer in await storm} == {503}
             holder.rollback()
             again = await close(api, positions[3])
     assert [n for n, answer in enumerate(answers) if answer.status_code != 201] == [3]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -60,18 +61,32 @@ async def accept_batch(
         log.warning("database_away", closes=len(commands), error=str(error))
         return [error] * len(commands)
     except Exception as error:
-        if len(commands) > 1:
-            return [
-                (await accept_batch(engine, [command], clock=clock, deadline_s=deadline_s))[0] for command in commands
-            ]
+        parts = _parts(commands, error)
+        if len(parts) > 1:
+            outcomes: dict[UUID, Outcome] = {}
+            for part in parts:
+                found = await accept_batch(engine, part, clock=clock, deadline_s=deadline_s)
+                outcomes |= zip((command.request_id for command in part), found, strict=True)
+            return [outcomes[command.request_id] for command in commands]
         await _tell(engine, commands[0], error)
-        return [error]
+        return [error] * len(commands)
     try:
         async with asyncio.timeout(deadline_s):
             return await transact(engine, read_back)
     except Exception as error:
         log.warning("commit_outcome_not_read", closes=len(commands), error=str(error))
         return [DatabaseAway("the outcome is not known")] * len(commands)
+
+
+def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[CloseCommand]]:
+    """What is tried again apart. A position that somebody holds is waited for once, not once for each of its closes:
+    callers repeat, and those of all other positions would wait behind them."""
+    if not isinstance(error, LockedElsewhere):
+        return [[command] for command in commands]
+    by_position: dict[int, list[CloseCommand]] = {}
+    for command in commands:
+        by_position.setdefault(command.position_id, []).append(command)
+    return list(by_position.values())
 
 
 async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime) -> list[Decision]:
