@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from closeflow.kafka import KafkaConnection, open_producer
-from closeflow.kafka.tail import Tail, _seek
+from closeflow.kafka import KafkaConnection, KafkaError, open_producer
+from closeflow.kafka.tail import Tail, _seek, open_tail
 from tests.kafka.conftest import MakeTopic
 
 
@@ -43,3 +46,13 @@ async def test_no_record_is_passed_over_while_the_tail_finds_its_beginning(
         overtaken = Overtaken(consumer, connection, topic)
         await _seek(overtaken, partitions, datetime.now(UTC))
         assert len(await Tail(consumer, partitions).drain()) == 2
+
+
+async def test_a_kafka_that_is_away_leaves_no_open_consumer() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(KafkaError):
+            async with open_tail(KafkaConnection("127.0.0.1:1"), ("any",), None):
+                pass
+        gc.collect()
+    assert [str(one.message) for one in caught if "Unclosed" in str(one.message)] == []

@@ -68,8 +68,8 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: d
         auto_offset_reset="earliest",
         isolation_level="read_committed",
     )
-    await consumer.start()
     try:
+        await consumer.start()
         partitions = []
         for topic in topics:
             numbers = await _partitions_of(consumer, topic)
