@@ -347,7 +347,9 @@ async def test_a_database_that_falls_silent_costs_one_answer_and_no_second_reque
                     repeated += 1
                     assert repeated < 30, "the transaction that fell silent still holds the position"
                 other = await close(api, positions[1])
-    assert (answer.status_code, other.status_code) == (201, 201)
+    # A repetition that got its 503 by the deadline may have been accepted a moment later; then this one is its replay.
+    assert answer.status_code == (200 if answer.headers.get("idempotency-replayed") else 201)
+    assert other.status_code == 201
     assert desk.accepted() == 2
 
 
