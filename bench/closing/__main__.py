@@ -27,7 +27,7 @@ from demo.system import ACCOUNT, SIMULATOR, System
 DATABASE: Final = "bench_closing"
 POLL_S: Final = 0.003
 CLOSED_WITHIN_S: Final = 30.0
-CLOSED: Final = "SELECT id FROM positions WHERE status = 'closed' AND NOT (id = ANY(%s))"
+CLOSED: Final = "SELECT id FROM positions WHERE id = ANY(%s) AND status = 'closed'"
 
 
 def symbol(number: int) -> str:
@@ -55,7 +55,7 @@ async def measure(system: System, first: int, last: int, rate: float) -> list[fl
     """Seconds from request to closed, one for each position."""
     asked: dict[int, float] = {}
     closed: dict[int, float] = {}
-    watching = asyncio.create_task(_watch(system.admin_dsn, set(range(first, last + 1)), closed))
+    watching = asyncio.create_task(_watch(system.admin_dsn, last - first + 1, asked, closed))
     async with httpx.AsyncClient(base_url=system.url(), timeout=10) as http:
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
@@ -74,15 +74,15 @@ async def _close(http: httpx.AsyncClient, number: int) -> None:
         raise SystemExit(f"position {number}: {answer.status_code} {answer.text}")
 
 
-async def _watch(dsn: str, wanted: set[int], closed: dict[int, float]) -> None:
+async def _watch(dsn: str, count: int, asked: dict[int, float], closed: dict[int, float]) -> None:
+    """Note when each position that was asked for is seen closed; asks only about those that are not yet."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as database:
-        known = [row[0] for row in await (await database.execute(CLOSED, ([],))).fetchall()]
-        while wanted - closed.keys():
-            rows = await (await database.execute(CLOSED, (known,))).fetchall()
-            now = time.perf_counter()
-            for (number,) in rows:
-                closed[number] = now
-                known.append(number)
+        while len(closed) < count:
+            open_ones = [number for number in asked if number not in closed]
+            if open_ones:
+                rows = await (await database.execute(CLOSED, (open_ones,))).fetchall()
+                now = time.perf_counter()
+                closed.update((number, now) for (number,) in rows)
             await asyncio.sleep(POLL_S)
 
 
