@@ -25,7 +25,7 @@ $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(WORKSPACE))
 
 # Versions in the lock stay unless they must move; remove requirements.lock first to have the newest of all.
 lock: ## Put what the pyproject files newly ask for into requirements.lock (maintainers; needs uv)
-	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header \
 		$(foreach package,$(notdir $(WORKSPACE)),--no-emit-package $(package)) \
 		-o requirements.lock requirements-dev.in $(addsuffix /pyproject.toml,$(WORKSPACE))
 
