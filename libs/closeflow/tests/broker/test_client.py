@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any, Final
 
 import pytest
 
@@ -281,6 +282,24 @@ async def test_an_execution_whose_order_cannot_be_named_is_not_passed_on() -> No
     async with serving(answer(200, [activity(1)]), answer(500)) as server, broker_at(server.url) as broker:
         with pytest.raises(BrokerUnavailable, match="order-1"):
             await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+
+
+NO_ORDER: Final = {"code": 40410000, "message": "order not found"}
+
+
+@pytest.mark.parametrize(
+    ("strange", "answers"),
+    [
+        pytest.param({**activity(1), "price": "abc"}, [answer(200, ORDER)], id="one that cannot be read"),
+        pytest.param(
+            activity(1, "gone"), [answer(404, NO_ORDER), answer(200, ORDER)], id="one whose order the broker denies"
+        ),
+    ],
+)
+async def test_a_strange_execution_does_not_hold_up_the_others(strange: dict[str, object], answers: list[Any]) -> None:
+    async with serving(answer(200, [strange, activity(2)]), *answers) as server, broker_at(server.url) as broker:
+        page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert [update.cum_quantity for update in page.updates] == [Decimal(2)]
 
 
 async def test_a_position_the_broker_does_not_hold_is_zero_but_a_wrong_path_is_not() -> None:

@@ -146,20 +146,19 @@ class AlpacaBroker:
         reply = await self._read(self._trading, "/v2/account/activities/FILL", params)
         activities = [_object(item, "activity") for item in _list(reply)]
         names = await self._resolve({_text(activity, "order_id") for activity in activities})
-        try:
-            updates = tuple(
-                parse.fill_activity(
-                    activity,
-                    of=self._of,
-                    order=names[parse.text(activity, "order_id")],
-                    received_at=reply.received_at,
-                )
-                for activity in activities
-            )
-        except parse.Malformed as error:
-            raise BrokerUnavailable(f"an activity cannot be read: {error}") from error
+        updates: list[BrokerUpdate] = []
+        for activity in activities:
+            order = names.get(_text(activity, "order_id"))
+            try:
+                if order is None:
+                    raise parse.Malformed("the broker does not know its order")
+                updates.append(parse.fill_activity(activity, of=self._of, order=order, received_at=reply.received_at))
+            except parse.Malformed as error:
+                # It must not hold up the others for ever. If it is a fill of ours, its order states more than we can
+                # name, and that gap is an incident (rule R4).
+                log.error("execution_passed_over", activity_id=activity.get("id"), reason=str(error))
         full = len(activities) >= _ACTIVITIES_PER_PAGE
-        return ExecutionPage(updates=updates, next_page=_text(activities[-1], "id") if full else None)
+        return ExecutionPage(updates=tuple(updates), next_page=_text(activities[-1], "id") if full else None)
 
     async def position(self, symbol: str) -> Decimal:
         # Alpaca's position paths take a crypto pair without its slash.
@@ -240,19 +239,21 @@ class AlpacaBroker:
                 self._names.popitem(last=False)
 
     async def _resolve(self, broker_order_ids: set[str]) -> Mapping[str, parse.OrderName]:
-        """Name each order. Raises `BrokerUnavailable` if one cannot be: a fill is never passed on nameless."""
+        """Name each order that the broker knows; a fill is never passed on nameless. Raises `BrokerUnavailable` when it
+        could not be asked about one."""
         named = {found: self._names[found] for found in broker_order_ids if found in self._names}
         missing = sorted(broker_order_ids - named.keys())
-        named.update(zip(missing, await asyncio.gather(*map(self._name_of, missing)), strict=True))
-        return named
+        found = zip(missing, await asyncio.gather(*map(self._name_of, missing)), strict=True)
+        return named | {order_id: name for order_id, name in found if name is not None}
 
-    async def _name_of(self, broker_order_id: str) -> parse.OrderName:
+    async def _name_of(self, broker_order_id: str) -> parse.OrderName | None:
         async with self._resolving:
             answer = await self.order(broker_order_id)
         if isinstance(answer, Acknowledged):
             return self._names[broker_order_id]
-        reason = "not found" if isinstance(answer, NotFound) else answer.reason
-        raise BrokerUnavailable(f"order {broker_order_id} of an execution cannot be named: {reason}")
+        if isinstance(answer, NotFound):
+            return None
+        raise BrokerUnavailable(f"order {broker_order_id} of an execution cannot be named: {answer.reason}")
 
 
 def _usable(outcome: object, path: str) -> Reply:
