@@ -45,8 +45,8 @@ class BrokerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPage:
-    """Executions in the broker's order of time, oldest first, each with its client order id resolved. One that cannot be
-    read, or whose order the broker denies, is logged and left out: it would hold up the others for ever."""
+    """Executions in the broker's order of time, oldest first, each with its client order id resolved. One that cannot
+    be read, or whose order the broker denies, is logged and left out: it would hold up the others for ever."""
 
     updates: tuple[BrokerUpdate, ...]
     next_page: str | None
