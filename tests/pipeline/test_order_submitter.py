@@ -216,6 +216,27 @@ async def test_a_record_whose_sql_fails_is_parked_and_frozen_and_the_others_go_o
     assert bench.orders(poison) == []
 
 
+async def test_an_order_that_cannot_be_attended_to_holds_up_no_other(alone: Bench) -> None:
+    alone.control.outage(
+        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=2, retry_after_s=2)
+    )
+    poison, good = alone.add_request(), alone.add_request()
+    poisoned = client_order_id(poison, 1)
+    with alone.submitter(breaker_probe_s="0.3") as process:
+        await alone.ask(poison, good)
+        await until(
+            lambda: all(alone.sends(one) == ["not_accepted"] for one in (poison, good)), "the broker took neither"
+        )
+        alone.execute(
+            f"ALTER TABLE order_sends ADD CONSTRAINT poisoned CHECK (client_order_id <> '{poisoned}' OR n = 1)"
+        )
+        await until(lambda: alone.sends(good) == ["not_accepted", "accepted"], "the other one is sent")
+        await until(lambda: "order_not_attended" in alone.incidents(poisoned), "a person is told")
+        assert process.poll() is None
+    assert alone.orders(poison)[0]["status"] == "planned"
+    alone.execute("ALTER TABLE order_sends DROP CONSTRAINT poisoned")
+
+
 async def test_a_cancel_goes_to_the_broker(bench: Bench) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()

@@ -27,16 +27,25 @@ from closeflow.domain.sending import (
 )
 from closeflow.domain.settle import RetryPolicy, settle
 from closeflow.storage.books import lock_books
-from closeflow.storage.engine import CommitUnknown, Database, Transaction, retrying, transaction
+from closeflow.storage.engine import (
+    CommitUnknown,
+    Database,
+    StatementError,
+    Transaction,
+    is_poison,
+    retrying,
+    transaction,
+)
 from closeflow.storage.filling import database_now
-from closeflow.storage.saving import insert_events, report_incidents, save_books
-from closeflow.storage.submitting import DueOrder, due_orders, insert_sends
+from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from closeflow.storage.submitting import DueOrder, due_orders, insert_sends, put_off
 from order_submitter.recover import Recovery, Watch
 from order_submitter.send import Job, SenderPool
 
 log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE: Final = 64
+PUT_OFF_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -74,6 +83,37 @@ class Attendant:
         return len(due)
 
     async def _attend(self, due: Sequence[DueOrder]) -> None:
+        """Commit what is decided about the orders, then start it. When one breaks the transaction, each gets its own,
+        and the one that breaks its own is put off for a person: it must not hold up the account."""
+        try:
+            await self._commit(due)
+        except (StatementError, MoveRefused) as error:
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            if len(due) == 1:
+                await self._put_off(due[0], error)
+                return
+            for one in due:
+                await self._attend([one])
+
+    async def _put_off(self, due: DueOrder, error: Exception) -> None:
+        log.error("order_not_attended", client_order_id=due.client_order_id, exc_info=error)
+        incident = Incident(
+            kind="order_not_attended",
+            severity="critical",
+            detail=f"what is due for this order cannot be written: {str(error).partition(chr(10))[0]}",
+            position_id=due.position_id,
+            close_request_id=due.close_request_id,
+            client_order_id=due.client_order_id,
+        )
+
+        async def work(tx: Transaction) -> None:
+            await put_off(tx, client_order_id=due.client_order_id, seconds=PUT_OFF_S)
+            await report_incidents(tx, incidents=[incident])
+
+        await retrying(self.database, work)
+
+    async def _commit(self, due: Sequence[DueOrder]) -> None:
         jobs: list[Job] = []
 
         async def work(tx: Transaction) -> Round:

@@ -34,6 +34,9 @@ _DUE: Final = text("""
     ORDER BY o.next_send_at NULLS FIRST, o.client_order_id
     LIMIT :most
 """)
+_PUT_OFF: Final = text("""
+    UPDATE orders SET next_send_at = closeflow_now() + make_interval(secs => :seconds) WHERE client_order_id = :id
+""")
 _UNANSWERED: Final = text("""
     SELECT s.client_order_id, s.n, s.sender, w.host, w.pid, w.exited_at
     FROM order_sends s
@@ -134,6 +137,11 @@ class BreakerRow:
 async def due_orders(tx: AsyncConnection, *, account_id: str, most: int) -> list[DueOrder]:
     """The orders of the account that somebody should look at now, longest due first; not locked."""
     return [DueOrder(**row) for row in await fetch(tx, _DUE, {"account_id": account_id, "most": most})]
+
+
+async def put_off(tx: AsyncConnection, *, client_order_id: str, seconds: float) -> None:
+    """Let an order be due again later, whatever else is true of it."""
+    await change(tx, _PUT_OFF, {"id": client_order_id, "seconds": seconds})
 
 
 async def unanswered_sends(tx: AsyncConnection, *, account_id: str, most: int) -> list[UnansweredSend]:
