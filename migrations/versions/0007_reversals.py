@@ -1,0 +1,14 @@
+"""Busts, corrections, orders declared lost and the tagged position of an overfill."""
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
