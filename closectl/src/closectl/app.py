@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
 from closectl.closing import CloseRefused, close_position
+from closectl.environment import AsJson, Limit, account_at_broker, with_database
 from closectl.importing import ImportRefused, import_positions
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.positions_file import BadFile, read_positions
 from closectl.settings import ClosectlSettings
-from closectl.verifying import Account, print_report, report_json, verify
+from closectl.verifying import print_report, report_json, verify
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
-from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, make_engine, transaction
+from closeflow.storage.engine import Database, transaction
 from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="closectl",
@@ -32,37 +29,6 @@ app = typer.Typer(
 )
 positions = typer.Typer(no_args_is_help=True, help="Positions: import and list.")
 app.add_typer(positions, name="positions")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
-
-
-def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Run a piece of work with the database of CLOSECTL_POSTGRES_DSN."""
-    settings = load(ClosectlSettings)
-    if settings.postgres_dsn is None:
-        fail("CLOSECTL_POSTGRES_DSN is not set; give the DSN of role closeflow_operator", code=2)
-    dsn = settings.postgres_dsn.get_secret_value()
-
-    async def run() -> T:
-        database = make_engine(
-            dsn,
-            pool_size=2,
-            application_name="closectl",
-            statement_timeout_ms=120_000,
-            idle_in_transaction_timeout_ms=120_000,
-        )
-        try:
-            return await work(database)
-        finally:
-            await database.dispose()
-
-    try:
-        return asyncio.run(run())
-    except DatabaseError as error:
-        fail(f"the database did not do it: {str(error).splitlines()[0]}", code=2)
-    except CommitUnknown as error:
-        fail(f"whether it was done is not known: {error}; repeating the command does no harm", code=2)
 
 
 @positions.command("import")
@@ -211,7 +177,7 @@ def verify_(
     settings = load(ClosectlSettings)
     servers = settings.kafka_bootstrap_servers
     kafka = KafkaConnection(servers) if servers else "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"
-    account = _account(settings)
+    account = account_at_broker()
     report = with_database(lambda database: verify(database, kafka=kafka, account=account, wait_s=wait))
     if as_json:
         print_json(report_json(report))
@@ -219,20 +185,3 @@ def verify_(
         print_report(report)
     if report.violations:
         raise typer.Exit(1)
-
-
-def _account(settings: ClosectlSettings) -> Account | str:
-    """Where to ask the broker, or which settings are missing for it."""
-    url, key_id = settings.broker_url, settings.broker_key_id
-    secret_key, account_id = settings.broker_secret_key, settings.broker_account_id
-    if url is None or key_id is None or secret_key is None or account_id is None:
-        names = ("broker_url", "broker_key_id", "broker_secret_key", "broker_account_id")
-        missing = [f"CLOSECTL_{name.upper()}" for name in names if getattr(settings, name) is None]
-        return f"not set: {', '.join(missing)}"
-    return Account(
-        url=url,
-        key_id=key_id.get_secret_value(),
-        secret_key=secret_key.get_secret_value(),
-        account_id=account_id,
-        broker=settings.broker,
-    )
