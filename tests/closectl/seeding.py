@@ -134,7 +134,7 @@ class Closes:
             )
             await record_answers(tx, answers=[answered])
 
-    async def fill(self, position_id: int, quantity: str, *, cum: str, attempt: int = 1) -> None:
+    async def fill(self, position_id: int, quantity: str, *, cum: str, attempt: int = 1, price: str = "100.25") -> None:
         done = Decimal(cum) == self.orders[order_id(position_id, attempt)].quantity
         status = BrokerStatus.FILLED if done else BrokerStatus.PARTIALLY_FILLED
         await self._tell(
@@ -145,7 +145,7 @@ class Closes:
             cum_quantity=Decimal(cum),
             exec_id=f"fill-{position_id}-{attempt}-{cum}",
             last_quantity=Decimal(quantity),
-            last_price=Decimal("100.25"),
+            last_price=Decimal(price),
         )
 
     async def state(self, position_id: int, status: BrokerStatus, *, cum: str, **more: Any) -> None:

@@ -11,6 +11,7 @@ import typer
 from closectl.closing import CloseRefused, close_position
 from closectl.environment import AsJson, Limit, account_at_broker, with_database
 from closectl.importing import ImportRefused, import_positions
+from closectl.operating.commands import actions, incidents, requests, senders
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.positions_file import BadFile, read_positions
 from closectl.settings import ClosectlSettings
@@ -29,6 +30,10 @@ app = typer.Typer(
 )
 positions = typer.Typer(no_args_is_help=True, help="Positions: import and list.")
 app.add_typer(positions, name="positions")
+app.add_typer(requests, name="requests")
+app.add_typer(incidents, name="incidents")
+app.add_typer(senders, name="senders")
+app.add_typer(actions, name="actions")
 
 
 @positions.command("import")

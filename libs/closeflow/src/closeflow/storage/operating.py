@@ -1,13 +1,17 @@
-"""The record of what operators do by hand: one row of `operator_actions` in the transaction of its effect."""
+"""What operators look at and do by hand; each deed is a row of `operator_actions` in the transaction of its effect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
 
 from closeflow.storage import tables
+from closeflow.storage.direct import Row, change, fetch
 from closeflow.storage.engine import Transaction
 from closeflow.storage.rows import insert_rows, rows_json, storable
 
@@ -41,3 +45,112 @@ async def record_action(
         "after": after,
     }
     await tx.execute(_RECORD, {"rows": rows_json([row])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentRow:
+    """An incident as it is kept; `close_request_id` also where only its order is named."""
+
+    id: int
+    kind: str
+    severity: str
+    subject: str
+    detail: str
+    close_request_id: UUID | None
+    opened_at: datetime
+    last_seen_at: datetime
+    count: int
+    closed_at: datetime | None
+    closed_by: str | None
+    resolution: str | None
+
+
+_INCIDENTS: Final = """
+    SELECT i.id, i.kind, i.severity, i.subject, COALESCE(i.detail ->> 'text', '') AS detail,
+           COALESCE(i.close_request_id, o.close_request_id) AS close_request_id, i.opened_at, i.last_seen_at, i.count,
+           i.closed_at, i.closed_by, i.resolution
+    FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id
+"""
+_LIST_INCIDENTS: Final = text(f"""
+    {_INCIDENTS} WHERE (CAST(:closed AS boolean) OR i.closed_at IS NULL)
+      AND (CAST(:kind AS text) IS NULL OR i.kind = :kind)
+    ORDER BY i.opened_at DESC, i.id DESC LIMIT :limit
+""")
+_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id")
+_LOCK_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id FOR NO KEY UPDATE OF i")
+_REQUEST_OF_INCIDENT: Final = text("""
+    SELECT COALESCE(i.close_request_id, o.close_request_id) AS request_id
+    FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id WHERE i.id = :id
+""")
+_INCIDENTS_OF_REQUEST: Final = text(f"""
+    {_INCIDENTS} WHERE i.closed_at IS NULL AND COALESCE(i.close_request_id, o.close_request_id) = :request_id
+    ORDER BY i.id
+""")
+_CLOSE_INCIDENT: Final = text("""
+    UPDATE incidents SET closed_at = closeflow_now(), closed_by = :by, resolution = :resolution
+    WHERE id = :id AND closed_at IS NULL
+""")
+_SENDERS: Final = text("""
+    SELECT w.instance_id, w.host, w.pid, w.started_at, w.last_seen_at, w.exited_at,
+           closeflow_now() - w.last_seen_at AS silent_for,
+           (SELECT count(*) FROM order_sends s WHERE s.sender = w.instance_id AND s.answered_at IS NULL) AS unanswered
+    FROM senders w
+    WHERE CAST(:instance_id AS text) IS NULL OR w.instance_id = :instance_id
+    ORDER BY w.last_seen_at DESC LIMIT :limit
+""")
+_CONFIRM_EXIT: Final = text("""
+    UPDATE senders SET exited_at = closeflow_now() WHERE instance_id = :instance_id AND exited_at IS NULL
+""")
+_ACTIONS: Final = text("""
+    SELECT id, at, by, action, subject, reason, before, after FROM operator_actions
+    WHERE (CAST(:subject AS text) IS NULL OR subject = :subject)
+    ORDER BY id DESC LIMIT :limit
+""")
+
+
+async def list_incidents(tx: Transaction, *, closed: bool, kind: str | None, limit: int) -> list[IncidentRow]:
+    """Open incidents, the newest first; with `closed` those that are over too."""
+    rows = await fetch(tx, _LIST_INCIDENTS, {"closed": closed, "kind": kind, "limit": limit})
+    return [IncidentRow(**row) for row in rows]
+
+
+async def request_of_incident(tx: Transaction, *, incident_id: int) -> UUID | None:
+    """The request that the incident, or its order, is of. Neither ever changes."""
+    rows = await fetch(tx, _REQUEST_OF_INCIDENT, {"id": incident_id})
+    return rows[0]["request_id"] if rows else None
+
+
+async def lock_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
+    """The incident, locked. Whoever also needs books takes those first (rule R7)."""
+    rows = await fetch(tx, _LOCK_INCIDENT, {"id": incident_id})
+    return IncidentRow(**rows[0]) if rows else None
+
+
+async def find_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
+    rows = await fetch(tx, _INCIDENT, {"id": incident_id})
+    return IncidentRow(**rows[0]) if rows else None
+
+
+async def open_incidents_of_request(tx: Transaction, *, request_id: UUID) -> list[IncidentRow]:
+    """The open incidents of a request and of its orders."""
+    return [IncidentRow(**row) for row in await fetch(tx, _INCIDENTS_OF_REQUEST, {"request_id": request_id})]
+
+
+async def close_incident(tx: Transaction, *, incident_id: int, by: str, resolution: str) -> None:
+    """Close it; one that is closed already keeps its resolution."""
+    told = {"id": incident_id, "by": storable(by), "resolution": storable(resolution)}
+    await change(tx, _CLOSE_INCIDENT, told)
+
+
+async def list_senders(tx: Transaction, *, instance_id: str | None = None, limit: int = 1) -> list[Row]:
+    """Who sends or sent, the one last seen first; `silent_for` is a timedelta by the database's clock."""
+    return await fetch(tx, _SENDERS, {"instance_id": instance_id, "limit": limit})
+
+
+async def confirm_exit(tx: Transaction, *, instance_id: str) -> None:
+    await change(tx, _CONFIRM_EXIT, {"instance_id": instance_id})
+
+
+async def list_actions(tx: Transaction, *, subject: str | None, limit: int) -> list[Row]:
+    """What operators did, the newest first."""
+    return await fetch(tx, _ACTIONS, {"subject": subject, "limit": limit})

@@ -1,0 +1,38 @@
+"""Retry, abandon and cancel a close by hand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from closectl.operating.acting import Deed, on_book
+from closeflow.domain.operate import Outcome, abandon, cancel, retry_now
+from closeflow.storage.engine import Database
+
+RESEND_AFTER: Final = timedelta(seconds=30)
+"""After which the reconciler emits the attempt again, should nobody have planned it."""
+
+
+async def retry_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
+    deed = Deed(by=by, action="retry", subject=str(request_id), reason=reason)
+    return await on_book(
+        database,
+        deed,
+        lambda book, now: retry_now(book, book.requests[request_id], now=now, resend_after=RESEND_AFTER),
+        request_id=request_id,
+    )
+
+
+async def abandon_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
+    deed = Deed(by=by, action="abandon", subject=str(request_id), reason=reason)
+    return await on_book(
+        database, deed, lambda book, now: abandon(book, book.requests[request_id], now=now), request_id=request_id
+    )
+
+
+async def cancel_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
+    deed = Deed(by=by, action="cancel", subject=str(request_id), reason=reason)
+    return await on_book(
+        database, deed, lambda book, now: cancel(book, book.requests[request_id], now=now), request_id=request_id
+    )

@@ -1,0 +1,53 @@
+"""Close an incident, and let go on what it froze (rule R11)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from closectl.operating.acting import Acted, Deed, NotThere, lock_one, write
+from closeflow.domain.model import Book
+from closeflow.domain.operate import Already, Done, Outcome, release
+from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.filling import database_now
+from closeflow.storage.operating import (
+    close_incident,
+    lock_incident,
+    open_incidents_of_request,
+    record_action,
+    request_of_incident,
+)
+
+
+async def close_incident_by_hand(database: Database, incident_id: int, *, by: str, reason: str) -> Outcome | Acted:
+    """Close it with the reason as its resolution. The outcome says what became of the request that it froze,
+    if it froze one. Raises NotThere."""
+    deed = Deed(by=by, action="close_incident", subject=str(incident_id), reason=reason)
+
+    async def work(tx: Transaction) -> Outcome | Acted:
+        request_id = await request_of_incident(tx, incident_id=incident_id)
+        book = await lock_one(tx, request_id=request_id) if request_id is not None else None  # Books first: rule R7.
+        incident = await lock_incident(tx, incident_id=incident_id)
+        if incident is None:
+            raise NotThere(f"there is no incident {incident_id}; `closectl incidents list` shows those that are open")
+        if incident.closed_at is None:
+            await close_incident(tx, incident_id=incident_id, by=by, resolution=reason)
+        outcome = None
+        if book is not None and request_id is not None:
+            outcome = await _release(tx, book, request_id, closed=incident.kind)
+            if isinstance(outcome, Done):
+                await write(tx, deed, book, outcome)
+                return outcome
+        if incident.closed_at is not None:
+            return Already(f"incident {incident_id} was closed by {incident.closed_by}: {incident.resolution}")
+        await record_action(
+            tx, by=by, action=deed.action, subject=deed.subject, reason=reason, before={"kind": incident.kind}
+        )
+        return Acted(f"incident {incident_id} ({incident.kind}) is closed")
+
+    return await retrying(database, work)
+
+
+async def _release(tx: Transaction, book: Book, request_id: UUID, *, closed: str) -> Outcome:
+    still_open = [one.kind for one in await open_incidents_of_request(tx, request_id=request_id)]
+    request = book.requests[request_id]
+    return release(book, request, closed=closed, still_open=still_open, now=await database_now(tx))
