@@ -1,4 +1,6 @@
-"""Busts, corrections, orders declared lost and the tagged position of an overfill."""
+"""One tagged position at the most for what executions brought beyond another one (P12)."""
+
+from alembic import op
 
 revision = "0007"
 down_revision = "0006"
@@ -7,8 +9,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.execute("DROP INDEX positions_overfill_of_idx")
+    op.execute("""
+        CREATE UNIQUE INDEX positions_overfill_of_key ON positions (overfill_of) WHERE overfill_of IS NOT NULL
+    """)
 
 
 def downgrade() -> None:
-    pass
+    op.execute("DROP INDEX positions_overfill_of_key")
+    op.execute("CREATE INDEX positions_overfill_of_idx ON positions (overfill_of) WHERE overfill_of IS NOT NULL")

@@ -51,6 +51,7 @@ BOOK: Final = Book(
         status=PositionStatus.OPEN,
         version=1,
     ),
+    base_quantity=Decimal("0.300000001"),
     ledger_quantity=Decimal("0.300000001"),
 )
 

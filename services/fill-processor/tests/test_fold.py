@@ -95,6 +95,7 @@ def a_book(position_id: int = 1) -> Book:
     )
     return Book(
         position=position,
+        base_quantity=HUNDRED,
         ledger_quantity=HUNDRED,
         requests={request.id: request},
         orders={order.client_order_id: order},

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from closeflow.contracts import ExecutionEvent, ExecutionEventType, PositionEvent, SubmitOrder, decode
 from closeflow.contracts.schema_files import TOPIC_MODELS
-from closeflow.domain.events import execution_event, position_event, submit_event
+from closeflow.domain.events import ledger_event, position_event, submit_event
 from closeflow.domain.ids import client_order_id
+from closeflow.domain.ledger import Recorded
 from closeflow.domain.model import (
     AssetType,
     CloseRequest,
@@ -113,9 +114,9 @@ def test_a_position_event_is_read_with_and_without_a_request() -> None:
 
 
 def test_an_execution_event_is_balanced() -> None:
-    read = decode(ExecutionEvent, _value(execution_event(POSITION, REQUEST, ORDER, EXECUTION)))
+    read = decode(ExecutionEvent, _value(ledger_event(POSITION, REQUEST, ORDER, Recorded(EXECUTION))))
     assert (read.event_type, read.cash_amount) == (ExecutionEventType.RECORDED, Decimal("7612.08"))
     bought = replace(EXECUTION, side=Side.BUY)
-    assert decode(ExecutionEvent, _value(execution_event(POSITION, REQUEST, ORDER, bought))).cash_amount == Decimal(
-        "-7612.08"
-    )
+    assert decode(
+        ExecutionEvent, _value(ledger_event(POSITION, REQUEST, ORDER, Recorded(bought)))
+    ).cash_amount == Decimal("-7612.08")

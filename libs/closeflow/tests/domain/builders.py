@@ -180,9 +180,10 @@ def a_book(
     """A position of 100 before any of the orders' executions; its quantity is what is left after them."""
     position = a_position() if position is None else position
     kept = [a_request(**request_changes)] if requests is None else list(requests)
-    moved = sum((facts.signed(one.side, one.quantity) for order in orders for one in order.executions), Decimal(0))
+    moved = sum((facts.signed(order.side, facts.executed(order)) for order in orders), Decimal(0))
     return Book(
         position=position,
+        base_quantity=position.opening_quantity,
         ledger_quantity=position.opening_quantity + moved,
         requests={request.id: request for request in kept},
         orders={order.client_order_id: order for order in orders},

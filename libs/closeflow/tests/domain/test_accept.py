@@ -73,6 +73,7 @@ def book(
     )
     return Book(
         position=position,
+        base_quantity=Decimal(quantity),
         ledger_quantity=Decimal(quantity),
         orders={order.client_order_id: order for order in orders},
     )

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.events import decimal_text, execution_event, position_event, submit_event, time_text
+from closeflow.domain.events import decimal_text, ledger_event, position_event, submit_event, time_text
 from closeflow.domain.ids import execution_event_id, position_event_id, submit_event_id
+from closeflow.domain.ledger import Recorded
 from closeflow.domain.model import PositionStatus, RequestStatus, Side, Topic
 
 from .builders import BROKER, NOW, REQUEST_ID, a_position, a_request, an_execution, working
@@ -114,7 +115,7 @@ def test_the_type_of_a_position_event_names_the_main_point(
 def test_an_execution_says_what_the_account_receives(side: Side, cash: str) -> None:
     position = replace(a_position(), multiplier=Decimal(100))
     execution = an_execution("e-1", 5, side=side, price=Decimal("8.275"))
-    event = execution_event(position, a_request(), working(), execution)
+    event = ledger_event(position, a_request(), working(), Recorded(execution))
     assert (event.payload["cash_amount"], event.payload["quantity"], event.payload["side"]) == (cash, "5", side.value)
     assert event.event_id == execution_event_id(BROKER, "PA3XYZ", "e-1")
     assert (event.topic, event.key, event.attempt) == (Topic.EXECUTION_EVENTS, "41", 1)
@@ -124,7 +125,7 @@ def test_a_cash_amount_is_exact() -> None:
     execution = replace(
         an_execution("e-1", 1), quantity=Decimal("0.123456789012345678"), price=Decimal("64123.123456789")
     )
-    event = execution_event(a_position(), a_request(), working(), execution)
+    event = ledger_event(a_position(), a_request(), working(), Recorded(execution))
     assert event.payload["cash_amount"] == "7916.434923417393625072763907942"
 
 
@@ -135,6 +136,6 @@ def test_every_event_of_a_request_carries_its_trace() -> None:
 
     submit = submit_event(request, Decimal(1), at=NOW)
     position = position_event(a_position(), moved, request, at=NOW)
-    execution = execution_event(a_position(), request, working(), an_execution("e-1", 5))
+    execution = ledger_event(a_position(), request, working(), Recorded(an_execution("e-1", 5)))
 
     assert {one.traceparent for one in (submit, position, execution)} == {trace}

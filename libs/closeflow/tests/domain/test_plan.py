@@ -266,7 +266,8 @@ DENIALS: dict[str, tuple[Book, str]] = {
 
 @pytest.mark.parametrize(("book", "code"), DENIALS.values(), ids=DENIALS)
 def test_it_is_denied_and_the_position_is_open_again(book: Book, code: str) -> None:
-    book = replace(book, ledger_quantity=book.position.quantity)
+    held = book.position.quantity
+    book = replace(book, base_quantity=held, ledger_quantity=held)
     decided = planned(book, side=book.requests[REQUEST_ID].side)
     assert isinstance(decided, Deny)
     after = settle(book, apply_plan(book, REQUEST_ID, decided, now=NOW), now=NOW, policy=POLICY)

@@ -265,7 +265,13 @@ def mirrored(book: Book) -> Book:
         )
         for key, one in book.orders.items()
     }
-    return Book(position=position, ledger_quantity=-book.ledger_quantity, requests=requests, orders=orders)
+    return Book(
+        position=position,
+        base_quantity=-book.base_quantity,
+        ledger_quantity=-book.ledger_quantity,
+        requests=requests,
+        orders=orders,
+    )
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["long", "short"])

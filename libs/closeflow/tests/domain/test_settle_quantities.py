@@ -139,7 +139,7 @@ def test_executions_beyond_the_position_stop_at_zero_with_an_incident() -> None:
 
 
 def test_a_change_from_outside_opens_an_incident_and_lowers_what_may_be_closed() -> None:
-    book = replace(a_book(working()), ledger_quantity=Decimal(60))
+    book = replace(a_book(working()), base_quantity=Decimal(60), ledger_quantity=Decimal(60))
     settled = settle(book, book, now=NOW, policy=POLICY)
     assert settled.book.position.quantity == 60
     assert [one.kind for one in settled.incidents] == ["position_changed_outside", "exposure_above_owed"]
@@ -147,7 +147,7 @@ def test_a_change_from_outside_opens_an_incident_and_lowers_what_may_be_closed()
 
 
 def test_a_side_that_changed_outside_is_kept_and_nothing_more_is_sold() -> None:
-    book = replace(a_book(working()), ledger_quantity=Decimal(-50))
+    book = replace(a_book(working()), base_quantity=Decimal(-50), ledger_quantity=Decimal(-50))
     settled = settle(book, book, now=NOW, policy=POLICY)
     assert settled.book.position.quantity == -50
     assert "side_changed" in [one.kind for one in settled.incidents]

@@ -15,14 +15,14 @@ from .builders import OTHER_ID, REQUEST_ID, a_book, a_position, a_request, an_or
 POSITION_MOVES = """
     open             > closing closed
     closing          > open closed close_retryable close_failed
-    closed           >
+    closed           > open closing close_retryable
     close_retryable  > open closing closed close_failed
     close_failed     > open closing closed
 """
 REQUEST_MOVES = """
     pending    > submitted completed failed
     submitted  > completed retryable failed
-    completed  >
+    completed  > submitted retryable
     retryable  > pending completed failed
     failed     > completed
 """
@@ -30,18 +30,18 @@ ORDER_MOVES = """
     planned          > denied submit_unknown new partially_filled filled pending_cancel canceled expired rejected \
                        suspended done_for_day
     denied           > new partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
-    submit_unknown   > denied new partially_filled filled pending_cancel canceled expired rejected suspended \
+    submit_unknown   > denied lost new partially_filled filled pending_cancel canceled expired rejected suspended \
                        done_for_day
-    lost             >
-    new              > partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
-    partially_filled > filled pending_cancel canceled expired suspended done_for_day
-    filled           >
-    pending_cancel   > new partially_filled filled canceled expired rejected suspended done_for_day
+    lost             > new partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
+    new              > lost partially_filled filled pending_cancel canceled expired rejected suspended done_for_day
+    partially_filled > lost new filled pending_cancel canceled expired rejected suspended done_for_day
+    filled           > new partially_filled pending_cancel canceled expired rejected suspended done_for_day
+    pending_cancel   > lost new partially_filled filled canceled expired rejected suspended done_for_day
     canceled         > new partially_filled filled pending_cancel expired rejected suspended done_for_day
     expired          > new partially_filled filled pending_cancel canceled rejected suspended done_for_day
     rejected         > new partially_filled filled pending_cancel canceled expired suspended done_for_day
-    suspended        > new partially_filled filled pending_cancel canceled expired rejected done_for_day
-    done_for_day     > new partially_filled filled pending_cancel canceled expired rejected suspended
+    suspended        > lost new partially_filled filled pending_cancel canceled expired rejected done_for_day
+    done_for_day     > lost new partially_filled filled pending_cancel canceled expired rejected suspended
 """
 
 
@@ -98,8 +98,12 @@ def test_the_lists_above_name_every_status() -> None:
             f"close request {REQUEST_ID}: submitted -> pending",
         ),
         (a_book(), a_book(position=a_position(status=PositionStatus.OPEN, version=6)), ""),
-        (a_book(position=a_position(status=PositionStatus.CLOSED)), a_book(), "position 41: closed -> closing"),
-        (with_order("filled"), with_order("new"), f"order {an_order().client_order_id}: filled -> new"),
+        (
+            a_book(position=a_position(status=PositionStatus.CLOSED)),
+            a_book(position=a_position(status=PositionStatus.CLOSE_FAILED)),
+            "position 41: closed -> close_failed",
+        ),
+        (with_order("filled"), with_order("lost"), f"order {an_order().client_order_id}: filled -> lost"),
     ],
     ids=["submitted never goes back to pending", "a legal move", "a closed position", "a filled order"],
 )

@@ -283,10 +283,9 @@ QUARANTINED: dict[str, tuple[BrokerUpdate, str]] = {
     "cum and leaves that are not the quantity": (an_update(E.NEW, B.NEW, cum=10, leaves=80), "quantities_disagree"),
     "a last quantity above cum": (a_trade("e", 30, 20), "quantities_disagree"),
     "an execution without a broker order id": (a_trade("e", 30, 30, broker_order_id=None), "execution_without_order"),
-    "a bust": (an_update(E.TRADE_CANCEL, B.NEW, exec_id="x", exec_ref_id="e"), "unsupported_exec_type"),
-    "a correction": (
-        replace(a_trade("x", 30, 30, exec_ref_id="e"), exec_type=E.TRADE_CORRECT),
-        "unsupported_exec_type",
+    "a bust without a broker order id": (
+        an_update(E.TRADE_CANCEL, B.NEW, exec_id="x", exec_ref_id="e", broker_order_id=None),
+        "execution_without_order",
     ),
 }
 

@@ -9,7 +9,8 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.domain.events import execution_event
+from closeflow.domain import ledger
+from closeflow.domain.events import ledger_event
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
 from closeflow.domain.settle import RetryPolicy, settle
@@ -103,8 +104,9 @@ def _fold_one(
             folded.incidents += verdict.incidents
             if verdict.execution is not None:
                 taken[(update.broker, update.account_id, verdict.execution.exec_id)] = order.client_order_id
-                request = book.requests[order.close_request_id]
-                folded.events.append(execution_event(book.position, request, order, verdict.execution))
+            request = book.requests[order.close_request_id]
+            booked = ledger.entries(order, verdict.order)
+            folded.events += [ledger_event(book.position, request, order, entry) for entry in booked]
         case Repeated() | ProvesNothing():
             folded.outcomes[update.event_id] = IGNORED
             return None

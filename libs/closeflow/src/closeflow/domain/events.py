@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.domain.facts import signed
-from closeflow.domain.ids import execution_event_id, position_event_id, submit_event_id
+from closeflow.domain.ids import execution_event_id, position_event_id, reversal_event_id, submit_event_id
+from closeflow.domain.ledger import Corrected, Entry, Recorded, Reversed
 from closeflow.domain.model import (
     CloseRequest,
     Event,
-    Execution,
     Order,
     Position,
     PositionStatus,
@@ -32,7 +32,10 @@ POSITION_CLOSED: Final = "POSITION_CLOSED"
 POSITION_OPEN: Final = "POSITION_OPEN"
 CLOSE_REQUEST_RETRYABLE: Final = "CLOSE_REQUEST_RETRYABLE"
 CLOSE_REQUEST_FAILED: Final = "CLOSE_REQUEST_FAILED"
+POSITION_REOPENED: Final = "POSITION_REOPENED"
 EXECUTION_RECORDED: Final = "EXECUTION_RECORDED"
+EXECUTION_REVERSED: Final = "EXECUTION_REVERSED"
+EXECUTION_CORRECTED: Final = "EXECUTION_CORRECTED"
 
 
 _TYPE_OF_STATUS: Final = {
@@ -153,19 +156,35 @@ def _position_event_type(before: Position, after: Position, request: CloseReques
     moved = before.status is not after.status
     if moved and after.status is PositionStatus.CLOSED:
         return POSITION_CLOSED
+    if moved and before.status is PositionStatus.CLOSED:
+        return POSITION_REOPENED
     if moved and request is not None and request.status is RequestStatus.FAILED:
         return CLOSE_REQUEST_FAILED
     return POSITION_REDUCED if before.quantity != after.quantity else _TYPE_OF_STATUS[after.status]
 
 
-def execution_event(position: Position, request: CloseRequest, order: Order, execution: Execution) -> Event:
-    """One booked execution for accounting; `cash_amount` is what the account receives (a sell is positive)."""
-    event_id = execution_event_id(execution.broker, position.account_id, execution.exec_id)
-    received = signed(execution.side, execution.quantity).copy_negate()
-    cash = _EXACT.multiply(_EXACT.multiply(received, execution.price), position.multiplier)
+def ledger_event(position: Position, request: CloseRequest, order: Order, entry: Entry) -> Event:
+    """One entry of the books for accounting. `cash_amount` is what the account receives (a sell is positive); that of a
+    reversal takes back what the row it reverses brought, so the sum over all entries is what stands."""
+    match entry:
+        case Recorded(booked):
+            event_type, named, reverses = EXECUTION_RECORDED, booked, None
+        case Corrected(booked, replaced):
+            event_type, named, reverses = EXECUTION_CORRECTED, booked, replaced
+        case Reversed(booked, by):
+            event_type, named, reverses = EXECUTION_REVERSED, by, booked
+        case _:
+            assert_never(entry)
+    event_id = execution_event_id(named.broker, position.account_id, named.exec_id)
+    if event_type == EXECUTION_REVERSED:
+        event_id = reversal_event_id(named.broker, position.account_id, booked.exec_id)
+    received = signed(booked.side, booked.quantity)
+    if event_type != EXECUTION_REVERSED:
+        received = received.copy_negate()
+    cash = _EXACT.multiply(_EXACT.multiply(received, booked.price), position.multiplier)
     return Event(
         topic=Topic.EXECUTION_EVENTS,
-        event_type=EXECUTION_RECORDED,
+        event_type=event_type,
         event_id=event_id,
         key=str(position.id),
         position_id=position.id,
@@ -175,22 +194,23 @@ def execution_event(position: Position, request: CloseRequest, order: Order, exe
         payload=_wire(
             {
                 "event_id": event_id,
-                "event_type": EXECUTION_RECORDED,
+                "event_type": event_type,
                 "emission": 1,
-                "exec_id": execution.exec_id,
-                "broker": execution.broker,
+                "exec_id": named.exec_id,
+                "broker": named.broker,
                 "account_id": position.account_id,
                 "position_id": position.id,
                 "close_request_id": order.close_request_id,
                 "client_order_id": order.client_order_id,
                 "symbol": position.symbol,
-                "side": Side(execution.side),
-                "quantity": execution.quantity,
-                "price": execution.price,
+                "side": Side(booked.side),
+                "quantity": booked.quantity,
+                "price": booked.price,
                 "multiplier": position.multiplier,
                 "cash_amount": cash,
                 "currency": position.currency,
-                "occurred_at": execution.occurred_at,
+                "reverses_exec_id": reverses.exec_id if reverses is not None else None,
+                "occurred_at": named.occurred_at,
             }
         ),
     )

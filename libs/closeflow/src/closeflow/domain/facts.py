@@ -11,10 +11,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
+from closeflow.domain import ledger
 from closeflow.domain.model import (
     ZERO,
     Book,
     CloseRequest,
+    Execution,
     Order,
     OrderStatus,
     SendKind,
@@ -59,13 +61,38 @@ def newest_state(order: Order) -> Statement | None:
 
 
 def executed(order: Order) -> Decimal:
-    """The sum of the order's effective executions."""
-    return sum((one.quantity for one in order.executions), ZERO)
+    """The sum of the order's effective executions: busts and corrections applied."""
+    return sum((one.quantity for one in ledger.standings(order)), ZERO)
 
 
 def known_cum(order: Order) -> Decimal:
     """The most that is known to be filled: what we can name, or what the broker stated, whichever is more."""
     return max(executed(order), order.stated_cum_quantity)
+
+
+def _stated_cum(order: Order) -> Decimal:
+    """The highest cumulative quantity the broker stated since its last bust or correction.
+
+    Without one it never falls, so a statement that gave way to a newer one of its kind still counts.
+    """
+    last = ledger.last_reversal(order)
+    told = [one.cum_quantity for one in broker_statements(order) if last is None or not _before(one, last)]
+    told += [one.cum_quantity for one in order.executions if last is None or one is last or _after(one, last)]
+    if last is None:
+        told.append(order.stated_cum_quantity)
+    return max((cum for cum in told if cum is not None), default=ZERO)
+
+
+def _before(one: Statement, last: Execution) -> bool:
+    if one.broker_seq is not None and last.broker_seq is not None:
+        return one.broker_seq < last.broker_seq  # The bust's own statement has its sequence, and counts.
+    return one.stated_at < last.occurred_at
+
+
+def _after(one: Execution, last: Execution) -> bool:
+    if one.broker_seq is not None and last.broker_seq is not None:
+        return one.broker_seq > last.broker_seq
+    return one.occurred_at > last.occurred_at
 
 
 def unattributed(order: Order) -> Decimal:
@@ -76,12 +103,16 @@ def unattributed(order: Order) -> Decimal:
 def terminal_statement(order: Order) -> Statement | None:
     """The broker's word that the order is over, if that is its newest word and says how much was filled.
 
-    A terminal statement without a cumulative quantity ends nothing: the order has to be looked up.
+    A terminal statement without a cumulative quantity ends nothing: the order has to be looked up. "Filled" with less
+    than the order's quantity is an end only after a bust or correction, which explains it.
     """
     last = newest_state(order)
-    if last is None or last.kind not in TERMINAL_STATEMENTS or last.cum_quantity is None:
+    if last is None or last.cum_quantity is None:
         return None
-    return last
+    if last.kind is StatementKind.FILLED:
+        reversal = ledger.last_reversal(order)
+        return None if reversal is None or _before(last, reversal) else last
+    return last if last.kind in TERMINAL_STATEMENTS else None
 
 
 def refused(order: Order) -> bool:
@@ -90,6 +121,21 @@ def refused(order: Order) -> bool:
         statement(order, StatementKind.REFUSED) is not None
         and not broker_statements(order)
         and known_cum(order) == ZERO
+    )
+
+
+def is_lost(order: Order) -> bool:
+    """Whether an operator's word that the order is lost stands (O18, O19). A newer statement of the broker's overrules
+    it, and so does any at all if there was none with a sequence when it was given."""
+    lost = statement(order, StatementKind.LOST)
+    if lost is None:
+        return False
+    since = lost.broker_seq
+    if since is None:
+        return not broker_statements(order)
+    return all(
+        one.broker_seq <= since if one.broker_seq is not None else one.stated_at <= lost.stated_at
+        for one in broker_statements(order)
     )
 
 
@@ -115,9 +161,9 @@ def derive_status(order: Order) -> OrderStatus:
         return OrderStatus(terminal.kind.value)
     if refused(order):
         return OrderStatus.REJECTED
-    stated = broker_statements(order)
-    if statement(order, StatementKind.LOST) is not None and not stated:
+    if is_lost(order):
         return OrderStatus.LOST
+    stated = broker_statements(order)
     if stated and cancel_pending(order):
         return OrderStatus.PENDING_CANCEL
     last = newest_state(order)
@@ -133,14 +179,12 @@ def derive_status(order: Order) -> OrderStatus:
 def derive(order: Order) -> Order:
     """The order with its derived columns computed again from its facts."""
     done_quantity = executed(order)
-    notional = sum((one.quantity * one.price for one in order.executions), ZERO)
-    stated = [one.cum_quantity for one in broker_statements(order)]
-    stated += [one.cum_quantity for one in order.executions]
+    notional = sum((one.quantity * one.price for one in ledger.standings(order)), ZERO)
     order = replace(
         order,
         executed_quantity=done_quantity,
         average_price=notional / done_quantity if done_quantity else None,
-        stated_cum_quantity=max([order.stated_cum_quantity, *(cum for cum in stated if cum is not None)]),
+        stated_cum_quantity=_stated_cum(order),
     )
     return replace(order, status=derive_status(order))
 
@@ -149,9 +193,9 @@ def is_done(order: Order) -> bool:
     """Whether the broker can fill no more of it, as far as that can be proven (lifecycle.md, "done")."""
     if known_cum(order) >= order.quantity:
         return True
-    if order.status in (OrderStatus.DENIED, OrderStatus.LOST) and not broker_statements(order):
+    if order.status is OrderStatus.DENIED and not broker_statements(order):
         return True
-    return terminal_statement(order) is not None or refused(order)
+    return terminal_statement(order) is not None or refused(order) or is_lost(order)
 
 
 def is_settled(order: Order) -> bool:
@@ -182,6 +226,15 @@ def owed(book: Book, request: CloseRequest) -> Decimal:
 def closable(book: Book, side: Side) -> Decimal:
     """How much an order of this side can take off the position: nothing once the position is on the other side."""
     return max(ZERO, -signed(side, book.position.quantity))
+
+
+def overfill(book: Book) -> Decimal:
+    """P12: what executions brought beyond zero, signed as a position; one that is tagged with this one holds it."""
+    return book.ledger_quantity - book.position.quantity
+
+
+def has_reversal(order: Order) -> bool:
+    return ledger.last_reversal(order) is not None
 
 
 def oversells(book: Book, request: CloseRequest) -> bool:

@@ -35,6 +35,11 @@ def execution_event_id(broker: str, account_id: str, exec_id: str) -> UUID:
     return uuid5(NAMESPACE, f"execution/{broker}/{account_id}/{exec_id}")
 
 
+def reversal_event_id(broker: str, account_id: str, exec_id: str) -> UUID:
+    """Of the event that takes an execution out of the books; an execution goes at most once."""
+    return uuid5(NAMESPACE, f"reversal/{broker}/{account_id}/{exec_id}")
+
+
 def broker_update_id(*parts: object) -> UUID:
     """The id of a broker update made from an answer or a query: the same parts give the same id."""
     return uuid5(NAMESPACE, "/".join(["update", *(str(part) for part in parts)]))

@@ -10,155 +10,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from closeflow.domain.terms import UNFINISHED as UNFINISHED
+from closeflow.domain.terms import AssetType as AssetType
+from closeflow.domain.terms import BrokerStatus as BrokerStatus
+from closeflow.domain.terms import ExecKind as ExecKind
+from closeflow.domain.terms import ExecType as ExecType
+from closeflow.domain.terms import OrderStatus as OrderStatus
+from closeflow.domain.terms import OrderType as OrderType
+from closeflow.domain.terms import PositionStatus as PositionStatus
+from closeflow.domain.terms import RejectClass as RejectClass
+from closeflow.domain.terms import RequestStatus as RequestStatus
+from closeflow.domain.terms import SendAnswer as SendAnswer
+from closeflow.domain.terms import SendKind as SendKind
+from closeflow.domain.terms import Side as Side
+from closeflow.domain.terms import StatementKind as StatementKind
+from closeflow.domain.terms import TimeInForce as TimeInForce
+from closeflow.domain.terms import Topic as Topic
+from closeflow.domain.terms import UpdateSource as UpdateSource
+
 ZERO: Final = Decimal(0)
-
-
-class PositionStatus(StrEnum):
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
-    CLOSE_RETRYABLE = "close_retryable"
-    CLOSE_FAILED = "close_failed"
-
-
-class RequestStatus(StrEnum):
-    PENDING = "pending"
-    SUBMITTED = "submitted"
-    COMPLETED = "completed"
-    RETRYABLE = "retryable"
-    FAILED = "failed"
-
-
-UNFINISHED: Final = frozenset({RequestStatus.PENDING, RequestStatus.SUBMITTED, RequestStatus.RETRYABLE})
-
-
-class OrderStatus(StrEnum):
-    PLANNED = "planned"
-    DENIED = "denied"
-    SUBMIT_UNKNOWN = "submit_unknown"
-    LOST = "lost"
-    NEW = "new"
-    PARTIALLY_FILLED = "partially_filled"
-    FILLED = "filled"
-    PENDING_CANCEL = "pending_cancel"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    REJECTED = "rejected"
-    SUSPENDED = "suspended"
-    DONE_FOR_DAY = "done_for_day"
-
-
-class Side(StrEnum):
-    BUY = "buy"
-    SELL = "sell"
-
-
-class AssetType(StrEnum):
-    STOCK = "stock"
-    OPTION = "option"
-    CRYPTO = "crypto"
-
-
-class OrderType(StrEnum):
-    LIMIT = "limit"
-    MARKET = "market"
-
-
-class TimeInForce(StrEnum):
-    DAY = "day"
-    GTC = "gtc"
-    IOC = "ioc"
-
-
-class ExecType(StrEnum):
-    """FIX ExecType (150), with three of ours: `order_status`, `not_found` and `absent` answer a query."""
-
-    NEW = "new"
-    TRADE = "trade"
-    CANCELED = "canceled"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    REPLACED = "replaced"
-    PENDING_CANCEL = "pending_cancel"
-    CANCEL_REJECTED = "cancel_rejected"
-    SUSPENDED = "suspended"
-    DONE_FOR_DAY = "done_for_day"
-    TRADE_CANCEL = "trade_cancel"
-    TRADE_CORRECT = "trade_correct"
-    ORDER_STATUS = "order_status"
-    NOT_FOUND = "not_found"
-    ABSENT = "absent"
-
-
-class BrokerStatus(StrEnum):
-    """FIX OrdStatus (39) as the broker states it."""
-
-    NEW = "new"
-    PARTIALLY_FILLED = "partially_filled"
-    FILLED = "filled"
-    PENDING_CANCEL = "pending_cancel"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    REJECTED = "rejected"
-    REPLACED = "replaced"
-    SUSPENDED = "suspended"
-    DONE_FOR_DAY = "done_for_day"
-
-
-class UpdateSource(StrEnum):
-    STREAM = "stream"
-    BACKFILL = "backfill"
-    SUBMIT = "submit"
-    QUERY = "query"
-
-
-class RejectClass(StrEnum):
-    RETRYABLE = "retryable"
-    TERMINAL = "terminal"
-
-
-class StatementKind(StrEnum):
-    """What a kept statement says of an order. `refused` and `lost` are not the broker's."""
-
-    NEW = "new"
-    PARTIALLY_FILLED = "partially_filled"
-    FILLED = "filled"
-    PENDING_CANCEL = "pending_cancel"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    REJECTED = "rejected"
-    REPLACED = "replaced"
-    SUSPENDED = "suspended"
-    DONE_FOR_DAY = "done_for_day"
-    CANCEL_REJECTED = "cancel_rejected"
-    REFUSED = "refused"
-    """A refusal that rule R3b accepted as proof that the order does not exist."""
-    LOST = "lost"
-
-
-class SendKind(StrEnum):
-    SUBMIT = "submit"
-    CANCEL = "cancel"
-
-
-class SendAnswer(StrEnum):
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    NOT_SENT = "not_sent"
-    NOT_ACCEPTED = "not_accepted"
-    UNKNOWN = "unknown"
-
-
-class Topic(StrEnum):
-    """The topics that carry our own events; `broker-fill` carries the broker's."""
-
-    SUBMIT_ORDER = "submit-order"
-    POSITION_EVENTS = "position-events"
-    EXECUTION_EVENTS = "execution-events"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +48,9 @@ class Position:
     version: int
     active_close_request_id: UUID | None = None
     closed_at: datetime | None = None
+    reopened_at: datetime | None = None
+    overfill_of: int | None = None
+    """The position whose executions went across zero, if this one holds what they brought too much (P12)."""
     exposure_unproven: bool = False
 
 
@@ -223,7 +99,10 @@ class CloseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """One trade the broker reported; identified by (broker, account, exec_id) and never changed."""
+    """One row of the ledger, identified by (broker, account, exec_id) and never changed: a trade that the broker
+    reported, or the bust or correction of one (FIX ExecType H and G), which names it in `ref_exec_id` (tag 19). The
+    quantity and price of a correction are the trade's from now on; those of a bust say nothing and may be 0.
+    """
 
     broker: str
     exec_id: str
@@ -235,6 +114,8 @@ class Execution:
     source: UpdateSource
     cum_quantity: Decimal | None = None
     broker_seq: int | None = None
+    kind: ExecKind = ExecKind.TRADE
+    ref_exec_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +170,7 @@ class Order:
     broker_order_id: str | None = None
     executed_quantity: Decimal = ZERO
     stated_cum_quantity: Decimal = ZERO
-    """The highest cumulative quantity the broker stated."""
+    """The highest cumulative quantity the broker stated since its last bust or correction."""
     average_price: Decimal | None = None
     broker_update_seq: int | None = None
     last_broker_update_at: datetime | None = None
@@ -376,11 +257,13 @@ class Book:
     """A position with its close requests and orders: all that one decision may look at, loaded under one set of locks.
 
     `requests` holds at least every unfinished request of the position and those a message named; `orders` every order
-    of those requests and every other order of the position that is not settled. `ledger_quantity` is opening +
-    adjustments + all signed executions of the position, also of orders that are not here.
+    of those requests and every other order of the position that is not settled. `base_quantity` is opening +
+    adjustments; `ledger_quantity` is that + all signed effective executions of the position, also of orders that are
+    not here.
     """
 
     position: Position
+    base_quantity: Decimal
     ledger_quantity: Decimal
     requests: Mapping[UUID, CloseRequest] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Bring requests and the position in line with the facts about their orders (moves P2-P4, P7, P9, C5-C7, C9, O13, Q).
+"""Bring requests and the position in line with their orders' facts (P2-P4, P7, P9, P11, C5-C7, C9, C11, O13, Q).
 
 `settle` is what every service runs after it changed a fact: the fill-processor after broker updates, the
 order-submitter after a denial, the reconciler when time is up. It looks only at state, so running it again changes
@@ -28,6 +28,7 @@ from closeflow.domain.model import (
     RejectClass,
     RequestStatus,
 )
+from closeflow.domain.reopen import REVERSED, reopen
 
 USER_CANCEL: Final = "canceled_by_user"
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
@@ -35,6 +36,8 @@ DEADLINE_PASSED: Final = "deadline_passed"
 EXTERNALLY_CLOSED: Final = "externally_closed"
 RESIDUAL: Final = "residual_below_lot"
 WITHDRAWN: Final = "withdrawn_by_late_fill"
+SIDE_CHANGED: Final = "side_changed"
+RETRY_BY_HAND: Final = "retry_by_hand"
 
 POSITION_STATUS_OF: Final = {
     RequestStatus.PENDING: PositionStatus.CLOSING,
@@ -70,14 +73,17 @@ def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> S
 
     `before` is the book as it was before the facts changed; one event with one new version covers the difference.
     """
-    book = _withdraw_oversold_plans(_with_position(book, quantity=_quantity(before, book)))
+    book = _withdraw_oversold_plans(_with_position(book, quantity=_quantity(book)))
     incidents = _position_incidents(before, book)
     for request in list(book.requests.values()):
         settled = _settle_request(book, request, now=now, policy=policy)
-        incidents += _target_incidents(request, settled)
+        incidents += _request_incidents(request, settled)
         book = replace(book, requests={**book.requests, request.id: settled})
         book, raised = _cancel_oversold_orders(book, settled, now=now)
         incidents += raised
+    if book.position.status is PositionStatus.CLOSED and book.position.quantity != ZERO:
+        book, reopened = reopen(book, now=now)
+        incidents.append(reopened)
     book, last = settle_position(book, now=now)
     book, events = publish_position(before, book, last, now=now)
     return Settled(book, events, tuple(incidents))
@@ -98,27 +104,30 @@ def publish_position(
     return replace(book, position=position), (event,)
 
 
-def _quantity(before: Book, book: Book) -> Decimal:
-    """The ledger's quantity, except that executions alone never take it across zero (P12): what they bring too much is
-    not this position's, and a closed position stays at zero."""
-    if book.position.status is PositionStatus.CLOSED:
-        return ZERO
-    was = before.ledger_quantity if before.position.quantity else before.position.opening_quantity
-    clipped = max(ZERO, book.ledger_quantity) if was > ZERO else min(ZERO, book.ledger_quantity)
-    return clipped if was else book.ledger_quantity
+def _quantity(book: Book) -> Decimal:
+    """The ledger's quantity, except that executions never take a position across zero (P12): what they bring too much
+    is not this position's."""
+    if book.base_quantity > ZERO:
+        return max(ZERO, book.ledger_quantity)
+    return min(ZERO, book.ledger_quantity) if book.base_quantity else ZERO
 
 
 def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy: RetryPolicy) -> CloseRequest:
     orders = book.orders_of(request.id)
     filled = sum((facts.executed(order) for order in orders), ZERO)
     late_fill = request.status is RequestStatus.FAILED and filled > request.filled_quantity
-    request = replace(request, filled_quantity=filled)
+    taken_back = request.status is RequestStatus.COMPLETED and filled < request.filled_quantity
+    request = replace(request, filled_quantity=filled, reason=REVERSED if taken_back else request.reason)
+    if request.auto_retry and any(facts.has_reversal(order) for order in orders):
+        request = replace(request, auto_retry=False)  # What the broker took back once a person has to look at.
     if request.status is RequestStatus.COMPLETED or not all(facts.is_done(order) for order in orders):
         return request
     if filled >= request.target_quantity:
         return _finish(request, RequestStatus.COMPLETED, None, now)
     if book.position.quantity == ZERO and (request.unfinished or late_fill):
         return _finish(request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now)
+    if request.unfinished and book.position.quantity != ZERO and facts.closable(book, request.side) == ZERO:
+        return _finish(request, RequestStatus.FAILED, SIDE_CHANGED, now)  # Rule Q.
     if request.status is not RequestStatus.SUBMITTED or not orders:
         return request
     return _settle_submitted(book, request, orders[-1], now=now, policy=policy)
@@ -231,23 +240,28 @@ def _last_execution_at(book: Book) -> datetime | None:
 def _position_incidents(before: Book, book: Book) -> list[Incident]:
     was, now = before.position.quantity, book.position.quantity
     found: list[tuple[str, str]] = []
-    if was != _quantity(before, before) and book.position.active_close_request_id is not None:
-        found.append(("position_changed_outside", f"rule Q: the ledger went from {was} to {before.ledger_quantity}"))
+    outside = before.base_quantity != book.base_quantity or was != _quantity(before)
+    if outside and book.position.active_close_request_id is not None:
+        found.append(("position_changed_outside", f"rule Q: it went from {was} to {now} while it was being closed"))
     if was * now < ZERO:
-        found.append(("side_changed", f"rule Q: the position went from {was} to {now}"))
-    if book.ledger_quantity not in (now, before.ledger_quantity):
-        rest = book.ledger_quantity - now
-        found.append(("overfill", f"P12: executions exceed the position by {rest}, which is on no position yet"))
+        found.append((SIDE_CHANGED, f"rule Q: the position went from {was} to {now}"))
+    rest = facts.overfill(book)
+    if rest != ZERO and rest != before.ledger_quantity - _quantity(before):
+        found.append(("overfill", f"P12: executions exceed the position by {rest}, which a tagged position holds"))
     return [
         Incident(kind=kind, severity="critical", detail=detail, position_id=book.position.id) for kind, detail in found
     ]
 
 
-def _target_incidents(before: CloseRequest, after: CloseRequest) -> list[Incident]:
-    if after.filled_quantity <= max(after.target_quantity, before.filled_quantity):
-        return []
-    detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
-    return [_incident(after, "overfill", detail, severity="critical")]
+def _request_incidents(before: CloseRequest, after: CloseRequest) -> list[Incident]:
+    found: list[Incident] = []
+    if after.filled_quantity > max(after.target_quantity, before.filled_quantity):
+        detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
+        found.append(_incident(after, "overfill", detail, severity="critical"))
+    if after.status is RequestStatus.RETRYABLE and not after.auto_retry and before.status is not after.status:
+        detail = "the broker took back an execution of it; only an operator retries it"
+        found.append(_incident(after, RETRY_BY_HAND, detail, severity="critical"))
+    return found
 
 
 def _incident(

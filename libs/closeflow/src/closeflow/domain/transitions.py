@@ -27,6 +27,10 @@ POSITION_MOVES: Final[Mapping[tuple[PositionStatus, PositionStatus], str]] = {
     (P.CLOSE_FAILED, P.CLOSED): "P9",
     (P.CLOSE_RETRYABLE, P.OPEN): "P10",
     (P.CLOSE_FAILED, P.OPEN): "P10",
+    # A bust, a correction or an adjustment leaves a closed position with a quantity.
+    (P.CLOSED, P.CLOSING): "P11",
+    (P.CLOSED, P.CLOSE_RETRYABLE): "P11",
+    (P.CLOSED, P.OPEN): "P11",
 }
 
 REQUEST_MOVES: Final[Mapping[tuple[RequestStatus, RequestStatus], str]] = {
@@ -40,6 +44,9 @@ REQUEST_MOVES: Final[Mapping[tuple[RequestStatus, RequestStatus], str]] = {
     (C.RETRYABLE, C.COMPLETED): "C9",
     (C.FAILED, C.COMPLETED): "C9",  # A late fill brings what we had given up.
     (C.RETRYABLE, C.FAILED): "C10",
+    (C.COMPLETED, C.SUBMITTED): "C11",  # Its order lives again.
+    (C.COMPLETED, C.RETRYABLE): "C11",
+    # (COMPLETED, FAILED) is missing on purpose: what was done stays done, with its reversal recorded.
     # (SUBMITTED, PENDING) is missing on purpose: it would send again.
 }
 
@@ -54,6 +61,8 @@ _STATED: Final = (
     O.SUSPENDED,
     O.DONE_FOR_DAY,
 )
+
+_OVER: Final = (O.FILLED, O.CANCELED, O.EXPIRED, O.REJECTED)
 
 ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
     (O.PLANNED, O.DENIED): "O2",
@@ -91,6 +100,13 @@ ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
     **{(was, to): "O14" for was in (O.CANCELED, O.EXPIRED) for to in _STATED if to not in (was, O.FILLED)},
     **{(O.REJECTED, status): "O14" for status in _STATED if status is not O.REJECTED},
     **{(O.DENIED, status): "O14" for status in _STATED},
+    # O15, O16: a bust or correction takes from a filled order; whether it lives again the broker's statement says.
+    **{(O.FILLED, status): "O15" for status in _STATED if status is not O.FILLED},
+    (O.PARTIALLY_FILLED, O.NEW): "O15",
+    (O.PARTIALLY_FILLED, O.REJECTED): "O15",
+    (O.SUBMIT_UNKNOWN, O.LOST): "O18",
+    **{(status, O.LOST): "O19" for status in _STATED if status not in _OVER},
+    **{(O.LOST, status): "O20" for status in _STATED},
 }
 
 

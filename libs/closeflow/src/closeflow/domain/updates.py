@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
-from closeflow.domain import facts
+from closeflow.domain import facts, ledger
 from closeflow.domain.model import (
     ZERO,
     Book,
     BrokerStatus,
     BrokerUpdate,
+    ExecKind,
     ExecType,
     Execution,
     Incident,
@@ -26,10 +28,11 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 
-LATER: Final = frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT})
-"""Busts and corrections: kept whole with an incident, for a person to book."""
 SILENT: Final = frozenset({ExecType.NOT_FOUND, ExecType.ABSENT})
 """Answers to a query that state nothing about an order (not-found is evidence only where rule R6 counts it)."""
+
+SAME_FILL_WITHIN: Final = timedelta(seconds=1)
+"""How far the times may be apart that two feeds give for one fill."""
 
 _KIND_OF_EXEC_TYPE: Final = {
     ExecType.NEW: StatementKind.NEW,
@@ -44,6 +47,11 @@ _KIND_OF_EXEC_TYPE: Final = {
     ExecType.TRADE: StatementKind.PARTIALLY_FILLED,
     # Without a status, because the broker's word for it is not one of ours: the order exists and may fill.
     ExecType.ORDER_STATUS: StatementKind.NEW,
+}
+_EXEC_KIND: Final = {
+    ExecType.TRADE: ExecKind.TRADE,
+    ExecType.TRADE_CANCEL: ExecKind.BUST,
+    ExecType.TRADE_CORRECT: ExecKind.CORRECT,
 }
 _LIVE: Final = frozenset({BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED, BrokerStatus.PENDING_CANCEL})
 
@@ -83,8 +91,6 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
 
     `taken_by` is the client order id under which the update's execution id is booked already, if it is another's.
     """
-    if update.exec_type in LATER:
-        return Quarantined("unsupported_exec_type", f"{update.exec_type} needs an operator")
     if update.exec_type in SILENT:
         return ProvesNothing()
     contradiction = _contradiction(order, update, taken_by)
@@ -92,7 +98,7 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
         return contradiction
     if update.broker_order_id is not None:
         return _apply(order, update)
-    if update.exec_type is ExecType.TRADE:
+    if update.exec_type in _EXEC_KIND:
         return Quarantined("execution_without_order", f"execution {update.exec_id} names no broker order id")
     return _judge_refusal(order, update)
 
@@ -171,52 +177,73 @@ def _contradiction(order: Order, update: BrokerUpdate, taken_by: str | None) -> 
     cum, leaves = update.cum_quantity, update.leaves_quantity
     if cum is not None and leaves is not None and update.order_status in _LIVE and cum + leaves != order.quantity:
         return Quarantined("quantities_disagree", f"cum {cum} + leaves {leaves} is not {order.quantity}")
-    if cum is not None and update.last_quantity is not None and cum < update.last_quantity:
+    trade = update.exec_type is ExecType.TRADE
+    if trade and cum is not None and update.last_quantity is not None and cum < update.last_quantity:
         return Quarantined("quantities_disagree", f"cum {cum} is less than the last quantity {update.last_quantity}")
     return None
 
 
 def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, Execution | None, tuple[Incident, ...]]:
-    if update.exec_type is not ExecType.TRADE or update.exec_id is None:
-        return order, None, ()  # Without an id it is a statement: a gap that a query will name (rule R4).
-    if update.last_quantity is None or update.last_price is None:
+    execution = _execution(order, update)
+    if execution is None:
         return order, None, ()
-    execution = Execution(
-        broker=update.broker,
-        exec_id=update.exec_id,
-        client_order_id=order.client_order_id,
-        side=order.side,
-        quantity=update.last_quantity,
-        price=update.last_price,
-        cum_quantity=update.cum_quantity,
-        broker_seq=update.broker_seq,
-        occurred_at=update.transact_time,
-        source=update.source,
-    )
     known = order.aliases.get(execution.exec_id, execution.exec_id)
     for one in order.executions:
         if one.exec_id == known:
-            same = (one.quantity, one.price) == (execution.quantity, execution.price)
             detail = f"execution {one.exec_id} came again with other content"
-            return order, None, () if same else _raise(order, "execution_changed", detail)
+            return order, None, () if _same(one, execution) else _raise(order, "execution_changed", detail)
     twin = _same_fill_of_the_other_feed(order, execution)
     if twin is not None:
         return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), None, ()
     return replace(order, executions=(*order.executions, execution)), execution, ()
 
 
+def _execution(order: Order, update: BrokerUpdate) -> Execution | None:
+    """The row of the ledger that the update is; without an id it is none, but a gap that a query will name (R4)."""
+    kind = _EXEC_KIND.get(update.exec_type)
+    if kind is None or update.exec_id is None:
+        return None
+    if kind is not ExecKind.BUST and (update.last_quantity is None or update.last_price is None):
+        return None
+    return Execution(
+        broker=update.broker,
+        exec_id=update.exec_id,
+        client_order_id=order.client_order_id,
+        side=order.side,
+        quantity=update.last_quantity or ZERO,
+        price=update.last_price or ZERO,
+        cum_quantity=update.cum_quantity,
+        broker_seq=update.broker_seq,
+        occurred_at=update.transact_time,
+        source=update.source,
+        kind=kind,
+        ref_exec_id=None if kind is ExecKind.TRADE else update.exec_ref_id,
+    )
+
+
+def _same(one: Execution, other: Execution) -> bool:
+    """Whether two reports under one id say the same. What a bust states besides the trade it names proves nothing."""
+    if one.kind is not other.kind or one.ref_exec_id != other.ref_exec_id:
+        return False
+    return one.kind is ExecKind.BUST or (one.quantity, one.price) == (other.quantity, other.price)
+
+
 def _same_fill_of_the_other_feed(order: Order, execution: Execution) -> Execution | None:
     """Rule R3a: the stream and the activities may name one fill differently; it is one on all its figures."""
-    if execution.cum_quantity is None:
+    if execution.cum_quantity is None or execution.kind is not ExecKind.TRADE:
         return None
     aliased = set(order.aliases.values())
     for one in order.executions:
+        if one.kind is not ExecKind.TRADE or one.exec_id in aliased or _feed(one.source) == _feed(execution.source):
+            continue
+        if facts.has_reversal(order) and abs(one.occurred_at - execution.occurred_at) > SAME_FILL_WITHIN:
+            continue  # After a bust the same cumulative quantity may be reached a second time.
         same = (one.cum_quantity, one.quantity, one.price) == (
             execution.cum_quantity,
             execution.quantity,
             execution.price,
         )
-        if same and _feed(one.source) != _feed(execution.source) and one.exec_id not in aliased:
+        if same:
             return one
     return None
 
@@ -227,6 +254,8 @@ def _feed(source: UpdateSource) -> str:
 
 def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
     kind = _kind(update)
+    if kind is None:
+        return order
     new = Statement(
         kind=kind,
         stated_at=update.transact_time,
@@ -260,20 +289,26 @@ def _rank(one: Statement) -> tuple[object, ...]:
     )
 
 
-def _kind(update: BrokerUpdate) -> StatementKind:
-    """What kind of statement it is: the cancel's refusal by its type, everything else by the order's stated status."""
+def _kind(update: BrokerUpdate) -> StatementKind | None:
+    """What kind of statement it is: the cancel's refusal by its type, everything else by the order's stated status. A
+    bust or correction without one says nothing of the order's state."""
     if update.exec_type is ExecType.CANCEL_REJECTED:
         return StatementKind.CANCEL_REJECTED
     if update.order_status is not None:
         return StatementKind(update.order_status.value)
-    return _KIND_OF_EXEC_TYPE[update.exec_type]
+    return _KIND_OF_EXEC_TYPE.get(update.exec_type)
 
 
 def _contradicted(before: Order, after: Order, update: BrokerUpdate) -> Iterator[tuple[str, str]]:
     """What a person must know of the update: kind and detail. The facts are kept all the same."""
-    if before.status is OrderStatus.DENIED or facts.refused(before):
+    if before.status is OrderStatus.DENIED or facts.refused(before) or facts.is_lost(before):
+        # O20 for a lost order: it is found again.
         yield "record_was_wrong", f"O14: the broker reports {update.exec_type} on a {before.status} order"
-    if _lives_again(after) and not _lives_again(before):
+    reversal = ledger.last_reversal(after)
+    if reversal is not ledger.last_reversal(before) and reversal is not None:
+        kind = "execution_busted" if reversal.kind is ExecKind.BUST else "execution_corrected"
+        yield kind, f"the broker changed execution {reversal.ref_exec_id} afterwards"
+    elif _lives_again(after) and not _lives_again(before):
         yield "record_was_wrong", "the broker stated an end of the order, and that it lives in a newer statement"
     if _filled_though_rejected(after) and not _filled_though_rejected(before):
         yield "record_was_wrong", "O14: an order that the broker calls rejected has fills"
@@ -320,7 +355,7 @@ def apply_update(book: Book, order: Order, verdict: Applied) -> Book:
     orders = {**book.orders, order.client_order_id: verdict.order}
     book = replace(book, orders=orders)
     if verdict.execution is not None:
-        moved = facts.signed(verdict.execution.side, verdict.execution.quantity)
+        moved = facts.signed(order.side, facts.executed(verdict.order) - facts.executed(order))
         book = replace(book, ledger_quantity=book.ledger_quantity + moved)
     for incident in verdict.incidents:
         if incident.kind in FREEZING:

@@ -64,7 +64,9 @@ async def lock_books_to_accept(
     # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
     closed_before = {row["position_id"] for row in await fetch(tx, _CLOSED_BEFORE, ids)}
     books = {
-        one.id: Book(position=one, ledger_quantity=one.quantity) for one in positions if one.id not in closed_before
+        one.id: Book(position=one, base_quantity=one.quantity, ledger_quantity=one.quantity)
+        for one in positions
+        if one.id not in closed_before
     }
     if not closed_before:
         return books, {}

@@ -43,32 +43,34 @@ _LOCK_ORDERS: Final = text("""
            OR stated_cum_qty > executed_qty)
     ORDER BY client_order_id FOR NO KEY UPDATE
 """)
-# Four kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own.
+# Four kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own: a ledger
+# the quantity for its base, and the price for what its orders executed (derived when their executions are written).
 _FACTS: Final = text("""
     SELECT 'ledger' AS fact, p.id AS position_id, '' AS client_order_id, '' AS kind, '' AS broker, '' AS exec_id,
            '' AS side, p.opening_qty
-           + COALESCE((SELECT sum(a.delta) FROM position_adjustments a WHERE a.position_id = p.id), 0)
-           + COALESCE((SELECT sum(CASE e.side WHEN 'buy' THEN e.quantity ELSE -e.quantity END)
-                       FROM executions e WHERE e.position_id = p.id AND e.kind = 'trade'), 0) AS quantity,
-           CAST(NULL AS numeric) AS price, CAST(NULL AS numeric) AS cum_qty, CAST(NULL AS numeric) AS leaves_qty,
+           + COALESCE((SELECT sum(a.delta) FROM position_adjustments a WHERE a.position_id = p.id), 0) AS quantity,
+           COALESCE((SELECT sum(CASE o.side WHEN 'buy' THEN o.executed_qty ELSE -o.executed_qty END)
+                     FROM orders o WHERE o.position_id = p.id), 0) AS price,
+           CAST(NULL AS numeric) AS cum_qty, CAST(NULL AS numeric) AS leaves_qty,
            CAST(NULL AS bigint) AS broker_seq, CAST(NULL AS timestamptz) AS at, '' AS source,
            CAST(NULL AS jsonb) AS detail, CAST('{}' AS text[]) AS aliases, 0 AS n,
            CAST(NULL AS timestamptz) AS lease_until, CAST(NULL AS timestamptz) AS answered_at,
-           CAST(NULL AS text) AS answer
+           CAST(NULL AS text) AS answer, CAST(NULL AS text) AS ref_exec_id
     FROM positions p WHERE p.id = ANY(CAST(:position_ids AS bigint[]))
     UNION ALL
     SELECT 'execution', 0, e.client_order_id, e.kind, e.broker, e.exec_id, e.side, e.quantity, e.price, e.cum_qty, NULL,
            e.broker_seq, e.occurred_at, e.source, NULL,
            ARRAY(SELECT a.alias_id FROM execution_aliases a
-                 WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)), 0, NULL, NULL, NULL
-    FROM executions e WHERE e.client_order_id = ANY(CAST(:order_ids AS text[])) AND e.kind = 'trade'
+                 WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)), 0, NULL, NULL, NULL,
+           e.ref_exec_id
+    FROM executions e WHERE e.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
     SELECT 'statement', 0, t.client_order_id, t.kind, '', '', '', NULL, NULL, t.cum_qty, t.leaves_qty, t.broker_seq,
-           t.stated_at, t.source, t.detail, '{}', 0, NULL, NULL, NULL
+           t.stated_at, t.source, t.detail, '{}', 0, NULL, NULL, NULL, NULL
     FROM order_statements t WHERE t.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
     SELECT 'send', 0, s.client_order_id, s.kind, '', '', '', NULL, NULL, NULL, NULL, NULL, s.started_at, s.sender, NULL,
-           '{}', s.n, s.lease_until, s.answered_at, s.answer
+           '{}', s.n, s.lease_until, s.answered_at, s.answer, NULL
     FROM order_sends s WHERE s.client_order_id = ANY(CAST(:order_ids AS text[]))
     ORDER BY fact, client_order_id, at, kind, exec_id, n
 """)
@@ -101,7 +103,8 @@ async def lock_books(
     return {
         position.id: Book(
             position=position,
-            ledger_quantity=facts.ledger[position.id],
+            base_quantity=facts.base[position.id],
+            ledger_quantity=facts.base[position.id] + facts.executed[position.id],
             requests={request.id: request for request in requests[position.id]},
             orders={order.client_order_id: order for order in orders[position.id]},
         )
@@ -111,9 +114,10 @@ async def lock_books(
 
 @dataclass(slots=True)
 class _Facts:
-    """By client order id, but for `ledger`, which is by position id."""
+    """By client order id, but for `base` and `executed` (signed), which are by position id."""
 
-    ledger: dict[int, Decimal] = field(default_factory=dict)
+    base: dict[int, Decimal] = field(default_factory=dict)
+    executed: dict[int, Decimal] = field(default_factory=dict)
     executions: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
     aliases: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     statements: defaultdict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
@@ -126,7 +130,8 @@ async def _load_facts(tx: AsyncConnection, position_ids: Sequence[int], order_id
         order_id = row["client_order_id"]
         match row["fact"]:
             case "ledger":
-                facts.ledger[row["position_id"]] = row["quantity"]
+                facts.base[row["position_id"]] = row["quantity"]
+                facts.executed[row["position_id"]] = row["price"]
             case "execution":
                 facts.executions[order_id].append(mapping.execution(row))
                 facts.aliases[order_id].update(dict.fromkeys(row["aliases"], row["exec_id"]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from closeflow.domain.model import (
+    ZERO,
     AssetType,
     CloseRequest,
+    ExecKind,
     Execution,
     Order,
     OrderStatus,
@@ -41,6 +43,8 @@ def position(row: Row) -> Position:
         version=row["version"],
         active_close_request_id=row["active_close_request_id"],
         closed_at=row["closed_at"],
+        reopened_at=row["reopened_at"],
+        overfill_of=row["overfill_of"],
         exposure_unproven=row["exposure_unproven"],
     )
 
@@ -52,6 +56,7 @@ def position_row(one: Position) -> dict[str, object]:
         "status": one.status,
         "active_close_request_id": one.active_close_request_id,
         "closed_at": one.closed_at,
+        "reopened_at": one.reopened_at,
         "exposure_unproven": one.exposure_unproven,
         "version": one.version,
     }
@@ -207,12 +212,14 @@ def execution(row: Row) -> Execution:
         exec_id=row["exec_id"],
         client_order_id=row["client_order_id"],
         side=Side(row["side"]),
-        quantity=row["quantity"],
-        price=row["price"],
+        quantity=row["quantity"] or ZERO,
+        price=row["price"] or ZERO,
         cum_quantity=row["cum_qty"],
         broker_seq=row["broker_seq"],
         occurred_at=row["at"],
         source=UpdateSource(row["source"]),
+        kind=ExecKind(row["kind"]),
+        ref_exec_id=row["ref_exec_id"],
     )
 
 
@@ -223,10 +230,11 @@ def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
         "exec_id": one.exec_id,
         "client_order_id": order.client_order_id,
         "position_id": order.position_id,
-        "kind": "trade",
+        "kind": one.kind,
+        "ref_exec_id": one.ref_exec_id,
         "side": one.side,
-        "quantity": one.quantity,
-        "price": one.price,
+        "quantity": one.quantity or None,
+        "price": one.price or None,
         "cum_qty": one.cum_quantity,
         "broker_seq": one.broker_seq,
         "occurred_at": one.occurred_at,

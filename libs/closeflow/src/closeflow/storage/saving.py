@@ -13,10 +13,12 @@ from typing import Final, TypeVar
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from closeflow.domain import facts
 from closeflow.domain.model import Book, Event, Incident, Order
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage import mapping, tables
 from closeflow.storage.direct import change
+from closeflow.storage.overfills import hold_overfills
 from closeflow.storage.rows import insert_rows, rows_json, storable, update_rows
 
 _K = TypeVar("_K")
@@ -51,6 +53,12 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
     await _write(tx, tables.positions, ("id",), positions, lambda one: {"id": one.id, **mapping.position_row(one)})
     await _write(tx, tables.orders, ("client_order_id",), orders, mapping.order_row)
     await _write_facts(tx, orders)
+    beyond = {
+        after.position.id: facts.overfill(after)
+        for before, after in changes
+        if facts.overfill(before) != facts.overfill(after)
+    }
+    await insert_events(tx, events=await hold_overfills(tx, overfills=beyond))
 
 
 async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]]) -> None:

@@ -123,7 +123,12 @@ Index(
     unique=True,
     postgresql_where=text("status <> 'closed' AND overfill_of IS NULL AND reopened_at IS NULL"),
 )
-Index(None, positions.c.overfill_of, postgresql_where=text("overfill_of IS NOT NULL"))
+Index(
+    "positions_overfill_of_key",
+    positions.c.overfill_of,
+    unique=True,
+    postgresql_where=text("overfill_of IS NOT NULL"),
+)
 
 position_adjustments: Final = Table(
     "position_adjustments",

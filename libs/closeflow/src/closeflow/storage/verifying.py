@@ -38,7 +38,10 @@ _OF_POSITIONS: Final = "position_id = ANY(CAST(:ids AS bigint[]))"
 _REQUESTS: Final = text(f"SELECT * FROM close_requests WHERE {_OF_POSITIONS} ORDER BY id")  # noqa: S608
 _ORDERS: Final = text(f"SELECT * FROM orders WHERE {_OF_POSITIONS} ORDER BY client_order_id")  # noqa: S608
 _EXECUTIONS: Final = text(f"""
-    SELECT *, occurred_at AS at FROM executions WHERE kind = 'trade' AND {_OF_POSITIONS} ORDER BY recorded_at, exec_id
+    SELECT e.*, occurred_at AS at,
+           ARRAY(SELECT a.alias_id FROM execution_aliases a
+                 WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)) AS aliases
+    FROM executions e WHERE {_OF_POSITIONS} ORDER BY recorded_at, exec_id
 """)  # noqa: S608 (a constant of ours)
 _STATEMENTS: Final = text(f"""
     SELECT s.*, s.stated_at AS at FROM order_statements s JOIN orders o USING (client_order_id)
@@ -232,8 +235,10 @@ async def _books(tx: Transaction, rows: list[Row]) -> list[Book]:
     for row in await fetch(tx, _REQUESTS, ids):
         requests[row["position_id"]][row["id"]] = mapping.request(row)
     executions: defaultdict[str, list[Execution]] = defaultdict(list)
+    aliases: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in await fetch(tx, _EXECUTIONS, ids):
         executions[row["client_order_id"]].append(mapping.execution(row))
+        aliases[row["client_order_id"]].update(dict.fromkeys(row["aliases"], row["exec_id"]))
     statements: defaultdict[str, list[Statement]] = defaultdict(list)
     for row in await fetch(tx, _STATEMENTS, ids):
         statements[row["client_order_id"]].append(mapping.statement(row))
@@ -244,11 +249,12 @@ async def _books(tx: Transaction, rows: list[Row]) -> list[Book]:
     for row in await fetch(tx, _ORDERS, ids):
         name = row["client_order_id"]
         orders[row["position_id"]][name] = mapping.order(
-            row, executions=executions[name], aliases={}, statements=statements[name], sends=sends[name]
+            row, executions=executions[name], aliases=aliases[name], statements=statements[name], sends=sends[name]
         )
     return [
         Book(
             position=mapping.position(row),
+            base_quantity=row["quantity"],
             ledger_quantity=row["quantity"],
             requests=requests[row["id"]],
             orders=orders[row["id"]],

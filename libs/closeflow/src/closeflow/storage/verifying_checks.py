@@ -42,21 +42,33 @@ def sql_check(invariant: int, looks_at: str, count: str, violations: str) -> Sql
     return SqlCheck(invariant, looks_at, text(f"SELECT count(*) FROM {count}"), found)  # noqa: S608
 
 
-# effective: what moves a position and fills an order, that is no bust and nothing that a later row names.
+# chain: every trade with the busts and corrections that name it, or name one that does.
+# effective: the trades as they stand, that is without the busted ones and with what the last correction says.
 # kept: the oldest day whose outbox rows are still there; older facts have outlived their events.
 # raised: which entity has an incident, open or closed, of a kind.
 _COMMON: Final = """
-    WITH named AS MATERIALIZED (
-        SELECT b.broker, b.account_id, COALESCE(a.exec_id, b.ref_exec_id) AS exec_id
+    WITH RECURSIVE named AS MATERIALIZED (
+        SELECT b.*, COALESCE(a.exec_id, b.ref_exec_id) AS names
         FROM executions b LEFT JOIN execution_aliases a
             ON (a.broker, a.account_id, a.alias_id) = (b.broker, b.account_id, b.ref_exec_id)
         WHERE b.kind <> 'trade'
     ),
+    chain AS (
+        SELECT broker, account_id, exec_id AS trade, exec_id, kind, quantity, broker_seq, occurred_at, 0 AS depth
+        FROM executions WHERE kind = 'trade'
+        UNION ALL
+        SELECT c.broker, c.account_id, c.trade, n.exec_id, n.kind, n.quantity, n.broker_seq, n.occurred_at, c.depth + 1
+        FROM chain c JOIN named n ON (n.broker, n.account_id, n.names) = (c.broker, c.account_id, c.exec_id)
+    ),
     effective AS (
-        SELECT e.*, CASE e.side WHEN 'buy' THEN e.quantity ELSE -e.quantity END AS moved
+        SELECT e.broker, e.account_id, e.exec_id, e.client_order_id, e.position_id, e.cum_qty, l.quantity,
+               CASE e.side WHEN 'buy' THEN l.quantity ELSE -l.quantity END AS moved
         FROM executions e
-        WHERE e.kind <> 'bust' AND NOT EXISTS (
-            SELECT FROM named n WHERE (n.broker, n.account_id, n.exec_id) = (e.broker, e.account_id, e.exec_id))
+        JOIN (SELECT DISTINCT ON (broker, account_id, trade) *
+              FROM chain ORDER BY broker, account_id, trade, kind = 'bust' DESC, depth DESC,
+                                  COALESCE(broker_seq, -1) DESC, occurred_at DESC, exec_id DESC) l
+            ON (l.broker, l.account_id, l.trade) = (e.broker, e.account_id, e.exec_id)
+        WHERE l.kind <> 'bust'
     ),
     kept AS (
         SELECT COALESCE(min(to_date(substring(c.relname FROM '[0-9]{8}$'), 'YYYYMMDD')), 'infinity') AS since
@@ -77,11 +89,19 @@ CONSERVE: Final = sql_check(
     FROM positions p
     LEFT JOIN (SELECT position_id, sum(delta) AS delta FROM position_adjustments GROUP BY 1) a ON a.position_id = p.id
     LEFT JOIN (SELECT position_id, sum(moved) AS delta FROM effective GROUP BY 1) e ON e.position_id = p.id
-    CROSS JOIN LATERAL (SELECT p.opening_qty + COALESCE(a.delta, 0) + COALESCE(e.delta, 0) AS ledger) l
+    CROSS JOIN LATERAL (SELECT p.opening_qty + COALESCE(a.delta, 0) AS base,
+                               p.opening_qty + COALESCE(a.delta, 0) + COALESCE(e.delta, 0) AS ledger) l
     WHERE p.quantity <> l.ledger
-      -- P12: what executions bring beyond zero is not this position's; an incident says so.
-      AND NOT (p.quantity = 0 AND l.ledger * p.opening_qty < 0 AND EXISTS (
-          SELECT FROM incidents i WHERE i.position_id = p.id AND i.kind = 'overfill'))
+      -- P12: what executions bring beyond zero is held by a tagged position, and an incident says so.
+      AND NOT (p.quantity = 0 AND l.ledger * l.base <= 0 AND EXISTS (
+          SELECT FROM incidents i WHERE i.position_id = p.id AND i.kind = 'overfill') AND EXISTS (
+          SELECT FROM positions t WHERE t.overfill_of = p.id AND t.opening_qty = l.ledger))
+    UNION ALL
+    SELECT 'position ' || t.id, 'holds an overfill of ' || t.opening_qty || ', but position ' || p.id || ' has another'
+    FROM positions t JOIN positions p ON p.id = t.overfill_of
+    LEFT JOIN (SELECT position_id, sum(delta) AS delta FROM position_adjustments GROUP BY 1) a ON a.position_id = p.id
+    LEFT JOIN (SELECT position_id, sum(moved) AS delta FROM effective GROUP BY 1) e ON e.position_id = p.id
+    WHERE t.opening_qty <> p.opening_qty + COALESCE(a.delta, 0) + COALESCE(e.delta, 0) - p.quantity
     UNION ALL
     SELECT 'position ' || p.id, 'was opened with ' || p.opening_qty || ' and is ' || p.quantity || ', with no incident'
     FROM positions p
@@ -263,7 +283,7 @@ AGREE: Final = sql_check(
     SELECT 'close request ' || id, 'is completed with ' || filled_qty || ' of ' || target_qty || ' filled'
     FROM close_requests
     WHERE status = 'completed' AND filled_qty < target_qty
-      AND COALESCE(reason, '') NOT IN ('residual_below_lot', 'externally_closed')
+      AND COALESCE(reason, '') NOT IN ('residual_below_lot', 'externally_closed', 'reversed')
     UNION ALL
     SELECT 'close request ' || r.id, 'is failed although all of its target is filled'
     FROM close_requests r

@@ -1,0 +1,64 @@
+"""The positions that hold what executions brought beyond zero (P12): one per position, tagged with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from closeflow.domain.events import position_event
+from closeflow.domain.model import Event, Position
+from closeflow.storage import mapping
+from closeflow.storage.direct import Row, fetch
+from closeflow.storage.rows import rows_json
+
+# Its own executions stay what they are: only what it was opened with changes, and its quantity by as much.
+_HOLD: Final = text("""
+    INSERT INTO positions (account_id, symbol, asset_type, multiplier, currency, opening_qty, quantity, status,
+                           closed_at, overfill_of)
+    SELECT p.account_id, p.symbol, p.asset_type, p.multiplier, p.currency, r.quantity, r.quantity,
+           CASE WHEN r.quantity = 0 THEN 'closed' ELSE 'open' END,
+           CASE WHEN r.quantity = 0 THEN closeflow_now() END, p.id
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id bigint, quantity numeric) JOIN positions p USING (id)
+    WHERE r.quantity <> 0 OR EXISTS (SELECT FROM positions t WHERE t.overfill_of = p.id)
+    ORDER BY p.id
+    ON CONFLICT (overfill_of) WHERE overfill_of IS NOT NULL DO UPDATE SET
+        opening_qty = EXCLUDED.opening_qty,
+        quantity = positions.quantity + EXCLUDED.opening_qty - positions.opening_qty,
+        version = positions.version + 1,
+        updated_at = closeflow_now(),
+        status = CASE
+            WHEN positions.active_close_request_id IS NOT NULL THEN positions.status
+            WHEN positions.quantity + EXCLUDED.opening_qty - positions.opening_qty = 0 THEN 'closed'
+            WHEN positions.status = 'closed' THEN 'open'
+            ELSE positions.status END,
+        closed_at = CASE
+            WHEN positions.active_close_request_id IS NULL
+                 AND positions.quantity + EXCLUDED.opening_qty - positions.opening_qty = 0 THEN closeflow_now() END,
+        reopened_at = CASE
+            WHEN positions.status = 'closed' THEN COALESCE(positions.reopened_at, closeflow_now())
+            ELSE positions.reopened_at END
+    WHERE positions.opening_qty <> EXCLUDED.opening_qty
+    RETURNING *, closeflow_now() AS at
+""")
+
+
+async def hold_overfills(tx: AsyncConnection, *, overfills: Mapping[int, Decimal]) -> Sequence[Event]:
+    """Bring the tagged positions in line: by position id, what is beyond its zero (signed; 0 when nothing is any more).
+
+    Returns the events that say so. Their positions' rows have to be locked.
+    """
+    if not overfills:
+        return ()
+    rows = [{"id": position_id, "quantity": overfills[position_id]} for position_id in sorted(overfills)]
+    return [_event(row, at=row["at"]) for row in await fetch(tx, _HOLD, {"rows": rows_json(rows)})]
+
+
+def _event(row: Row, *, at: datetime) -> Event:
+    after: Position = mapping.position(row)
+    return position_event(replace(after, quantity=Decimal(0)), after, None, at=at)

@@ -1,0 +1,164 @@
+"""What stands of an order's trades after busts and corrections, and what accounting is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from itertools import permutations
+
+import pytest
+
+from closeflow.domain import facts, ledger
+from closeflow.domain.model import (
+    BrokerStatus,
+    BrokerUpdate,
+    ExecKind,
+    ExecType,
+    Execution,
+    Order,
+    OrderStatus,
+    UpdateSource,
+)
+
+from .builders import a_trade, an_execution, an_order, an_update, applied, at, working
+
+B, E = BrokerStatus, ExecType
+
+
+def a_bust(exec_id: str, of: str, **changes: object) -> Execution:
+    values = {"kind": ExecKind.BUST, "ref_exec_id": of, "quantity": Decimal(0), "price": Decimal(0), **changes}
+    return replace(an_execution(exec_id, 1), **values)  # type: ignore[arg-type]
+
+
+def a_correction(exec_id: str, of: str, quantity: int, price: int = 10, **changes: object) -> Execution:
+    values = {"kind": ExecKind.CORRECT, "ref_exec_id": of, "price": Decimal(price), **changes}
+    return replace(an_execution(exec_id, quantity), **values)  # type: ignore[arg-type]
+
+
+T1, T2 = an_execution("t1", 40), an_execution("t2", 60)
+LEDGERS: dict[str, tuple[Sequence[Execution], dict[str, str], int]] = {
+    "a trade stands as it is": ([T1], {}, 40),
+    "a busted trade is gone": ([T1, T2, a_bust("b", "t1")], {}, 60),
+    "a corrected trade has its new quantity": ([T1, a_correction("c", "t1", 30)], {}, 30),
+    "a correction of a correction counts": ([T1, a_correction("c", "t1", 30), a_correction("d", "c", 25)], {}, 25),
+    "the later of two corrections of one trade counts": (
+        [T1, a_correction("d", "t1", 25, occurred_at=at(9)), a_correction("c", "t1", 30)],
+        {},
+        25,
+    ),
+    "the sequence says which correction is later": (
+        [T1, a_correction("d", "t1", 25, broker_seq=8), a_correction("c", "t1", 30, broker_seq=7, occurred_at=at(9))],
+        {},
+        25,
+    ),
+    "a bust of a correction takes the trade with it": ([T1, a_correction("c", "t1", 30), a_bust("b", "c")], {}, 0),
+    "a bust is final": ([T1, a_bust("b", "t1"), a_correction("c", "t1", 30, occurred_at=at(9))], {}, 0),
+    "a bust may name the trade by its other name": ([T1, a_bust("b", "other")], {"other": "t1"}, 0),
+    "a bust of a trade that nobody knows waits": ([T1, a_bust("b", "t9")], {}, 40),
+    "a correction that nobody can place adds nothing": ([T1, a_correction("c", "t9", 30)], {}, 40),
+    "two busts of one trade take it once": ([T1, T2, a_bust("b", "t1"), a_bust("b2", "t1")], {}, 60),
+    "rows that name each other name no trade": ([T1, a_bust("b", "c"), a_correction("c", "b", 5)], {}, 40),
+}
+
+
+@pytest.mark.parametrize(("rows", "aliases", "quantity"), LEDGERS.values(), ids=LEDGERS)
+def test_what_stands(rows: Sequence[Execution], aliases: dict[str, str], quantity: int) -> None:
+    for order in permutations(rows):
+        assert facts.executed(an_order(executions=tuple(order), aliases=aliases)) == quantity
+
+
+def told(before: Order, after: Order) -> list[tuple[str, str]]:
+    found = []
+    for entry in ledger.entries(before, after):
+        match entry:
+            case ledger.Recorded(execution):
+                found.append(("recorded", execution.exec_id))
+            case ledger.Reversed(execution, by):
+                found.append(("reversed", f"{execution.exec_id} by {by.exec_id}"))
+            case ledger.Corrected(execution, replaced):
+                found.append(("corrected", f"{execution.exec_id} for {replaced.exec_id}"))
+    return found
+
+
+def test_accounting_is_told_of_each_step_once() -> None:
+    steps = [
+        (T1, [("recorded", "t1")]),
+        (T2, [("recorded", "t2")]),
+        (a_correction("c", "t1", 30), [("reversed", "t1 by c"), ("corrected", "c for t1")]),
+        (a_bust("b", "c"), [("reversed", "c by b")]),
+        (a_bust("b2", "t1"), []),
+        (a_correction("late", "t1", 10), []),
+    ]
+    order = an_order()
+    for row, entries in steps:
+        after = facts.derive(replace(order, executions=(*order.executions, row)))
+        assert told(order, after) == entries
+        order = after
+
+
+def test_a_trade_that_was_busted_before_it_came_is_recorded_and_reversed() -> None:
+    before = an_order(executions=(a_bust("b", "t1"),))
+    after = an_order(executions=(a_bust("b", "t1"), T1))
+    assert told(before, after) == [("recorded", "t1"), ("reversed", "t1 by b")]
+
+
+@pytest.mark.parametrize("rows", [rows for rows, aliases, _ in LEDGERS.values() if not aliases])
+def test_what_accounting_was_told_sums_up_to_what_stands(rows: Sequence[Execution]) -> None:
+    for order in permutations(rows):
+        state, balance = an_order(), Decimal(0)
+        for row in order:
+            after = facts.derive(replace(state, executions=(*state.executions, row)))
+            for entry in ledger.entries(state, after):
+                sign = -1 if isinstance(entry, ledger.Reversed) else 1
+                balance += sign * entry.execution.quantity * entry.execution.price
+            state = after
+        stands = sum((one.quantity * one.price for one in ledger.standings(state)), Decimal(0))
+        assert balance == stands
+
+
+def bust(of: str, status: BrokerStatus | None, cum: int | None, seq: int = 7, **changes: object) -> BrokerUpdate:
+    return an_update(E.TRADE_CANCEL, status, exec_id=f"bust-{of}", exec_ref_id=of, cum=cum, seq=seq, **changes)
+
+
+FILLED_ORDER = applied(working(), a_trade("t1", 100, 100, order_status=B.FILLED, seq=5))
+
+
+@pytest.mark.parametrize(
+    ("status", "cum", "label", "done"),
+    [
+        (B.NEW, 0, OrderStatus.NEW, False),
+        (B.PARTIALLY_FILLED, 0, OrderStatus.NEW, False),
+        (B.CANCELED, 0, OrderStatus.CANCELED, True),
+        (B.FILLED, 0, OrderStatus.FILLED, True),
+        (None, None, OrderStatus.NEW, False),
+    ],
+    ids=[
+        "it is new again",
+        "it is partly filled, with nothing",
+        "it was canceled",
+        "it stays filled",
+        "the broker does not say",
+    ],
+)
+def test_after_a_bust_the_brokers_statement_says_whether_the_order_lives(
+    status: BrokerStatus | None, cum: int | None, label: OrderStatus, done: bool
+) -> None:
+    order = applied(FILLED_ORDER, bust("t1", status, cum))
+    assert (facts.executed(order), facts.known_cum(order), facts.unattributed(order)) == (0, 0, 0)
+    assert (order.status, facts.is_done(order)) == (label, done)
+
+
+def test_what_the_broker_stated_before_a_bust_is_no_gap_after_it() -> None:
+    order = applied(FILLED_ORDER, bust("t1", None, None))
+    assert (order.stated_cum_quantity, facts.unattributed(order)) == (0, 0)
+    again = applied(order, a_trade("t2", 30, 30, order_status=B.PARTIALLY_FILLED, seq=8))
+    assert (facts.executed(again), facts.known_cum(again), again.status) == (30, 30, OrderStatus.PARTIALLY_FILLED)
+
+
+def test_after_a_bust_an_equal_fill_of_the_other_feed_is_another_one() -> None:
+    busted = applied(FILLED_ORDER, bust("t1", B.NEW, 0))
+    second = a_trade("a2", 100, 100, source=UpdateSource.BACKFILL, transact_time=at(60))
+    assert facts.executed(applied(busted, second)) == 100
+    same_one = a_trade("a1", 100, 100, source=UpdateSource.BACKFILL)
+    assert facts.executed(applied(busted, same_one)) == 0
