@@ -137,7 +137,7 @@ class Closes:
     async def fill(self, position_id: int, quantity: str, *, cum: str, attempt: int = 1, price: str = "100.25") -> None:
         done = Decimal(cum) == self.orders[order_id(position_id, attempt)].quantity
         status = BrokerStatus.FILLED if done else BrokerStatus.PARTIALLY_FILLED
-        await self._tell(
+        await self.tell(
             position_id,
             attempt,
             exec_type=ExecType.TRADE,
@@ -149,7 +149,7 @@ class Closes:
         )
 
     async def state(self, position_id: int, status: BrokerStatus, *, cum: str, **more: Any) -> None:
-        await self._tell(
+        await self.tell(
             position_id,
             1,
             exec_type=ExecType(status.value),
@@ -172,7 +172,7 @@ class Closes:
             await save_books(tx, changes=[(before, verdict.book)])
             await insert_events(tx, events=verdict.events)
 
-    async def _tell(self, position_id: int, attempt: int, **said: Any) -> None:
+    async def tell(self, position_id: int, attempt: int = 1, **said: Any) -> None:
         """The broker says something of an order, and the fill-processor hears it."""
         order = self.orders[order_id(position_id, attempt)]
         self.sequence += 1

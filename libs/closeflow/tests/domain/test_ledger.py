@@ -68,6 +68,11 @@ def test_what_stands(rows: Sequence[Execution], aliases: dict[str, str], quantit
         assert facts.executed(an_order(executions=tuple(order), aliases=aliases)) == quantity
 
 
+def sums(order: Order) -> tuple[object, ...]:
+    """Executed, known and stated cumulative quantity."""
+    return facts.executed(order), facts.known_cum(order), order.stated_cum_quantity
+
+
 def told(before: Order, after: Order) -> list[tuple[str, str]]:
     found = []
     for entry in ledger.entries(before, after):
@@ -145,15 +150,16 @@ def test_after_a_bust_the_brokers_statement_says_whether_the_order_lives(
     status: BrokerStatus | None, cum: int | None, label: OrderStatus, done: bool
 ) -> None:
     order = applied(FILLED_ORDER, bust("t1", status, cum))
-    assert (facts.executed(order), facts.known_cum(order), facts.unattributed(order)) == (0, 0, 0)
+    assert sums(order) == (0, 0, 0)
     assert (order.status, facts.is_done(order)) == (label, done)
 
 
 def test_what_the_broker_stated_before_a_bust_is_no_gap_after_it() -> None:
     order = applied(FILLED_ORDER, bust("t1", None, None))
-    assert (order.stated_cum_quantity, facts.unattributed(order)) == (0, 0)
+    assert sums(order) == (0, 0, 0)
     again = applied(order, a_trade("t2", 30, 30, order_status=B.PARTIALLY_FILLED, seq=8))
-    assert (facts.executed(again), facts.known_cum(again), again.status) == (30, 30, OrderStatus.PARTIALLY_FILLED)
+    assert sums(again) == (30, 30, 30)
+    assert again.status is OrderStatus.PARTIALLY_FILLED
 
 
 def test_after_a_bust_an_equal_fill_of_the_other_feed_is_another_one() -> None:

@@ -74,7 +74,7 @@ def a_correction(quantity: int, status: BrokerStatus | None = B.CANCELED) -> Bro
     return an_update(E.TRADE_CORRECT, status, cum=quantity, seq=7, **changes)
 
 
-def state(book: Book) -> tuple[str, str, Decimal, bool]:
+def state(book: Book) -> tuple[object, ...]:
     request = book.requests[REQUEST_ID]
     return (book.position.status.value, request.status.value, book.position.quantity, request.auto_retry)
 
@@ -154,17 +154,21 @@ def test_the_bust_window_ends_with_the_next_trading_day(closed: str, ends: str) 
     assert bust_window_ends_at(closed_at).isoformat() == f"{ends}T00:00:00+00:00"
 
 
+def beyond(book: Book) -> tuple[object, ...]:
+    return book.position.quantity, facts.overfill(book), book.position.status
+
+
 @pytest.mark.parametrize("sign", [1, -1], ids=["a long", "a short"])
 def test_what_goes_beyond_zero_is_not_this_positions(sign: int) -> None:
     side = Side.SELL if sign > 0 else Side.BUY
     start = a_book(working(side=side), position=a_position(100 * sign), side=side)
     over = replace(a_trade("t1", 130, 130, order_status=B.FILLED, seq=5), side=side)
     book, (settled,) = fed(start, over)
-    assert (book.position.quantity, facts.overfill(book), book.position.status) == (0, -30 * sign, P.CLOSED)
+    assert beyond(book) == (0, -30 * sign, P.CLOSED)
     assert [one.kind for one in settled.incidents].count("overfill") == 2
     less = replace(a_correction(110, B.FILLED), side=side)
     book, (settled,) = fed(book, less)
-    assert (book.position.quantity, facts.overfill(book), book.position.status) == (0, -10 * sign, P.CLOSED)
+    assert beyond(book) == (0, -10 * sign, P.CLOSED)
 
 
 ADJUSTMENTS: dict[str, tuple[int, str, str, Sequence[str]]] = {
@@ -226,7 +230,8 @@ def test_a_request_without_a_live_order_fails_when_the_side_changed(status: Requ
 
 def test_an_adjustment_reopens_a_closed_position() -> None:
     settled = adjusted(CLOSED, 30)
-    assert (settled.book.position.status, settled.book.position.quantity) == (P.OPEN, 30)
+    assert settled.book.position.status is P.OPEN
+    assert settled.book.position.quantity == 30
     assert settled.book.requests[REQUEST_ID].status is C.COMPLETED
 
 

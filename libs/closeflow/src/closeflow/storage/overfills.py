@@ -17,11 +17,12 @@ from closeflow.storage import mapping
 from closeflow.storage.direct import Row, fetch
 from closeflow.storage.rows import rows_json
 
-# Its own executions stay what they are: only what it was opened with changes, and its quantity by as much.
+# Version 2, because that of a position's first event is. Its own executions stay what they are: only what it was opened
+# with changes, and its quantity by as much.
 _HOLD: Final = text("""
-    INSERT INTO positions (account_id, symbol, asset_type, multiplier, currency, opening_qty, quantity, status,
-                           closed_at, overfill_of)
-    SELECT p.account_id, p.symbol, p.asset_type, p.multiplier, p.currency, r.quantity, r.quantity,
+    INSERT INTO positions (account_id, symbol, asset_type, multiplier, currency, opening_qty, quantity, version,
+                           status, closed_at, overfill_of)
+    SELECT p.account_id, p.symbol, p.asset_type, p.multiplier, p.currency, r.quantity, r.quantity, 2,
            CASE WHEN r.quantity = 0 THEN 'closed' ELSE 'open' END,
            CASE WHEN r.quantity = 0 THEN closeflow_now() END, p.id
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id bigint, quantity numeric) JOIN positions p USING (id)

@@ -61,7 +61,8 @@ _COMMON: Final = """
         FROM chain c JOIN named n ON (n.broker, n.account_id, n.names) = (c.broker, c.account_id, c.exec_id)
     ),
     effective AS (
-        SELECT e.broker, e.account_id, e.exec_id, e.client_order_id, e.position_id, e.cum_qty, l.quantity,
+        SELECT e.broker, e.account_id, e.exec_id, e.client_order_id, e.position_id, e.cum_qty, e.recorded_at,
+               l.quantity,
                CASE e.side WHEN 'buy' THEN l.quantity ELSE -l.quantity END AS moved
         FROM executions e
         JOIN (SELECT DISTINCT ON (broker, account_id, trade) *

@@ -1,0 +1,117 @@
+"""What the broker takes back, or brings too much of, as rows: written by the fill-processor, found right by verify."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from closectl.verifying.report import Looked
+from closectl.verifying.run import check_database
+from closeflow.domain.model import BrokerStatus, ExecType
+from closeflow.storage.engine import transaction
+from closeflow.storage.verifying import snapshot
+from tests.closectl.seeding import Closes
+
+TRADED: Final[dict[str, Any]] = {
+    "exec_type": ExecType.TRADE,
+    "order_status": BrokerStatus.FILLED,
+    "last_price": Decimal(100),
+}
+BUSTED: Final[dict[str, Any]] = {"exec_type": ExecType.TRADE_CANCEL, "order_status": BrokerStatus.FILLED}
+
+
+async def made(engine: AsyncEngine) -> Closes:
+    """Position 1, ten shares of which the broker says that they were sold."""
+    closes = Closes(engine)
+    await closes.make_all()
+    return closes
+
+
+async def the_row(engine: AsyncEngine, query: str) -> tuple[object, ...]:
+    async with transaction(engine) as tx:
+        return tuple((await tx.execute(text(query))).one())
+
+
+async def the_events(engine: AsyncEngine, position_id: int, topic: str) -> list[str]:
+    query = text(
+        "SELECT event_type FROM outbox_events WHERE position_id = :id AND topic = :topic"
+        " ORDER BY xact_id, occurred_at, id"
+    )
+    async with transaction(engine) as tx:
+        return [row.event_type for row in await tx.execute(query, {"id": position_id, "topic": topic})]
+
+
+async def violations(engine: AsyncEngine) -> list[object]:
+    async with snapshot(engine) as tx:
+        _, findings = await check_database(tx)
+    return [one for part in findings if isinstance(part, Looked) for one in part.violations]
+
+
+async def test_a_bust_after_the_close_reopens_the_position(engine: AsyncEngine) -> None:
+    closes = await made(engine)
+    await closes.tell(
+        1,
+        exec_type=ExecType.TRADE_CANCEL,
+        order_status=BrokerStatus.CANCELED,
+        cum_quantity=Decimal(4),
+        exec_id="bust-1",
+        exec_ref_id="fill-1-1-10",
+    )
+    row = await the_row(
+        engine, "SELECT quantity, status, closed_at, reopened_at IS NOT NULL FROM positions WHERE id = 1"
+    )
+    assert row == (Decimal(6), "close_retryable", None, True)
+    row = await the_row(engine, "SELECT kind, ref_exec_id, quantity FROM executions WHERE exec_id = 'bust-1'")
+    assert row == ("bust", "fill-1-1-10", None)
+    assert await the_events(engine, 1, "execution-events") == ["EXECUTION_RECORDED"] * 2 + ["EXECUTION_REVERSED"]
+    assert (await the_events(engine, 1, "position-events"))[-1] == "POSITION_REOPENED"
+    assert await violations(engine) == []
+
+
+async def test_a_correction_changes_what_an_execution_counts_for(engine: AsyncEngine) -> None:
+    closes = await made(engine)
+    await closes.tell(
+        1,
+        exec_type=ExecType.TRADE_CORRECT,
+        order_status=BrokerStatus.PARTIALLY_FILLED,
+        cum_quantity=Decimal(9),
+        exec_id="correct-1",
+        exec_ref_id="fill-1-1-10",
+        last_quantity=Decimal(5),
+        last_price=Decimal("100.10"),
+    )
+    row = await the_row(
+        engine,
+        "SELECT p.quantity, p.status, o.executed_qty, o.avg_price FROM positions p"
+        " JOIN orders o ON o.position_id = p.id WHERE p.id = 1",
+    )
+    assert row == (Decimal(1), "closing", Decimal(9), (4 * Decimal("100.25") + 5 * Decimal("100.10")) / 9)
+    events = await the_events(engine, 1, "execution-events")
+    assert sorted(events[2:]) == ["EXECUTION_CORRECTED", "EXECUTION_REVERSED"]
+    assert await violations(engine) == []
+
+
+async def test_an_overfill_becomes_a_tagged_position_that_follows_it(engine: AsyncEngine) -> None:
+    closes = await made(engine)
+    await closes.tell(1, cum_quantity=Decimal(13), exec_id="over", last_quantity=Decimal(3), **TRADED)
+    tagged = "SELECT opening_qty, quantity, status, version FROM positions WHERE overfill_of = 1"
+    assert await the_row(engine, tagged) == (Decimal(-3), Decimal(-3), "open", 2)
+    assert await violations(engine) == []
+    await closes.tell(
+        1,
+        exec_type=ExecType.TRADE_CORRECT,
+        order_status=BrokerStatus.FILLED,
+        cum_quantity=Decimal(12),
+        exec_id="over-2",
+        exec_ref_id="over",
+        last_quantity=Decimal(2),
+        last_price=Decimal(100),
+    )
+    assert await the_row(engine, tagged) == (Decimal(-2), Decimal(-2), "open", 3)
+    await closes.tell(1, exec_id="over-3", exec_ref_id="over", cum_quantity=Decimal(10), **BUSTED)
+    assert await the_row(engine, tagged) == (Decimal(0), Decimal(0), "closed", 4)
+    assert await the_row(engine, "SELECT quantity, status FROM positions WHERE id = 1") == (Decimal(0), "closed")
+    assert await violations(engine) == []
