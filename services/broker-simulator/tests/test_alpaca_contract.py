@@ -156,6 +156,17 @@ def test_fill_activities_parse_as_its_trade_activity(trading: Any, updates: "Que
     assert activity.id.endswith(f"::{fill.execution_id}")
 
 
+def test_a_bust_parses_as_its_trade_update(trading: Any, updates: "Queue[Any]", control: Control) -> None:
+    placed = trading.submit_order(market_order("cf-1"))
+    updates.get(timeout=5)
+    fill = updates.get(timeout=5)
+    control.bust(str(fill.execution_id))
+    bust = updates.get(timeout=5)
+    assert (bust.event, bust.qty, bust.order.status) == ("trade_bust", 10, OrderStatus.CANCELED)
+    assert bust.execution_id != fill.execution_id
+    assert trading.get_order_by_id(placed.id).filled_qty == "0"
+
+
 def test_latest_quotes_for_every_asset_class(simulator: SimulatorProcess) -> None:
     key = (simulator.key_id, simulator.secret_key)
     stocks = StockHistoricalDataClient(*key, url_override=simulator.url).get_stock_latest_quote(

@@ -41,6 +41,17 @@ def test_an_answer_is_lost_after_the_order_was_taken(control: Control, broker: R
     broker.await_status("cf-1", "filled")
 
 
+def test_a_black_hole_lets_the_order_through_when_it_is_over(control: Control, broker: RestProbe) -> None:
+    control.outage(Outage(kind="black_hole", when="late", for_s=1))
+    with pytest.raises(httpx.ReadTimeout):
+        broker.post("cf-1", timeout_s=0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        broker.http.get("/v2/clock", timeout=0.2)
+    assert control.order("cf-1").accepted == 0
+    broker.await_status("cf-1", "filled")
+    assert control.order("cf-1").accepted == 1
+
+
 @pytest.mark.parametrize("kind", ["reset", "truncated"])
 def test_a_connection_breaks(control: Control, broker: RestProbe, kind: Any) -> None:
     control.outage(Outage(kind=kind, requests=1))

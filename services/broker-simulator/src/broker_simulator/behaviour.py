@@ -172,7 +172,11 @@ CancelAnswer = Annotated[AcceptCancel | RefuseCancel, Field(discriminator="kind"
 
 
 class Behaviour(Spec):
-    """Everything that is scripted for one order. `visible_after_s`: how long look-ups answer not-found."""
+    """Everything that is scripted for one order. `visible_after_s`: how long look-ups answer not-found.
+
+    `executions`: `unnamed` means that the order states what is filled, but none of its fills is on the stream or
+    among the activities, until `name_executions` lets the activities have them.
+    """
 
     answer: Answer = Accept()
     repeat: RefuseRepeat | None = None
@@ -180,6 +184,7 @@ class Behaviour(Spec):
     stream: StreamFaults = StreamFaults()
     cancel: CancelAnswer = AcceptCancel()
     visible_after_s: Seconds = 0
+    executions: Literal["named", "unnamed"] = "named"
 
 
 ORDINARY = Behaviour()

@@ -38,7 +38,11 @@ from .behaviour import (
     StreamFaults,
 )
 from .control_models import (
+    Bust,
     Capabilities,
+    Correction,
+    ExecutionSeen,
+    NamedOrder,
     OrderSeen,
     OutageState,
     PositionSpec,
@@ -51,7 +55,7 @@ from .control_models import (
 from .edge import Outage
 from .market_clock import MarketHours
 from .quotes import Pin
-from .settings import ActivityIds, Deduplication
+from .settings import ActivityIds, Deduplication, Reversals
 
 __all__ = [
     "Accept",
@@ -62,6 +66,7 @@ __all__ = [
     "Behaviour",
     "Control",
     "ControlRefused",
+    "ExecutionSeen",
     "FillAtOnce",
     "FillInParts",
     "FillThen",
@@ -135,6 +140,22 @@ class Control:
         """Change what happens to the open orders of this client order id from now on."""
         self._call("POST", "/orders/rescript", Rescript(client_order_id=client_order_id, behaviour=behaviour))
 
+    def name_executions(self, client_order_id: str) -> None:
+        """Let the activities have the fills of this order that its script left unnamed."""
+        self._call("POST", "/orders/name-executions", NamedOrder(client_order_id=client_order_id))
+
+    def bust(self, execution_id: str, *, revive: bool = False) -> ExecutionSeen:
+        """Take an execution back. With `revive`, an order that was over lives again, and rests until rescripted."""
+        answer = self._call("POST", "/executions/bust", Bust(execution_id=execution_id, revive=revive))
+        return ExecutionSeen.model_validate_json(answer)
+
+    def correct(
+        self, execution_id: str, *, qty: Decimal | str, price: Decimal | str, revive: bool = False
+    ) -> ExecutionSeen:
+        """Give an execution another quantity and price; more than the order's quantity is an overfill."""
+        change = Correction(execution_id=execution_id, qty=Decimal(qty), price=Decimal(price), revive=revive)
+        return ExecutionSeen.model_validate_json(self._call("POST", "/executions/correct", change))
+
     def outage(self, outage: Outage) -> None:
         self._call("POST", "/outages", outage)
 
@@ -145,9 +166,14 @@ class Control:
         self._call("DELETE", "/outages")
 
     def set_capabilities(
-        self, *, deduplication: Deduplication | None = None, activity_ids: ActivityIds | None = None
+        self,
+        *,
+        deduplication: Deduplication | None = None,
+        activity_ids: ActivityIds | None = None,
+        reversals: Reversals | None = None,
     ) -> None:
-        self._call("PATCH", "/capabilities", Capabilities(deduplication=deduplication, activity_ids=activity_ids))
+        change = Capabilities(deduplication=deduplication, activity_ids=activity_ids, reversals=reversals)
+        self._call("PATCH", "/capabilities", change)
 
     def reset(self) -> None:
         """Forget everything; positions are those of the positions file again."""

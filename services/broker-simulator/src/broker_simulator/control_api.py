@@ -7,13 +7,17 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 
 from .assets import CLASS_OF_TYPE
 from .behaviour import Rule
 from .control_models import (
     BrokerOrderSeen,
+    Bust,
     Capabilities,
+    Correction,
     ExecutionSeen,
+    NamedOrder,
     OrderSeen,
     OutageState,
     PositionSpec,
@@ -32,6 +36,7 @@ from .numbers import rfc3339
 from .orders import Execution
 from .positions import BadPositionsCsv, Seed, read_positions_csv
 from .quotes import Pin
+from .reversals import NotReversible
 from .rules import ActiveRule
 from .store import Receipt
 
@@ -48,6 +53,10 @@ def control_app(exchange: Exchange, outages: Outages) -> FastAPI:
         """Forget orders, fills, rules, outages and pins; positions are those of the positions file again."""
         outages.active.clear()
         exchange.reset()
+
+    @app.exception_handler(NotReversible)
+    async def not_reversible(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 409)
 
     return app
 
@@ -79,6 +88,22 @@ def _script_routes(app: FastAPI, exchange: Exchange, outages: Outages) -> None:
         if not changed:
             raise HTTPException(404, f"no open order has the client order id {change.client_order_id}")
         return Rescripted(orders=changed)
+
+    @app.post("/orders/name-executions")
+    async def name_executions(order: NamedOrder) -> Rescripted:
+        """Let the activities have the fills that the script left unnamed; the stream stays without them."""
+        return Rescripted(orders=exchange.name_executions(order.client_order_id))
+
+    @app.post("/executions/bust", status_code=201)
+    async def bust(change: Bust) -> ExecutionSeen:
+        """Take an execution back, on the stream and everywhere else; the answer is the bust."""
+        return _execution_seen(exchange, exchange.bust(change.execution_id, revive=change.revive))
+
+    @app.post("/executions/correct", status_code=201)
+    async def correct(change: Correction) -> ExecutionSeen:
+        """Give an execution another quantity and price; the answer is the correction."""
+        made = exchange.correct(change.execution_id, qty=change.qty, price=change.price, revive=change.revive)
+        return _execution_seen(exchange, made)
 
     @app.post("/outages", status_code=201)
     async def add_outage(outage: Outage) -> list[OutageState]:
@@ -122,7 +147,12 @@ def _stream_routes(app: FastAPI, exchange: Exchange) -> None:
         exchange.deduplication = change.deduplication or exchange.deduplication
         if change.activity_ids is not None:
             exchange.activity_names.change(change.activity_ids, from_us=exchange.ticker.next_us())
-        return Capabilities(deduplication=exchange.deduplication, activity_ids=exchange.activity_names.ids)
+        exchange.reversals = change.reversals or exchange.reversals
+        return Capabilities(
+            deduplication=exchange.deduplication,
+            activity_ids=exchange.activity_names.ids,
+            reversals=exchange.reversals,
+        )
 
 
 def _market_routes(app: FastAPI, exchange: Exchange) -> None:
@@ -215,18 +245,21 @@ def _order_seen(
                 status=order.status,
                 filled_qty=order.filled_qty,
                 broker_seq=order.updated_us,
-                executions=tuple(
-                    ExecutionSeen(
-                        execution_id=e.id,
-                        activity_id=exchange.activity_names.of(e),
-                        qty=e.qty,
-                        price=e.price,
-                        cum_qty=e.cum_qty,
-                        at=rfc3339(e.at_us),
-                    )
-                    for e in executions.get(order.id, ())
-                ),
+                executions=tuple(_execution_seen(exchange, one) for one in executions.get(order.id, ())),
             )
             for order in orders
         ),
+    )
+
+
+def _execution_seen(exchange: Exchange, execution: Execution) -> ExecutionSeen:
+    return ExecutionSeen(
+        execution_id=execution.id,
+        activity_id=exchange.activity_names.of(execution),
+        qty=execution.qty,
+        price=execution.price,
+        cum_qty=execution.cum_qty,
+        at=rfc3339(execution.at_us),
+        kind=execution.kind,
+        ref_id=execution.ref_id,
     )

@@ -6,9 +6,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from .assets import AssetType
-from .behaviour import Behaviour, Rule, Seconds, Spec
+from .behaviour import Behaviour, Quantity, Rule, Seconds, Spec
 from .edge import Outage
-from .settings import ActivityIds, Deduplication
+from .orders import ExecutionKind
+from .settings import ActivityIds, Deduplication, Reversals
 
 
 class RuleState(Spec):
@@ -43,6 +44,7 @@ class Capabilities(Spec):
 
     deduplication: Deduplication | None = None
     activity_ids: ActivityIds | None = None
+    reversals: Reversals | None = None
 
 
 class PositionSpec(Spec):
@@ -62,6 +64,24 @@ class Rescripted(Spec):
     orders: int
 
 
+class Bust(Spec):
+    """Take an execution back; with `revive`, an order that was over lives again and rests."""
+
+    execution_id: str
+    revive: bool = False
+
+
+class Correction(Bust):
+    """Give an execution another quantity and price."""
+
+    qty: Quantity
+    price: Quantity
+
+
+class NamedOrder(Spec):
+    client_order_id: str
+
+
 class Reported(BaseModel):
     """What the simulator tells; frozen, tolerant of more fields than this version knows."""
 
@@ -78,12 +98,16 @@ class PostSeen(Reported):
 
 
 class ExecutionSeen(Reported):
+    """A fill, or the bust or correction of the execution that `ref_id` names."""
+
     execution_id: str
     activity_id: str
     qty: Decimal
     price: Decimal
     cum_qty: Decimal
     at: str
+    kind: ExecutionKind = "fill"
+    ref_id: str | None = None
 
 
 class BrokerOrderSeen(Reported):

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +23,8 @@ class Outage(Spec):
     """A fault of the whole REST interface, or of a part of it (`method`, `path_prefix`).
 
     It ends after `requests` requests, after `for_s` seconds, or when the outages are cleared. `when`: `before` means
-    the request is not processed, `after` that it is processed and only the answer is lost or spoiled.
+    the request is not processed, `after` that it is processed and only the answer is lost or spoiled, `late` (of a
+    black hole with `for_s`) that it is processed when the outage is over, whoever still waits for the answer.
     """
 
     kind: Literal[
@@ -39,13 +40,19 @@ class Outage(Spec):
         "redirect",
         "foreign",
     ]
-    when: Literal["before", "after"] = "before"
+    when: Literal["before", "after", "late"] = "before"
     method: Literal["GET", "POST", "DELETE", "PATCH"] | None = None
     path_prefix: Annotated[str, Field(pattern="^/v")] | None = None
     requests: Annotated[int, Field(ge=1)] | None = None
     for_s: Seconds | None = None
     delay_s: Seconds = 1
     retry_after_s: Seconds = 1
+
+    @model_validator(mode="after")
+    def _late_has_an_end(self) -> "Outage":
+        if self.when == "late" and (self.kind != "black_hole" or self.for_s is None):
+            raise ValueError("when=late needs kind=black_hole and for_s: the end is when requests are processed")
+        return self
 
 
 @dataclass(slots=True)
@@ -74,12 +81,12 @@ class Outages:
         until = None if outage.for_s is None else time.monotonic() + outage.for_s
         self.active.append(ActiveOutage(outage, outage.requests, until))
 
-    def take(self, method: str, path: str) -> Outage | None:
+    def take(self, method: str, path: str) -> ActiveOutage | None:
         for active in self.active:
             if active.strikes(method, path):
                 if active.remaining is not None:
                     active.remaining -= 1
-                return active.outage
+                return active
         return None
 
 
@@ -102,12 +109,16 @@ class Edge:
             await hang(receive)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outage = self._outages.take(scope["method"], scope["path"])
-        if outage is None:
+        active = self._outages.take(scope["method"], scope["path"])
+        if active is None:
             await self._admit(scope, receive, send)
-        elif outage.kind == "delay":
+            return
+        outage = active.outage
+        if outage.kind == "delay":
             await asyncio.sleep(outage.delay_s)
             await self._admit(scope, receive, send)
+        elif outage.when == "late":
+            await self._admit_late(scope, receive, active.until or 0)
         elif outage.when == "after":
             await self._admit(scope, receive, _swallow)
             await self._suffer(outage, scope, receive, send)
@@ -120,6 +131,19 @@ class Edge:
             await refusal_answer(unauthorized())(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    async def _admit_late(self, scope: Scope, receive: Receive, until: float) -> None:
+        """Not tied to the connection, as a request that is stuck on its way is not."""
+        body = await Request(scope, receive).body()
+        await asyncio.sleep(max(0, until - time.monotonic()))
+        arrived: Message = {"type": "http.request", "body": body, "more_body": False}
+
+        async def again() -> Message:
+            nonlocal arrived
+            message, arrived = arrived, {"type": "http.disconnect"}
+            return message
+
+        await self._admit(scope, again, _swallow)
 
     async def _note_lost_order(self, outage: Outage, scope: Scope, receive: Receive) -> None:
         if (scope["method"], scope["path"]) == ("POST", "/v2/orders"):

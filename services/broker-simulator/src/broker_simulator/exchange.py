@@ -27,11 +27,12 @@ from .intake import client_order_id_of, read_fields, read_ticket
 from .listing import ActivityNames
 from .market_clock import MarketHours, is_open
 from .numbers import Ticker
-from .orders import ZERO, Order, Ticket, moved
+from .orders import ZERO, Execution, Order, Ticket, moved
 from .positions import Position, Seed, net
 from .quotes import PINS, Pin, QuoteBoard
+from .reversals import busted, corrected, standing
 from .rules import RuleBook
-from .settings import Deduplication, Settings
+from .settings import Deduplication, Reversals, Settings
 from .store import Change, Receipt, Store
 from .trade_stream import TradeStream
 
@@ -66,6 +67,7 @@ class Exchange:
         self.account_filter = settings.account
         self.account = settings.account or "SIMULATOR"
         self.deduplication: Deduplication = settings.deduplication
+        self.reversals: Reversals = settings.reversals
         self.activity_names = ActivityNames(settings.activity_ids)
         self._load()
 
@@ -230,7 +232,41 @@ class Exchange:
             self._arm(order.id)
         return len(orders)
 
+    def name_executions(self, client_order_id: str) -> int:
+        """Let the activities have the fills of this client order id's orders; returns how many orders there are."""
+        orders = self.book.by_client_id(client_order_id)
+        named = {
+            one.id: replace(one, behaviour=one.behaviour.model_copy(update={"executions": "named"})) for one in orders
+        }
+        self._commit(Change(orders=named))
+        return len(named)
+
+    def is_listed(self, execution: Execution) -> bool:
+        """Whether the activities have it."""
+        if execution.kind != "fill" and self.reversals == "unlisted":
+            return False
+        return self.book.orders[execution.order_id].behaviour.executions == "named"
+
     # execution
+
+    def bust(self, execution_id: str, *, revive: bool) -> Execution:
+        """Take an execution back; raises NotReversible."""
+        one = standing(self.book.executions, execution_id)
+        order, position = self.book.orders[one.order_id], self.book.positions.get(one.symbol)
+        return self._reverse(busted(order, position, one, at_us=self.ticker.next_us(), revive=revive))
+
+    def correct(self, execution_id: str, *, qty: Decimal, price: Decimal, revive: bool) -> Execution:
+        """Give an execution another quantity and price; raises NotReversible."""
+        one = standing(self.book.executions, execution_id)
+        order, position = self.book.orders[one.order_id], self.book.positions.get(one.symbol)
+        at_us = self.ticker.next_us()
+        return self._reverse(corrected(order, position, one, qty=qty, price=price, at_us=at_us, revive=revive))
+
+    def _reverse(self, progress: Progress) -> Execution:
+        self._finish(progress)
+        (made,) = progress.executions
+        log.info("execution_reversed", kind=made.kind, execution_id=made.id, replaces=made.ref_id)
+        return made
 
     def advance(self, order_id: str) -> None:
         """Do everything that is due for one order."""
@@ -255,6 +291,8 @@ class Exchange:
         if progress.notices:
             self._commit(progress.change())
         for notice in progress.notices:
+            if notice.execution is not None and order.behaviour.executions == "unnamed":
+                continue
             self.stream.publish(
                 order.id, update_json(notice), order.behaviour.stream, order_done=not notice.order.is_open
             )
@@ -331,5 +369,6 @@ class Exchange:
             self._store.wipe()
         self.stream.forget()
         self.deduplication = self._settings.deduplication
+        self.reversals = self._settings.reversals
         self.activity_names = ActivityNames(self._settings.activity_ids)
         self._load()

@@ -137,7 +137,8 @@ def _scripted_price(order: Order, step: Step, quote: Quote | None) -> Decimal:
 
 
 def update_json(notice: Notice) -> dict[str, object]:
-    """The `data` of a trade update. Every event has an execution id, as at Alpaca; only fills name an execution."""
+    """The `data` of a trade update. Every event has an execution id, as at Alpaca; only fills and what reverses them
+    name an execution. `previous_execution_id` and `reason` are those of Alpaca's broker events."""
     body: dict[str, object] = {
         "event": notice.event,
         "event_id": str(notice.at_us),
@@ -146,9 +147,12 @@ def update_json(notice: Notice) -> dict[str, object]:
     }
     if notice.execution is None:
         return body | {"execution_id": str(uuid4())}
-    return body | {
+    body |= {
         "execution_id": notice.execution.id,
         "price": plain(notice.execution.price),
         "qty": plain(notice.execution.qty),
         "position_qty": plain(notice.position_qty),
     }
+    if notice.execution.ref_id is not None:
+        body |= {"previous_execution_id": notice.execution.ref_id}
+    return body | {"reason": "TRADE_BUST"} if notice.execution.kind == "bust" else body

@@ -1,4 +1,9 @@
-"""Order lists and FILL activities: the query parameters, and what they select."""
+"""Order lists and FILL activities: the query parameters, and what they select.
+
+Alpaca documents FILL activities for `fill` and `partial_fill` only. That a bust or a correction is one too, with the
+types that its activity events have (`trade_bust`, `trade_correct`) and with `previous_id`, the activity that it
+replaces, is an assumption; without it (the capability `reversals`) REST shows them in orders and positions alone.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,7 +114,11 @@ def select_orders(book: Book, query: OrderQuery, is_visible: Callable[[Order], b
 
 
 def select_activities(
-    book: Book, query: ActivityQuery, names: ActivityNames, account_id: str
+    book: Book,
+    query: ActivityQuery,
+    names: ActivityNames,
+    account_id: str,
+    is_listed: Callable[[Execution], bool],
 ) -> list[dict[str, object]] | Refusal:
     """One page; the next begins after the last id of this one, given as page_token."""
     low, high = book.executions_after(query.after_us, query.until_us)
@@ -119,10 +128,8 @@ def select_activities(
             return invalid_field(f"invalid page_token: {query.page_token}")
         low, high = (low, min(high, last)) if query.newest_first else (max(low, last + 1), high)
     indices = range(high - 1, low - 1, -1) if query.newest_first else range(low, high)
-    return [
-        _activity_json(book.executions[index], names.of(book.executions[index]), account_id)
-        for index in islice(indices, query.page_size)
-    ]
+    listed = (book.executions[index] for index in indices if is_listed(book.executions[index]))
+    return [_activity_json(book, one, names, account_id) for one in islice(listed, query.page_size)]
 
 
 def _index_of(book: Book, activity_id: str, names: ActivityNames) -> int | None:
@@ -137,13 +144,13 @@ def _index_of(book: Book, activity_id: str, names: ActivityNames) -> int | None:
     return next((i for i in range(low, high) if names.of(book.executions[i]) == activity_id), None)
 
 
-def _activity_json(execution: Execution, activity_id: str, account_id: str) -> dict[str, object]:
-    return {
-        "id": activity_id,
+def _activity_json(book: Book, execution: Execution, names: ActivityNames, account_id: str) -> dict[str, object]:
+    body: dict[str, object] = {
+        "id": names.of(execution),
         "account_id": account_id,
         "activity_type": "FILL",
         "transaction_time": rfc3339(execution.at_us),
-        "type": "fill" if execution.leaves_qty == ZERO else "partial_fill",
+        "type": _activity_type(execution),
         "price": plain(execution.price),
         "qty": plain(execution.qty),
         "side": execution.side,
@@ -153,3 +160,13 @@ def _activity_json(execution: Execution, activity_id: str, account_id: str) -> d
         "cum_qty": plain(execution.cum_qty),
         "order_status": execution.order_status,
     }
+    if execution.ref_id is None:
+        return body
+    previous = next(one for one in book.executions if one.id == execution.ref_id)
+    return body | {"previous_id": names.of(previous)}
+
+
+def _activity_type(execution: Execution) -> str:
+    if execution.kind != "fill":
+        return f"trade_{execution.kind}"
+    return "fill" if execution.leaves_qty == ZERO else "partial_fill"

@@ -9,6 +9,7 @@ from .behaviour import ORDINARY, Behaviour, Step
 from .numbers import plain, rfc3339, rfc3339_or_none
 
 Side = Literal["buy", "sell"]
+ExecutionKind = Literal["fill", "bust", "correct"]
 TERMINAL: Final = frozenset({"filled", "canceled", "expired", "rejected"})
 # Such an order lives, but is not executed further by itself.
 PAUSED: Final = frozenset({"suspended", "done_for_day"})
@@ -57,7 +58,7 @@ class Order:
 
     @property
     def leaves_qty(self) -> Decimal:
-        return self.ticket.qty - self.filled_qty
+        return max(ZERO, self.ticket.qty - self.filled_qty)
 
     @property
     def is_open(self) -> bool:
@@ -66,7 +67,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One fill. `position_qty` is the account's signed quantity after it."""
+    """One fill, or a bust or correction of the one that `ref_id` names (`broker_simulator.reversals`).
+
+    `position_qty` is the account's signed quantity after it. A bust's `qty` and `price` are those it takes back.
+    """
 
     id: str
     order_id: str
@@ -79,6 +83,8 @@ class Execution:
     order_status: str
     position_qty: Decimal
     at_us: int
+    kind: ExecutionKind = "fill"
+    ref_id: str | None = None
 
 
 def filled(order: Order, *, qty: Decimal, price: Decimal, at_us: int) -> Order:

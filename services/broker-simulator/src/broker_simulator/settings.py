@@ -13,6 +13,7 @@ DEFAULT_SECRET_KEY = "simulator-secret"
 
 Deduplication = Literal["forever", "while_open", "none"]
 ActivityIds = Literal["same", "different"]
+Reversals = Literal["listed", "unlisted"]
 
 
 class Settings(BaseSettings):
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     tick_ms: Annotated[int, Field(ge=10, le=60_000)] = Field(500, description="milliseconds between quote moves")
     deduplication: Deduplication = Field("forever", description="how long a client order id stays taken")
     activity_ids: ActivityIds = Field("same", description="do FILL activities carry the stream's execution id")
+    reversals: Reversals = Field("listed", description="are busts and corrections among the FILL activities")
     stream_frames: Literal["binary", "text"] = Field("binary", description="websocket frames (Alpaca: binary)")
     oversell: Literal["refuse", "allow"] = Field("refuse", description="orders that reduce more than is held")
     log_format: Literal["json", "console"] = Field("json", description="shape of the log lines on stdout")

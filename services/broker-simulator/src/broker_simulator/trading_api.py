@@ -117,7 +117,9 @@ async def list_activities(request: Request) -> Response:
     query = read_activity_query(request.query_params)
     if isinstance(query, Refusal):
         return refusal_answer(query)
-    chosen = select_activities(exchange.book, query, exchange.activity_names, account_uuid(exchange.account))
+    chosen = select_activities(
+        exchange.book, query, exchange.activity_names, account_uuid(exchange.account), exchange.is_listed
+    )
     return refusal_answer(chosen) if isinstance(chosen, Refusal) else Json(chosen)
 
 
