@@ -70,6 +70,8 @@ ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
     (O.SUBMIT_UNKNOWN, O.DENIED): "O2",  # Its sender, silent for a lease, said at last that it had not sent.
     **{(O.PLANNED, status): "O3" for status in _STATED},
     **{(O.SUBMIT_UNKNOWN, status): "O5" for status in _STATED},
+    **{(was, O.REJECTED): "O6" for was in (O.PLANNED, O.SUBMIT_UNKNOWN)},
+    **{(O.PLANNED, status): "O7" for status in (O.PARTIALLY_FILLED, O.FILLED)},
     (O.NEW, O.PARTIALLY_FILLED): "O8",
     (O.NEW, O.FILLED): "O8",
     (O.NEW, O.PENDING_CANCEL): "O9",
