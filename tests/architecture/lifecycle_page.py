@@ -21,9 +21,9 @@ PAGE: Final = REPOSITORY / "docs" / "lifecycle.md"
 HEAD: Final = """# The rules by their labels
 
 Code and tests name rules by these labels (R4, C8, O13, ...). What holds is the code: the legal moves are the tables of
-`closeflow.domain.transitions`, everything else that is computed of an order is in `closeflow.domain.facts`. This page is
-made from them and from `closeflow.domain.rulebook`; `python -m tests.architecture.lifecycle_page` writes it anew, and a
-test fails while it is not what that writes.
+`closeflow.domain.transitions`, everything else that is computed of an order is in `closeflow.domain.facts`. This page
+is made from them and from `closeflow.domain.rulebook`; `python -m tests.architecture.lifecycle_page` writes it anew,
+and a test fails while it is not what that writes.
 """
 REASON: Final = {"R3b": " ([why](adr/0004-a-refusal-proves-absence-only-once.md))"}
 GROUPS: Final = {
@@ -72,7 +72,8 @@ def _diagram(moves: Mapping[tuple[Status, Status], str], start: str, groups: Map
             arrows.setdefault(ends, {})[label] = None
     lines = [f"    [*] --> {start}"]
     for group in dict.fromkeys(groups.values()):
-        lines.append(f"    {group} : {group} ({', '.join(one for one, its in groups.items() if its == group)})")
+        members = ", ".join(one for one, its in groups.items() if its == group)
+        lines += [f"    {group} : {group} ({members})"]
     lines += [f"    {was} --> {to} : {', '.join(labels)}" for (was, to), labels in sorted(arrows.items())]
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"]) + "\n"
 
