@@ -250,6 +250,7 @@ def activity(n: int, order_id: str = "order-1") -> dict[str, object]:
     return {
         "id": f"20260302150000{n:03}::x",
         "activity_type": "FILL",
+        "type": "partial_fill",
         "transaction_time": "2026-03-02T15:00:00Z",
         "price": "190",
         "qty": "1",

@@ -57,6 +57,23 @@ def of_order(**changes: object) -> BrokerUpdate:
     return parse.order_update({**ORDER, **changes}, of=OF, source=UpdateSource.QUERY, received_at=AT)
 
 
+ACTIVITY: dict[str, object] = {
+    "id": "20260302150001200::8efc7b9a-8b2b-4000-9955-d36e7db0df74",
+    "activity_type": "FILL",
+    "transaction_time": "2026-03-02T15:00:01.2Z",
+    "type": "partial_fill",
+    "price": "189.20",
+    "qty": "4",
+    "side": "sell",
+    "symbol": "AAPL",
+    "leaves_qty": "6",
+    "order_id": ORDER["id"],
+    "cum_qty": "4",
+    "order_status": "partially_filled",
+}
+NAME = parse.OrderName(client_order_id=CLIENT_ORDER_ID, symbol="AAPL")
+
+
 def of_event(event: str, order: dict[str, object] | None = None, **changes: object) -> BrokerUpdate:
     data = {**FILL, "event": event, **changes, "order": {**ORDER, **(order or {})}}
     message = json.dumps({"stream": "trade_updates", "data": data}).encode()
@@ -176,6 +193,14 @@ def test_a_bust_and_a_correction_name_the_execution_they_change() -> None:
     assert (correction.last_quantity, correction.last_price) == (Decimal(3), Decimal("189.1"))
 
 
+@pytest.mark.parametrize("event", ["trade_bust", "trade_correct"])
+def test_a_reversal_of_nobody_knows_what_cannot_be_read(event: str) -> None:
+    frame = json.dumps({"stream": "trade_updates", "data": {**FILL, "event": event, "order": ORDER}}).encode()
+    assert isinstance(read_message(frame, of=OF, received_at=AT), Unreadable)
+    with pytest.raises(parse.Malformed, match="previous_id"):
+        parse.fill_activity(ACTIVITY | {"type": event}, of=OF, order=NAME, received_at=AT)
+
+
 def test_an_unknown_event_becomes_the_state_of_its_order() -> None:
     update = of_event("teleported")
     assert update.exec_type is ExecType.ORDER_STATUS
@@ -213,27 +238,34 @@ def test_numbers_never_pass_through_a_binary_float() -> None:
 
 
 def test_a_fill_activity_carries_what_matches_it_with_the_stream() -> None:
-    activity = {
-        "id": "20260302150001200::8efc7b9a-8b2b-4000-9955-d36e7db0df74",
-        "activity_type": "FILL",
-        "transaction_time": "2026-03-02T15:00:01.2Z",
-        "type": "partial_fill",
-        "price": "189.20",
-        "qty": "4",
-        "side": "sell",
-        "symbol": "AAPL",
-        "leaves_qty": "6",
-        "order_id": ORDER["id"],
-        "cum_qty": "4",
-        "order_status": "partially_filled",
-    }
-    name = parse.OrderName(client_order_id=CLIENT_ORDER_ID, symbol="AAPL")
-    update = parse.fill_activity(activity, of=OF, order=name, received_at=AT)
+    update = parse.fill_activity(ACTIVITY, of=OF, order=NAME, received_at=AT)
     stream = of_event("partial_fill")
-    assert update.exec_id == activity["id"]
+    assert update.exec_id == ACTIVITY["id"]
     assert update.source is UpdateSource.BACKFILL
     for field in ("client_order_id", "side", "cum_quantity", "last_quantity", "last_price", "broker_order_id"):
         assert getattr(update, field) == getattr(stream, field), field
+
+
+@pytest.mark.parametrize(
+    ("kind", "exec_type", "last"),
+    [
+        ("trade_bust", ExecType.TRADE_CANCEL, None),
+        ("trade_correct", ExecType.TRADE_CORRECT, Decimal(4)),
+    ],
+)
+def test_a_reversal_among_the_activities_names_the_one_it_replaces(
+    kind: str, exec_type: ExecType, last: Decimal | None
+) -> None:
+    activity = ACTIVITY | {"type": kind, "previous_id": "earlier::one"}
+    update = parse.fill_activity(activity, of=OF, order=NAME, received_at=AT)
+    assert (update.exec_type, update.exec_ref_id, update.last_quantity) == (exec_type, "earlier::one", last)
+    assert update.event_id != parse.fill_activity(ACTIVITY, of=OF, order=NAME, received_at=AT).event_id
+    assert BrokerFillV1.from_domain(update).to_domain() == update
+
+
+def test_an_activity_of_an_unknown_type_is_not_booked_as_a_fill() -> None:
+    with pytest.raises(parse.Malformed, match="'novation' is not known"):
+        parse.fill_activity(ACTIVITY | {"type": "novation"}, of=OF, order=NAME, received_at=AT)
 
 
 def test_a_short_position_is_negative_however_it_is_said() -> None:

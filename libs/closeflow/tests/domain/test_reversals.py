@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain import facts
+from closeflow.domain import facts, ledger
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -20,11 +20,12 @@ from closeflow.domain.model import (
     RequestStatus,
     Side,
     StatementKind,
+    UpdateSource,
 )
 from closeflow.domain.reopen import bust_window_ends_at
 from closeflow.domain.settle import Settled, settle
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.updates import Applied, apply_update, judge_update
+from closeflow.domain.updates import Applied, Repeated, apply_update, judge_update
 
 from .builders import (
     NOW,
@@ -38,6 +39,7 @@ from .builders import (
     a_trade,
     an_order,
     an_update,
+    applied,
     at,
     canceled,
     working,
@@ -138,6 +140,29 @@ def test_a_bust_and_its_trade_in_either_order_leave_a_retry_to_a_person(first: i
     assert state(book) == ("close_retryable", "retryable", Decimal(100), False)
     kinds = {one.kind for step in steps for one in step.incidents}
     assert kinds & {"position_reopened", "retry_by_hand"}
+
+
+@pytest.mark.parametrize("told", [a_bust(), a_correction(80)], ids=["bust", "correction"])
+@pytest.mark.parametrize("first", [0, 1], ids=["the stream first", "the activities first"])
+def test_a_reversal_that_both_feeds_tell_by_their_own_names_is_one(told: BrokerUpdate, first: int) -> None:
+    fill = a_trade("activity-t1", 100, 100, source=UpdateSource.BACKFILL)
+    listed = replace(
+        told,
+        event_id=OTHER_ID,
+        exec_id="activity-x1",
+        exec_ref_id="activity-t1",
+        source=UpdateSource.BACKFILL,
+        order_status=None,
+        broker_seq=None,
+    )
+    order, *_ = fed(CLOSED, fill)[0].orders.values()
+    updates = (told, listed)
+    once = applied(order, updates[first])
+    twice = applied(once, updates[1 - first])
+    assert [one.exec_id for one in twice.executions] == ["t1", updates[first].exec_id]
+    assert list(ledger.entries(once, twice)) == []
+    for update in updates:
+        assert judge_update(twice, update) == Repeated()
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, Executio
     for one in order.executions:
         if one.exec_id == known:
             detail = f"execution {one.exec_id} came again with other content"
-            return order, None, () if _same(one, execution) else _raise(order, "execution_changed", detail)
+            return order, None, () if _same(order, one, execution) else _raise(order, "execution_changed", detail)
     twin = _same_fill_of_the_other_feed(order, execution)
     if twin is not None:
         return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), None, ()
@@ -221,20 +221,30 @@ def _execution(order: Order, update: BrokerUpdate) -> Execution | None:
     )
 
 
-def _same(one: Execution, other: Execution) -> bool:
-    """Whether two reports under one id say the same. What a bust states besides the trade it names proves nothing."""
-    if one.kind is not other.kind or one.ref_exec_id != other.ref_exec_id:
+def _same(order: Order, one: Execution, other: Execution) -> bool:
+    """Whether two reports say the same. What a bust states besides the execution it names proves nothing."""
+    if one.kind is not other.kind or _replaces(order, one) != _replaces(order, other):
         return False
     return one.kind is ExecKind.BUST or (one.quantity, one.price) == (other.quantity, other.price)
 
 
+def _replaces(order: Order, one: Execution) -> str | None:
+    """What a bust or correction names, by the name under which it is booked."""
+    return None if one.ref_exec_id is None else order.aliases.get(one.ref_exec_id, one.ref_exec_id)
+
+
 def _same_fill_of_the_other_feed(order: Order, execution: Execution) -> Execution | None:
-    """Rule R3a: the stream and the activities may name one fill differently; it is one on all its figures."""
-    if execution.cum_quantity is None or execution.kind is not ExecKind.TRADE:
-        return None
+    """Rule R3a: the stream and the activities may name one fill differently; it is one on all its figures. A bust or
+    correction is one if it says the same of the same execution."""
     aliased = set(order.aliases.values())
     for one in order.executions:
-        if one.kind is not ExecKind.TRADE or one.exec_id in aliased or _feed(one.source) == _feed(execution.source):
+        if one.kind is not execution.kind or one.exec_id in aliased or _feed(one.source) == _feed(execution.source):
+            continue
+        if execution.kind is not ExecKind.TRADE:
+            if _same(order, one, execution):
+                return one
+            continue
+        if execution.cum_quantity is None:
             continue
         if facts.has_reversal(order) and abs(one.occurred_at - execution.occurred_at) > SAME_FILL_WITHIN:
             continue  # After a bust the same cumulative quantity may be reached a second time.

@@ -69,6 +69,16 @@ EVENTS: Final[Mapping[str, ExecType]] = {
 }
 
 _NAMES_EXECUTION: Final = frozenset({ExecType.TRADE, ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT})
+_REVERSALS: Final = frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT})
+
+ACTIVITY_TYPES: Final[Mapping[str, ExecType]] = {
+    "fill": ExecType.TRADE,
+    "partial_fill": ExecType.TRADE,
+    # Not documented as FILL activities; these are the words of Alpaca's activity events. Taking one of them for a fill
+    # would book it twice.
+    "trade_bust": ExecType.TRADE_CANCEL,
+    "trade_correct": ExecType.TRADE_CORRECT,
+}
 
 _MAX_DIGITS: Final = 40
 """Before or after the point; what is longer was never a quantity or a price."""
@@ -247,7 +257,8 @@ def trade_update(data: Json, *, of: Account, received_at: datetime) -> BrokerUpd
         order_quantity=base.order_quantity,
         broker_order_id=base.broker_order_id,
         exec_id=exec_id,
-        exec_ref_id=optional_text(data, "previous_execution_id") if executed else None,
+        # A bust of we do not know what cannot be booked; Malformed makes the gateway ask the activities.
+        exec_ref_id=text(data, "previous_execution_id") if exec_type in _REVERSALS else None,
         cum_quantity=base.cum_quantity,
         leaves_quantity=base.leaves_quantity,
         average_price=base.average_price,
@@ -260,29 +271,38 @@ def trade_update(data: Json, *, of: Account, received_at: datetime) -> BrokerUpd
 
 
 def fill_activity(activity: Json, *, of: Account, order: OrderName, received_at: datetime) -> BrokerUpdate:
-    """A FILL activity whose order was resolved. It has an execution id of its own and states no sequence."""
+    """A FILL activity whose order was resolved. It has an execution id of its own and states no sequence.
+
+    Raises Malformed for a type that is not in `ACTIVITY_TYPES`, and for a bust or correction that names nothing.
+    """
+    exec_type = ACTIVITY_TYPES.get(text(activity, "type"))
+    if exec_type is None:
+        raise Malformed(f"activity type {activity['type']!r} is not known")
     exec_id = text(activity, "id")
+    what = "fill" if exec_type is ExecType.TRADE else exec_type.value
     quantity, price = number(activity, "qty"), number(activity, "price")
     cum = optional_number(activity, "cum_qty")
+    bust = exec_type is ExecType.TRADE_CANCEL
     return BrokerUpdate(
         event_id=broker_update_id(
-            of.broker, of.account_id, order.client_order_id, "fill", exec_id, *map(_plain, (quantity, price, cum))
+            of.broker, of.account_id, order.client_order_id, what, exec_id, *map(_plain, (quantity, price, cum))
         ),
         broker=of.broker,
         account_id=of.account_id,
         symbol=order.symbol,
         client_order_id=order.client_order_id,
-        exec_type=ExecType.TRADE,
+        exec_type=exec_type,
         side=side(activity),
         source=UpdateSource.BACKFILL,
         transact_time=time(activity, "transaction_time"),
         received_at=received_at,
         broker_order_id=text(activity, "order_id"),
         exec_id=exec_id,
+        exec_ref_id=text(activity, "previous_id") if exec_type in _REVERSALS else None,
         cum_quantity=cum,
         leaves_quantity=optional_number(activity, "leaves_qty"),
-        last_quantity=quantity,
-        last_price=price,
+        last_quantity=None if bust else quantity,
+        last_price=None if bust else price,
     )
 
 
