@@ -1,4 +1,6 @@
-"""What operator verbs need."""
+"""What operators did, by what they did it to: `closectl actions list --subject`."""
+
+from alembic import op
 
 revision = "0012"
 down_revision = "0011"
@@ -7,8 +9,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.execute("CREATE INDEX operator_actions_subject_id_idx ON operator_actions (subject, id)")
 
 
 def downgrade() -> None:
-    pass
+    op.execute("DROP INDEX operator_actions_subject_id_idx")

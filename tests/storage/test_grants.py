@@ -38,6 +38,9 @@ INSERT_EVENT: Final = """
 FORGED_EVENT: Final = """
     INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, xact_id)
     VALUES (gen_random_uuid(), 'submit-order', '7', 'X', 'submit-order.v1', '{}', '3')"""
+DECLARE_LOST: Final = """
+    INSERT INTO order_statements (client_order_id, kind, stated_at, source)
+    SELECT client_order_id, 'lost', now(), 'operator' FROM orders WHERE attempt = 1"""
 INSERT_EXECUTION: Final = """
     INSERT INTO executions (broker, account_id, exec_id, client_order_id, position_id, kind, side, quantity, price,
         occurred_at, source) SELECT broker, account_id, 'e9', client_order_id, position_id, kind, side, quantity,
@@ -53,6 +56,7 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE positions SET quantity = 3", {FP, OP}),
     ("UPDATE positions SET account_id = 'acc'", set()),
     (INSERT_ADJUSTMENT, {OP}),
+    ("UPDATE position_adjustments SET delta = 2", set()),
     (INSERT_REQUEST, {API, OP}),
     ("UPDATE close_requests SET status = 'failed', reason = 'x'", STATE),
     ("UPDATE close_requests SET target_qty = 11", set()),
@@ -67,6 +71,8 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE order_sends SET answer = 'unknown', answered_at = now()", {SUB}),
     ("INSERT INTO senders (instance_id, host, pid) VALUES ('t', 'h', 2)", {SUB}),
     ("UPDATE senders SET exited_at = now()", {SUB, OP}),
+    ("UPDATE senders SET last_seen_at = now()", {SUB}),
+    (DECLARE_LOST, {FP, OP}),
     ("UPDATE order_statements SET cum_qty = 1", {FP, OP}),
     (INSERT_EXECUTION, {FP, OP}),
     ("UPDATE executions SET quantity = 1", set()),
@@ -87,6 +93,7 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE incidents SET kind = 'other'", set()),
     ("INSERT INTO operator_actions (by, action, subject, reason) VALUES ('me', 'halt', 'global', 'r')", {OP}),
     ("UPDATE operator_actions SET reason = ''", set()),
+    ("SELECT FROM operator_actions", STATE),
     ("UPDATE trading_controls SET state = 'halted'", {OP}),
     ("UPDATE account_limits SET window_count = 1", {SUB, OP}),
     ("UPDATE account_limits SET max_order_qty = 9", {OP}),

@@ -12,6 +12,7 @@ from closectl.closing import CloseRefused, close_position
 from closectl.environment import AsJson, Limit, account_at_broker, with_database
 from closectl.importing import ImportRefused, import_positions
 from closectl.operating.commands import actions, incidents, requests, senders
+from closectl.operating.ledger_commands import adjust_, orders, override_
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.positions_file import BadFile, read_positions
 from closectl.settings import ClosectlSettings
@@ -28,9 +29,12 @@ app = typer.Typer(
     help="Close trading positions and see what became of them. Settings: CLOSECTL_API_URL, CLOSECTL_POSTGRES_DSN, "
     "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS, CLOSECTL_BROKER_URL (`make run` prints them).",
 )
-positions = typer.Typer(no_args_is_help=True, help="Positions: import and list.")
+positions = typer.Typer(no_args_is_help=True, help="Positions: import, list, adjust, override.")
 app.add_typer(positions, name="positions")
+positions.command("adjust")(adjust_)
+positions.command("override")(override_)
 app.add_typer(requests, name="requests")
+app.add_typer(orders, name="orders")
 app.add_typer(incidents, name="incidents")
 app.add_typer(senders, name="senders")
 app.add_typer(actions, name="actions")

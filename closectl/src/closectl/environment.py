@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Annotated, TypeVar
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from closectl.output import fail
 from closectl.settings import ClosectlSettings
 from closectl.verifying import Account
+from closeflow.domain.absence import window
 from closeflow.settings import load
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, make_engine
 
@@ -86,3 +88,14 @@ def account_at_broker() -> Account | str:
         account_id=account_id,
         broker=settings.broker,
     )
+
+
+def broker_name() -> str:
+    """The broker whose executions these are."""
+    return load(ClosectlSettings).broker
+
+
+def absence_window() -> timedelta:
+    """How long the broker must not have found an order before it may be declared lost (rule R6)."""
+    settings = load(ClosectlSettings)
+    return window(settings.broker_visibility_lag_s, settings.absence_window_s)

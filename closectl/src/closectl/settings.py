@@ -11,7 +11,11 @@ from closeflow.settings import HttpUrl, ServiceSettings
 
 
 class ClosectlSettings(ServiceSettings):
-    """What is not set is asked for by the command that needs it."""
+    """What is not set is asked for by the command that needs it.
+
+    An order may be declared lost once the broker has not found it for `absence_window_s`, or for three times
+    `broker_visibility_lag_s` if that is longer; the latter is the order-submitter's setting of that name.
+    """
 
     model_config = SettingsConfigDict(env_prefix="CLOSECTL_", frozen=True, extra="forbid")
 
@@ -23,3 +27,5 @@ class ClosectlSettings(ServiceSettings):
     broker_key_id: SecretStr | None = None
     broker_secret_key: SecretStr | None = None
     broker_account_id: str | None = None
+    broker_visibility_lag_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+    absence_window_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -78,15 +78,24 @@ async def lock_one(tx: Transaction, *, position_id: int | None = None, request_i
     return book
 
 
-async def write(tx: Transaction, deed: Deed, before: Book, done: Done) -> None:
-    """The decision, its events and incidents, and the record of it; every move goes through the transition table."""
+async def write(
+    tx: Transaction, deed: Deed, before: Book, done: Done, *, told: Mapping[str, object] | None = None
+) -> None:
+    """The decision, its events and incidents, and the record of it, with what else is `told` of how it came about;
+    every move goes through the transition table."""
     await act_as(tx, by=deed.by, reason=deed.reason)
     await save_books(tx, changes=[(before, done.book)])
     await insert_events(tx, events=done.events)
     await report_incidents(tx, incidents=done.incidents)
     was, now = _difference(before, done.book)
     await record_action(
-        tx, by=deed.by, action=deed.action, subject=deed.subject, reason=deed.reason, before=was, after=now
+        tx,
+        by=deed.by,
+        action=deed.action,
+        subject=deed.subject,
+        reason=deed.reason,
+        before=was,
+        after={**now, **(told or {})},
     )
 
 

@@ -259,6 +259,8 @@ def _same_fill_of_the_other_feed(order: Order, execution: Execution) -> Executio
 
 
 def _feed(source: UpdateSource) -> str:
+    if source is UpdateSource.OPERATOR:
+        return "operator"
     return "stream" if source is UpdateSource.STREAM else "activities"
 
 

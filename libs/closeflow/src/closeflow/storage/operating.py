@@ -10,6 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from closeflow.domain.absence import Known
+from closeflow.domain.amend import Adjustment
+from closeflow.domain.model import Order
 from closeflow.storage import tables
 from closeflow.storage.direct import Row, change, fetch
 from closeflow.storage.engine import Transaction
@@ -154,3 +157,64 @@ async def confirm_exit(tx: Transaction, *, instance_id: str) -> None:
 async def list_actions(tx: Transaction, *, subject: str | None, limit: int) -> list[Row]:
     """What operators did, the newest first."""
     return await fetch(tx, _ACTIONS, {"subject": subject, "limit": limit})
+
+
+_ADJUST: Final = insert_rows(tables.position_adjustments, ["position_id", "delta", "reason", "source", "by", "at"])
+_LAST_ADJUSTMENT: Final = text("""
+    SELECT delta, reason, by FROM position_adjustments WHERE position_id = :position_id ORDER BY id DESC LIMIT 1
+""")
+_TAKEN_BY: Final = text("""
+    SELECT client_order_id FROM executions
+    WHERE (broker, account_id, exec_id) = (:broker, :account_id, :exec_id)
+    UNION ALL
+    SELECT e.client_order_id FROM execution_aliases a JOIN executions e USING (broker, account_id, exec_id)
+    WHERE (a.broker, a.account_id, a.alias_id) = (:broker, :account_id, :exec_id)
+""")
+_EXITED: Final = text("""
+    SELECT instance_id, exited_at FROM senders
+    WHERE instance_id = ANY(CAST(:senders AS text[])) AND exited_at IS NOT NULL
+""")
+_EXPECTED: Final = text("""
+    SELECT COALESCE(sum(quantity), 0) AS quantity FROM positions WHERE (account_id, symbol) = (:account_id, :symbol)
+""")
+_DENIED: Final = text("""
+    SELECT count, opened_at FROM incidents
+    WHERE kind = 'acknowledged_order_not_found' AND client_order_id = :client_order_id AND closed_at IS NULL
+""")
+
+
+async def insert_adjustment(tx: Transaction, *, position_id: int, adjustment: Adjustment, at: datetime) -> None:
+    row = {
+        "position_id": position_id,
+        "delta": adjustment.delta,
+        "reason": storable(adjustment.reason),
+        "source": "operator",
+        "by": storable(adjustment.by),
+        "at": at,
+    }
+    await change(tx, _ADJUST, {"rows": rows_json([row])})
+
+
+async def last_adjustment(tx: Transaction, *, position_id: int) -> Adjustment | None:
+    rows = await fetch(tx, _LAST_ADJUSTMENT, {"position_id": position_id})
+    return Adjustment(**rows[0]) if rows else None
+
+
+async def order_of_execution(tx: Transaction, *, broker: str, account_id: str, exec_id: str) -> str | None:
+    """The client order id under which an execution id, or an alias, is booked."""
+    key = {"broker": broker, "account_id": account_id, "exec_id": exec_id}
+    rows = await fetch(tx, _TAKEN_BY, key)
+    return rows[0]["client_order_id"] if rows else None
+
+
+async def load_known(tx: Transaction, *, order: Order) -> Known:
+    """What the tables say, besides its book, of whether an order can still live (rule R6)."""
+    senders = sorted({one.sender for one in order.sends})
+    exited = await fetch(tx, _EXITED, {"senders": senders})
+    expected = await fetch(tx, _EXPECTED, {"account_id": order.account_id, "symbol": order.symbol})
+    denied = await fetch(tx, _DENIED, {"client_order_id": order.client_order_id})
+    return Known(
+        exited={row["instance_id"]: row["exited_at"] for row in exited},
+        expected=expected[0]["quantity"],
+        denied=(denied[0]["count"], denied[0]["opened_at"]) if denied else None,
+    )

@@ -110,6 +110,7 @@ operator_actions: Final = Table(
     document("after"),
     stamp("at"),
 )
+Index(None, operator_actions.c.subject, operator_actions.c.id)
 
 trading_controls: Final = Table(
     "trading_controls",

@@ -1,0 +1,68 @@
+"""Ask the broker for the evidence about an order (rule R6); it only reads."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from closectl.verifying import Account
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.broker.protocol import Broker, BrokerUnavailable
+from closeflow.domain.absence import Asked
+from closeflow.domain.answers import Acknowledged, NotFound
+from closeflow.domain.model import Order, SendKind
+
+CLOCKS_APART: Final = timedelta(minutes=5)
+"""How far the broker's clock may be behind ours."""
+MAX_PAGES: Final = 200
+
+
+async def ask_about(account: Account | str, order: Order, *, at: datetime) -> Asked | str:
+    """What the broker says of the order, or why it said nothing. `at` is the database's time now."""
+    if isinstance(account, str):
+        return f"settings are {account}"
+    if account.account_id != order.account_id:
+        return f"the order is of account {order.account_id}, the settings are for {account.account_id}"
+    broker = AlpacaBroker(
+        base_url=account.url,
+        market_data_url=account.url,
+        key_id=account.key_id,
+        secret_key=account.secret_key,
+        account_id=account.account_id,
+        name=account.broker,
+    )
+    try:
+        return await _ask(broker, order, at)
+    except BrokerUnavailable as error:
+        return f"{account.url} did not answer: {error.reason}"
+    finally:
+        await broker.aclose()
+
+
+async def _ask(broker: Broker, order: Order, at: datetime) -> Asked:
+    sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT]
+    executions = await _executions(broker, order, after=min(sends, default=order.created_at) - CLOCKS_APART)
+    held = await broker.position(order.symbol)
+    match await broker.look_up(order.client_order_id):  # Last, so that it speaks for the latest moment.
+        case NotFound():
+            looked_up = None
+        case Acknowledged(update):
+            looked_up = f"the broker has it: {update.order_status or update.exec_type}"
+        case other:
+            looked_up = f"the broker did not say: {other.reason}"
+    return Asked(order=order, at=at, looked_up=looked_up, executions=executions, held=held)
+
+
+async def _executions(broker: Broker, order: Order, *, after: datetime) -> tuple[str, ...]:
+    """The ids of the order's executions; raises BrokerUnavailable also when there are too many to read them all."""
+    found: list[str] = []
+    page: str | None = None
+    for _ in range(MAX_PAGES):
+        listed = await broker.executions(after=after, page=page)
+        found += [
+            str(one.exec_id) for one in listed.updates if one.client_order_id == order.client_order_id and one.exec_id
+        ]
+        page = listed.next_page
+        if page is None:
+            return tuple(found)
+    raise BrokerUnavailable(f"it lists more than {MAX_PAGES} pages of executions since {after.isoformat()}")

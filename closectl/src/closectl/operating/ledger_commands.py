@@ -1,0 +1,163 @@
+"""`closectl orders` and `closectl positions adjust|override`: what changes facts, so it is only shown without --yes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Final
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from closectl.environment import AsJson, By, Reason, Yes, absence_window, account_at_broker, broker_name, with_database
+from closectl.operating.acting import Acted, NotThere
+from closectl.operating.amending import adjust_position, name_execution
+from closectl.operating.commands import perform, tell
+from closectl.operating.lost import Inquiry, Judged
+from closectl.output import fail, print_json, print_rows
+from closeflow.contracts.wire import Name, SignedDecimal
+from closeflow.domain.amend import Adjustment, Fill
+from closeflow.domain.operate import Done, Outcome
+from closeflow.storage.engine import Database
+from closeflow.storage.saving import MoveRefused
+
+orders = typer.Typer(no_args_is_help=True, help="Orders: declare one lost, name a fill.")
+
+OrderId = Annotated[str, typer.Argument(help="The client order id, cf-….")]
+PositionId = Annotated[int, typer.Argument(help="The position.")]
+
+
+_NUMBER: Final = TypeAdapter[Decimal](SignedDecimal)
+_NAME: Final = TypeAdapter[str](Name)
+
+
+def _number(text: str) -> Decimal:
+    try:
+        return _NUMBER.validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text}: {error.errors()[0]['msg']}") from None
+
+
+def _name(text: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from None
+
+
+Number = Annotated[Decimal, typer.Option(parser=_number, metavar="NUMBER")]
+
+
+@orders.command("lost")
+def lost_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False, as_json: AsJson = False) -> None:
+    """Declare that the broker does not have an order: its request goes on as if it had ended unfilled.
+
+    Shows the evidence first (R6), the broker's included (CLOSECTL_BROKER_*), and is refused while anything of it is
+    missing. Should the order be found later after all, its fills are booked and an incident is opened (O20).
+    """
+    _judge(lambda inquiry: inquiry.order(order_id, by=by, reason=reason, dry=not yes), yes, as_json)
+
+
+def override_(position_id: PositionId, reason: Reason, by: By = "", yes: Yes = False, as_json: AsJson = False) -> None:
+    """Free a position whose exposure is unproven: declare every order lost that may still fill, each on its evidence.
+
+    A fill without a name has to be named first (`closectl orders execution`).
+    """
+    _judge(lambda inquiry: inquiry.position(position_id, by=by, reason=reason, dry=not yes), yes, as_json)
+
+
+def _judge(work: Callable[[Inquiry], Awaitable[Judged]], yes: bool, as_json: bool) -> None:
+    account, within = account_at_broker(), absence_window()
+    try:
+        judged = with_database(lambda database: work(Inquiry(database=database, account=account, within=within)))
+    except NotThere as error:
+        fail(str(error))
+    except MoveRefused as error:
+        fail(f"nothing was done, the move is not a legal one: {error}")
+    rows = [
+        {"order": order, "evidence": point.name, "holds": point.holds, "detail": point.detail}
+        for order, points in judged.evidence.items()
+        for point in points
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_rows(rows, ("order", "evidence", "holds", "detail"))
+    _conclude(judged.outcome, yes=yes, quiet=as_json)
+
+
+@orders.command("execution")
+def execution_(
+    order_id: OrderId,
+    exec_id: Annotated[
+        str, typer.Option(callback=_name, help="The broker's own id of the execution; then it is booked once.")
+    ],
+    quantity: Number,
+    price: Number,
+    reason: Reason,
+    cum: Annotated[
+        Decimal | None,
+        typer.Option(parser=_number, metavar="NUMBER", help="What the order had filled with it, if the broker says."),
+    ] = None,
+    at: Annotated[datetime | None, typer.Option(help="When it was executed, in UTC; now if it is not known.")] = None,
+    by: By = "",
+    yes: Yes = False,
+) -> None:
+    """Name a fill that the broker states and whose execution never came, as the broker confirms it (R4).
+
+    It closes a gap and no more: request, position and accounting follow as for any execution.
+    """
+    fill = Fill(
+        broker=broker_name(),
+        exec_id=exec_id,
+        quantity=quantity,
+        price=price,
+        occurred_at=at.replace(tzinfo=UTC) if at is not None else None,
+        cum_quantity=cum,
+    )
+    _perform(lambda database: name_execution(database, order_id, fill, by=by, reason=reason, dry=not yes), yes)
+
+
+def adjust_(
+    position_id: PositionId,
+    delta: Number,
+    reason: Reason,
+    expected: Annotated[
+        Decimal | None,
+        typer.Option("--if-quantity", parser=_number, metavar="NUMBER", help="Only if this is its quantity now."),
+    ] = None,
+    by: By = "",
+    yes: Yes = False,
+) -> None:
+    """Change a position by what happened outside: a transfer, an assignment, a split. The delta is signed.
+
+    A close that is under way follows (rule Q): its order is cancelled where it could sell more than is left.
+    With --yes it needs --if-quantity, so that a repeated command, or a fill in between, changes nothing.
+    """
+    if yes and expected is None:
+        raise typer.BadParameter("with --yes give --if-quantity, which the look without --yes shows")
+    adjustment = Adjustment(delta=delta, reason=reason, by=by)
+    _perform(lambda database: adjust_position(database, position_id, adjustment, expected=expected, dry=not yes), yes)
+
+
+def _perform(work: Callable[[Database], Awaitable[Outcome]], yes: bool) -> None:
+    if yes:
+        perform(work)
+        return
+
+    async def shown(database: Database) -> Outcome | Acted:
+        outcome = await work(database)
+        return Acted(_would(outcome)) if isinstance(outcome, Done) else outcome
+
+    perform(shown)
+
+
+def _conclude(outcome: Outcome, *, yes: bool, quiet: bool) -> None:
+    if isinstance(outcome, Done) and quiet:
+        return
+    tell(Acted(_would(outcome)) if isinstance(outcome, Done) and not yes else outcome)
+
+
+def _would(done: Done) -> str:
+    return f"would be: {done.what}\nnothing was done; repeat it with --yes"

@@ -1,0 +1,128 @@
+"""What an operator adds to a position's ledger: an adjustment from outside (P13), or a fill that nobody named (R4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+
+from closeflow.domain import facts, ledger
+from closeflow.domain.accept import LOT_DIGITS
+from closeflow.domain.events import decimal_text, ledger_event
+from closeflow.domain.model import ZERO, Book, Execution, Order, UpdateSource
+from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused
+from closeflow.domain.settle import settle
+from closeflow.domain.updates import Applied, apply_update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """A signed change of a position from outside: a transfer, an assignment, an opening fill."""
+
+    delta: Decimal
+    reason: str
+    by: str
+
+
+def adjust(
+    book: Book, adjustment: Adjustment, *, expected: Decimal | None, last: Adjustment | None, now: datetime
+) -> Outcome:
+    """P13, with rule Q for a close that is under way. `expected` is the quantity that the operator saw, so that neither
+    a repeat nor a fill in between makes it another change than was meant; `last` is the newest adjustment kept."""
+    position = book.position
+    has = f"position {position.id} has {decimal_text(position.quantity)}"
+    if expected is not None and position.quantity != expected:
+        if adjustment == last:
+            return Already(f"{has}, and its last adjustment was this one")
+        return Refused((f"{has}, not {decimal_text(expected)}; look again, and say what it is now",))
+    problem = _delta_problem(book, adjustment.delta)
+    if problem is not None:
+        return Refused((problem,))
+    changed = replace(
+        book,
+        base_quantity=book.base_quantity + adjustment.delta,
+        ledger_quantity=book.ledger_quantity + adjustment.delta,
+    )
+    settled = settle(book, changed, now=now, policy=POLICY)
+    after = settled.book.position
+    was, is_now = decimal_text(position.quantity), decimal_text(after.quantity)
+    what = f"position {after.id}: quantity {was} -> {is_now}, it is {after.status}"
+    for name, order in settled.book.orders.items():
+        if order.cancel_requested_at != book.orders[name].cancel_requested_at:
+            what += f"; the cancel of order {name} is asked for"
+    return Done(settled.book, what, settled.events, settled.incidents)
+
+
+def _delta_problem(book: Book, delta: Decimal) -> str | None:
+    position = book.position
+    if position.overfill_of is not None:
+        return f"position {position.id} holds the overfill of position {position.overfill_of}; adjust that one"
+    if not delta.is_finite() or delta == ZERO:
+        return "the delta must be a number other than 0"
+    digits = LOT_DIGITS[position.asset_type]
+    if len(decimal_text(delta).partition(".")[2]) > digits:
+        return f"the delta of a {position.asset_type} position has at most {digits} digits after the point"
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """An execution as the operator read it at the broker. `cum_quantity` is what the order had filled with it;
+    `occurred_at` None means now."""
+
+    broker: str
+    exec_id: str
+    quantity: Decimal
+    price: Decimal
+    occurred_at: datetime | None
+    cum_quantity: Decimal | None
+
+
+def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now: datetime) -> Outcome:
+    """Close a gap, or a part of it, with an execution whose source is the operator (rule R4).
+
+    `taken_by` is the client order id under which the execution id is booked, if it is.
+    """
+    known = order.aliases.get(fill.exec_id, fill.exec_id)
+    for one in order.executions:
+        if one.exec_id == known:
+            same = (one.quantity, one.price) == (fill.quantity, fill.price)
+            told = f"execution {fill.exec_id} is booked: {decimal_text(one.quantity)} @ {decimal_text(one.price)}"
+            return Already(told) if same else Refused((told,))
+    if taken_by is not None:
+        return Refused((f"execution {fill.exec_id} is booked on order {taken_by}",))
+    problem = _fill_problem(order, fill)
+    if problem is not None:
+        return Refused((problem,))
+    execution = Execution(
+        broker=fill.broker,
+        exec_id=fill.exec_id,
+        client_order_id=order.client_order_id,
+        side=order.side,
+        quantity=fill.quantity,
+        price=fill.price,
+        occurred_at=fill.occurred_at or now,
+        source=UpdateSource.OPERATOR,
+        cum_quantity=fill.cum_quantity,
+    )
+    named = facts.derive(replace(order, executions=(*order.executions, execution)))
+    folded = apply_update(book, order, Applied(named, execution))
+    settled = settle(book, folded, now=now, policy=POLICY)
+    request = book.requests[order.close_request_id]
+    booked = tuple(ledger_event(book.position, request, order, entry) for entry in ledger.entries(order, named))
+    left = facts.unattributed(settled.book.orders[order.client_order_id])
+    what = f"booked {decimal_text(fill.quantity)} @ {decimal_text(fill.price)}; {decimal_text(left)} is still not named"
+    return Done(settled.book, what, (*booked, *settled.events), settled.incidents)
+
+
+def _fill_problem(order: Order, fill: Fill) -> str | None:
+    if not all(one.is_finite() and one > ZERO for one in (fill.quantity, fill.price)):
+        return "quantity and price must be greater than 0"
+    gap = facts.unattributed(order)
+    if fill.quantity > gap:
+        told = f"{decimal_text(gap)} of it filled without a name" if gap else "every fill that is known has its name"
+        return f"order {order.client_order_id}: {told}; an operator's execution only closes a gap"
+    cum = fill.cum_quantity
+    if cum is not None and not fill.quantity <= cum <= facts.known_cum(order):
+        return f"--cum {decimal_text(cum)} is not between the quantity and what is known to be filled"
+    return None
