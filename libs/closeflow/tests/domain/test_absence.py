@@ -178,6 +178,22 @@ def test_a_lost_order_that_is_found_again_lives_and_freezes_its_close() -> None:
     assert book.requests[REQUEST_ID].frozen_reason == "record_was_wrong"
 
 
+def test_an_acknowledged_order_is_lost_only_where_a_newer_word_of_the_broker_can_be_told() -> None:
+    def stated(seq: int | None) -> Outcome:
+        changes = {"statements": (a_statement(StatementKind.NEW, seq, 0),), "broker_update_seq": seq}
+        book = a_book(working(last_broker_update_at=at(5), **changes))
+        points = evidence(
+            book.orders[ORDER], asked(book.orders[ORDER]), known(denied=(5, at(10))), now=at(LATE), within=WITHIN
+        )
+        return declare_lost(book, {ORDER: points}, reason="r", now=at(LATE), only=ORDER)
+
+    lost, overruled = stated(1), stated(None)
+    assert isinstance(lost, Done)
+    assert lost.book.orders[ORDER].status is OrderStatus.LOST
+    assert isinstance(overruled, Refused)
+    assert "have no sequence" in overruled.reasons[0]
+
+
 def unproven(*orders: Order) -> Book:
     book = a_book(*orders, status=RequestStatus.FAILED, reason="submit_unknown")
     position = a_position(status=PositionStatus.CLOSE_FAILED, active_close_request_id=None, exposure_unproven=True)

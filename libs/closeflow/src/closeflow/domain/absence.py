@@ -150,6 +150,11 @@ def declare_lost(
     if missing:
         return Refused(tuple(missing))
     orders = {name: _lost(book.orders[name], reason, now) for name in names}
+    standing = [name for name, order in orders.items() if not facts.is_lost(order)]
+    if standing:
+        # Without a sequence nothing tells a newer word of the broker's from an older one: its word counts.
+        told = "the broker's statements of it have no sequence, so they overrule an operator's"
+        return Refused(tuple(f"order {name}: {told}" for name in standing))
     settled = settle(book, replace(book, orders={**book.orders, **orders}), now=now, policy=POLICY)
     position = settled.book.position
     lost = ", ".join(f"order {name} is lost" for name in names) or "no order is in doubt"
