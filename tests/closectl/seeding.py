@@ -18,6 +18,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.codec import encode
 from closeflow.domain.accept import Accepted, CloseCommand, accept_close
 from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.controls import TradingState
 from closeflow.domain.ids import NAMESPACE, client_order_id, submit_event_id
 from closeflow.domain.model import (
     BrokerStatus,
@@ -35,6 +36,7 @@ from closeflow.domain.settle import RetryPolicy
 from closeflow.domain.wake import Woken, wake
 from closeflow.kafka.records import Record
 from closeflow.storage.books import lock_books
+from closeflow.storage.controls import lock_controls
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now, record_receipts
 from closeflow.storage.saving import insert_events, save_books
@@ -92,7 +94,8 @@ class Closes:
         )
         async with transaction(self.database) as tx:
             before = (await lock_books(tx, position_ids=[position_id]))[position_id]
-            decided = accept_close(before, command, None, now=await database_now(tx))
+            now = await database_now(tx)
+            decided = accept_close(before, command, None, trading=TradingState.ACTIVE, now=now)
             assert isinstance(decided, Accepted)
             await save_books(tx, changes=[(before, decided.book)])
             await insert_events(tx, events=decided.events)
@@ -101,8 +104,9 @@ class Closes:
         """Plan the attempt and send it; the broker answers that it has it."""
         request_id = REQUESTS[position_id]
         async with transaction(self.database) as tx:
-            now = await database_now(tx)
             before = (await lock_books(tx, position_ids=[position_id]))[position_id]
+            held = await lock_controls(tx, account_id=ACCOUNT)
+            now = held.now
             request = before.requests[request_id]
             asked = Asked(
                 close_request_id=request_id,
@@ -112,7 +116,8 @@ class Closes:
                 symbol=request.symbol,
                 side=request.side,
             )
-            decided = plan(before, asked, market=_market(request.symbol, now), now=now, rules=PlanRules())
+            market = _market(request.symbol, now)
+            decided = plan(before, asked, controls=held.controls, market=market, now=now, rules=PlanRules())
             assert isinstance(decided, Submit)
             book = apply_plan(before, request_id, decided, now=now)
             order, send = claim(decided.order, SendKind.SUBMIT, sender="sub-1", now=now, lease_s=30)

@@ -23,7 +23,7 @@ END_WHO_COMMITS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE query = 'COMMIT' AND wait_event = 'PgSleep' AND datname = current_database()
 """
-HALT = text("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('global', 'halted', 'r', 'me')")
+HALT = text("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('acc', 'halted', 'r', 'me')")
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -32,6 +32,7 @@ from closeflow.domain.accept import (
     ZeroQuantity,
     accept_close,
 )
+from closeflow.domain.controls import TradingState
 from closeflow.domain.model import AssetType, Book, Position, PositionStatus
 from closeflow.storage.accepting import DatabaseAway, RowRefused
 from closeflow.storage.engine import make_engine
@@ -67,7 +68,7 @@ class Deciding:
         self.asked += commands
         if self.outcome is not None:
             return [self.outcome] * len(commands)
-        return [accept_close(BOOK, command, None, now=NOW) for command in commands]
+        return [accept_close(BOOK, command, None, trading=TradingState.ACTIVE, now=NOW) for command in commands]
 
 
 @asynccontextmanager
@@ -118,14 +119,14 @@ async def test_an_accepted_close_says_where_to_follow_it() -> None:
 async def test_quantities_keep_every_digit() -> None:
     exact = "123456789012345.123456789"
     position = replace(BOOK.position, quantity=Decimal(exact))
-    accepted = accept_close(replace(BOOK, position=position), _command(), None, now=NOW)
+    accepted = accept_close(replace(BOOK, position=position), _command(), None, trading=TradingState.ACTIVE, now=NOW)
     async with calling(Deciding(accepted)) as client:
         answer = await close(client)
     assert f'"target_qty":{exact},"filled_qty":0,"remaining_qty":{exact},' in answer.text
 
 
 async def test_a_replay_is_marked_and_shows_the_state_now() -> None:
-    accepted = accept_close(BOOK, _command(), None, now=NOW)
+    accepted = accept_close(BOOK, _command(), None, trading=TradingState.ACTIVE, now=NOW)
     assert isinstance(accepted, Accepted)
     now_closed = replace(BOOK.position, status=PositionStatus.CLOSED)
     async with calling(Deciding(Replayed(now_closed, accepted.request))) as client:

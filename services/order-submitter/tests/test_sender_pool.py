@@ -81,7 +81,7 @@ ORDER = Order(
     created_at=NOW,
     broker_order_id="b-1",
 )
-LIMITS = PoolLimits(in_flight=2, rate_per_s=1000, lease_s=30, breaker=BreakerRules(failures=2, probe_s=5))
+LIMITS = PoolLimits(in_flight=2, rate_per_s=1000, lease_s=30, breaker=BreakerRules(failures=2, refusals=9, probe_s=5))
 
 
 @dataclass
@@ -96,7 +96,7 @@ class ScriptedBroker:
     heard: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
 
-    async def submit(self, ticket: Ticket) -> SubmitAnswer:
+    async def submit(self, ticket: Ticket, *, begin_within_s: float | None = None) -> SubmitAnswer:
         self.heard.append(f"submit {ticket.client_order_id}")
         if self.gate is not None:
             await self.gate.wait()

@@ -186,6 +186,29 @@ async def test_a_post_that_may_have_arrived_is_unanswered_and_never_repeated(ste
     assert len(server.requests) == 1
 
 
+async def test_an_order_that_cannot_begin_in_time_is_not_sent_at_all() -> None:
+    """The time-out of the whole call would let it go, seconds after the check that allowed it."""
+    async with serving(stay_silent) as server, broker_at(server.url, deadline_s=2, connections=1) as broker:
+        busy = asyncio.create_task(broker.look_up(TICKET.client_order_id))
+        while not server.requests:  # noqa: ASYNC110 - the server tells by what it has read
+            await asyncio.sleep(0.01)
+        started = time.monotonic()
+        assert isinstance(await broker.submit(TICKET, begin_within_s=0.1), NotSent)
+        assert time.monotonic() - started < 1
+        await busy
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_an_order_whose_time_is_over_is_not_written_to_any_connection(warm: bool) -> None:
+    async with serving(answer(200, ORDER)) as server, broker_at(server.url) as broker:
+        if warm:
+            assert isinstance(await broker.submit(TICKET, begin_within_s=1), Acknowledged)
+        assert isinstance(await broker.submit(TICKET, begin_within_s=0), NotSent)
+        assert len(server.requests) == warm
+        assert isinstance(await broker.submit(TICKET, begin_within_s=1), Acknowledged)
+
+
 @pytest.mark.parametrize("step", [stay_silent, trickle])
 async def test_the_deadline_covers_the_whole_call(step: Step) -> None:
     async with serving(step) as server, broker_at(server.url, deadline_s=0.3) as broker:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from closeflow.domain import facts
+from closeflow.domain.controls import AccountLimits, Controls, TradingState
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -43,6 +44,10 @@ OTHER_ID: Final = UUID("01932f4e-8a10-7c3b-9d21-5f0f7e6a1b33")
 ACCOUNT: Final = "PA3XYZ"
 BROKER: Final = "alpaca"
 POLICY: Final = RetryPolicy()
+LIMITS: Final = AccountLimits(
+    max_order_quantity=Decimal(1000), max_order_notional=Decimal(1_000_000), submits_per_minute=100
+)
+CONTROLS: Final = Controls(account_id=ACCOUNT, state=TradingState.ACTIVE, limits=LIMITS)
 
 
 def at(seconds: float) -> datetime:
@@ -142,6 +147,7 @@ def an_order(quantity: int = 100, *, attempt: int = 1, request_id: UUID = REQUES
         time_in_force=TimeInForce.DAY,
         status=OrderStatus.PLANNED,
         created_at=NOW,
+        limit_price=Decimal(10),
         sends=(a_send(),),
     )
     return facts.derive(replace(order, **changes))

@@ -22,10 +22,12 @@ from closeflow.domain.accept import (
     PositionClosed,
     QuantityInvalid,
     Replayed,
+    TradingHalted,
     ZeroQuantity,
     accept_close,
     fingerprint,
 )
+from closeflow.domain.controls import TradingState
 from closeflow.domain.model import (
     AssetType,
     Book,
@@ -47,6 +49,7 @@ from closeflow.domain.transitions import illegal_moves
 NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 FIRST: Final = UUID(int=1)
 SECOND: Final = UUID(int=2)
+ACTIVE: Final = TradingState.ACTIVE
 
 
 def book(
@@ -116,11 +119,11 @@ def accepted(found: Decision) -> Accepted:
 
 
 def request_of(close: CloseCommand, before: Book | None = None) -> CloseRequest:
-    return accepted(accept_close(before or book(), close, None, now=NOW)).request
+    return accepted(accept_close(before or book(), close, None, trading=ACTIVE, now=NOW)).request
 
 
 def test_an_accepted_close_moves_the_position_and_asks_for_the_first_attempt() -> None:
-    found = accepted(accept_close(book(), command(), None, now=NOW))
+    found = accepted(accept_close(book(), command(), None, trading=ACTIVE, now=NOW))
     assert (found.request.status, found.request.attempt) == (RequestStatus.PENDING, 1)
     assert (found.request.target_quantity, found.request.filled_quantity) == (Decimal(10), Decimal(0))
     assert (found.request.working_timeout_s, found.request.max_retries) == (60, 3)
@@ -137,7 +140,7 @@ def test_an_accepted_close_moves_the_position_and_asks_for_the_first_attempt() -
 
 def test_a_failed_close_may_be_followed_by_a_new_one_once_it_is_clear() -> None:
     before = book("6", PositionStatus.CLOSE_FAILED)
-    found = accepted(accept_close(before, command(), None, now=NOW))
+    found = accepted(accept_close(before, command(), None, trading=ACTIVE, now=NOW))
     assert found.request.target_quantity == 6
     assert not list(illegal_moves(before, found.book))
 
@@ -179,7 +182,7 @@ def test_what_the_caller_asked_for_is_kept() -> None:
     ],
 )
 def test_a_quantity_outside_the_position_or_off_the_lot_is_refused(asset_type: AssetType, quantity: str) -> None:
-    found = accept_close(book(asset_type=asset_type), command(quantity), None, now=NOW)
+    found = accept_close(book(asset_type=asset_type), command(quantity), None, trading=ACTIVE, now=NOW)
     assert isinstance(found, QuantityInvalid)
 
 
@@ -198,14 +201,17 @@ def test_a_quantity_on_the_lot_is_accepted_however_it_is_written(asset_type: Ass
 
 def test_a_position_that_is_not_there_not_mine_or_of_another_type_is_the_same_answer() -> None:
     nothing = NotFound(7)
-    assert accept_close(None, command(), None, now=NOW) == nothing
-    assert accept_close(book(), command(accounts=frozenset({"OTHER"})), None, now=NOW) == nothing
-    assert accept_close(book(), command(only=AssetType.OPTION), None, now=NOW) == nothing
-    assert isinstance(accept_close(book(), command(accounts=frozenset({"ACC"})), None, now=NOW), Accepted)
+    assert accept_close(None, command(), None, trading=ACTIVE, now=NOW) == nothing
+    assert accept_close(book(), command(accounts=frozenset({"OTHER"})), None, trading=ACTIVE, now=NOW) == nothing
+    assert accept_close(book(), command(only=AssetType.OPTION), None, trading=ACTIVE, now=NOW) == nothing
+    assert isinstance(
+        accept_close(book(), command(accounts=frozenset({"ACC"})), None, trading=ACTIVE, now=NOW), Accepted
+    )
     option = book(asset_type=AssetType.OPTION)
-    assert isinstance(accept_close(option, command(only=AssetType.OPTION), None, now=NOW), Accepted)
+    assert isinstance(accept_close(option, command(only=AssetType.OPTION), None, trading=ACTIVE, now=NOW), Accepted)
 
 
+HALTED: Final = TradingState.HALTED
 ALL_WRONG: Final = book("0", PositionStatus.CLOSED, active=SECOND, exposure_unproven=True)
 
 
@@ -214,13 +220,14 @@ def test_the_checks_come_in_the_contracts_order() -> None:
     first = request_of(command())
     asking = command("99")
 
-    def answer(before: Book, existing: CloseRequest | None = None) -> type[Decision]:
-        return type(accept_close(before, asking, existing, now=NOW))
+    def answer(before: Book, existing: CloseRequest | None = None, trading: TradingState = ACTIVE) -> type[Decision]:
+        return type(accept_close(before, asking, existing, trading=trading, now=NOW))
 
     zero = replace(ALL_WRONG, position=replace(ALL_WRONG.position, status=PositionStatus.CLOSE_RETRYABLE))
     active = replace(zero, position=replace(zero.position, quantity=Decimal(10)))
     unproven = book(status=PositionStatus.CLOSE_FAILED, exposure_unproven=True)
-    assert answer(ALL_WRONG, first) is KeyReused
+    assert answer(ALL_WRONG, first, HALTED) is KeyReused
+    assert answer(ALL_WRONG, trading=HALTED) is TradingHalted
     assert answer(ALL_WRONG) is PositionClosed
     assert answer(zero) is ZeroQuantity
     assert answer(active) is AlreadyClosing
@@ -231,26 +238,38 @@ def test_the_checks_come_in_the_contracts_order() -> None:
 @pytest.mark.parametrize("before", [ALL_WRONG, book(status=PositionStatus.CLOSING, active=FIRST)])
 def test_a_repeated_key_gets_its_first_answer_whatever_the_position_is_now(before: Book) -> None:
     first = replace(request_of(command()), status=RequestStatus.FAILED)
-    assert accept_close(before, command(request_id=SECOND), first, now=NOW) == Replayed(before.position, first)
+    replayed = Replayed(before.position, first)
+    for trading in TradingState:
+        assert accept_close(before, command(request_id=SECOND), first, trading=trading, now=NOW) == replayed
+
+
+def test_a_halt_accepts_nothing_and_tells_nothing_of_foreign_positions() -> None:
+    assert accept_close(book(), command(), None, trading=HALTED, now=NOW) == TradingHalted(7)
+    foreign = command(accounts=frozenset({"OTHER"}))
+    assert accept_close(book(), foreign, None, trading=HALTED, now=NOW) == NotFound(7)
+
+
+def test_a_close_is_accepted_while_only_reducing_is_allowed() -> None:
+    assert isinstance(accept_close(book(), command(), None, trading=TradingState.REDUCING, now=NOW), Accepted)
 
 
 def test_the_key_of_a_foreign_position_tells_nothing() -> None:
-    found = accept_close(book(), command(accounts=frozenset()), request_of(command()), now=NOW)
+    found = accept_close(book(), command(accounts=frozenset()), request_of(command()), trading=ACTIVE, now=NOW)
     assert found == NotFound(7)
 
 
 @pytest.mark.parametrize("status", [PositionStatus.CLOSING, PositionStatus.CLOSE_RETRYABLE])
 def test_an_active_close_keeps_other_keys_out(status: PositionStatus) -> None:
-    found = accept_close(book(status=status, active=SECOND), command(), None, now=NOW)
+    found = accept_close(book(status=status, active=SECOND), command(), None, trading=ACTIVE, now=NOW)
     assert found == AlreadyClosing(7, SECOND)
 
 
 def test_an_unfinished_request_keeps_others_out_even_when_the_position_has_lost_its_id() -> None:
     unfinished = replace(request_of(command()), id=SECOND)
     before = replace(book(), requests={SECOND: unfinished})
-    assert accept_close(before, command(), None, now=NOW) == AlreadyClosing(7, SECOND)
+    assert accept_close(before, command(), None, trading=ACTIVE, now=NOW) == AlreadyClosing(7, SECOND)
     orphaned = book(status=PositionStatus.CLOSING)
-    assert accept_close(orphaned, command(), None, now=NOW) == AlreadyClosing(7, None)
+    assert accept_close(orphaned, command(), None, trading=ACTIVE, now=NOW) == AlreadyClosing(7, None)
 
 
 @pytest.mark.parametrize("status", [PositionStatus.OPEN, PositionStatus.CLOSE_FAILED])
@@ -268,14 +287,14 @@ def test_an_unfinished_request_keeps_others_out_even_when_the_position_has_lost_
 )
 def test_an_order_that_may_still_fill_or_has_a_gap_forbids_a_new_close(status: PositionStatus, left: Order) -> None:
     before = book("10", status, AssetType.STOCK, left)
-    assert accept_close(before, command(), None, now=NOW) == ExposureUnproven(7)
+    assert accept_close(before, command(), None, trading=ACTIVE, now=NOW) == ExposureUnproven(7)
 
 
 def test_the_second_close_in_a_fold_sees_the_first() -> None:
-    first = accepted(accept_close(book(), command(), None, now=NOW))
-    other = accept_close(first.book, command(request_id=SECOND, idempotency_key="other"), None, now=NOW)
+    first = accepted(accept_close(book(), command(), None, trading=ACTIVE, now=NOW))
+    other = accept_close(first.book, command(request_id=SECOND, idempotency_key="other"), None, trading=ACTIVE, now=NOW)
     assert other == AlreadyClosing(7, FIRST)
-    again = accept_close(first.book, command(request_id=SECOND), first.request, now=NOW)
+    again = accept_close(first.book, command(request_id=SECOND), first.request, trading=ACTIVE, now=NOW)
     assert again == Replayed(first.book.position, first.request)
 
 

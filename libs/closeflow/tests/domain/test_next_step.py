@@ -33,6 +33,7 @@ from closeflow.domain.settle import settle
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import (
+    CONTROLS,
     NOW,
     POLICY,
     REQUEST_ID,
@@ -60,7 +61,7 @@ def unknown(*sends: Send, **changes: Any) -> Order:
 
 
 def step_of(order: Order, *, now: datetime = LATER, watched: frozenset[int] = frozenset(), **request: Any) -> Step:
-    return next_step(a_book(order, **request), order, now=now, watched=watched)
+    return next_step(a_book(order, **request), order, controls=CONTROLS, now=now, watched=watched)
 
 
 STEPS: dict[str, tuple[Order, Step]] = {
@@ -114,7 +115,7 @@ def test_a_held_plan_is_asked_about_again() -> None:
 def test_a_withdrawn_plan_lets_its_request_end() -> None:
     book = a_book(unsent(), cancel_requested_at=NOW)
     order = next(iter(book.orders.values()))
-    step = next_step(book, order, now=NOW, watched=frozenset())
+    step = next_step(book, order, controls=CONTROLS, now=NOW, watched=frozenset())
     assert isinstance(step, Withdraw)
     denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
     after = settle(book, denied, now=NOW, policy=POLICY).book
@@ -129,7 +130,7 @@ def test_a_withdrawn_plan_lets_its_request_end() -> None:
 @pytest.mark.parametrize("order", [unsent(), unknown(a_send(SendAnswer.NOT_SENT))], ids=["planned", "thought unknown"])
 def test_what_the_broker_cannot_have_seen_is_withdrawn(order: Order) -> None:
     book = a_book(order, cancel_requested_at=NOW)
-    step = next_step(book, order, now=LATER, watched=frozenset())
+    step = next_step(book, order, controls=CONTROLS, now=LATER, watched=frozenset())
     assert isinstance(step, Withdraw)
     denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
     assert list(illegal_moves(book, settle(book, denied, now=LATER, policy=POLICY).book)) == []

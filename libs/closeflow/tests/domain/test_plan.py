@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.controls import Controls, TradingState
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -39,6 +40,8 @@ from closeflow.domain.settle import settle
 
 from .builders import (
     ACCOUNT,
+    CONTROLS,
+    LIMITS,
     NOW,
     OTHER_ID,
     POLICY,
@@ -74,8 +77,8 @@ def pending(*orders: Any, **request_changes: Any) -> Book:
     return a_book(*orders, **{"status": RequestStatus.PENDING, "submitted_at": None, **request_changes})
 
 
-def planned(book: Book, market: Market = MARKET, **said: Any) -> Plan:
-    return plan(book, asked(**said), market=market, now=NOW, rules=RULES)
+def planned(book: Book, market: Market = MARKET, controls: Controls = CONTROLS, **said: Any) -> Plan:
+    return plan(book, asked(**said), controls=controls, market=market, now=NOW, rules=RULES)
 
 
 def quantity_left(book: Book, left: int) -> Book:
@@ -122,10 +125,34 @@ def test_a_short_position_is_bought_at_the_ask() -> None:
     assert (decided.order.side, decided.order.limit_price) == (Side.BUY, Decimal("100.02"))
 
 
-def test_a_market_order_needs_no_quote() -> None:
-    decided = planned(pending(order_type=OrderType.MARKET), Market(clock=OPEN))
+def test_a_market_order_has_no_limit_and_keeps_the_quote_that_its_worth_is_measured_at() -> None:
+    decided = planned(pending(order_type=OrderType.MARKET))
     assert isinstance(decided, Submit)
-    assert (decided.order.limit_price, decided.order.quote) == (None, None)
+    assert (decided.order.order_type, decided.order.limit_price) == (OrderType.MARKET, None)
+    assert decided.order.quote is not None
+    assert decided.order.quote["bid"] == "99.98"
+
+
+LADDER: dict[str, tuple[dict[str, Any], int, OrderType, str | None]] = {
+    "the first attempt is at the touch": ({}, 0, OrderType.LIMIT, "99.98"),
+    "each retry goes a part of the way to the bound": ({}, 1, OrderType.LIMIT, "99.32"),
+    "the last one is at the bound": ({}, 3, OrderType.LIMIT, "98.00"),
+    "one by hand after it stays there": ({}, 4, OrderType.LIMIT, "98.00"),
+    "without a bound the last one is a market order": ({"max_slippage_bps": 10_000}, 3, OrderType.MARKET, None),
+    "the user's limit is every rung": ({"limit_price": Decimal("99.99")}, 3, OrderType.LIMIT, "99.99"),
+}
+
+
+@pytest.mark.parametrize(("changes", "sent", "order_type", "price"), LADDER.values(), ids=LADDER)
+def test_the_price_climbs_with_the_attempts_that_were_sent(
+    changes: dict[str, Any], sent: int, order_type: OrderType, price: str | None
+) -> None:
+    earlier = [refused(attempt=one + 1) for one in range(sent)]
+    unsent = an_order(attempt=sent + 1, status=OrderStatus.DENIED, sends=())
+    decided = planned(pending(*earlier, unsent, attempt=sent + 2, **changes), attempt=sent + 2)
+    assert isinstance(decided, Submit)
+    assert decided.order.order_type is order_type
+    assert decided.order.limit_price == (None if price is None else Decimal(price))
 
 
 def test_the_users_limit_needs_no_quote_and_is_honoured() -> None:
@@ -181,6 +208,12 @@ GAP = an_order(100, request_id=OTHER_ID, statements=(a_statement(StatementKind.C
 
 DEFERRALS: dict[str, tuple[Book, Market, str, float]] = {
     "no quote": (pending(), Market(clock=OPEN), "no_fresh_quote", 1),
+    "no quote for a market order, whose worth is then not known": (
+        pending(order_type=OrderType.MARKET),
+        Market(clock=OPEN),
+        "no_fresh_quote",
+        1,
+    ),
     "a quote older than five seconds": (
         pending(),
         replace(MARKET, quotes={"AAPL": replace(QUOTE, at=at(-5.1))}),
@@ -227,6 +260,65 @@ def test_it_is_deferred(book: Book, market: Market, reason: str, after_s: float)
     request = apply_plan(book, REQUEST_ID, decided, now=NOW).requests[REQUEST_ID]
     assert (request.status, request.retry_count) == (RequestStatus.PENDING, 0)
     assert (request.next_attempt_at, request.reason) == (at(after_s), reason)
+
+
+FULL = replace(LIMITS, window_started_at=at(-20), window_count=100)
+
+CONTROLLED: dict[str, tuple[Controls, str, float]] = {
+    "trading is halted": (replace(CONTROLS, state=TradingState.HALTED), "trading_halted", 5),
+    "the account has no limits": (replace(CONTROLS, limits=None), "limits_missing", 1),
+    "the minute's submits are used up": (replace(CONTROLS, limits=FULL), "submit_limit_reached", 40),
+}
+
+
+@pytest.mark.parametrize(("controls", "reason", "after_s"), CONTROLLED.values(), ids=CONTROLLED)
+def test_it_is_deferred_by_a_control(controls: Controls, reason: str, after_s: float) -> None:
+    book = pending()
+    decided = planned(book, controls=controls)
+    assert decided == Defer(at(after_s), reason)
+    request = apply_plan(book, REQUEST_ID, decided, now=NOW).requests[REQUEST_ID]
+    assert (request.status, request.retry_count, request.attempt) == (RequestStatus.PENDING, 0, 1)
+
+
+@pytest.mark.parametrize("halted", [False, True])
+def test_the_deadline_runs_on_while_it_is_deferred(halted: bool) -> None:
+    controls = replace(CONTROLS, state=TradingState.HALTED if halted else TradingState.ACTIVE)
+    decided = planned(pending(deadline_at=NOW), replace(MARKET, clock=CLOSED), controls)
+    assert isinstance(decided, Deny)
+    assert decided.code == "deadline_passed"
+
+
+def test_a_close_passes_while_only_reducing_is_allowed() -> None:
+    assert isinstance(planned(pending(), controls=replace(CONTROLS, state=TradingState.REDUCING)), Submit)
+
+
+TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
+    "more than one order may have": ({"max_order_quantity": Decimal(99)}, "over_max_order_qty"),
+    "worth more than one order may be": ({"max_order_notional": Decimal(9997)}, "over_max_order_notional"),
+}
+
+
+@pytest.mark.parametrize(("limits", "code"), TOO_LARGE.values(), ids=TOO_LARGE)
+@pytest.mark.parametrize("order_type", OrderType)
+def test_an_order_over_a_limit_of_its_account_is_denied_and_a_person_told(
+    limits: dict[str, Any], code: str, order_type: OrderType
+) -> None:
+    book = pending(order_type=order_type)
+    decided = planned(book, controls=replace(CONTROLS, limits=replace(LIMITS, **limits)))
+    assert isinstance(decided, Deny)
+    assert decided.code == code
+    incident = plan_incident(book.requests[REQUEST_ID], decided)
+    assert incident is not None
+    assert incident.kind == "account_limit_breached"
+    assert plan_incident(book.requests[REQUEST_ID], Deny("bad_lot", "not this one")) is None
+
+
+def test_an_order_is_worth_its_price_times_quantity_times_multiplier() -> None:
+    book = a_book(position=a_position(100, multiplier=Decimal(100)), status=RequestStatus.PENDING)
+    limits = replace(LIMITS, max_order_notional=Decimal("999800"))  # 99.98 × 100 × 100
+    assert isinstance(planned(book, controls=replace(CONTROLS, limits=limits)), Submit)
+    less = replace(limits, max_order_notional=Decimal("999799"))
+    assert isinstance(planned(book, controls=replace(CONTROLS, limits=less)), Deny)
 
 
 def test_crypto_trades_while_the_market_is_closed() -> None:

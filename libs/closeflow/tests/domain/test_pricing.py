@@ -20,6 +20,11 @@ def a_quote(bid: str, ask: str) -> Quote:
     return Quote(symbol="AAPL", bid=Decimal(bid), ask=Decimal(ask), at=NOW)
 
 
+def first_rung(asset: AssetType, side: Side, quote: Quote, bps: int | None) -> Decimal | pricing.Unpriced | None:
+    priced = pricing.ladder_price(asset, side, quote, bps, rung=1, rungs=4)
+    return priced.limit if isinstance(priced, pricing.Priced) else priced
+
+
 NEAR_TOUCH = {
     "a sell is at the bid": (STOCK, SELL, "99.98", "100.02", None, "99.98"),
     "a buy is at the ask": (STOCK, BUY, "99.98", "100.02", None, "100.02"),
@@ -44,16 +49,16 @@ NEAR_TOUCH = {
 
 @pytest.mark.parametrize(("asset", "side", "bid", "ask", "bps", "price"), NEAR_TOUCH.values(), ids=NEAR_TOUCH)
 def test_near_touch(asset: AssetType, side: Side, bid: str, ask: str, bps: int | None, price: str) -> None:
-    assert pricing.near_touch(asset, side, a_quote(bid, ask), bps) == Decimal(price)
+    assert first_rung(asset, side, a_quote(bid, ask), bps) == Decimal(price)
 
 
 def test_a_crossed_quote_is_no_price() -> None:
-    assert pricing.near_touch(STOCK, SELL, a_quote("100.02", "99.98"), None) == pricing.Unpriced("crossed_quote")
+    assert first_rung(STOCK, SELL, a_quote("100.02", "99.98"), None) == pricing.Unpriced("crossed_quote")
 
 
 def test_a_buy_whose_bound_is_below_one_tick_has_no_price() -> None:
     quote = a_quote("0.001", "0.01")
-    assert pricing.near_touch(OPTION, BUY, quote, 10) == pricing.Unpriced("no_price_within_slippage")
+    assert first_rung(OPTION, BUY, quote, 10) == pricing.Unpriced("no_price_within_slippage")
 
 
 USERS_LIMIT = {
@@ -66,7 +71,8 @@ USERS_LIMIT = {
 
 @pytest.mark.parametrize(("asset", "side", "asked", "price"), USERS_LIMIT.values(), ids=USERS_LIMIT)
 def test_the_users_limit_is_never_made_worse(asset: AssetType, side: Side, asked: str, price: str) -> None:
-    assert pricing.users_limit(asset, side, Decimal(asked)) == Decimal(price)
+    limit = Decimal(price)
+    assert pricing.users_limit(asset, side, Decimal(asked)) == pricing.Priced(limit, limit)
 
 
 def test_a_buy_limit_below_one_tick_is_none() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from closeflow.domain.answers import Refused
+from closeflow.domain.controls import Controls, TradingState
 from closeflow.domain.model import (
     Book,
     ExecType,
@@ -42,6 +43,8 @@ from closeflow.domain.sending import (
 )
 
 from .builders import (
+    CONTROLS,
+    LIMITS,
     NOW,
     OTHER_ID,
     REQUEST_ID,
@@ -68,9 +71,9 @@ def unknown(*sends: Send, **changes: Any) -> Order:
     return an_order(status=OrderStatus.SUBMIT_UNKNOWN, sends=sends or (a_send(SendAnswer.UNKNOWN),), **changes)
 
 
-def checked(book: Book, *, may_repeat: bool = False, now: datetime = NOW) -> Check:
+def checked(book: Book, *, controls: Controls = CONTROLS, may_repeat: bool = False, now: datetime = NOW) -> Check:
     order = next(one for one in book.orders.values() if one.close_request_id == REQUEST_ID)
-    return recheck(book, order, now=now, may_repeat=may_repeat)
+    return recheck(book, order, controls=controls, now=now, may_repeat=may_repeat)
 
 
 def test_a_planned_order_that_was_never_sent_is_clear() -> None:
@@ -281,3 +284,61 @@ def test_a_refusal_is_evidence_without_a_broker_order_id_and_with_the_same_id_ea
 def test_an_unmapped_refusal_has_no_class_so_that_its_reader_reports_it() -> None:
     said = Refused("alpaca_1", RejectClass.TERMINAL, "?", mapped=False)
     assert refusal_update(ticket(unsent()), 1, said, broker="alpaca", at=NOW).reject_class is None
+
+
+HALTED = replace(CONTROLS, state=TradingState.HALTED)
+FULL = replace(CONTROLS, limits=replace(LIMITS, window_started_at=at(-20), window_count=100))
+
+CONTROLLED: dict[str, tuple[Controls, Check]] = {
+    "it is active": (CONTROLS, Clear()),
+    "only reducing, which a close does": (replace(CONTROLS, state=TradingState.REDUCING), Clear()),
+    "it is halted": (HALTED, Hold("trading_halted")),
+    "the controls are another account's": (replace(CONTROLS, account_id="other"), Hold("trading_halted")),
+    "the account has no limits": (replace(CONTROLS, limits=None), Hold("limits_missing")),
+    "the minute's submits are used up": (FULL, Hold("submit_limit_reached", at(40))),
+}
+
+
+@pytest.mark.parametrize(("controls", "check"), CONTROLLED.values(), ids=CONTROLLED)
+def test_the_controls_are_checked_again_before_the_wire(controls: Controls, check: Check) -> None:
+    assert checked(a_book(unsent()), controls=controls) == check
+
+
+def test_a_repeat_is_held_by_a_halt_too() -> None:
+    assert checked(a_book(unknown()), may_repeat=True) == Clear()
+    assert checked(a_book(unknown()), may_repeat=True, controls=HALTED) == Hold("trading_halted")
+
+
+LIMITED: dict[str, tuple[Order, dict[str, Any], str]] = {
+    "more than one order may have": (unsent(), {"max_order_quantity": Decimal(99)}, "over_max_order_qty"),
+    "worth more at its limit": (unsent(), {"max_order_notional": Decimal(999)}, "over_max_order_notional"),
+    "worth more at the touch than at its limit": (
+        unsent(quote={"bid": "11", "ask": "12", "at": "2026-03-02T14:29:59Z"}),
+        {"max_order_notional": Decimal(1099)},
+        "over_max_order_notional",
+    ),
+    "a market order, by the touch": (
+        unsent(limit_price=None, quote={"bid": "11", "ask": "12", "at": "2026-03-02T14:29:59Z"}),
+        {"max_order_notional": Decimal(1099)},
+        "over_max_order_notional",
+    ),
+}
+
+
+@pytest.mark.parametrize(("order", "limits", "code"), LIMITED.values(), ids=LIMITED)
+def test_an_order_over_a_limit_is_withdrawn_and_a_person_told(order: Order, limits: dict[str, Any], code: str) -> None:
+    found = checked(a_book(order), controls=replace(CONTROLS, limits=replace(LIMITS, **limits)))
+    assert isinstance(found, Withdraw)
+    assert (found.code, found.reject_class) == (code, RejectClass.TERMINAL)
+    assert found.incident is not None
+    assert (found.incident.kind, found.incident.client_order_id) == ("account_limit_breached", order.client_order_id)
+
+
+def test_an_order_over_a_limit_that_the_broker_may_have_is_not_withdrawn() -> None:
+    tight = replace(CONTROLS, limits=replace(LIMITS, max_order_quantity=Decimal(1)))
+    assert checked(a_book(unknown()), may_repeat=True, controls=tight) == Hold("over_max_order_qty")
+
+
+def test_an_order_whose_worth_is_not_known_is_planned_anew() -> None:
+    found = checked(a_book(unsent(limit_price=None)))
+    assert found == Withdraw("order_without_price", RejectClass.RETRYABLE)

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close, fingerprint
+from closeflow.domain.controls import GLOBAL, effective_state
 from closeflow.domain.model import Event, Incident
 from closeflow.storage.accepting import (
     DatabaseAway,
@@ -91,12 +92,15 @@ def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[Clos
 
 async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime) -> list[Decision]:
     """The second close of a position in a batch sees what the first one decided (rule R10)."""
-    loaded, by_key = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
+    found = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
+    loaded, by_key = found.books, found.by_key
     books = dict(loaded)
     decisions: list[Decision] = []
     events: list[Event] = []
     for command in commands:
-        decision = accept_close(books.get(command.position_id), command, by_key.get(_key(command)), now=now)
+        book = books.get(command.position_id)
+        trading = effective_state(found.trading, book.position.account_id if book is not None else GLOBAL)
+        decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=now)
         decisions.append(decision)
         if isinstance(decision, Accepted):
             books[command.position_id] = decision.book
@@ -111,7 +115,8 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime
 
 async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
     """Answer by what is there. A close whose key is not there was not accepted: its caller asks again."""
-    books, by_key = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
+    found = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
+    books, by_key = found.books, found.by_key
     outcomes: list[Outcome] = []
     for command in commands:
         book = books.get(command.position_id)

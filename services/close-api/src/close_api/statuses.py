@@ -15,6 +15,7 @@ from closeflow.domain.accept import (
     PositionClosed,
     QuantityInvalid,
     Refused,
+    TradingHalted,
     ZeroQuantity,
 )
 
@@ -28,6 +29,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_INVALID = "idempotency_key_invalid"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     NOT_FOUND = "not_found"
+    TRADING_HALTED = "trading_halted"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     POSITION_CLOSED = "position_closed"
     ZERO_QUANTITY = "zero_quantity"
@@ -66,6 +68,12 @@ STATUSES: Final[Mapping[Code, Status]] = {
         "This Idempotency-Key was used for a different close of this position; use a new one.",
     ),
     Code.NOT_FOUND: Status(404, "NOT_FOUND", "There is nothing here that you may see."),
+    Code.TRADING_HALTED: Status(
+        503,
+        "UNAVAILABLE",
+        "Trading is halted by an operator and nothing was accepted; repeat with the same Idempotency-Key.",
+        30,
+    ),
     Code.METHOD_NOT_ALLOWED: Status(405, "UNIMPLEMENTED", "This address does not answer this method; see Allow."),
     Code.POSITION_CLOSED: Status(409, "FAILED_PRECONDITION", "The position is closed; there is nothing left to close."),
     Code.ZERO_QUANTITY: Status(
@@ -122,6 +130,8 @@ def problem_of(refused: Refused) -> Problem:
             return Problem(Code.NOT_FOUND)
         case KeyReused():
             return Problem(Code.IDEMPOTENCY_KEY_REUSED)
+        case TradingHalted():
+            return Problem(Code.TRADING_HALTED)
         case PositionClosed():
             return Problem(Code.POSITION_CLOSED)
         case ZeroQuantity():

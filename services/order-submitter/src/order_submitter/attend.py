@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from closeflow.domain.controls import Controls, counted
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.sending import (
     GiveUp,
@@ -27,6 +28,7 @@ from closeflow.domain.sending import (
 )
 from closeflow.domain.settle import RetryPolicy, settle
 from closeflow.storage.books import lock_books
+from closeflow.storage.controls import count_submits, lock_controls
 from closeflow.storage.engine import (
     CommitUnknown,
     Database,
@@ -36,7 +38,6 @@ from closeflow.storage.engine import (
     retrying,
     transaction,
 )
-from closeflow.storage.filling import database_now
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 from closeflow.storage.submitting import DueOrder, due_orders, insert_sends, put_off
 from order_submitter.recover import Recovery, Watch
@@ -55,7 +56,10 @@ class Round:
     before: Mapping[int, Book]
     books: dict[int, Book]
     now: datetime
+    controls: Controls
+    """The account's, with what this round has claimed."""
     checked_at: float
+    """Monotonic, from before the controls were read."""
     claimed: list[tuple[Order, Send]] = field(default_factory=list)
     look_ups: list[tuple[Order, bool]] = field(default_factory=list)
     withdrawn: dict[int, None] = field(default_factory=dict)
@@ -142,7 +146,10 @@ class Attendant:
             request_ids={one.close_request_id for one in due},
         )
         checked_at = time.monotonic()
-        decided = Round(before=before, books=dict(before), now=await database_now(tx), checked_at=checked_at)
+        found = await lock_controls(tx, account_id=self.account_id)
+        decided = Round(
+            before=before, books=dict(before), now=found.now, controls=found.controls, checked_at=checked_at
+        )
         for one in due:
             order = decided.books[one.position_id].orders.get(one.client_order_id)
             if order is not None:
@@ -157,7 +164,7 @@ class Attendant:
     def _take_step(self, decided: Round, order: Order, jobs: list[Job]) -> None:
         book, now = decided.books[order.position_id], decided.now
         silent = self.watch.silent(order.client_order_id, now=time.monotonic())
-        step = next_step(book, order, now=now, watched=silent)
+        step = next_step(book, order, controls=decided.controls, now=now, watched=silent)
         match step:
             case SendOrder():
                 order = self._claim(decided, order, SendKind.SUBMIT, jobs)
@@ -170,6 +177,7 @@ class Attendant:
                 log.warning("order_withdrawn", client_order_id=order.client_order_id, code=step.code)
                 order = withdrawn(order, step)
                 decided.withdrawn[order.position_id] = None
+                decided.incidents += [step.incident] if step.incident is not None else []
             case Wait(until=until):
                 order = replace(order, next_send_at=until)
             case GiveUp(until=until, incident=incident):
@@ -191,6 +199,8 @@ class Attendant:
             return replace(order, next_send_at=resumes_at)
         order, send = claim(order, kind, sender=self.instance_id, now=decided.now, lease_s=self.lease_s)
         decided.claimed.append((order, send))
+        if kind is SendKind.SUBMIT:
+            decided.controls = counted(decided.controls, now=decided.now)
         request = decided.books[order.position_id].requests.get(order.close_request_id)
         traceparent = request.traceparent if request is not None else None
         jobs.append(Job(order=order, send=send, checked_at=decided.checked_at, traceparent=traceparent))
@@ -201,6 +211,8 @@ async def _save(tx: Transaction, decided: Round) -> None:
     changes = [(decided.before[key], book) for key, book in decided.books.items() if book is not decided.before[key]]
     await save_books(tx, changes=changes)
     await insert_sends(tx, sends=decided.claimed)
+    if any(send.kind is SendKind.SUBMIT for _, send in decided.claimed):
+        await count_submits(tx, controls=decided.controls)
     await insert_events(tx, events=decided.events)
     await report_incidents(tx, incidents=decided.incidents)
 

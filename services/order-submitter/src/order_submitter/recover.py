@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 import structlog
@@ -15,6 +14,7 @@ from prometheus_client import Counter
 
 from closeflow.broker import Broker, IdDeduplication
 from closeflow.domain.answers import Acknowledged, NotFound
+from closeflow.domain.controls import counted
 from closeflow.domain.model import Book, Incident, Order, Send, SendKind
 from closeflow.domain.sending import (
     Clear,
@@ -26,8 +26,8 @@ from closeflow.domain.sending import (
     recheck,
 )
 from closeflow.storage.books import lock_books
+from closeflow.storage.controls import Controlled, count_submits, lock_controls
 from closeflow.storage.engine import CommitUnknown, Database, Transaction, retrying
-from closeflow.storage.filling import database_now
 from closeflow.storage.saving import report_incidents, save_books
 from closeflow.storage.submitting import UnansweredSend, insert_sends
 from order_submitter.publish import FillPublisher
@@ -147,14 +147,17 @@ class Recovery:
             jobs.clear()
             books = await lock_books(tx, position_ids=[position_id])
             checked_at = time.monotonic()
-            found = self._judge_absence(books[position_id], client_order_id, now=await database_now(tx))
+            held = await lock_controls(tx, account_id=self._broker.account_id)
+            found = self._judge_absence(books[position_id], client_order_id, held)
             if found is None:
                 return None
             if found.send is not None:
                 order, send = found.send
                 jobs.append(Job(order=order, send=send, checked_at=checked_at))
             await save_books(tx, changes=[found.change])
-            await insert_sends(tx, sends=[found.send] if found.send else [])
+            if found.send is not None:
+                await insert_sends(tx, sends=[found.send])
+                await count_submits(tx, controls=counted(held.controls, now=held.now))
             await report_incidents(tx, incidents=[found.incident] if found.incident else [])
             return found
 
@@ -169,17 +172,18 @@ class Recovery:
         self._pool.start(jobs)
         log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=bool(jobs))
 
-    def _judge_absence(self, book: Book, client_order_id: str, *, now: datetime) -> Absence | None:
+    def _judge_absence(self, book: Book, client_order_id: str, held: Controlled) -> Absence | None:
+        now, controls = held.now, held.controls
         order = book.orders.get(client_order_id)
         if order is None:
             return None
         silent = self._watch.silent(client_order_id, now=time.monotonic())
-        if next_step(book, order, now=now, watched=silent) != LookUp(absence_counts=True):
+        if next_step(book, order, controls=controls, now=now, watched=silent) != LookUp(absence_counts=True):
             return None
         order = not_found(order, now=now)
         send = None
         if self._may_repeat:
-            check = recheck(book, order, now=now, may_repeat=True)
+            check = recheck(book, order, controls=controls, now=now, may_repeat=True)
             if isinstance(check, Clear) and self._pool.reserve(SendKind.SUBMIT):
                 order, send = claim(order, SendKind.SUBMIT, sender=self._instance_id, now=now, lease_s=self._lease_s)
         lag = self._broker.capabilities.visibility_lag_s

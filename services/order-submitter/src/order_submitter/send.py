@@ -164,9 +164,11 @@ class SenderPool:
     def _fenced(self, job: Job) -> NotSent | None:
         if self._stopping:
             return NotSent("stopping")
-        if time.monotonic() - job.checked_at >= fence_s(self._limits.lease_s):
-            return NotSent("fence")
-        return None
+        return NotSent("fence") if self._fence_left_s(job) <= 0 else None
+
+    def _fence_left_s(self, job: Job) -> float:
+        """How long the check still stands: within it the first byte has to go, or none at all."""
+        return fence_s(self._limits.lease_s) - (time.monotonic() - job.checked_at)
 
     async def _submit(self, job: Job, known: NotSent | None, bound: structlog.stdlib.BoundLogger) -> None:
         order = ticket(job.order)
@@ -176,7 +178,7 @@ class SenderPool:
             answer = fenced
         else:
             with CALL_SECONDS.labels("submit").time():
-                answer = await self._broker.submit(order)
+                answer = await self._broker.submit(order, begin_within_s=self._fence_left_s(job))
         ANSWERS.labels("submit", type(answer).__name__).inc()
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         before = self.breaker

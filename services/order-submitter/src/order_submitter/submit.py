@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.contracts import SubmitOrder
+from closeflow.domain.controls import Controls, counted
 from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind
 from closeflow.domain.plan import (
     AlreadyPlanned,
@@ -33,6 +34,7 @@ from closeflow.domain.sending import Clear, claim, recheck
 from closeflow.domain.settle import RetryPolicy, settle
 from closeflow.kafka import Record
 from closeflow.storage.books import lock_books, positions_of_requests
+from closeflow.storage.controls import count_submits, lock_controls
 from closeflow.storage.engine import CommitUnknown, Database, StatementError, Transaction, is_poison, retrying
 from closeflow.storage.filling import ParkedRecord, database_now, park_records, record_receipts
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
@@ -55,8 +57,11 @@ class Folded:
     before: dict[int, Book]
     books: dict[int, Book]
     now: datetime
+    controls: Controls
+    """The account's, with what this batch has claimed."""
     checked_at: float
-    """Monotonic; the state was read under its locks before it."""
+    """Monotonic. Books were locked before it; the kill switch was read after it, so a halt that was not seen then
+    committed later than this."""
     events: list[Event] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     outcomes: dict[UUID, str] = field(default_factory=dict)
@@ -116,7 +121,7 @@ class Planner:
     async def _look_at_market(self, records: Sequence[SubmitRecord]) -> Market:
         asked = [record.value for record in records]
         quoted = {
-            one.symbol: one.asset_type for one in asked if one.order_type is OrderType.LIMIT and one.limit_price is None
+            one.symbol: one.asset_type for one in asked if one.order_type is OrderType.MARKET or one.limit_price is None
         }
         return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
 
@@ -147,8 +152,9 @@ class Planner:
     ) -> Folded:
         before = await lock_books(tx, request_ids={one.value.close_request_id for one in records})
         checked_at = time.monotonic()
-        now = await database_now(tx)
-        folded = Folded(before=before, books=dict(before), now=now, checked_at=checked_at)
+        found = await lock_controls(tx, account_id=self.account_id)
+        now = found.now
+        folded = Folded(before=before, books=dict(before), now=now, controls=found.controls, checked_at=checked_at)
         positions = positions_of_requests(before.values())
         unsettled: dict[int, None] = {}
         for record in records:
@@ -177,18 +183,19 @@ class Planner:
         now = folded.now
         book = folded.books[position_id]
         market = replace(market, sends_resume_at=self.pool.resumes_at())
-        decided = plan(book, _asked(message), market=market, now=now, rules=self.rules)
+        decided = plan(book, _asked(message), controls=folded.controls, market=market, now=now, rules=self.rules)
         book = apply_plan(book, message.close_request_id, decided, now=now)
         request = book.requests[message.close_request_id]
         if isinstance(decided, Submit):
             # The planner's work is checked by code that shares nothing with it; what does not pass is left to the poll.
-            check = recheck(book, decided.order, now=now)
+            check = recheck(book, decided.order, controls=folded.controls, now=now)
             if isinstance(check, Clear) and self.pool.reserve(SendKind.SUBMIT):
                 order, send = claim(
                     decided.order, SendKind.SUBMIT, sender=self.instance_id, now=now, lease_s=self.lease_s
                 )
                 book = replace(book, orders={**book.orders, order.client_order_id: order})
                 folded.claimed.append((order, send))
+                folded.controls = counted(folded.controls, now=now)
                 claimed.append(
                     Job(order=order, send=send, checked_at=folded.checked_at, traceparent=request.traceparent)
                 )
@@ -228,7 +235,9 @@ class Planner:
 async def _save(tx: Transaction, folded: Folded) -> None:
     changes = [(folded.before[key], book) for key, book in folded.books.items() if book is not folded.before[key]]
     await save_books(tx, changes=changes)
-    await insert_sends(tx, sends=folded.claimed)
+    if folded.claimed:
+        await insert_sends(tx, sends=folded.claimed)
+        await count_submits(tx, controls=folded.controls)
     await insert_events(tx, events=folded.events)
     await report_incidents(tx, incidents=folded.incidents)
     await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=folded.now)

@@ -69,8 +69,9 @@ class Broker(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def submit(self, ticket: Ticket) -> SubmitAnswer:
-        """Send an order once. Every send of one ticket is byte-equal."""
+    async def submit(self, ticket: Ticket, *, begin_within_s: float | None = None) -> SubmitAnswer:
+        """Send an order once. Every send of one ticket is byte-equal. When the first byte cannot go within
+        `begin_within_s`, whatever is waited for, none goes and the answer is `NotSent`."""
         ...
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:

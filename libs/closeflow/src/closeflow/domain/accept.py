@@ -1,6 +1,6 @@
 """Decide whether a close is accepted (moves P1, P8 and C1 of lifecycle.md).
 
-The checks run in the order contracts.md gives: ownership, replay and fingerprint, closed, zero, active, exposure,
+The checks run in the order contracts.md gives: ownership, replay and fingerprint, halt, closed, zero, active, exposure,
 quantity. So a repeated key gets its first answer whatever became of the position since.
 """
 
@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
+from closeflow.domain.controls import TradingState
 from closeflow.domain.events import decimal_text, submit_event
 from closeflow.domain.facts import is_clear
 from closeflow.domain.model import (
@@ -94,6 +95,13 @@ class NotFound:
 
 
 @dataclass(frozen=True, slots=True)
+class TradingHalted:
+    """The kill switch stops every new close, of this account or of all."""
+
+    position_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class PositionClosed:
     position_id: int
 
@@ -124,18 +132,32 @@ class QuantityInvalid:
     message: str
 
 
-Refused = KeyReused | NotFound | PositionClosed | ZeroQuantity | AlreadyClosing | ExposureUnproven | QuantityInvalid
+Refused = (
+    KeyReused
+    | NotFound
+    | TradingHalted
+    | PositionClosed
+    | ZeroQuantity
+    | AlreadyClosing
+    | ExposureUnproven
+    | QuantityInvalid
+)
 Decision = Accepted | Replayed | Refused
 
 
-def accept_close(book: Book | None, command: CloseCommand, existing: CloseRequest | None, *, now: datetime) -> Decision:
-    """Decide one close. `existing` is the request that has the command's key on this position, whatever its state."""
+def accept_close(
+    book: Book | None, command: CloseCommand, existing: CloseRequest | None, *, trading: TradingState, now: datetime
+) -> Decision:
+    """Decide one close. `existing` is the request that has the command's key on this position, whatever its state;
+    `trading` is the state of the position's account, read in the same transaction."""
     if book is None or not _may_see(book.position, command):
         return NotFound(command.position_id)
     position = book.position
     if existing is not None:
         same = existing.fingerprint == fingerprint(command)
         return Replayed(position, existing) if same else KeyReused(existing.id)
+    if trading is TradingState.HALTED:
+        return TradingHalted(position.id)
     if position.status is PositionStatus.CLOSED:
         return PositionClosed(position.id)
     if position.quantity == ZERO:

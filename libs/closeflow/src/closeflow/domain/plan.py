@@ -15,6 +15,16 @@ from uuid import UUID
 
 from closeflow.domain import facts, pricing
 from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.controls import (
+    BREACHES,
+    LIMITS_MISSING,
+    TRADING_HALTED,
+    WINDOW_FULL,
+    AccountLimits,
+    Controls,
+    breach,
+    room_at,
+)
 from closeflow.domain.events import decimal_text, time_text
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
@@ -62,6 +72,8 @@ class PlanRules:
     quote_max_age_s: float = 5.0
     retry_s: float = 1.0
     """When a deferral with no better hint is due again."""
+    halted_s: float = 5.0
+    """When a deferral by the kill switch is: a halt may last for hours, and every one of them is asked about again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +114,9 @@ class Disagrees:
 Plan = Submit | Defer | Deny | AlreadyPlanned | Disagrees
 
 
-def plan(book: Book, asked: Asked, *, market: Market, now: datetime, rules: PlanRules) -> Plan:
-    """Decide what becomes of the attempt. `book` holds the request; `now` is the database's time."""
+def plan(book: Book, asked: Asked, *, controls: Controls, market: Market, now: datetime, rules: PlanRules) -> Plan:
+    """Decide what becomes of the attempt. `book` holds the request; `controls` are those of its account, read in the
+    same transaction; `now` is the database's time."""
     request = book.requests[asked.close_request_id]
     disagreement = _disagreement(book, request, asked)
     if disagreement is not None:
@@ -112,9 +125,11 @@ def plan(book: Book, asked: Asked, *, market: Market, now: datetime, rules: Plan
         return AlreadyPlanned()
     if client_order_id(request.id, request.attempt) in book.orders:
         return AlreadyPlanned()
-    return (
-        _over(request, now) or _not_now(book, request, market, now, rules) or _intent(book, request, market, now, rules)
-    )
+    limits = controls.limits
+    over = _over(request, now) or _controlled(controls, now, rules)
+    if over is not None or limits is None:
+        return over or Defer(now + timedelta(seconds=rules.retry_s), LIMITS_MISSING)
+    return _not_now(book, request, market, now, rules) or _intent(book, request, limits, market, now, rules)
 
 
 def _disagreement(book: Book, request: CloseRequest, asked: Asked) -> Disagrees | None:
@@ -141,6 +156,14 @@ def _over(request: CloseRequest, now: datetime) -> Deny | None:
     return None
 
 
+def _controlled(controls: Controls, now: datetime, rules: PlanRules) -> Defer | None:
+    """The kill switch, and room in the account's window of submits."""
+    if controls.halted:
+        return Defer(now + timedelta(seconds=rules.halted_s), TRADING_HALTED)
+    free_at = None if controls.limits is None else room_at(controls.limits, now=now)
+    return None if free_at is None else Defer(free_at, WINDOW_FULL)
+
+
 def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
     soon = now + timedelta(seconds=rules.retry_s)
     if request.frozen_reason is not None:
@@ -158,7 +181,9 @@ def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, r
     return None if market.clock.is_open else Defer(max(soon, market.clock.next_open), "market_closed")
 
 
-def _intent(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Plan:
+def _intent(
+    book: Book, request: CloseRequest, limits: AccountLimits, market: Market, now: datetime, rules: PlanRules
+) -> Plan:
     soon = now + timedelta(seconds=rules.retry_s)
     quantity = facts.owed(book, request)
     if quantity == ZERO:
@@ -169,16 +194,20 @@ def _intent(book: Book, request: CloseRequest, market: Market, now: datetime, ru
         lot = decimal_text(pricing.LOTS[request.asset_type])
         return Deny("bad_lot", f"{decimal_text(quantity)} is not a multiple of {lot}")
     quote = _fresh(market.quotes.get(request.symbol), now, rules)
-    price = _limit(request, quote)
+    price = _price(book, request, quote)
     match price:
         case pricing.Unpriced(reason="limit_below_one_tick"):
             return Deny("bad_price", "the limit price rounds to zero on the tick grid")
         case pricing.Unpriced(reason=reason):
             return Defer(soon, reason)
-        case Decimal() | None:
-            return Submit(_order(request, quantity, price, quote, now))
+        case pricing.Priced():
+            pass
         case _:
             assert_never(price)
+    over = breach(limits, quantity=quantity, price=price.worth, multiplier=book.position.multiplier)
+    if over is not None:
+        return Deny(over.code, over.detail)
+    return Submit(_order(request, quantity, price, quote, now))
 
 
 def _fresh(quote: Quote | None, now: datetime, rules: PlanRules) -> Quote | None:
@@ -187,19 +216,27 @@ def _fresh(quote: Quote | None, now: datetime, rules: PlanRules) -> Quote | None
     return quote
 
 
-def _limit(request: CloseRequest, quote: Quote | None) -> Decimal | pricing.Unpriced | None:
-    """None for a market order. The user's own limit needs no quote."""
-    if request.order_type is OrderType.MARKET:
-        return None
-    if request.limit_price is not None:
+def _price(book: Book, request: CloseRequest, quote: Quote | None) -> pricing.Priced | pricing.Unpriced:
+    """The user's own limit needs no quote; everything else does, a market order for the account's limits."""
+    if request.order_type is OrderType.LIMIT and request.limit_price is not None:
         return pricing.users_limit(request.asset_type, request.side, request.limit_price)
     if quote is None:
         return pricing.Unpriced("no_fresh_quote")
-    return pricing.near_touch(request.asset_type, request.side, quote, request.max_slippage_bps)
+    if request.order_type is OrderType.MARKET:
+        return pricing.at_market(request.side, quote)
+    sent = sum(1 for order in book.orders_of(request.id) if facts.sends_that_count(order))
+    return pricing.ladder_price(
+        request.asset_type,
+        request.side,
+        quote,
+        request.max_slippage_bps,
+        rung=sent + 1,
+        rungs=request.max_retries + 1,
+    )
 
 
 def _order(
-    request: CloseRequest, quantity: Decimal, price: Decimal | None, quote: Quote | None, now: datetime
+    request: CloseRequest, quantity: Decimal, price: pricing.Priced, quote: Quote | None, now: datetime
 ) -> Order:
     kept = None
     if quote is not None:
@@ -213,11 +250,11 @@ def _order(
         symbol=request.symbol,
         side=request.side,
         quantity=quantity,
-        order_type=request.order_type,
+        order_type=OrderType.MARKET if price.limit is None else OrderType.LIMIT,
         time_in_force=pricing.time_in_force(request.asset_type, quantity, request.time_in_force),
         status=OrderStatus.PLANNED,
         created_at=now,
-        limit_price=price,
+        limit_price=price.limit,
         quote=kept,
         next_send_at=now,
     )
@@ -249,12 +286,17 @@ def apply_plan(book: Book, request_id: UUID, decided: Plan, *, now: datetime) ->
 
 def plan_incident(request: CloseRequest, decided: Plan) -> Incident | None:
     """What a person must know of the plan."""
-    if not isinstance(decided, Disagrees):
-        return None
+    match decided:
+        case Disagrees(reason):
+            kind, detail = "submit_order_disagrees", reason
+        case Deny(code, reason) if code in BREACHES:
+            kind, detail = "account_limit_breached", reason
+        case _:
+            return None
     return Incident(
-        kind="submit_order_disagrees",
+        kind=kind,
         severity="critical",
-        detail=decided.reason,
+        detail=detail,
         position_id=request.position_id,
         close_request_id=request.id,
     )

@@ -1,6 +1,8 @@
-"""From a quote to what goes on the order: limit price, tick, lot and time in force (price ladder, rung 1).
+"""From a quote to what goes on the order: limit price (the price ladder), tick, lot and time in force.
 
 Rung 1 is the near touch: a sell at the bid, a buy at the ask, never worse than `max_slippage_bps` away from the mid.
+Each further rung goes an equal part of the way from the touch to that bound, and the last one is at the bound. A
+bound of 10 000 bps or more is none: with it a request says that its last rung may be a market order.
 """
 
 from __future__ import annotations
@@ -35,7 +37,17 @@ LOTS: Final = {
 DEFAULT_SLIPPAGE_BPS: Final = {AssetType.STOCK: 200, AssetType.OPTION: 2000, AssetType.CRYPTO: 300}
 """The bound where the request names none: wide enough for a usual spread, never absent."""
 
+NO_BOUND_BPS: Final = 10_000
 _TEN_THOUSAND: Final = Decimal(10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """`limit` None makes it a market order. `worth` is the price that the account's limits measure the order at: its
+    limit or the touch, whichever is higher."""
+
+    limit: Decimal | None
+    worth: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +78,46 @@ def is_usable(quote: Quote) -> bool:
     return ZERO < quote.bid <= quote.ask
 
 
-def near_touch(asset_type: AssetType, side: Side, quote: Quote, max_slippage_bps: int | None) -> Decimal | Unpriced:
-    """Rung 1. Rounding goes towards the other side of the book, so that the limit still reaches the touch, but never
-    beyond the bound."""
+def ladder_price(
+    asset_type: AssetType, side: Side, quote: Quote, max_slippage_bps: int | None, *, rung: int, rungs: int
+) -> Priced | Unpriced:
+    """The price of a rung, counted from 1, of a ladder of so many. On one quote a higher rung never asks more for a
+    sell and never bids less for a buy. A ladder of one rung is the touch alone.
+
+    Rounding goes towards the other side of the book, so that the limit still reaches what it aims at, but never beyond
+    the bound.
+    """
     if not is_usable(quote):
         return Unpriced("crossed_quote")
     bps = DEFAULT_SLIPPAGE_BPS[asset_type] if max_slippage_bps is None else max_slippage_bps
+    if bps >= NO_BOUND_BPS and 1 < rungs <= rung:
+        return at_market(side, quote)
+    way = Decimal(min(rung, rungs) - 1) / max(1, rungs - 1)
     mid = (quote.bid + quote.ask) / 2
     if side is Side.SELL:
-        worst = tick_above(asset_type, mid * max(ZERO, 1 - bps / _TEN_THOUSAND))
-        price = max(tick_below(asset_type, quote.bid), worst)
+        bound = mid * max(ZERO, 1 - bps / _TEN_THOUSAND)
+        aim = quote.bid - way * max(ZERO, quote.bid - bound)
+        price = max(tick_below(asset_type, aim), tick_above(asset_type, bound))
     else:
-        worst = tick_below(asset_type, mid * (1 + bps / _TEN_THOUSAND))
-        price = min(tick_above(asset_type, quote.ask), worst)
-    return price if price > ZERO else Unpriced("no_price_within_slippage")
+        bound = mid * (1 + bps / _TEN_THOUSAND)
+        aim = quote.ask + way * max(ZERO, bound - quote.ask)
+        price = min(tick_above(asset_type, aim), tick_below(asset_type, bound))
+    return Priced(price, max(price, _touch(side, quote))) if price > ZERO else Unpriced("no_price_within_slippage")
 
 
-def users_limit(asset_type: AssetType, side: Side, limit_price: Decimal) -> Decimal | Unpriced:
-    """The user's own limit on the tick grid, rounded so that it is never worse than asked."""
+def at_market(side: Side, quote: Quote) -> Priced | Unpriced:
+    """A market order: what it is worth is known from the quote alone."""
+    return Priced(None, _touch(side, quote)) if is_usable(quote) else Unpriced("crossed_quote")
+
+
+def _touch(side: Side, quote: Quote) -> Decimal:
+    return quote.bid if side is Side.SELL else quote.ask
+
+
+def users_limit(asset_type: AssetType, side: Side, limit_price: Decimal) -> Priced | Unpriced:
+    """The user's own limit on the tick grid, rounded so that it is never worse than asked; it is every rung."""
     price = tick_above(asset_type, limit_price) if side is Side.SELL else tick_below(asset_type, limit_price)
-    return price if price > ZERO else Unpriced("limit_below_one_tick")
+    return Priced(price, price) if price > ZERO else Unpriced("limit_below_one_tick")
 
 
 def fits_lot(asset_type: AssetType, quantity: Decimal) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from closeflow.domain import facts
 from closeflow.domain.answers import Refused, Ticket
+from closeflow.domain.controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL, Controls, breach, room_at
 from closeflow.domain.ids import broker_update_id
 from closeflow.domain.model import (
     ZERO,
@@ -37,6 +39,8 @@ CANCEL_OUTCOME_WITHIN_S: Final = 60.0
 NOT_FOUNDS_NEEDED: Final = 5
 NOT_FOUND_WINDOW_S: Final = 60.0
 BACK_OFF_CAP_S: Final = 30.0
+HELD_S: Final = 1.0
+"""When an order that may not go now is looked at again, unless it is known when it may."""
 FENCE_CAP_S: Final = 1.0
 _SENDABLE: Final = frozenset({OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN})
 _WITHDRAWN: Final = "withdrawn"
@@ -49,24 +53,27 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Not now; nothing is decided."""
+    """Not now; nothing is decided. `until` is when it may be different, where that is known."""
 
     reason: str
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """O2: it must never go, and the broker cannot have seen it."""
+    """O2: it must never go, and the broker cannot have seen it. `incident` is what a person must know of it."""
 
     code: str
     reject_class: RejectClass
+    incident: Incident | None = None
 
 
 Check = Clear | Hold | Withdraw
 
 
-def recheck(book: Book, order: Order, *, now: datetime, may_repeat: bool = False) -> Check:
+def recheck(book: Book, order: Order, *, controls: Controls, now: datetime, may_repeat: bool = False) -> Check:
     """Whether this order may be sent, under the locks of rule R7 and in the transaction that inserts the send's row.
+    `controls` are read in that transaction too.
 
     `may_repeat` says that rule R6 allows the same id again: the broker de-duplicates for ever and a look-up, made after
     every unanswered send's lease, did not find it.
@@ -82,14 +89,47 @@ def recheck(book: Book, order: Order, *, now: datetime, may_repeat: bool = False
         # After a refusal a repeat would be refused again, and prove as little.
         if not may_repeat or refused:
             return Hold("earlier_send_open")
-    stopped = _stopped(book, order, now=now)
+    stopped = _stopped(book, order, now=now) or _breached(book, order, controls)
     if stopped is not None:
         return Hold(stopped.code) if seen else stopped
     if request.frozen_reason is not None:
         return Hold("frozen")
     if any(facts.unattributed(one) for one in book.orders.values()):
         return Hold("fills_not_named")
-    return Clear()
+    return _controlled(order, controls, now=now)
+
+
+def _controlled(order: Order, controls: Controls, *, now: datetime) -> Clear | Hold:
+    """The kill switch, and room in the account's window of submits."""
+    if controls.halted or controls.account_id != order.account_id:
+        return Hold(TRADING_HALTED)
+    if controls.limits is None:
+        return Hold(LIMITS_MISSING)
+    free_at = room_at(controls.limits, now=now)
+    return Clear() if free_at is None else Hold(WINDOW_FULL, free_at)
+
+
+def _breached(book: Book, order: Order, controls: Controls) -> Withdraw | None:
+    if controls.limits is None:
+        return None
+    price = _worth(order)
+    if price is None:
+        return Withdraw("order_without_price", RejectClass.RETRYABLE)  # The next plan has a quote.
+    multiplier = book.position.multiplier
+    found = breach(controls.limits, quantity=order.quantity, price=price, multiplier=multiplier)
+    if found is None:
+        return None
+    return Withdraw(
+        found.code, RejectClass.TERMINAL, _incident(order, "account_limit_breached", "critical", found.detail)
+    )
+
+
+def _worth(order: Order) -> Decimal | None:
+    """The price that the order is measured at: its limit or the touch it was planned at, whichever is higher."""
+    prices = [] if order.limit_price is None else [order.limit_price]
+    if order.quote is not None:
+        prices.append(Decimal(order.quote["bid" if order.side is Side.SELL else "ask"]))
+    return max(prices, default=None)
 
 
 def _stopped(book: Book, order: Order, *, now: datetime) -> Withdraw | None:
@@ -155,8 +195,9 @@ class Settled:
 Step = SendOrder | SendCancel | LookUp | Withdraw | Wait | GiveUp | Settled
 
 
-def next_step(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> Step:
-    """What this instance has to do about an order that is due. `now` is the database's time.
+def next_step(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> Step:
+    """What this instance has to do about an order that is due. `now` is the database's time, `controls` are those of
+    the order's account, read in the same transaction.
 
     `watched` are the numbers of the unanswered submit sends that this process has itself, by its own monotonic clock,
     seen unanswered for a whole lease: only with both clocks agreeing is a sender taken to be silent for good.
@@ -166,7 +207,7 @@ def next_step(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> 
     if order.status not in _SENDABLE:
         return _cancel_step(order, now=now) if order.cancel_requested_at is not None else Settled()
     if facts.never_taken(order):
-        return _first_send(book, order, now=now)
+        return _first_send(book, order, controls=controls, now=now)
     counting = [one for one in _submits(order) if one.counts]
     open_rows = [one for one in counting if one.answer is None]
     leases = [one.lease_until for one in open_rows if one.lease_until > now]
@@ -178,12 +219,12 @@ def next_step(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> 
     return LookUp(absence_counts=all(one.n in watched for one in open_rows))
 
 
-def _first_send(book: Book, order: Order, *, now: datetime) -> Step:
-    match recheck(book, order, now=now):
+def _first_send(book: Book, order: Order, *, controls: Controls, now: datetime) -> Step:
+    match recheck(book, order, controls=controls, now=now):
         case Clear():
             return SendOrder(next_number(order, SendKind.SUBMIT))
-        case Hold(reason):
-            return Wait(now + timedelta(seconds=1), reason)
+        case Hold(reason, until):
+            return Wait(until or now + timedelta(seconds=HELD_S), reason)
         case Withdraw() as withdraw:
             return withdraw
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -31,9 +32,12 @@ _BY_KEYS: Final = text("""
 _LOCK_POSITIONS: Final = text(
     "SELECT * FROM positions WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
 )
-_CLOSED_BEFORE: Final = text(
-    "SELECT DISTINCT position_id FROM close_requests WHERE position_id = ANY(CAST(:ids AS bigint[]))"
-)
+# The kill switch travels with it: its rows are few, and a statement of its own would be one more round trip per batch.
+_CLOSED_BEFORE: Final = text("""
+    SELECT DISTINCT position_id, CAST(NULL AS text) AS scope, CAST(NULL AS text) AS state
+    FROM close_requests WHERE position_id = ANY(CAST(:ids AS bigint[]))
+    UNION ALL SELECT NULL, scope, state FROM trading_controls
+""")
 _REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
 _POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
 _SLOT: Final = text("SELECT active FROM pg_replication_slots WHERE slot_name = :name")
@@ -51,10 +55,18 @@ class LockedElsewhere(Exception):
     """Somebody holds a row for longer than the engine's lock time-out: nothing was written."""
 
 
-async def lock_books_to_accept(
-    tx: AsyncConnection, *, keys: Collection[Key]
-) -> tuple[dict[int, Book], dict[Key, CloseRequest]]:
-    """The locked books of the positions that exist, and the requests that were accepted under these keys before.
+@dataclass(frozen=True, slots=True)
+class ToAccept:
+    """What accepting looks at: the locked books of the positions that exist, the requests that were accepted under the
+    keys before, and `trading_controls` by scope."""
+
+    books: dict[int, Book]
+    by_key: dict[Key, CloseRequest]
+    trading: Mapping[str, str]
+
+
+async def lock_books_to_accept(tx: AsyncConnection, *, keys: Collection[Key]) -> ToAccept:
+    """Lock the positions and load what one decision about each of these keys may look at.
 
     Most closes are their position's first. Such a position has no request, hence no order and no execution of ours, so
     its book is the position alone and two statements are enough; the others are loaded by `lock_books`.
@@ -62,16 +74,19 @@ async def lock_books_to_accept(
     ids = {"ids": sorted({position_id for position_id, _ in keys})}
     positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, ids)]
     # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
-    closed_before = {row["position_id"] for row in await fetch(tx, _CLOSED_BEFORE, ids)}
+    rows = await fetch(tx, _CLOSED_BEFORE, ids)
+    closed_before = {row["position_id"] for row in rows if row["scope"] is None}
+    trading = {row["scope"]: row["state"] for row in rows if row["scope"] is not None}
     books = {
         one.id: Book(position=one, base_quantity=one.quantity, ledger_quantity=one.quantity)
         for one in positions
         if one.id not in closed_before
     }
     if not closed_before:
-        return books, {}
+        return ToAccept(books, {}, trading)
     books |= await lock_books(tx, position_ids=closed_before)
-    return books, await find_by_keys(tx, keys=[key for key in keys if key[0] in closed_before])
+    by_key = await find_by_keys(tx, keys=[key for key in keys if key[0] in closed_before])
+    return ToAccept(books, by_key, trading)
 
 
 async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Key, CloseRequest]:

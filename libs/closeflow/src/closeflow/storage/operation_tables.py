@@ -126,9 +126,10 @@ account_limits: Final = Table(
     "account_limits",
     metadata,
     words("account_id", ForeignKey("accounts.account_id"), primary_key=True),
-    number("max_order_qty", "> 0"),
-    number("max_order_notional", "> 0"),
-    whole("submits_per_minute", "> 0"),
+    # Finite from the account's first moment: a trigger on accounts makes the row (migration 0008).
+    number("max_order_qty", "> 0", server_default=text("1000000")),
+    number("max_order_notional", "> 0", server_default=text("100000000")),
+    whole("submits_per_minute", "> 0", server_default=text("6000")),
     moment("window_started_at"),
     whole("window_count", ">= 0", server_default=text("0")),
 )
@@ -150,6 +151,7 @@ broker_breakers: Final = Table(
     words("account_id", primary_key=True),
     one_of("state", ("closed", "open", "half_open"), server_default=text("'closed'")),
     whole("failures", ">= 0", server_default=text("0")),
+    whole("refusals", ">= 0", server_default=text("0")),
     moment("opened_at"),
     moment("probe_at"),
 )

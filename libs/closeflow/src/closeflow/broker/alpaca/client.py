@@ -102,8 +102,10 @@ class AlpacaBroker:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def submit(self, ticket: Ticket) -> SubmitAnswer:
-        outcome = await self._trading.call("POST", "/v2/orders", content=order_body(ticket))
+    async def submit(self, ticket: Ticket, *, begin_within_s: float | None = None) -> SubmitAnswer:
+        outcome = await self._trading.call(
+            "POST", "/v2/orders", content=order_body(ticket), begin_within_s=begin_within_s
+        )
         answer = classify.submit_answer(outcome, ticket=ticket, of=self._of)
         if isinstance(answer, Acknowledged):
             self._remember(answer.update)

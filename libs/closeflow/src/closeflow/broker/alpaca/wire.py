@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +51,10 @@ class NoReply:
 
 
 Outcome = Reply | NotWritten | NoReply
+
+
+class _TooLate(Exception):
+    """The request may not begin any more; nothing of it was written."""
 
 
 def asset_type_of(symbol: str) -> AssetType:
@@ -125,19 +130,37 @@ class Wire:
         )
 
     async def call(
-        self, method: str, path: str, *, params: Mapping[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        begin_within_s: float | None = None,
     ) -> Outcome:
+        """With `begin_within_s` the request is given up as NotWritten when it cannot have a connection in that time:
+        what was decided before the call would be too old by then."""
         written = False
+        begin_by = None if begin_within_s is None else time.monotonic() + begin_within_s
 
         async def trace(event: str, _: Mapping[str, object]) -> None:
             nonlocal written
-            written = written or event.endswith("send_request_headers.started")
+            if not event.endswith("send_request_headers.started"):
+                return
+            if begin_by is not None and time.monotonic() >= begin_by:
+                raise _TooLate
+            written = True
 
+        # Each of these bounds one step; the trace, just before the first byte, bounds them all together.
+        within = None if begin_within_s is None else max(0.001, begin_within_s)
+        steps = {"pool": within, "connect": within, "read": None, "write": None}
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._exchange(method, path, params, content, {"trace": trace})
+                return await self._exchange(method, path, params, content, {"trace": trace, "timeout": steps})
         except TimeoutError:
             reason = f"no whole answer within {self._deadline_s} s"
+        except _TooLate:
+            reason = f"no connection within {begin_within_s:.3f} s"
         except (httpx.HTTPError, httpx.StreamError) as error:
             reason = f"{type(error).__name__}: {error}"
         return NoReply(reason) if written else NotWritten(reason)

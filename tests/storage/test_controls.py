@@ -1,0 +1,74 @@
+"""The kill switch and the account limits as rows: there from the first moment, read and counted under a lock."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from closeflow.domain.controls import AccountLimits, TradingState, counted
+from closeflow.storage.controls import count_submits, lock_controls, set_state
+from closeflow.storage.engine import transaction
+from tests.conftest import Database
+from tests.storage.seeding import owner
+
+DEFAULTS = AccountLimits(
+    max_order_quantity=Decimal(1_000_000), max_order_notional=Decimal(100_000_000), submits_per_minute=6000
+)
+
+
+def add_account(database: Database, account_id: str = "acc") -> None:
+    with owner(database.admin_dsn) as db:
+        db.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (account_id,))
+
+
+async def test_a_new_account_has_finite_limits_and_trades(database: Database, engine: AsyncEngine) -> None:
+    add_account(database)
+    async with transaction(engine) as tx:
+        found = (await lock_controls(tx, account_id="acc")).controls
+    assert (found.state, found.limits) == (TradingState.ACTIVE, DEFAULTS)
+
+
+async def test_without_the_global_row_everything_is_halted(database: Database, engine: AsyncEngine) -> None:
+    add_account(database)
+    with owner(database.admin_dsn) as db:
+        db.execute("DELETE FROM trading_controls")
+    async with transaction(engine) as tx:
+        assert (await lock_controls(tx, account_id="acc")).controls.halted
+        await set_state(tx, scope="global", state=TradingState.ACTIVE, reason="r", by="me")
+        assert not (await lock_controls(tx, account_id="acc")).controls.halted
+
+
+async def test_an_account_that_is_not_there_has_no_limits(engine: AsyncEngine) -> None:
+    async with transaction(engine) as tx:
+        assert (await lock_controls(tx, account_id="nobody")).controls.limits is None
+
+
+async def test_a_halt_counts_as_soon_as_it_is_committed(database: Database, engine: AsyncEngine) -> None:
+    """Also inside a transaction that began before it."""
+    add_account(database)
+    async with transaction(engine) as early:
+        assert not (await lock_controls(early, account_id="acc")).controls.halted
+        async with transaction(engine) as tx:
+            await set_state(tx, scope="acc", state=TradingState.HALTED, reason="r", by="me")
+            assert not (await lock_controls(early, account_id="acc")).controls.halted
+        assert (await lock_controls(early, account_id="acc")).controls.halted
+
+
+async def test_two_that_claim_at_once_count_one_after_the_other(database: Database, engine: AsyncEngine) -> None:
+    add_account(database)
+
+    async def claim() -> None:
+        async with transaction(engine) as tx:
+            held = await lock_controls(tx, account_id="acc")
+            await tx.execute(text("SELECT pg_sleep(0.05)"))
+            await count_submits(tx, controls=counted(held.controls, now=held.now))
+
+    await asyncio.gather(claim(), claim(), claim())
+    async with transaction(engine) as tx:
+        limits = (await lock_controls(tx, account_id="acc")).controls.limits
+    assert limits is not None
+    assert limits == replace(DEFAULTS, window_started_at=limits.window_started_at, window_count=3)
