@@ -20,7 +20,7 @@ from order_submitter.breaker import (
 )
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
-RULES = BreakerRules(failures=3, probe_s=5)
+RULES = BreakerRules(failures=3, refusals=4, probe_s=5)
 TIMED_OUT = Unanswered("no whole answer within 5 s")
 REFUSED = Refused("market_closed", RejectClass.RETRYABLE, "market is closed")
 
@@ -42,8 +42,27 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
 
 
 @pytest.mark.parametrize("answer", [REFUSED, DuplicateId()])
-def test_any_answer_about_an_order_starts_the_count_anew(answer: SubmitAnswer) -> None:
-    assert after(TIMED_OUT, TIMED_OUT, answer) == CLOSED
+def test_any_answer_about_an_order_starts_the_count_of_failures_anew(answer: SubmitAnswer) -> None:
+    breaker = after(TIMED_OUT, TIMED_OUT, answer)
+    assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
+
+
+def test_it_opens_after_so_many_refused_orders_in_a_row() -> None:
+    assert after(REFUSED, REFUSED, REFUSED).resumes_at(NOW) is None
+    breaker = after(REFUSED, REFUSED, REFUSED, REFUSED)
+    assert (breaker.state, breaker.opened_at, breaker.resumes_at(NOW)) == (BreakerState.OPEN, NOW, later(5))
+
+
+def test_a_refusal_and_a_failure_do_not_add_up_and_an_order_that_is_taken_ends_both_rows() -> None:
+    assert after(REFUSED, REFUSED, TIMED_OUT, REFUSED).state is BreakerState.CLOSED
+    assert after(REFUSED, REFUSED, REFUSED, DuplicateId()) == CLOSED
+
+
+def test_a_probe_that_is_refused_like_all_before_it_keeps_it_open() -> None:
+    probing = admitted(after(*[REFUSED] * 4), now=later(5), rules=RULES)
+    refused = after_answer(probing, REFUSED, now=later(6), rules=RULES)
+    assert (refused.state, refused.opened_at, refused.probe_at) == (BreakerState.OPEN, NOW, later(11))
+    assert after_answer(probing, DuplicateId(), now=later(6), rules=RULES) == CLOSED
 
 
 AT_ONCE = {
@@ -69,7 +88,7 @@ def test_a_probe_that_fails_opens_it_again_and_one_that_is_answered_closes_it() 
     probing = admitted(after(NotAccepted("401", None, credentials=True)), now=later(5), rules=RULES)
     failed = after_answer(probing, TIMED_OUT, now=later(6), rules=RULES)
     assert (failed.state, failed.opened_at, failed.probe_at) == (BreakerState.OPEN, NOW, later(11))
-    assert after_answer(probing, REFUSED, now=later(6), rules=RULES) == CLOSED
+    assert after_answer(probing, REFUSED, now=later(6), rules=RULES).state is BreakerState.CLOSED
 
 
 def test_a_closed_breaker_lets_everything_through() -> None:
@@ -77,6 +96,6 @@ def test_a_closed_breaker_lets_everything_through() -> None:
 
 
 def test_it_survives_the_database() -> None:
-    breaker = after(NotAccepted("rate limited", 42.0))
-    assert from_row(to_row(breaker)) == breaker
+    for breaker in (after(NotAccepted("rate limited", 42.0)), after(REFUSED), after(*[REFUSED] * 4)):
+        assert from_row(to_row(breaker)) == breaker
     assert from_row(None) == CLOSED

@@ -44,7 +44,9 @@ async def unrecorded(entry: Entry) -> None:
 
 async def test_look_ups_beyond_the_rate_wait() -> None:
     broker = EmptyBroker()
-    limits = PoolLimits(in_flight=2, rate_per_s=RATE_PER_S, lease_s=30, breaker=BreakerRules(failures=2, probe_s=5))
+    limits = PoolLimits(
+        in_flight=2, rate_per_s=RATE_PER_S, lease_s=30, breaker=BreakerRules(failures=2, refusals=9, probe_s=5)
+    )
     pool = SenderPool(cast(Broker, broker), ignored, unrecorded, limits)
     recovery = Recovery(
         database=cast(Database, None),  # A look-up whose answer proves nothing touches neither it nor the publisher.

@@ -131,7 +131,11 @@ def _planner(
         market=MarketView(broker, quote_reuse_s=settings.quote_reuse_s, clock_reuse_s=settings.clock_reuse_s),
         pool=pool,
         account_id=settings.broker_account_id,
-        rules=PlanRules(quote_max_age_s=settings.quote_max_age_s, retry_s=settings.deferral_s),
+        rules=PlanRules(
+            quote_max_age_s=settings.quote_max_age_s,
+            retry_s=settings.deferral_s,
+            halted_s=settings.halt_deferral_s,
+        ),
         policy=RetryPolicy(),
         instance_id=instance_id,
         lease_s=settings.lease_s,
@@ -144,7 +148,11 @@ def _limits(settings: OrderSubmitterSettings) -> PoolLimits:
         in_flight=settings.in_flight,
         rate_per_s=settings.rate_per_s,
         lease_s=settings.lease_s,
-        breaker=BreakerRules(failures=settings.breaker_failures, probe_s=settings.breaker_probe_s),
+        breaker=BreakerRules(
+            failures=settings.breaker_failures,
+            refusals=settings.breaker_refusals,
+            probe_s=settings.breaker_probe_s,
+        ),
     )
 
 

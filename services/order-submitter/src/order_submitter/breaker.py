@@ -1,6 +1,7 @@
 """The circuit breaker of one broker account: pure, and shared through `broker_breakers`.
 
-It looks at the answers to orders only: a broker whose reads work while orders time out is not well.
+It looks at the answers to orders only: a broker whose reads work while orders time out is not well. So is one that
+refuses order after order: each refusal may be right, but a storm of them uses up the retries of every close.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class BreakerState(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerRules:
     failures: int
-    """So many in a row open it."""
+    """So many sends in a row without an answer about the order open it."""
+    refusals: int
+    """So do so many refused orders in a row."""
     probe_s: float
     """So long after it opened, and again after each probe, one order is let through."""
 
@@ -32,6 +35,7 @@ class BreakerRules:
 class Breaker:
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0
+    refusals: int = 0
     opened_at: datetime | None = None
     probe_at: datetime | None = None
 
@@ -55,8 +59,13 @@ def admitted(breaker: Breaker, *, now: datetime, rules: BreakerRules) -> Breaker
 
 def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: datetime, rules: BreakerRules) -> Breaker:
     match answer:
-        case Acknowledged() | Refused() | DuplicateId():
+        case Acknowledged() | DuplicateId():
             return CLOSED
+        case Refused():
+            refusals = breaker.refusals + 1
+            if refusals < rules.refusals:
+                return Breaker(refusals=refusals)  # The broker answers, whatever it was opened for.
+            return _opened(replace(breaker, failures=0, refusals=refusals), now, rules.probe_s)
         case NotAccepted(retry_after_s=asked_s, credentials=credentials):
             wait = asked_s if asked_s is not None else (rules.probe_s if credentials else _RATE_LIMITED_S)
             return _opened(breaker, now, wait)
@@ -75,13 +84,20 @@ def _opened(breaker: Breaker, now: datetime, wait_s: float) -> Breaker:
 def from_row(row: BreakerRow | None) -> Breaker:
     if row is None:
         return CLOSED
-    return Breaker(state=BreakerState(row.state), failures=row.failures, opened_at=row.opened_at, probe_at=row.probe_at)
+    return Breaker(
+        state=BreakerState(row.state),
+        failures=row.failures,
+        refusals=row.refusals,
+        opened_at=row.opened_at,
+        probe_at=row.probe_at,
+    )
 
 
 def to_row(breaker: Breaker) -> BreakerRow:
     return BreakerRow(
         state=breaker.state.value,
         failures=breaker.failures,
+        refusals=breaker.refusals,
         opened_at=breaker.opened_at,
         probe_at=breaker.probe_at,
     )

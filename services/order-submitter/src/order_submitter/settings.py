@@ -41,8 +41,10 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
     quote_reuse_s: Annotated[float, Field(ge=0, le=5)] = 0.5
     clock_reuse_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     deferral_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+    halt_deferral_s: Annotated[float, Field(gt=0, le=600)] = 5.0
 
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    breaker_refusals: Annotated[int, Field(ge=1, le=1000)] = 10
     breaker_probe_s: Annotated[float, Field(gt=0, le=600)] = 5.0
 
     @model_validator(mode="after")

@@ -77,15 +77,15 @@ _REGISTER: Final = text("""
 _SEEN: Final = text("UPDATE senders SET last_seen_at = closeflow_now() WHERE instance_id = :instance_id")
 _EXITED: Final = text("UPDATE senders SET exited_at = closeflow_now() WHERE instance_id = :instance_id")
 _LOAD_BREAKER: Final = text("""
-    SELECT state, failures, opened_at, probe_at FROM broker_breakers
+    SELECT state, failures, refusals, opened_at, probe_at FROM broker_breakers
     WHERE broker = :broker AND account_id = :account_id
 """)
 _SAVE_BREAKER: Final = insert_rows(
     tables.broker_breakers,
-    ["broker", "account_id", "state", "failures", "opened_at", "probe_at"],
+    ["broker", "account_id", "state", "failures", "refusals", "opened_at", "probe_at"],
     conflict=(
         "(broker, account_id) DO UPDATE SET state = EXCLUDED.state, failures = EXCLUDED.failures, "
-        "opened_at = EXCLUDED.opened_at, probe_at = EXCLUDED.probe_at"
+        "refusals = EXCLUDED.refusals, opened_at = EXCLUDED.opened_at, probe_at = EXCLUDED.probe_at"
     ),
 )
 
@@ -130,6 +130,7 @@ class Answered:
 class BreakerRow:
     state: str
     failures: int
+    refusals: int
     opened_at: datetime | None
     probe_at: datetime | None
 
@@ -214,6 +215,7 @@ async def save_breaker(tx: AsyncConnection, *, broker: str, account_id: str, bre
         "account_id": account_id,
         "state": breaker.state,
         "failures": breaker.failures,
+        "refusals": breaker.refusals,
         "opened_at": breaker.opened_at,
         "probe_at": breaker.probe_at,
     }
