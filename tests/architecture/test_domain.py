@@ -45,3 +45,27 @@ def test_no_function_of_it_uses_a_builtin_with_effects() -> None:
         if isinstance(node, ast.Name) and node.id in BUILTINS_WITH_EFFECTS
     ]
     assert used == []
+
+
+@pytest.mark.parametrize(("module", "other"), [("sending", "plan"), ("plan", "sending")])
+def test_the_last_check_before_the_wire_and_the_planner_do_not_know_each_other(module: str, other: str) -> None:
+    """What one of them gets wrong, the other has to catch; neither may reach the other by way of a third."""
+    assert f"closeflow.domain.{other}" not in imported(f"closeflow.domain.{module}")
+
+
+def imported(module: str) -> set[str]:
+    """The module and every module of the domain that it imports, directly or not."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = DOMAIN / f"{name.removeprefix('closeflow.domain.')}.py"
+        if name in found or not name.startswith("closeflow.domain.") or not file.exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                waiting += [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [one.name for one in node.names]
+    return found
