@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 
 from closectl.closing import CloseRefused, close_position
+from closectl.controls import controls, halt, limits, reduce, release
 from closectl.environment import AsJson, Limit, account_at_broker, with_database
 from closectl.importing import ImportRefused, import_positions
 from closectl.operating.commands import actions, incidents, requests, senders
@@ -38,6 +39,10 @@ app.add_typer(orders, name="orders")
 app.add_typer(incidents, name="incidents")
 app.add_typer(senders, name="senders")
 app.add_typer(actions, name="actions")
+app.add_typer(controls, name="controls")
+app.add_typer(limits, name="limits")
+for verb in (halt, reduce, release):
+    app.command()(verb)
 
 
 @positions.command("import")
