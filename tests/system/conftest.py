@@ -22,6 +22,7 @@ OVERRIDES: Final = {
         "POLL_INTERVAL_S": "0.1",
         "WATCH_INTERVAL_S": "0.2",
         "BREAKER_PROBE_S": "0.5",
+        "HALT_DEFERRAL_S": "0.5",
         "BROKER_VISIBILITY_LAG_S": "1",
     },
     # The pause before a retry is a second or more in production, for the broker's sake.
