@@ -12,6 +12,7 @@ import pytest
 
 from closeflow.domain import facts, operate, rulebook, transitions
 from closeflow.domain.accept import Accepted, accept_close
+from closeflow.domain.controls import TradingState
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -130,7 +131,7 @@ def test_the_pairs_that_facts_can_make_of_an_order_are_the_legal_ones() -> None:
 
 def accepting(before: Book) -> Book:
     close = command(request_id=OTHER_ID, position_id=before.position.id)
-    found = accept_close(before, close, None, now=NOW)
+    found = accept_close(before, close, None, trading=TradingState.ACTIVE, now=NOW)
     assert isinstance(found, Accepted)
     return found.book
 
