@@ -91,6 +91,11 @@ def add_one_of_everything(db: Owner) -> None:
         ("INSERT INTO execution_aliases VALUES ('alpaca', 'acc', 'e2', 'e1')", ()),
         ("INSERT INTO inbox (consumer, event_id, outcome) VALUES ('order-submitter', %s, 'applied')", (event_id,)),
         ("INSERT INTO parked_records (topic, partition, \"offset\", reason) VALUES ('broker-fill', 0, 0, 'r')", ()),
+        (
+            'INSERT INTO dead_letter_actions (topic, partition, "offset", appended_at, action, by, reason)'
+            " VALUES ('broker-fill.dlq', 0, 0, now(), 'discarded', 'me', 'r')",
+            (),
+        ),
         ("INSERT INTO incidents (kind, severity, position_id) VALUES ('gap', 'warning', %s)", (position_id,)),
         ("INSERT INTO operator_actions (by, action, subject, reason) VALUES ('me', 'halt', 'global', 'r')", ()),
         ("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('acc', 'active', 'r', 'me')", ()),

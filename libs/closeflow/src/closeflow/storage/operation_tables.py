@@ -45,6 +45,20 @@ parked_records: Final = Table(
 )
 Index(None, parked_records.c.client_order_id, postgresql_where=text("released_at IS NULL"))
 
+# The letters that an operator has replayed or discarded; `appended_at` is the time that Kafka has of the letter.
+dead_letter_actions: Final = Table(
+    "dead_letter_actions",
+    metadata,
+    words("topic", primary_key=True),
+    whole("partition", primary_key=True, autoincrement=False),
+    big("offset", primary_key=True, autoincrement=False),
+    moment("appended_at", primary_key=True, nullable=False),
+    one_of("action", ("replayed", "discarded")),
+    words("by"),
+    words("reason"),
+    stamp("at"),
+)
+
 # Written by triggers only (migration 0005): every change of status of the three entities, an insert being from NULL.
 status_history: Final = Table(
     "status_history",
