@@ -10,11 +10,13 @@ import typer
 
 from closectl.closing import CloseRefused, close_position
 from closectl.controls import controls, halt, limits, reduce, release
+from closectl.dlq import dlq
 from closectl.environment import AsJson, Limit, account_at_broker, with_database
 from closectl.importing import ImportRefused, import_positions
 from closectl.operating.commands import actions, incidents, requests, senders
 from closectl.operating.ledger_commands import adjust_, orders, override_
 from closectl.output import console, fail, plain, print_json, print_rows
+from closectl.parked import parked
 from closectl.positions_file import BadFile, read_positions
 from closectl.settings import ClosectlSettings
 from closectl.verifying import print_report, report_json, verify
@@ -43,6 +45,8 @@ app.add_typer(controls, name="controls")
 app.add_typer(limits, name="limits")
 for verb in (halt, reduce, release):
     app.command()(verb)
+app.add_typer(dlq, name="dlq")
+app.add_typer(parked, name="parked")
 
 
 @positions.command("import")

@@ -14,6 +14,7 @@ from closectl.output import fail
 from closectl.settings import ClosectlSettings
 from closectl.verifying import Account
 from closeflow.domain.absence import window
+from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, make_engine
 
@@ -70,6 +71,14 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
         fail(f"the database did not do it: {str(error).splitlines()[0]}", code=2)
     except CommitUnknown as error:
         fail(f"whether it was done is not known: {error}; repeating the command does no harm", code=2)
+
+
+def kafka_connection() -> KafkaConnection:
+    """The Kafka of CLOSECTL_KAFKA_BOOTSTRAP_SERVERS."""
+    servers = load(ClosectlSettings).kafka_bootstrap_servers
+    if servers is None:
+        fail("CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set; give host:port of Kafka", code=2)
+    return KafkaConnection(servers, client_id="closectl")
 
 
 def account_at_broker() -> Account | str:

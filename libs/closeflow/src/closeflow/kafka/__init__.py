@@ -5,6 +5,7 @@ from aiokafka.errors import KafkaError
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.dead_letters import DeadLetterLimit, DeadLetterLimitExceeded
+from closeflow.kafka.letter_box import Letter, LetterBox, open_letter_box
 from closeflow.kafka.producer import Outgoing, Producer, open_producer
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import ConsumerTiming
@@ -17,6 +18,8 @@ __all__ = [
     "DeadLetterLimitExceeded",
     "KafkaConnection",
     "KafkaError",
+    "Letter",
+    "LetterBox",
     "Outgoing",
     "Producer",
     "Record",
@@ -27,6 +30,7 @@ __all__ = [
     "TopicSpec",
     "ensure_topics",
     "load_topics",
+    "open_letter_box",
     "open_producer",
     "require_topics",
     "run_consumer",

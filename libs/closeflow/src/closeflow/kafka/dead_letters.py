@@ -16,6 +16,9 @@ from closeflow.kafka.producer import Outgoing, Producer, open_producer
 from closeflow.kafka.records import DeadLetter, Headers
 
 PREFIX: Final = "dlq_"
+REPLAYS: Final = "dlq_replays"
+"""How often the record was put back to its topic; a letter that was never replayed has no such header."""
+_KEPT: Final = ("dlq_attempts", "dlq_first_seen", REPLAYS)
 _MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -61,8 +64,8 @@ class DeadLetterBudget:
 
 
 def dead_letter_headers(letter: DeadLetter, *, group: str, now: datetime) -> Headers:
-    """The record's own headers, then ours. A letter that was replayed and failed again keeps when it was first seen,
-    and counts its attempts."""
+    """The record's own headers, then ours. A letter that was replayed and failed again keeps when it was first seen
+    and how often it was replayed, and counts its attempts."""
     before = {name: raw for name, raw in letter.headers if name.startswith(PREFIX)}
     kept = tuple((name, raw) for name, raw in letter.headers if not name.startswith(PREFIX))
     attempts = before.get("dlq_attempts") or b"0"
@@ -76,11 +79,27 @@ def dead_letter_headers(letter: DeadLetter, *, group: str, now: datetime) -> Hea
         "dlq_attempts": str(int(attempts) + 1 if attempts.isdigit() else 1),
     }
     first_seen = before.get("dlq_first_seen") or format_time(now).encode()
+    replays = before.get(REPLAYS)
     return (
         *kept,
         *((name, text.encode(errors="replace")) for name, text in ours.items()),
         ("dlq_first_seen", first_seen),
+        *(((REPLAYS, replays),) if replays is not None else ()),
     )
+
+
+def replays_of(headers: Headers) -> int:
+    """How often the record of a letter was put back to its topic."""
+    raw = dict(headers).get(REPLAYS) or b"0"
+    return int(raw) if raw.isdigit() else 0
+
+
+def replay_headers(headers: Headers) -> Headers:
+    """The headers with which a letter's record goes back: its own, and of ours those that outlive the way, with one
+    replay more. Should it fail again, `dead_letter_headers` takes them over."""
+    ours = tuple((name, raw) for name, raw in headers if name in _KEPT and name != REPLAYS)
+    own = tuple((name, raw) for name, raw in headers if not name.startswith(PREFIX))
+    return (*own, *ours, (REPLAYS, str(replays_of(headers) + 1).encode()))
 
 
 class DeadLetterOffice:

@@ -72,7 +72,7 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: d
         await consumer.start()
         partitions = []
         for topic in topics:
-            numbers = await _partitions_of(consumer, topic)
+            numbers = await partitions_of(consumer, topic)
             partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
         await _seek(consumer, partitions, since)
@@ -81,7 +81,8 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: d
         await consumer.stop()
 
 
-async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    """The partitions of a topic; raises LookupError when it does not exist."""
     await consumer._client.force_metadata_update()
     numbers = consumer.partitions_for_topic(topic)
     if not numbers:

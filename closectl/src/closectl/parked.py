@@ -1,0 +1,40 @@
+"""`closectl parked`: records that consumers keep until what they are about is in the database."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from closectl.environment import AsJson, Limit, with_database
+from closectl.output import print_json, print_rows
+from closeflow.storage.direct import Row
+from closeflow.storage.engine import Database, transaction
+from closeflow.storage.parking import list_parked
+
+parked = typer.Typer(no_args_is_help=True, help="Parked records: kept until their order or request is known.")
+
+
+@parked.command("list")
+def list_(
+    topic: Annotated[str | None, typer.Option(help="Only records of this topic, such as broker-fill.")] = None,
+    released: Annotated[bool, typer.Option("--released", help="Also those that were published again.")] = False,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List parked records, the newest first.
+
+    The reconciler publishes them again by itself: once their order or request is in the database, and once the incident
+    is closed where the database refused them.
+    """
+
+    async def work(database: Database) -> list[Row]:
+        async with transaction(database) as tx:
+            return await list_parked(tx, topic=topic, released=released, limit=limit)
+
+    rows = with_database(work)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("topic", "partition", "offset", "parked_at", "client_order_id", "reason")
+    print_rows(rows, (*columns, "released_at") if released else columns)
