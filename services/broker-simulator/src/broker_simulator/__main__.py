@@ -136,6 +136,8 @@ async def serve(settings: Settings, seeds: list[Seed]) -> None:
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
+        # uvicorn's 5 s would end idle connections while a busy client is about to use them.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=1,
         backlog=4096,
     )
