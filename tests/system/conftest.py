@@ -38,7 +38,8 @@ OVERRIDES: Final = {
         "AUDIT_INTERVAL_S": "0.5",
     },
     # Listening again takes half a second at most once the broker lets us.
-    "broker-gateway": {"RECONNECT_CAP_S": "0.5", "TAKEOVER_POLL_S": "0.2"},
+    # It asks for what the stream lost in silence every 5 s, not 30.
+    "broker-gateway": {"RECONNECT_CAP_S": "0.5", "TAKEOVER_POLL_S": "0.2", "BACKFILL_INTERVAL_S": "5"},
 }
 
 

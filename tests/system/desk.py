@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Literal, Self
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -21,9 +23,11 @@ from psycopg.rows import dict_row
 from broker_simulator.control import OrderSeen, PositionSpec
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.importing import import_positions
+from closectl.operating.closes import retry_request
 from closectl.verifying.report import Report
 from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
+from closeflow.domain.operate import Done
 from closeflow.kafka.tail import TailRecord, open_tail
 from closeflow.storage.engine import Database, make_engine
 from closeflow.storage.importing import NewPosition
@@ -32,6 +36,7 @@ from demo.system import ACCOUNT, SIMULATOR, System
 WITHIN_S: Final = 30.0
 BROKER: Final = "alpaca"
 Kind = Literal["stock", "option", "crypto"]
+_KIND: Final = {"fill": "trade", "bust": "bust", "correct": "correct"}
 Row = dict[str, Any]
 _numbers: Final = itertools.count()
 
@@ -109,6 +114,16 @@ class Desk:
         answer = self.post(held, key, path=path)
         assert answer.status_code == httpx.codes.CREATED, answer.text
         return str(answer.json()["close_request_id"])
+
+    def retry(self, request_id: str) -> None:
+        """As an operator, with `closectl requests retry`."""
+
+        async def act() -> None:
+            async with self._operator() as database:
+                done = await retry_request(database, UUID(request_id), by="desk", reason="seen with the broker")
+                assert isinstance(done, Done), done
+
+        asyncio.run(act())
 
     # looking
 
@@ -203,18 +218,43 @@ class Desk:
             self.assert_booked_once(held, theirs)
 
     def assert_booked_once(self, held: Held, theirs: Sequence[OrderSeen]) -> None:
+        """Every fill, bust and correction of the broker's is one row of ours, and what stands of them is the rest."""
         at_broker = Counter(
-            (one.client_order_id, execution.qty, execution.price, execution.cum_qty)
+            (
+                one.client_order_id,
+                _KIND[execution.kind],
+                datetime.fromisoformat(execution.at),
+                execution.qty,
+                execution.price,
+                execution.cum_qty,
+            )
             for one in theirs
             for order in one.orders
             for execution in order.executions
         )
         booked = self.executions(held)
-        ours = Counter((one["client_order_id"], one["quantity"], one["price"], one["cum_qty"]) for one in booked)
+        ours = Counter(
+            (one["client_order_id"], one["kind"], one["occurred_at"], *self._told(one), one["cum_qty"])
+            for one in booked
+        )
         assert ours == at_broker
-        assert max(ours.values()) == 1
-        total = sum((one["quantity"] if one["side"] == "buy" else -one["quantity"] for one in booked), Decimal(0))
+        assert max(ours.values(), default=1) == 1
+        replaced = {self._named(one["ref_exec_id"]) for one in booked}
+        standing = [one for one in booked if one["kind"] != "bust" and one["exec_id"] not in replaced]
+        total = sum((one["quantity"] if one["side"] == "buy" else -one["quantity"] for one in standing), Decimal(0))
         assert held.quantity + total == self.position(held)["quantity"]
+
+    def _told(self, booked: Row) -> tuple[Decimal, Decimal]:
+        """Quantity and price; a bust has those of what it takes back."""
+        while booked["kind"] == "bust":
+            name = self._named(booked["ref_exec_id"])
+            (booked,) = self.rows("SELECT * FROM executions WHERE exec_id = %s", name)
+        return booked["quantity"], booked["price"]
+
+    def _named(self, exec_id: str | None) -> str | None:
+        """The id under which an execution is booked, given that or its alias."""
+        found = self.rows("SELECT exec_id FROM execution_aliases WHERE alias_id = %s", exec_id)
+        return str(found[0]["exec_id"]) if found else exec_id
 
     def verify(self) -> None:
         """Every invariant that `closectl verify` can check holds: in the database, in the topics and at the broker."""

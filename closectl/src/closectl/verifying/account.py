@@ -13,7 +13,7 @@ from closectl.verifying.report import Looked, looked
 from closeflow.broker.protocol import Broker
 from closeflow.domain.events import decimal_text
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import BrokerUpdate
+from closeflow.domain.model import BrokerUpdate, ExecType
 from closeflow.storage.verifying import State
 
 BEFORE: Final = timedelta(minutes=5)
@@ -73,13 +73,16 @@ def _unknown_orders(state: State, named: Collection[str]) -> Wrong:
 
 
 def _fills(state: State, view: BrokerView, settled: Collection[str]) -> Wrong:
-    """The executions of each order, as (quantity, price): the broker's two feeds may name one fill differently."""
+    """The trades of each order, as (quantity, price): the broker's two feeds may name one fill differently. What was
+    busted or corrected since shows in the positions."""
     booked: defaultdict[str, list[Fill]] = defaultdict(list)
     for one in state.executions:
         booked[one.client_order_id].append((one.quantity, one.price))
     stated: defaultdict[str, dict[str, Fill]] = defaultdict(dict)
     for update in view.executions:
-        if update.exec_id is not None and update.last_quantity is not None and update.last_price is not None:
+        if update.exec_type is not ExecType.TRADE or update.exec_id is None:
+            continue
+        if update.last_quantity is not None and update.last_price is not None:
             stated[update.client_order_id][update.exec_id] = (update.last_quantity, update.last_price)
     for name in sorted(settled):
         ours, theirs = sorted(booked[name]), sorted(stated[name].values())
