@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from decimal import Decimal
+from functools import partial
 from typing import Final, Literal
 
 import pytest
@@ -13,7 +14,10 @@ from broker_simulator.control import (
     AcceptSilently,
     AcceptThenFail,
     Behaviour,
+    FillAtOnce,
     FillInParts,
+    RefuseRepeat,
+    Reject,
     RunSteps,
     Step,
     StreamFaults,
@@ -128,3 +132,32 @@ def test_an_order_that_is_taken_after_we_gave_up_waiting_is_taken_once(desk: Des
 
     desk.until_status("closed", [held])
     desk.assert_closed_once([held], posts=None)
+
+
+def test_a_repeat_that_is_refused_while_the_first_send_lives_proves_nothing(desk: Desk) -> None:
+    """R3b: the first send holds the quantity, so the second of the same id is refused for want of it."""
+    on_its_way, unseen = portfolio = desk.hold_all([(20, "stock")] * 2)
+    no_quantity = "insufficient qty available for order (requested: 20, available: 0)"
+    # One is taken only after its repeat was refused, the other was taken at once and is not found for a while.
+    desk.control.script(Behaviour(answer=AcceptLate(hold_s=9)), symbol=on_its_way.symbol, count=1)
+    desk.control.script(Behaviour(answer=Reject(message=no_quantity)), symbol=on_its_way.symbol)
+    hidden = Behaviour(
+        answer=AcceptSilently(),
+        repeat=RefuseRepeat(message=no_quantity),
+        execution=FillAtOnce(after_s=9),
+        stream=StreamFaults(lose=True),
+        visible_after_s=9,
+    )
+    desk.control.script(hidden, symbol=unseen.symbol)
+    requests = [desk.close(held) for held in portfolio]
+
+    refusals = (
+        "SELECT FROM order_sends JOIN orders USING (client_order_id) WHERE position_id = %s AND answer = 'rejected'"
+    )
+    for held in portfolio:
+        desk.until("the repeat refused", partial(desk.rows, refusals, held.id))
+        assert [one["status"] for one in desk.orders(held)] == ["submit_unknown"]
+    desk.until_status("closed", portfolio)
+
+    desk.assert_closed_once(portfolio, posts=2)
+    assert [desk.request(request)["retry_count"] for request in requests] == [0, 0]
