@@ -61,6 +61,10 @@ demo: $(STAMP) ## Close a portfolio through the real parts while a table shows i
 run: $(STAMP) ## Start the servers and services, print their addresses, keep them running until Ctrl-C
 	@$(BIN)/python -m demo run
 
+.PHONY: mutants
+mutants: $(STAMP) ## Break the code in every way that the tests have to notice, one at a time, and see them fail
+	@$(BIN)/python -m tests.mutants
+
 .PHONY: bench
 bench: $(STAMP) ## Measure accepts, CDC and request-to-closed side by side (minutes, on an otherwise idle machine)
 	@failed=0; for one in accept cdc closing; do echo; $(BIN)/python -m bench.$$one || failed=1; done; \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -175,6 +177,21 @@ async def test_a_closed_market_defers_without_using_up_a_retry(alone: Bench) -> 
     request = alone.request(request_id)
     assert (request["status"], request["reason"], request["retry_count"]) == ("pending", "market_closed", 0)
     assert alone.orders(request_id) == []
+
+
+async def test_an_event_that_was_received_before_is_planned_when_it_is_time(alone: Bench) -> None:
+    alone.control.set_hours(MarketHours(is_open=False))
+    request_id = alone.add_request()
+    with alone.submitter():
+        await alone.ask(request_id)
+        await until(lambda: alone.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
+        behave(alone.control)
+        give_up_at = time.monotonic() + 20
+        while alone.request(request_id)["status"] != "submitted":
+            assert time.monotonic() < give_up_at, alone.request(request_id)
+            await alone.ask(request_id)  # the same event again, until the kept market clock has been fetched anew
+            await asyncio.sleep(0.1)
+    assert len(alone.orders(request_id)) == 1
 
 
 async def test_a_message_that_disagrees_sends_nothing_and_is_reported(bench: Bench) -> None:

@@ -198,6 +198,12 @@ def test_the_stated_quantity_never_goes_back() -> None:
     assert facts.known_cum(order) == 50
 
 
+def test_an_order_is_not_over_because_it_was_not_found() -> None:
+    order = an_order(status=OrderStatus.SUBMIT_UNKNOWN, not_found_count=99)
+    assert not facts.is_done(order)
+    assert facts.exposure(order) == 100
+
+
 def test_quantities_of_a_refusal_prove_nothing() -> None:
     assert facts.known_cum(an_order(statements=(a_statement(K.REFUSED, None, 70),))) == 0
 

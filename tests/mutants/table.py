@@ -1,0 +1,177 @@
+"""The mutants: one change each that a wrong idea of the system would make, and the tests that have to notice it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+DOMAIN: Final = "libs/closeflow/src/closeflow/domain"
+STORAGE: Final = "libs/closeflow/src/closeflow/storage"
+TESTS: Final = "libs/closeflow/tests/domain"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`before` stands once in the file and becomes `after`; each test of `killed_by` (pytest node ids) then fails."""
+
+    idea: str
+    file: str
+    before: str
+    after: str
+    killed_by: tuple[str, ...]
+
+
+MUTANTS: Final = (
+    Mutant(
+        "a new id on not-found",
+        f"{DOMAIN}/facts.py",
+        "or refused(order) or is_lost(order)",
+        "or refused(order) or is_lost(order) or order.not_found_count > 0",
+        (f"{TESTS}/test_facts.py::test_an_order_is_not_over_because_it_was_not_found",),
+    ),
+    Mutant(
+        "adding last_qty without de-duplication",
+        f"{DOMAIN}/updates.py",
+        "        if one.exec_id == known:",
+        "        if False:",
+        (f"{TESTS}/test_updates.py::test_the_same_execution_again_changes_nothing",),
+    ),
+    Mutant(
+        "offset committed before the database",
+        "libs/closeflow/src/closeflow/kafka/consume.py",
+        "        async with asyncio.timeout(self._timing.batch_deadline_s):",
+        "        await self._commit({tp: records[-1].offset + 1 for tp, records in batch.items()})\n"
+        "        async with asyncio.timeout(self._timing.batch_deadline_s):",
+        ("tests/kafka/test_consume.py::test_offsets_are_committed_only_after_the_batch_was_processed",),
+    ),
+    Mutant(
+        "no sequence check",
+        f"{DOMAIN}/updates.py",
+        "        if _rank(new) <= _rank(old):",
+        "        if False:",
+        (f"{TESTS}/test_updates.py::test_of_two_statements_of_one_kind_the_higher_sequence_counts",),
+    ),
+    Mutant(
+        "a compare-and-set dropped",
+        f"{STORAGE}/submitting.py",
+        '    where="order_sends.answered_at IS NULL",',
+        '    where="true",',
+        ("tests/storage/test_answers.py::test_a_second_answer_changes_neither_the_send_nor_its_order",),
+    ),
+    Mutant(
+        "no lock on the position",
+        f"{STORAGE}/books.py",
+        '    ORDER BY id FOR NO KEY UPDATE\n""")\n_LOCK_REQUESTS',
+        '    ORDER BY id\n""")\n_LOCK_REQUESTS',
+        ("tests/storage/test_locks.py::test_a_book_is_held_until_its_transaction_ends",),
+    ),
+    Mutant(
+        "no lock on the position that is closed",
+        f"{STORAGE}/accepting.py",
+        'ORDER BY id FOR NO KEY UPDATE"\n',
+        'ORDER BY id"\n',
+        ("tests/storage/test_locks.py::test_a_position_to_be_closed_is_held_until_its_transaction_ends",),
+    ),
+    Mutant(
+        "auto-commit on",
+        "libs/closeflow/src/closeflow/kafka/consume.py",
+        "        enable_auto_commit=False,",
+        "        enable_auto_commit=True,\n        auto_commit_interval_ms=50,",
+        ("tests/kafka/test_consume.py::test_a_batch_that_did_not_finish_is_read_again",),
+    ),
+    Mutant(
+        "row-not-found straight to the dead letters",
+        "services/order-submitter/src/order_submitter/submit.py",
+        "            if waiting and time.monotonic() >= give_up_at:",
+        "            if waiting:",
+        ("tests/pipeline/test_order_submitter.py::test_a_request_that_is_not_visible_yet_is_waited_for",),
+    ),
+    Mutant(
+        "cleaner by age only",
+        "migrations/versions/0005_operations.py",
+        "        IF unproven > 0 THEN",
+        "        IF false THEN",
+        ("tests/storage/test_outbox_partitions.py::test_a_day_that_kafka_may_lack_is_kept",),
+    ),
+    Mutant(
+        "a refused re-send taken as rejection",
+        f"{DOMAIN}/updates.py",
+        "    if facts.sends_that_count(order) != 1 or",
+        "    if facts.sends_that_count(order) == 0 or",
+        (f"{TESTS}/test_updates.py::test_a_refusal_proves_nothing",),
+    ),
+    Mutant(
+        "retry with an open gap",
+        f"{DOMAIN}/facts.py",
+        "    return is_done(order) and unattributed(order) == ZERO",
+        "    return is_done(order)",
+        (f"{TESTS}/test_facts.py::test_clear", f"{TESTS}/test_wake.py::test_a_request_waits"),
+    ),
+    Mutant(
+        "plan skipped because the inbox knows the event",
+        "services/order-submitter/src/order_submitter/submit.py",
+        "        for record in records:\n            position_id = positions.get(",
+        "        from sqlalchemy import text\n"
+        "        known = await tx.execute(text(\"SELECT event_id FROM inbox WHERE consumer = 'order-submitter'\"))\n"
+        "        received = {row.event_id for row in known}\n"
+        "        for record in records:\n"
+        "            if record.value.event_id in received:\n"
+        "                continue\n"
+        "            position_id = positions.get(",
+        ("tests/pipeline/test_order_submitter.py::test_an_event_that_was_received_before_is_planned_when_it_is_time",),
+    ),
+    Mutant(
+        "kill switch read once at start",
+        f"{STORAGE}/controls.py",
+        '    state = effective_state(row["states"] or {}, account_id)\n',
+        '    state = effective_state(row["states"] or {}, account_id)\n'
+        "    state = lock_controls.__dict__.setdefault(account_id, state)\n",
+        (
+            "tests/storage/test_controls.py::test_a_halt_counts_as_soon_as_it_is_committed",
+            "tests/pipeline/test_submitting_controls.py::"
+            "test_a_halt_holds_an_order_that_is_planned_and_lets_cancels_and_look_ups_pass",
+        ),
+    ),
+    Mutant(
+        "limits per process",
+        f"{STORAGE}/controls.py",
+        "    limits = controls.limits\n    if limits is not None:",
+        "    limits = controls.limits\n    if False:",
+        (
+            "tests/storage/test_controls.py::test_two_that_claim_at_once_count_one_after_the_other",
+            "tests/pipeline/test_submitting_controls.py::"
+            "test_the_submits_of_a_minute_are_the_accounts_over_all_processes",
+        ),
+    ),
+    Mutant(
+        "409 turned into 404",
+        "services/close-api/src/close_api/statuses.py",
+        "    Code.POSITION_ALREADY_CLOSING: Status(\n        409,",
+        "    Code.POSITION_ALREADY_CLOSING: Status(\n        404,",
+        ("tests/pipeline/test_close_api.py::test_fifty_closes_of_one_position_over_two_processes_accept_one",),
+    ),
+    Mutant(
+        "outbox insert outside the transaction",
+        "services/close-api/src/close_api/accept.py",
+        "        await insert_events(tx, events=events)",
+        "        async with tx.engine.begin() as other:\n            await insert_events(other, events=events)",
+        ("tests/pipeline/test_close_api.py::test_fifty_closes_of_one_position_over_two_processes_accept_one",),
+    ),
+    Mutant(
+        "naive datetimes",
+        f"{STORAGE}/rows.py",
+        "        if value.tzinfo is None:",
+        "        if False:",
+        ("tests/storage/test_rows.py",),
+    ),
+    Mutant(
+        "accounting per message instead of per execution",
+        "services/fill-processor/src/fill_processor/fold.py",
+        "            booked = ledger.entries(order, verdict.order)",
+        "            booked = ledger.entries(replace(order, executions=()), verdict.order)",
+        (
+            "services/fill-processor/tests/test_fold.py::"
+            "test_a_batch_makes_one_position_event_with_the_next_version_and_one_event_per_execution",
+        ),
+    ),
+)
