@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 
-from broker_simulator.control import Behaviour, NeverFill, PositionSpec, RunSteps, Step
+import httpx
+
+from broker_simulator.control import Behaviour, NeverFill, Outage, PositionSpec, RunSteps, Step
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from demo.system import ACCOUNT, SIMULATOR
 from tests.closectl.running import ROLE, Done, closectl
@@ -108,3 +110,46 @@ def test_a_position_that_shrank_outside_is_closed_for_what_is_left(desk: Desk) -
     assert desk.request(request)["filled_qty"] == 12
     assert held.symbol not in desk.control.positions()
     desk.expected_incidents = ["exposure_above_owed", "position_changed_outside"]
+
+
+def test_an_order_that_was_declared_lost_is_found_again_late(desk: Desk) -> None:
+    """The request of a sender that died is under way for longer than anybody waits, and reaches the broker then."""
+    held = desk.hold(6)
+    desk.control.script(Behaviour(execution=NeverFill()), symbol=held.symbol)
+    desk.control.outage(Outage(kind="black_hole", method="POST", path_prefix="/v2/orders", requests=1))
+    request = desk.close(held)
+    desk.until("sent", lambda: desk.at_broker(held))
+    desk.system.kill("order-submitter")
+    desk.system.start("order-submitter")
+    name = desk.orders(held)[0]["client_order_id"]
+    (send,) = desk.rows("SELECT sender FROM order_sends WHERE client_order_id = %s AND answered_at IS NULL", name)
+    done(desk, "requests", "cancel", request)
+
+    def not_found() -> bool:
+        # It is asked for ever more rarely; here as often as somebody looks.
+        desk.rows("UPDATE orders SET next_send_at = now() WHERE client_order_id = %s RETURNING 1", name)
+        return int(desk.orders(held)[0]["reconcile_not_found_count"]) >= 5
+
+    desk.until("five not-founds", not_found)
+    early = act(desk, "orders", "lost", name, "--yes")
+    assert (early.exit_code, f"`closectl senders exited {send['sender']}`" in early.stderr) == (1, True)
+    desk.until("its sender is silent", lambda: act(desk, "senders", "exited", send["sender"]).exit_code == 0)
+    desk.until("the window is over", lambda: act(desk, "orders", "lost", name).exit_code == 0)
+    done(desk, "orders", "lost", name, "--yes")
+    assert (order_status(desk, held), desk.request(request)["status"]) == ("lost", "failed")
+    assert desk.position(held)["status"] == "open"
+
+    (swallowed,) = desk.at_broker(held)
+    headers = {"APCA-API-KEY-ID": DEFAULT_KEY_ID, "APCA-API-SECRET-KEY": DEFAULT_SECRET_KEY}
+    arrived = httpx.post(f"{desk.system.url(SIMULATOR)}/v2/orders", content=swallowed.bodies[0], headers=headers)
+    assert arrived.status_code == httpx.codes.OK, arrived.text
+    desk.until("found and cancelled", lambda: order_status(desk, held) == "canceled")
+    (seen,) = desk.at_broker(held)
+    assert (seen.client_order_id, seen.accepted, [one.status for one in seen.orders]) == (name, 1, ["canceled"])
+    position = desk.position(held)
+    assert (position["status"], position["quantity"], position["exposure_unproven"]) == ("open", 6, False)
+    assert desk.request(request)["frozen_reason"] == "record_was_wrong"
+    (incident,) = desk.rows("SELECT id FROM incidents WHERE client_order_id = %s AND closed_at IS NULL", name)
+    done(desk, "incidents", "close", str(incident["id"]))
+    assert desk.request(request)["frozen_reason"] is None
+    desk.expected_incidents = ["record_was_wrong"]
