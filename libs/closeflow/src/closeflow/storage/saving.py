@@ -134,7 +134,8 @@ _REPORT_INCIDENTS: Final = text("""
     SELECT kind, severity, position_id, close_request_id, client_order_id, detail
     FROM jsonb_populate_recordset(NULL::incidents, CAST(:rows AS jsonb))
     ON CONFLICT (kind, subject) WHERE closed_at IS NULL
-    DO UPDATE SET count = incidents.count + 1, last_seen_at = closeflow_now(), detail = EXCLUDED.detail
+    DO UPDATE SET count = incidents.count + 1, last_seen_at = closeflow_now(),
+                  detail = incidents.detail || EXCLUDED.detail -- what others added to it stays
 """)
 
 

@@ -126,6 +126,11 @@ Index(
     postgresql_where=text("status <> 'closed' AND overfill_of IS NULL AND reopened_at IS NULL"),
 )
 Index(
+    "positions_closing_idx",
+    positions.c.id,
+    postgresql_where=text("status IN ('closing', 'close_retryable') OR active_close_request_id IS NOT NULL"),
+)
+Index(
     "positions_overfill_of_key",
     positions.c.overfill_of,
     unique=True,
@@ -267,6 +272,7 @@ Index(
 )
 Index("orders_working_idx", orders.c.status, orders.c.client_order_id, postgresql_where=NOT_ENDED)
 Index(None, orders.c.next_send_at, postgresql_where=text("status IN ('planned', 'submit_unknown')"))
+Index("orders_gap_idx", orders.c.client_order_id, postgresql_where=text("stated_cum_qty > executed_qty"))
 
 order_sends: Final = Table(
     "order_sends",
