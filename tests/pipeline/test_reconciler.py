@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -19,18 +18,19 @@ from broker_simulator.control import Behaviour, FillAtOnce, NeverFill
 from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts.topics import POSITION_EVENTS
-from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import ExecType, OrderType, Side, TimeInForce, UpdateSource
+from closeflow.domain.model import ExecType, UpdateSource
 from closeflow.kafka import KafkaConnection
 from closeflow.kafka.tail import Tail, open_tail
 from closeflow.storage.auditing import AuditedElsewhere, outbox_days, save_marks
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import make_engine
 from closeflow.storage.reconciling import held_alone
-from reconciler.orders import AskQuietOrders, FillGaps
+from reconciler.gaps import FillGaps
+from reconciler.orders import AskQuietOrders
 from reconciler.publication import TOPICS, AuditPublication, KeepPartitions
-from reconciler.requests import WakeRequests
+from reconciler.requests import MarketHours, WakeRequests
+from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:
@@ -53,64 +53,15 @@ async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path)
         yield made
 
 
-@pytest.fixture
-async def engine(database: Database) -> AsyncIterator[Engine]:
-    """The reconciler's own role, so that what it may not do fails here."""
-    made = make_engine(database.dsn("closeflow_reconciler"), pool_size=4, application_name="test")
-    yield made
-    await made.dispose()
-
-
-@asynccontextmanager
-async def broker_of(bench: Bench) -> AsyncIterator[AlpacaBroker]:
-    made = AlpacaBroker(
-        base_url=bench.simulator.url,
-        market_data_url=bench.simulator.url,
-        key_id=bench.simulator.key_id,
-        secret_key=bench.simulator.secret_key,
-        account_id=bench.account_id,
-    )
-    try:
-        yield made
-    finally:
-        await made.aclose()
-
-
-async def place(bench: Bench, broker: AlpacaBroker, request_id: UUID) -> None:
-    """An order that the broker has and that our tables call acknowledged, long ago."""
-    ticket = Ticket(
-        client_order_id=client_order_id(request_id, 1),
-        account_id=bench.account_id,
-        symbol="AAPL",
-        side=Side.SELL,
-        quantity=Decimal(10),
-        order_type=OrderType.LIMIT,
-        time_in_force=TimeInForce.DAY,
-        limit_price=Decimal("100.00"),
-    )
-    answer = await broker.submit(ticket)
-    assert isinstance(answer, Acknowledged)
-    bench.execute(
-        "INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side,"
-        " quantity, order_type, limit_price, time_in_force, status, last_broker_update_at, created_at)"
-        " SELECT %(order)s, id, 1, position_id, account_id, symbol, side, target_qty, 'limit', 100, 'day', 'planned',"
-        " now() - interval '1 minute', now() - interval '2 minutes' FROM close_requests WHERE id = %(id)s",
-        order=ticket.client_order_id,
-        id=request_id,
-    )
-    bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
-    bench.name_at_broker(request_id)
-
-
 def incidents(bench: Bench) -> set[str]:
     return {row["kind"] for row in bench.query("SELECT kind FROM incidents")}
 
 
-def wake_requests(engine: Engine) -> WakeRequests:
-    return WakeRequests(engine, RESEND, timedelta(minutes=15), budget=100)
+def wake_requests(engine: Engine, broker: AlpacaBroker) -> WakeRequests:
+    return WakeRequests(engine, MarketHours(broker, reuse_s=1), RESEND, timedelta(minutes=15), budget=100)
 
 
-async def test_a_due_retry_is_asked_for_again_and_only_once(bench: Bench, engine: Engine) -> None:
+async def test_a_due_retry_is_asked_for_again_and_only_once(bench: Bench, engine: Engine, broker: AlpacaBroker) -> None:
     request_id = bench.add_request()
     bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
     bench.execute(
@@ -118,7 +69,7 @@ async def test_a_due_retry_is_asked_for_again_and_only_once(bench: Bench, engine
     )
     bench.execute("UPDATE positions SET status = 'close_retryable'")
 
-    both = await asyncio.gather(wake_requests(engine).once(), wake_requests(engine).once())
+    both = await asyncio.gather(wake_requests(engine, broker).once(), wake_requests(engine, broker).once())
 
     assert sorted(both) == [0, 1]
     request = bench.request(request_id)
@@ -127,11 +78,13 @@ async def test_a_due_retry_is_asked_for_again_and_only_once(bench: Bench, engine
     assert [tuple(row.values()) for row in events] == [("POSITION_CLOSING", 2, 1), ("SUBMIT_CLOSE_ORDER", 2, 1)]
 
 
-async def test_a_request_that_cannot_be_woken_holds_up_no_other(bench: Bench, engine: Engine) -> None:
+async def test_a_request_that_cannot_be_woken_holds_up_no_other(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
     poison, good = bench.add_request(), bench.add_request()
     bench.execute("UPDATE close_requests SET created_at = created_at - interval '31 seconds'")
     bench.execute(f"ALTER TABLE close_requests ADD CONSTRAINT poisoned CHECK (id <> '{poison}' OR emission = 1)")
-    job = wake_requests(engine)
+    job = wake_requests(engine, broker)
 
     assert await job.once() == 1
     assert (bench.request(good)["emission"], bench.request(poison)["emission"]) == (2, 1)
@@ -139,9 +92,11 @@ async def test_a_request_that_cannot_be_woken_holds_up_no_other(bench: Bench, en
     assert await job.once() == 0, "it is passed over for a while"
 
 
-async def test_a_zombie_is_emitted_again_under_the_same_event_id(bench: Bench, engine: Engine) -> None:
+async def test_a_zombie_is_emitted_again_under_the_same_event_id(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
     request_id = bench.add_request()
-    jobs = wake_requests(engine)
+    jobs = wake_requests(engine, broker)
 
     assert await jobs.once() == 0, "a young request is not a zombie"
     bench.execute("UPDATE close_requests SET created_at = now() - interval '31 seconds'")
@@ -156,7 +111,9 @@ async def test_a_zombie_is_emitted_again_under_the_same_event_id(bench: Bench, e
     assert bench.request(request_id)["attempt"] == 1
 
 
-async def test_an_order_unknown_for_too_long_fails_its_request(bench: Bench, engine: Engine) -> None:
+async def test_an_order_unknown_for_too_long_fails_its_request(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
     request_id = bench.add_request()
     bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
     order_id = client_order_id(request_id, 1)
@@ -174,7 +131,7 @@ async def test_an_order_unknown_for_too_long_fails_its_request(bench: Bench, eng
         order=order_id,
     )
 
-    assert await wake_requests(engine).once() == 1
+    assert await wake_requests(engine, broker).once() == 1
 
     assert bench.request(request_id)["reason"] == "submit_unknown"
     (position,) = bench.query("SELECT status, exposure_unproven FROM positions")
@@ -182,12 +139,13 @@ async def test_an_order_unknown_for_too_long_fails_its_request(bench: Bench, eng
     assert incidents(bench) == {"submit_unknown"}
 
 
-async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(bench: Bench, engine: Engine) -> None:
+async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()
-    async with broker_of(bench) as broker:
-        await place(bench, broker, request_id)
-    job = wake_requests(engine)
+    await place(bench, broker, request_id)
+    job = wake_requests(engine, broker)
     bench.execute("UPDATE orders SET created_at = now() - interval '59 seconds'")
     assert await job.once() == 0
     bench.execute("UPDATE orders SET created_at = now() - interval '60 seconds'")
@@ -200,68 +158,68 @@ async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(be
     assert bench.request(request_id)["status"] == "submitted"
 
 
-async def test_the_broker_is_asked_about_a_quiet_order(bench: Bench, engine: Engine) -> None:
+async def test_the_broker_is_asked_about_a_quiet_order(bench: Bench, engine: Engine, broker: AlpacaBroker) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()
-    async with broker_of(bench) as broker:
-        await place(bench, broker, request_id)
-        job = AskQuietOrders(engine, broker, bench.producer, timedelta(seconds=10), ask_again_cap_s=60, budget=10)
+    await place(bench, broker, request_id)
+    job = AskQuietOrders(engine, broker, bench.producer, timedelta(seconds=10), budget=10)
 
-        assert await job.once() == 1
-        assert await job.once() == 0, "it is not asked again at once"
+    assert await job.once() == 1
+    assert await job.once() == 0, "it is not asked again at once"
 
     (update,) = await bench.hear(request_id)
     assert (update.exec_type, update.source) == (ExecType.ORDER_STATUS, UpdateSource.QUERY)
     assert update.broker_order_id is not None
 
 
-async def test_an_acknowledged_order_that_the_broker_denies_is_an_incident(bench: Bench, engine: Engine) -> None:
+async def test_an_acknowledged_order_that_the_broker_denies_is_an_incident(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()
-    async with broker_of(bench) as broker:
-        await place(bench, broker, request_id)
-        bench.control.reset()
-        job = AskQuietOrders(engine, broker, bench.producer, timedelta(seconds=10), ask_again_cap_s=60, budget=10)
+    await place(bench, broker, request_id)
+    bench.control.reset()
+    job = AskQuietOrders(engine, broker, bench.producer, timedelta(seconds=10), budget=10)
 
-        assert await job.once() == 0
+    assert await job.once() == 0
 
     assert incidents(bench) == {"acknowledged_order_not_found"}
     assert bench.orders(request_id)[0]["status"] == "new", "an absence proves nothing here"
 
 
-async def test_a_gap_is_filled_from_the_brokers_executions(bench: Bench, engine: Engine) -> None:
+async def test_a_gap_is_filled_from_the_brokers_executions(bench: Bench, engine: Engine, broker: AlpacaBroker) -> None:
     bench.control.script(Behaviour(execution=FillAtOnce()))
     request_id = bench.add_request()
-    async with broker_of(bench) as broker:
-        await place(bench, broker, request_id)
-        job = FillGaps(engine, broker, bench.producer, NO_TIME, timedelta(seconds=30), budget=10)
-        assert await job.once() == 0, "no gap is known yet"
-        bench.execute("UPDATE orders SET stated_cum_qty = 10")
+    await place(bench, broker, request_id)
+    job = FillGaps(engine, broker, bench.producer, NO_TIME, timedelta(seconds=30), budget=10, pages=50)
+    assert await job.once() == 0, "no gap is known yet"
+    bench.execute("UPDATE orders SET stated_cum_qty = 10")
 
-        assert await job.once() == 1
+    assert await job.once() == 1
 
-        (update,) = await bench.hear(request_id)
-        assert (update.exec_type, update.last_qty, update.cum_qty) == (ExecType.TRADE, Decimal(10), Decimal(10))
-        assert incidents(bench) == {"gap"}, "it is older than half a minute"
-        bench.execute("UPDATE orders SET executed_qty = 10")
-        await job.once()
-        assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
+    (update,) = await bench.hear(request_id)
+    assert (update.exec_type, update.last_qty, update.cum_qty) == (ExecType.TRADE, Decimal(10), Decimal(10))
+    assert incidents(bench) == {"gap"}, "it is older than half a minute"
+    bench.execute("UPDATE orders SET executed_qty = 10")
+    await job.once()
+    assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
 
 
-async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(bench: Bench, engine: Engine) -> None:
+async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
     first, second = bench.add_request(), bench.add_request()
-    async with broker_of(bench) as broker:
-        for request_id in (first, second):
-            bench.control.script(Behaviour(execution=NeverFill()))
-            await place(bench, broker, request_id)
-        bench.execute("UPDATE orders SET stated_cum_qty = 10")
-        job = FillGaps(engine, broker, bench.producer, NO_TIME, NO_TIME, budget=10)
-        await job.once()
-        assert len(bench.query("SELECT FROM incidents WHERE closed_at IS NULL")) == 2
+    for request_id in (first, second):
+        bench.control.script(Behaviour(execution=NeverFill()))
+        await place(bench, broker, request_id)
+    bench.execute("UPDATE orders SET stated_cum_qty = 10")
+    job = FillGaps(engine, broker, bench.producer, NO_TIME, NO_TIME, budget=10, pages=50)
+    await job.once()
+    assert len(bench.query("SELECT FROM incidents WHERE closed_at IS NULL")) == 2
 
-        await replace(job, budget=1).once()
-        await replace(job, grace=timedelta(hours=1)).once()
-        assert bench.query("SELECT FROM incidents WHERE closed_at IS NOT NULL") == [], "none of the gaps was filled"
+    await replace(job, budget=1).once()
+    await replace(job, grace=timedelta(hours=1)).once()
+    assert bench.query("SELECT FROM incidents WHERE closed_at IS NOT NULL") == [], "none of the gaps was filled"
 
 
 def add_event(bench: Bench) -> UUID:

@@ -20,7 +20,7 @@ from closeflow.domain.model import (
     StatementKind,
 )
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.wake import Waits, Woken, wake
+from closeflow.domain.wake import PutOff, Waits, Woken, wake
 
 from .builders import NOW, REQUEST_ID, a_book, a_position, a_send, a_statement, an_order, at, canceled, refused, working
 
@@ -30,6 +30,7 @@ UNKNOWN = timedelta(minutes=15)
 
 def woken(book: Book, *, seconds: float = 0) -> Woken | Waits:
     found = wake(book, book.requests[REQUEST_ID], now=at(seconds), resend_after=RESEND, unknown_after=UNKNOWN)
+    assert not isinstance(found, PutOff), "nothing holds an operator's retry back here"
     if isinstance(found, Woken):
         assert list(illegal_moves(book, found.book)) == []
     return found

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from prometheus_client import Counter
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.kafka.producer import Producer, open_producer
@@ -19,79 +18,114 @@ from closeflow.storage.engine import Database, DatabaseError, make_engine, trans
 from closeflow.storage.filling import database_now
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
-from reconciler.orders import AskQuietOrders, FillGaps
+from reconciler.gaps import FillGaps
+from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
+from reconciler.orders import AskQuietOrders, Pauses
+from reconciler.outliving import EndOutlivingOrders
 from reconciler.publication import AuditPublication, KeepPartitions
-from reconciler.requests import WakeRequests
+from reconciler.repairs import RepairPositions
+from reconciler.requests import MarketHours, WakeRequests
+from reconciler.schedule import FAILURES, Job, schedule
 from reconciler.settings import ReconcilerSettings
 
-FAILURES = Counter("closeflow_reconciler_failures_total", "Cycles that failed and will be tried again", ["job"])
-DONE = Counter("closeflow_reconciler_repairs_total", "What the jobs did", ["job"])
-
 log = structlog.get_logger(__name__)
-Once = Callable[[], Awaitable[int]]
 
 
-def schedule(
-    settings: ReconcilerSettings, database: Database, broker: AlpacaBroker, producer: Producer
-) -> AsyncIOScheduler:
-    """Every job with its interval; a cycle that is still running when the next is due is not joined by a second."""
+def _seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
 
-    def seconds(value: float) -> timedelta:
-        return timedelta(seconds=value)
 
-    wake = WakeRequests(
-        database, seconds(settings.resend_after_s), seconds(settings.unknown_after_s), settings.requests_budget
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What jobs are made of."""
+
+    settings: ReconcilerSettings
+    database: Database
+    broker: AlpacaBroker
+    producer: Producer
+
+
+def jobs(parts: Parts) -> Iterator[Job]:
+    """Every job that runs in cycles."""
+    settings = parts.settings
+    yield Job("wake_requests", wake_requests(parts).once, settings.requests_interval_s)
+    yield Job("repair_positions", repair_positions(parts).once, settings.repairs_interval_s)
+    yield Job("ask_quiet_orders", ask_quiet_orders(parts).once, settings.orders_interval_s)
+    yield Job("end_outliving_orders", end_outliving_orders(parts).once, settings.orders_interval_s)
+    yield Job("fill_gaps", fill_gaps(parts).once, settings.gaps_interval_s)
+    yield Job("compare_positions", compare_positions(parts).once, settings.holdings_interval_s)
+    yield Job("assemble_evidence", assemble_evidence(parts).once, settings.evidence_interval_s)
+    yield Job("resolve_incidents", ResolveIncidents(parts.database).once, settings.resolve_interval_s)
+    yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
+
+
+def wake_requests(parts: Parts) -> WakeRequests:
+    settings = parts.settings
+    return WakeRequests(
+        parts.database,
+        MarketHours(parts.broker, settings.market_clock_reuse_s),
+        _seconds(settings.resend_after_s),
+        _seconds(settings.unknown_after_s),
+        settings.requests_budget,
     )
-    ask = AskQuietOrders(
-        database,
-        broker,
-        producer,
-        seconds(settings.quiet_after_s),
-        settings.ask_again_cap_s,
+
+
+def repair_positions(parts: Parts) -> RepairPositions:
+    settings = parts.settings
+    return RepairPositions(parts.database, _seconds(settings.repairs_grace_s), settings.repairs_budget)
+
+
+def ask_quiet_orders(parts: Parts) -> AskQuietOrders:
+    settings = parts.settings
+    return AskQuietOrders(
+        parts.database,
+        parts.broker,
+        parts.producer,
+        _seconds(settings.quiet_after_s),
         settings.orders_budget,
+        Pauses(settings.quiet_after_s, settings.ask_again_cap_s),
     )
-    gaps = FillGaps(
-        database,
-        broker,
-        producer,
-        seconds(settings.gap_grace_s),
-        seconds(settings.gap_incident_after_s),
+
+
+def end_outliving_orders(parts: Parts) -> EndOutlivingOrders:
+    settings = parts.settings
+    return EndOutlivingOrders(
+        parts.database,
+        parts.broker,
+        parts.producer,
+        _seconds(settings.outliving_grace_s),
+        settings.orders_budget,
+        Pauses(settings.quiet_after_s, settings.ask_again_cap_s),
+    )
+
+
+def fill_gaps(parts: Parts) -> FillGaps:
+    settings = parts.settings
+    return FillGaps(
+        parts.database,
+        parts.broker,
+        parts.producer,
+        _seconds(settings.gap_grace_s),
+        _seconds(settings.gap_incident_after_s),
         settings.gaps_budget,
+        settings.executions_pages,
     )
-    partitions = KeepPartitions(database, settings.partitions_days_ahead, settings.outbox_retention_days)
-    jobs: tuple[tuple[str, Once, float], ...] = (
-        ("wake_requests", wake.once, settings.requests_interval_s),
-        ("ask_quiet_orders", ask.once, settings.orders_interval_s),
-        ("fill_gaps", gaps.once, settings.gaps_interval_s),
-        ("keep_partitions", partitions.once, settings.partitions_interval_s),
+
+
+def compare_positions(parts: Parts) -> ComparePositions:
+    return ComparePositions(parts.database, parts.broker, _seconds(parts.settings.holdings_grace_s))
+
+
+def assemble_evidence(parts: Parts) -> AssembleEvidence:
+    settings = parts.settings
+    return AssembleEvidence(
+        parts.database, parts.broker, parts.producer, settings.evidence_budget, settings.executions_pages
     )
-    scheduler = AsyncIOScheduler()
-    first = datetime.now().astimezone() + seconds(settings.start_up_delay_s)
-    for name, once, interval_s in jobs:
-        scheduler.add_job(
-            _guarded(name, once),
-            "interval",
-            seconds=interval_s,
-            id=name,
-            next_run_time=first,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
-    return scheduler
 
 
-def _guarded(name: str, once: Once) -> Callable[[], Awaitable[None]]:
-    """A cycle that fails is counted and logged; the next one starts from the database again."""
-
-    async def cycle() -> None:
-        try:
-            DONE.labels(name).inc(await once())
-        except Exception:
-            FAILURES.labels(name).inc()
-            log.exception("job_failed", job=name)
-
-    return cycle
+def keep_partitions(parts: Parts) -> KeepPartitions:
+    settings = parts.settings
+    return KeepPartitions(parts.database, settings.partitions_days_ahead, settings.outbox_retention_days)
 
 
 async def _keep_auditing(audit: AuditPublication, stop: asyncio.Event) -> None:
@@ -141,7 +175,9 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             settings.audit_budget,
         )
         auditing = asyncio.create_task(_keep_auditing(audit, stop))
-        scheduler = schedule(settings, database, broker, producer)
+        scheduler = schedule(
+            jobs(Parts(settings, database, broker, producer)), start_up_delay_s=settings.start_up_delay_s
+        )
         scheduler.start()
         await stop.wait()
         scheduler.shutdown(wait=False)

@@ -18,23 +18,37 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
 
     broker_account_id: str
     market_data_url: HttpUrl
-    postgres_pool_size: Annotated[int, Field(ge=4, le=64)] = 8
+    # Each job that runs on one replica at a time holds a connection, and takes another for its work.
+    postgres_pool_size: Annotated[int, Field(ge=12, le=64)] = 16
 
     start_up_delay_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     requests_interval_s: Seconds = 0.5
     requests_budget: Budget = 500
     resend_after_s: Seconds = 30.0
     unknown_after_s: Seconds = 900.0
+    market_clock_reuse_s: Seconds = 5.0
+
+    repairs_interval_s: Seconds = 10.0
+    repairs_budget: Budget = 100
+    repairs_grace_s: Seconds = 5.0
 
     orders_interval_s: Seconds = 2.0
     orders_budget: Budget = 100
     quiet_after_s: Seconds = 10.0
     ask_again_cap_s: Seconds = 60.0
+    outliving_grace_s: Seconds = 5.0
 
     gaps_interval_s: Seconds = 2.0
     gaps_budget: Budget = 200
+    executions_pages: Budget = 50
     gap_grace_s: Seconds = 1.0
     gap_incident_after_s: Seconds = 30.0
+
+    holdings_interval_s: Seconds = 60.0
+    holdings_grace_s: Seconds = 60.0
+    evidence_interval_s: Seconds = 30.0
+    evidence_budget: Budget = 100
+    resolve_interval_s: Seconds = 10.0
 
     audit_interval_s: Seconds = 5.0
     audit_budget: Budget = 5000

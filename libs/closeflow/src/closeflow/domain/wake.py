@@ -1,6 +1,7 @@
 """Move on a request that time has to move: due retries, deferrals and zombies, deadlines, long unknowns.
 
-Moves C8 with P5, C4 and C10 with P3, P6 and P10, C7 with P7, O9; a re-emission of a pending request is no move.
+Moves C8 with P5, C4 and C10 with P3, P6 and P10, C7 with P7, O9; a re-emission of a pending request is no move, and
+neither is a retry that is put off until the market, the circuit breaker and the kill switch allow one.
 """
 
 from __future__ import annotations
@@ -9,13 +10,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain import facts
+from closeflow.domain import facts, pricing
+from closeflow.domain.answers import MarketClock
 from closeflow.domain.events import submit_event
-from closeflow.domain.model import ZERO, Book, CloseRequest, Event, OrderStatus, RequestStatus, SendKind
+from closeflow.domain.model import ZERO, Book, CloseRequest, Event, Order, OrderStatus, RequestStatus, SendKind
 from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
+_LOOK_AGAIN: Final = timedelta(seconds=1)
 _WORKING: Final = frozenset({OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What P5 asks of the world before a retry, fetched before the transaction."""
+
+    clock: MarketClock | None
+    """Absent when it could not be had: what keeps market hours then waits."""
+    sends_resume_at: datetime | None = None
+    """Set while the account's circuit breaker is open: when it lets the next order through."""
+    halted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +46,26 @@ class Waits:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """A due retry that the world does not allow before `until`: the request stays as it is, and nothing is used up."""
+
+    book: Book
+    until: datetime
+    reason: str
+
+
 def wake(
-    book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, unknown_after: timedelta
-) -> Woken | Waits:
-    """Decide what time asks of one unfinished request.
+    book: Book,
+    request: CloseRequest,
+    *,
+    now: datetime,
+    resend_after: timedelta,
+    unknown_after: timedelta,
+    conditions: Conditions | None = None,
+) -> Woken | PutOff | Waits:
+    """Decide what time asks of one unfinished request. Without `conditions` a retry is an operator's, which they do not
+    hold back: the planner looks at them then.
 
     `resend_after` is how long a pending request may be without an order before its event is sent again;
     `unknown_after` (T_unknown) how long an order may stay unknown before the request is given up as failed.
@@ -56,7 +86,7 @@ def wake(
         return _finish(book, request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now=now)
     if request.status is RequestStatus.PENDING:
         return _send_again(book, request, now=now, resend_after=resend_after)
-    return _retry(book, request, now=now, resend_after=resend_after)
+    return _retry(book, request, now=now, resend_after=resend_after, conditions=conditions)
 
 
 def _send_again(book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta) -> Woken | Waits:
@@ -69,7 +99,9 @@ def _send_again(book: Book, request: CloseRequest, *, now: datetime, resend_afte
     return Woken(_with_request(book, again), (event,), "emitted_again")
 
 
-def _retry(book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta) -> Woken | Waits:
+def _retry(
+    book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, conditions: Conditions | None
+) -> Woken | PutOff | Waits:
     """C8 with P5: the next attempt, for what is owed."""
     if not request.auto_retry:
         return Waits("an operator has to retry it")
@@ -78,6 +110,9 @@ def _retry(book: Book, request: CloseRequest, *, now: datetime, resend_after: ti
     quantity = facts.owed(book, request)
     if quantity <= ZERO:
         return Waits("nothing is owed")
+    held = _held_back(book, request, conditions, now=now) if conditions is not None else None
+    if held is not None:
+        return held
     orders = book.orders_of(request.id)
     sent = bool(orders) and facts.sends_that_count(orders[-1], SendKind.SUBMIT) > 0
     again = replace(
@@ -94,24 +129,58 @@ def _retry(book: Book, request: CloseRequest, *, now: datetime, resend_after: ti
     return Woken(settled, (submit_event(again, quantity, at=now), *events), "retried")
 
 
+def _held_back(book: Book, request: CloseRequest, conditions: Conditions, *, now: datetime) -> PutOff | Waits | None:
+    if conditions.halted:
+        return Waits("halted")
+    if pricing.market_hours(request.asset_type):
+        if conditions.clock is None:
+            return Waits("market clock unknown")
+        if not conditions.clock.is_open:
+            return _put_off(book, request, max(conditions.clock.next_open, now + _LOOK_AGAIN), "market closed")
+    resumes_at = conditions.sends_resume_at
+    if resumes_at is not None and resumes_at > now:
+        return _put_off(book, request, resumes_at, "circuit breaker open")
+    return None
+
+
+def _put_off(book: Book, request: CloseRequest, until: datetime, reason: str) -> PutOff:
+    return PutOff(_with_request(book, replace(request, next_attempt_at=until)), until, reason)
+
+
 def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_after: timedelta) -> Woken | Waits:
-    """C7 for an order that stays unknown; a cancel (O9) for one that works longer than the request allows."""
+    """C7 for an order that stays unknown; a cancel (O9) for one that works longer than the request allows, or at all
+    once the user gave up or the deadline passed. What was never sent is withdrawn by the cancel, else the request fails
+    when its outcome is known (C7)."""
     orders = book.orders_of(request.id)
     if not orders or facts.is_done(orders[-1]):
         return Waits("in progress")
     order = orders[-1]
-    if order.status is OrderStatus.SUBMIT_UNKNOWN:
-        # From the first, because repeats of an id that never get an answer would put it off for ever.
-        sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
-        if not sends or min(sends) + unknown_after > now:
-            return Waits("not unknown for long")
+    unknown = order.status is OrderStatus.SUBMIT_UNKNOWN
+    if unknown and _unknown_since(order, now) + unknown_after <= now:
         return _fail(book, request, SUBMIT_UNKNOWN, now=now)
+    if order.cancel_requested_at is None:
+        if request.cancel_requested_at is not None:
+            return _cancel(book, order, USER_CANCEL, now=now)
+        if request.deadline_at is not None and request.deadline_at <= now:
+            return _cancel(book, order, DEADLINE_PASSED, now=now)
+    if unknown:
+        return Waits("not unknown for long")
     if order.status not in _WORKING or order.cancel_requested_at is not None:
         return Waits("in progress")
     if order.created_at + timedelta(seconds=request.working_timeout_s) > now:
         return Waits("working")
+    return _cancel(book, order, "working_timed_out", now=now)
+
+
+def _unknown_since(order: Order, now: datetime) -> datetime:
+    """From the first send, because repeats of an id that never get an answer would put it off for ever."""
+    sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+    return min(sends, default=now)
+
+
+def _cancel(book: Book, order: Order, why: str, *, now: datetime) -> Woken:
     canceling = facts.derive(replace(order, cancel_requested_at=now))
-    return Woken(replace(book, orders={**book.orders, order.client_order_id: canceling}), (), "working_timed_out")
+    return Woken(replace(book, orders={**book.orders, order.client_order_id: canceling}), (), f"cancel:{why}")
 
 
 def _fail(book: Book, request: CloseRequest, reason: str, *, now: datetime) -> Woken:

@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from closeflow.storage.engine import Database, Transaction
 
-_DUE: Final = text("""
+_ALIVE: Final = "o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
+_DUE: Final = text(f"""
     SELECT r.id, r.position_id FROM close_requests r
     WHERE r.status IN ('pending', 'submitted', 'retryable')
       AND r.id <> ALL(CAST(:excluding AS uuid[]))
@@ -27,11 +28,21 @@ _DUE: Final = text("""
                            WHERE o.close_request_id = r.id
                              AND ((o.status = 'submit_unknown'
                                    AND o.created_at <= closeflow_now() - CAST(:unknown_after AS interval))
-                                  OR (o.status IN ('new', 'partially_filled') AND o.cancel_requested_at IS NULL
-                                      AND o.created_at <= closeflow_now()
-                                                          - make_interval(secs => r.working_timeout_s))))))
+                                  OR (o.cancel_requested_at IS NULL AND {_ALIVE}
+                                      AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()
+                                           OR (o.status IN ('new', 'partially_filled')
+                                               AND o.created_at <= closeflow_now()
+                                                   - make_interval(secs => r.working_timeout_s))))))))
     ORDER BY COALESCE(r.next_attempt_at, r.created_at), r.id
     LIMIT :budget
+""")  # noqa: S608 (a constant of ours)
+_SENDING: Final = text("""
+    SELECT a.account_id,
+           (SELECT b.probe_at FROM broker_breakers b
+            WHERE (b.broker, b.account_id) = (a.broker, a.account_id) AND b.state <> 'closed') AS resumes_at,
+           EXISTS (SELECT FROM trading_controls c
+                   WHERE c.scope IN ('global', a.account_id) AND c.state = 'halted') AS halted
+    FROM accounts a
 """)
 _ASKABLE: Final = (
     "status NOT IN ('planned', 'submit_unknown', 'denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
@@ -114,6 +125,19 @@ async def due_requests(
         },
     )
     return {row.id: row.position_id for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Whether new orders of an account may go: `resumes_at` is set while its circuit breaker is not closed."""
+
+    resumes_at: datetime | None
+    halted: bool
+
+
+async def sending_of_accounts(tx: Transaction) -> dict[str, Sending]:
+    """By account id. Whoever cannot read this has to take every account as halted."""
+    return {row.account_id: Sending(row.resumes_at, row.halted) for row in await tx.execute(_SENDING)}
 
 
 async def quiet_orders(

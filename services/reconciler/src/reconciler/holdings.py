@@ -1,0 +1,197 @@
+"""The broker's positions against ours, and the evidence about orders that the broker does not find (rule R6).
+
+Both only ask and tell: nothing is booked, no quantity is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from closeflow.broker.protocol import Broker, BrokerUnavailable
+from closeflow.domain.events import decimal_text, time_text
+from closeflow.domain.holdings import Compared, Pair, compare
+from closeflow.domain.model import ZERO, BrokerUpdate, Incident
+from closeflow.kafka.producer import Producer
+from closeflow.storage.engine import Database, transaction
+from closeflow.storage.filling import database_now
+from closeflow.storage.holdings import Holding, holdings
+from closeflow.storage.reconciling import held_alone
+from closeflow.storage.resolving import (
+    AbsentOrder,
+    absent_orders,
+    add_evidence,
+    close_incidents_about,
+    resolve_incidents,
+)
+from closeflow.storage.saving import report_incidents
+from reconciler.gaps import CLOCKS_APART
+from reconciler.orders import publish
+
+log = structlog.get_logger(__name__)
+
+MISMATCH: Final = "position_mismatch"
+STRANGERS: Final = "unknown_positions"
+NOT_FOUND: Final = "order_not_found"
+
+
+@dataclass(slots=True)
+class ComparePositions:
+    """An incident per symbol that differs twice in a row while it is quiet, counted at every further comparison, closed
+    when it agrees. A broker that does not answer changes nothing."""
+
+    database: Database
+    broker: Broker
+    grace: timedelta
+    _last: Compared = field(default_factory=Compared)
+
+    async def once(self) -> int:
+        """Returns how many symbols differ for the second time or more."""
+        async with held_alone(self.database, "compare_positions") as mine:
+            return await self._cycle() if mine else 0
+
+    async def _cycle(self) -> int:
+        before = await self._holdings()
+        try:
+            theirs = await self.broker.positions()
+        except BrokerUnavailable as error:
+            log.warning("positions_not_listed", reason=error.reason)
+            return 0
+        after = await self._holdings()
+        quiet = {symbol: held.quantity for symbol, held in after.items() if held.quiet and before.get(symbol) == held}
+        found = self._last = compare(quiet, theirs, known=after.keys(), last=self._last)
+        await self._tell(found)
+        return len(found.confirmed)
+
+    async def _holdings(self) -> Mapping[str, Holding]:
+        async with transaction(self.database) as tx:
+            return await holdings(tx, account_id=self.broker.account_id, grace=self.grace)
+
+    async def _tell(self, found: Compared) -> None:
+        account = self.broker.account_id
+        incidents = [_mismatch(account, symbol, pair) for symbol, pair in sorted(found.confirmed.items())]
+        if found.strangers:
+            incidents.append(_strangers(account, found.strangers))
+        equal = [_subject(account, symbol) for symbol in found.equal]
+        async with transaction(self.database) as tx:
+            await report_incidents(tx, incidents=incidents)
+            closed = await close_incidents_about(
+                tx, kind=MISMATCH, subjects=equal, resolution="the broker holds the same again"
+            )
+            if not found.unknown:
+                closed += await close_incidents_about(
+                    tx, kind=STRANGERS, subjects=[account], resolution="the broker holds nothing that is unknown"
+                )
+        if incidents or closed:
+            log.warning("positions_compared", differing=len(found.confirmed), closed=closed)
+
+
+@dataclass(frozen=True, slots=True)
+class AssembleEvidence:
+    """What rule R6 asks for after the not-founds: no execution listed since the send, and the broker holding what we
+    expect. It is put into the incident for the person who decides; only a complete answer is."""
+
+    database: Database
+    broker: Broker
+    producer: Producer
+    budget: int
+    pages: int
+
+    async def once(self) -> int:
+        """Returns about how many orders evidence was written."""
+        async with held_alone(self.database, "assemble_evidence") as mine:
+            return await self._cycle() if mine else 0
+
+    async def _cycle(self) -> int:
+        account = self.broker.account_id
+        async with transaction(self.database) as tx:
+            absent = await absent_orders(tx, account_id=account, kind=NOT_FOUND, budget=self.budget)
+            ours = await holdings(tx, account_id=account, grace=timedelta())
+            now = await database_now(tx)
+        if not absent:
+            return 0
+        since = min(one.sent_at for one in absent) - CLOCKS_APART
+        try:
+            executions = await self._executions(since)
+            theirs = await self.broker.positions()
+        except BrokerUnavailable as error:
+            log.warning("evidence_not_assembled", reason=error.reason)
+            return 0
+        if executions is None:
+            log.warning("evidence_not_assembled", reason=f"more than {self.pages} pages of executions")
+            return 0
+        wanted = {one.client_order_id for one in absent}
+        listed = [one for one in executions if one.client_order_id in wanted]
+        await publish(self.producer, listed)  # The broker has it after all.
+        evidence = {one.incident_id: _evidence(one, listed, since, ours, theirs, at=now) for one in absent}
+        async with transaction(self.database) as tx:
+            await add_evidence(tx, evidence=evidence)
+        return len(evidence)
+
+    async def _executions(self, after: datetime) -> list[BrokerUpdate] | None:
+        """None when there are more than may be read."""
+        found: list[BrokerUpdate] = []
+        page = None
+        for _ in range(self.pages):
+            read = await self.broker.executions(after=after, page=page)
+            found += read.updates
+            page = read.next_page
+            if page is None:
+                return found
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveIncidents:
+    """Close incidents that are over by themselves; see `closeflow.storage.resolving` for which, and when."""
+
+    database: Database
+
+    async def once(self) -> int:
+        async with transaction(self.database) as tx:
+            resolved = await resolve_incidents(tx)
+        for one in resolved:
+            log.info("incident_resolved", incident=one.incident_id, kind=one.kind, subject=one.subject)
+        return len(resolved)
+
+
+def _evidence(
+    order: AbsentOrder,
+    listed: Sequence[BrokerUpdate],
+    since: datetime,
+    ours: Mapping[str, Holding],
+    theirs: Mapping[str, Decimal],
+    *,
+    at: datetime,
+) -> dict[str, object]:
+    expected = ours[order.symbol].quantity if order.symbol in ours else ZERO
+    held = theirs.get(order.symbol, ZERO)
+    return {
+        "assembled_at": time_text(at),
+        "executions_listed": sum(one.client_order_id == order.client_order_id for one in listed),
+        "listed_since": time_text(since),
+        "position_at_broker": decimal_text(held),
+        "position_expected": decimal_text(expected),
+        "position_agrees": held == expected,
+    }
+
+
+def _subject(account_id: str, symbol: str) -> str:
+    return f"{account_id}/{symbol}"
+
+
+def _mismatch(account_id: str, symbol: str, pair: Pair) -> Incident:
+    ours, theirs = map(decimal_text, pair)
+    detail = f"the broker holds {theirs} {symbol} for account {account_id}, we hold {ours}"
+    return Incident(kind=MISMATCH, severity="critical", detail=detail, subject=_subject(account_id, symbol))
+
+
+def _strangers(account_id: str, held: Mapping[str, Decimal]) -> Incident:
+    listed = ", ".join(f"{decimal_text(quantity)} {symbol}" for symbol, quantity in sorted(held.items()))
+    detail = f"the broker holds for account {account_id} what we have no position in: {listed}"
+    return Incident(kind=STRANGERS, severity="warning", detail=detail, subject=account_id)

@@ -1,0 +1,70 @@
+"""Positions and close requests that disagree: brought in line by legal moves, each with an incident."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Final, assert_never
+
+import structlog
+
+from closeflow.domain.model import Book, Event, Incident
+from closeflow.domain.repair import NOT_REPAIRED, InLine, NotRepaired, Repaired, repair
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import Database, Transaction, retrying, transaction
+from closeflow.storage.filling import database_now
+from closeflow.storage.misfits import Misfit, misfits
+from closeflow.storage.reconciling import close_incidents
+from closeflow.storage.saving import insert_events, report_incidents, save_books
+
+log = structlog.get_logger(__name__)
+
+RESOLUTION: Final = "position and requests agree"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPositions:
+    """Safe with several replicas: who comes second finds them in line. One that cannot be repaired is reported and
+    counted at every cycle, until it can be or is in line."""
+
+    database: Database
+    grace: timedelta
+    budget: int
+
+    async def once(self) -> int:
+        """Returns how many positions were repaired."""
+        async with transaction(self.database) as tx:
+            found = await misfits(tx, grace=self.grace, budget=self.budget)
+        repaired = 0
+        for misfit in found:
+            repaired += await retrying(self.database, partial(self._repair, misfit=misfit))
+        async with transaction(self.database) as tx:
+            still = await misfits(tx, grace=timedelta(), budget=None)
+            subjects = [str(one.position_id) for one in still]
+            await close_incidents(tx, kind=NOT_REPAIRED, still=subjects, resolution=RESOLUTION)
+        return repaired
+
+    async def _repair(self, tx: Transaction, *, misfit: Misfit) -> bool:
+        books = await lock_books(tx, position_ids=[misfit.position_id], request_ids=misfit.request_ids)
+        book = books[misfit.position_id]
+        verdict = repair(book, now=await database_now(tx))
+        match verdict:
+            case Repaired(after, events, incident):
+                await _save(tx, book, after, events, incident)
+                log.warning("position_repaired", position_id=misfit.position_id, detail=incident.detail)
+            case NotRepaired(incident):
+                await report_incidents(tx, incidents=[incident])
+                log.error("position_not_repaired", position_id=misfit.position_id, detail=incident.detail)
+            case InLine():
+                pass
+            case _:
+                assert_never(verdict)
+        return isinstance(verdict, Repaired)
+
+
+async def _save(tx: Transaction, before: Book, after: Book, events: Sequence[Event], incident: Incident) -> None:
+    await save_books(tx, changes=[(before, after)])
+    await insert_events(tx, events=events)
+    await report_incidents(tx, incidents=[incident])

@@ -1,0 +1,39 @@
+"""What the tests of the reconciler's jobs share: its own role in the database, and its broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.storage.engine import Database as Engine
+from closeflow.storage.engine import make_engine
+from tests.pipeline.submitting import Bench
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[Engine]:
+    """The reconciler's own role, so that what it may not do fails here."""
+    made = make_engine(database.dsn("closeflow_reconciler"), pool_size=4, application_name="test")
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def broker(bench: Bench) -> AsyncIterator[AlpacaBroker]:
+    made = AlpacaBroker(
+        base_url=bench.simulator.url,
+        market_data_url=bench.simulator.url,
+        key_id=bench.simulator.key_id,
+        secret_key=bench.simulator.secret_key,
+        account_id=bench.account_id,
+    )
+    try:
+        yield made
+    finally:
+        await made.aclose()
