@@ -244,18 +244,21 @@ def test_a_not_found_is_evidence_once_every_lease_is_over() -> None:
 
 
 ABSENCES = {
-    "five over a minute": (5, 90, 5, True),
-    "four are too few": (4, 900, 5, False),
-    "a minute has not passed since the lease": (9, 89, 5, False),
-    "three visibility lags count more": (5, 119, 30, False),
-    "three visibility lags": (5, 120, 30, True),
+    "five over a minute": (5, 90, 60, 5, True),
+    "four are too few": (4, 900, 900, 5, False),
+    "a minute has not passed since the lease": (9, 89, 60, 5, False),
+    "three visibility lags count more": (5, 119, 90, 30, False),
+    "three visibility lags": (5, 120, 90, 30, True),
+    "the database's clock jumped an hour": (5, 3690, 59, 5, False),
 }
 
 
-@pytest.mark.parametrize(("count", "seconds", "lag", "told"), ABSENCES.values(), ids=ABSENCES)
-def test_evidence_of_absence_is_brought_to_a_person(count: int, seconds: float, lag: float, told: bool) -> None:
+@pytest.mark.parametrize(("count", "seconds", "watched_s", "lag", "told"), ABSENCES.values(), ids=ABSENCES)
+def test_evidence_of_absence_is_brought_to_a_person(
+    count: int, seconds: float, watched_s: float, lag: float, told: bool
+) -> None:
     order = unknown(a_send(None), not_found_count=count)
-    incident = absence_incident(order, now=at(seconds), visibility_lag_s=lag)
+    incident = absence_incident(order, now=at(seconds), watched_s=watched_s, visibility_lag_s=lag)
     assert (incident is not None) is told
     if incident is not None:
         assert (incident.kind, incident.client_order_id) == ("order_not_found", order.client_order_id)

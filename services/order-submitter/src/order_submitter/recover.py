@@ -21,6 +21,7 @@ from closeflow.domain.sending import (
     LookUp,
     absence_incident,
     claim,
+    next_number,
     next_step,
     not_found,
     recheck,
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_UPS: Final = Counter("closeflow_look_ups_total", "Look-ups of orders with an unknown fate", ["answer"])
 LOOK_UPS_AT_ONCE: Final = 16
+WATCHED_AT_MOST: Final = 10_000
 TRANSACTIONS_AT_ONCE: Final = 2
 """So that look-ups cannot keep planning and answers from the database's connections."""
 
@@ -96,6 +98,8 @@ class Recovery:
         self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
         self._transactions = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._absent_since: dict[str, tuple[int, float]] = {}
+        """Client order id to (its last send, when by our own clock it was first not found after that)."""
 
     @property
     def _may_repeat(self) -> bool:
@@ -125,6 +129,7 @@ class Recovery:
             LOOK_UPS.labels(type(answer).__name__).inc()
             match answer:
                 case Acknowledged(update):
+                    self._absent_since.pop(client_order_id, None)
                     await self._publisher.publish(update)
                     bound.info("order_found", status=update.order_status)
                 case NotFound() if position_id is not None:
@@ -190,5 +195,17 @@ class Recovery:
         return Absence(
             change=(book, replace(book, orders={**book.orders, client_order_id: order})),
             send=(order, send) if send else None,
-            incident=None if send else absence_incident(order, now=now, visibility_lag_s=lag),
+            incident=None
+            if send
+            else absence_incident(order, now=now, watched_s=self._watched_s(order), visibility_lag_s=lag),
         )
+
+    def _watched_s(self, order: Order) -> float:
+        """How long this process has itself been told that the order is not there, since its last send."""
+        last, now = next_number(order, SendKind.SUBMIT), time.monotonic()
+        since = self._absent_since.get(order.client_order_id)
+        if since is None or since[0] != last:
+            if len(self._absent_since) >= WATCHED_AT_MOST:
+                self._absent_since.clear()  # Watching begins anew, which only puts the incident off.
+            since = self._absent_since[order.client_order_id] = (last, now)
+        return now - since[1]

@@ -328,18 +328,19 @@ def not_found(order: Order, *, now: datetime) -> Order:
     )
 
 
-def absence_incident(order: Order, *, now: datetime, visibility_lag_s: float) -> Incident | None:
-    """Rule R6: five explicit not-founds over a minute or three visibility lags, counted from the last lease. Only an
-    operator may conclude from it that the order is lost."""
+def absence_incident(order: Order, *, now: datetime, watched_s: float, visibility_lag_s: float) -> Incident | None:
+    """Rule R6: five explicit not-founds over a minute or three visibility lags, counted from the last lease by the
+    database's clock, and by the observer's own since the first of them (`watched_s`): a clock that jumped proves
+    nothing. Only an operator may conclude from it that the order is lost."""
     leases = [one.lease_until for one in _submits(order) if one.counts]
     if order.not_found_count < NOT_FOUNDS_NEEDED or not leases:
         return None
-    silent = (now - max(leases)).total_seconds()
+    silent = min((now - max(leases)).total_seconds(), watched_s)
     if silent < max(NOT_FOUND_WINDOW_S, 3 * visibility_lag_s):
         return None
     senders = ", ".join(sorted({one.sender for one in _submits(order) if one.answer is None})) or "none"
     detail = (
-        f"the broker did not find it {order.not_found_count} times in {silent:.0f} s after the last lease; "
+        f"the broker did not find it {order.not_found_count} times for {silent:.0f} s after the last lease; "
         f"{len(leases)} sends may have reached it; senders without an answer: {senders}"
     )
     return _incident(order, "order_not_found", "critical", detail)
