@@ -48,7 +48,7 @@ def test_what_counts(
     cycles: list[tuple[Held, Held]], confirmed: Mapping[str, tuple[int, int]], equal: set[str]
 ) -> None:
     found = run(*cycles)
-    assert found.confirmed == confirmed
+    assert found.confirmed == {symbol: (Decimal(ours), Decimal(theirs)) for symbol, (ours, theirs) in confirmed.items()}
     assert found.equal == equal
     assert found.strangers == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def book_of(
 ) -> Book:
     position = a_position(status=status, active_close_request_id=names)
     book = a_book(*orders, position=position, requests=requests)
-    held = book.ledger_quantity if quantity is None else quantity
+    held = book.ledger_quantity if quantity is None else Decimal(quantity)
     return replace(book, position=replace(position, quantity=held))
 
 
