@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +17,15 @@ from closeflow.kafka.records import Headers
 _POLL_MS: Final = 200
 _DRAIN_DEADLINE_S: Final = 30.0
 
+Partition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
+
 
 @dataclass(frozen=True, slots=True)
 class TailRecord:
     topic: str
     partition: int
+    offset: int
     key: bytes | None
     value: bytes | None
     headers: Headers
@@ -33,16 +37,19 @@ class Tail:
     def __init__(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
         self._consumer = consumer
         self._partitions = partitions
+        self.ends: Mapping[Partition, int] = {}
+        """Where each partition ended when the last `drain` began."""
 
     async def drain(self) -> list[TailRecord]:
         """Everything that is new up to the ends as they are now; raises TimeoutError when they are not reached."""
         ends = await self._consumer.end_offsets(self._partitions)
+        self.ends = {(one.topic, one.partition): end for one, end in ends.items()}
         found: list[TailRecord] = []
         async with asyncio.timeout(_DRAIN_DEADLINE_S):
             while not await self._reached(ends):
                 batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=5000)
                 found += [
-                    TailRecord(one.topic, one.partition, one.key, one.value, tuple(one.headers))
+                    TailRecord(one.topic, one.partition, one.offset, one.key, one.value, tuple(one.headers))
                     for records in batch.values()
                     for one in records
                 ]
