@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from sqlalchemy import text
 
 import devstack
-from closeflow.storage.engine import Database, make_engine
+from closeflow.storage.engine import Database, make_engine, transaction
 from tests.closectl.seeding import Closes
 from tests.conftest import Database as OnTestStack
 from tests.conftest import fresh_database
+
+_LIMITS = text("""
+    INSERT INTO account_limits (account_id, max_order_qty, max_order_notional, submits_per_minute)
+    VALUES ('main', 1000, 1000000, 1000) ON CONFLICT DO NOTHING
+""")
+
+_NOT_DUE = text("""
+    UPDATE close_requests SET next_attempt_at = closeflow_now() + interval '1 hour' WHERE status = 'pending'
+""")
+"""However long the tests take, nobody has forgotten the one that is only accepted."""
 
 
 @pytest.fixture(scope="session")
@@ -24,5 +35,8 @@ async def closes(closes_database: OnTestStack) -> AsyncIterator[Database]:
     """The owner's engine on it. Whoever changes something takes it back."""
     engine = make_engine(closes_database.admin_dsn, pool_size=3, application_name="closeflow-tests")
     await Closes(engine).make_all()
+    async with transaction(engine) as tx:
+        await tx.execute(_LIMITS)
+        await tx.execute(_NOT_DUE)
     yield engine
     await engine.dispose()

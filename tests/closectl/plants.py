@@ -213,7 +213,7 @@ PLANTS: Final[dict[str, Plant]] = {
     "request that nobody planned": (
         13,
         "close request $R4",
-        "UPDATE close_requests SET created_at = $long_ago WHERE id = '$R4'",
+        "UPDATE close_requests SET created_at = $long_ago, next_attempt_at = NULL WHERE id = '$R4'",
     ),
     "frozen without an incident": (
         13,

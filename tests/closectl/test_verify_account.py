@@ -21,7 +21,8 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.model import BrokerUpdate, ExecType, OrderType, Side, TimeInForce, UpdateSource
 from closeflow.storage.engine import Database
-from closeflow.storage.verifying import State, load_state, snapshot
+from closeflow.storage.verifying import snapshot
+from closeflow.storage.verifying_state import State, load_state
 from tests.closectl.seeding import ACCOUNT, order_id
 
 AT: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)

@@ -6,45 +6,30 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from sqlalchemy import text
 
 import devstack
+from closectl.verifying.ledger import check_ledger
+from closectl.verifying.reading import Published, TopicNames, Topics, read_topics
 from closectl.verifying.report import Looked, NotChecked, Violation
-from closectl.verifying.run import verify
-from closectl.verifying.topics import Published, check_topics, read_topics
+from closectl.verifying.run import OF_TOPICS, verify
+from closectl.verifying.topics import check_topics
 from closeflow.domain.model import Topic
 from closeflow.kafka import KafkaConnection, TopicSpec, ensure_topics, open_producer
 from closeflow.storage.engine import Database
-from closeflow.storage.verifying import State, load_state, snapshot
+from closeflow.storage.verifying_state import State
+from tests.closectl.publishing import Records, published
 
-PARTITIONS: Final = 6
-Records = list[Published]
 Change = Callable[[Records], Records]
 
 
-async def published(closes: Database) -> tuple[State, Records]:
-    """The state, looked at a minute later, and every outbox row as a record."""
-    async with snapshot(closes) as tx:
-        state = await load_state(tx)
-        rows = (await tx.execute(text("SELECT * FROM outbox_events ORDER BY xact_id, occurred_at, id"))).all()
-    records = [
-        Published(
-            topic=Topic(row.topic),
-            partition=row.position_id % PARTITIONS,
-            key=row.key,
-            event_key=(row.id, row.emission),
-            time=row.occurred_at,
-            value=row.payload,
-        )
-        for row in rows
-    ]
-    return replace(state, at=state.at + timedelta(minutes=1)), records
+def check(state: State, records: Records) -> list[Looked]:
+    return [*check_topics(state, records), *check_ledger(state, records)]
 
 
 def violations(findings: Sequence[Looked]) -> list[Violation]:
@@ -124,27 +109,27 @@ PLANTS: Final[dict[str, tuple[int, str, Change]]] = {
 
 async def test_what_debezium_publishes_breaks_nothing(closes: Database) -> None:
     state, records = await published(closes)
-    findings = check_topics(state, records)
+    findings = check(state, records)
     assert violations(findings) == []
-    assert [one.invariant for one in findings] == [14, 15, 16, 17]
+    assert {one.invariant for one in findings} == {14, 15, 16, 17}
     assert all(one.count > 0 for one in findings)
 
 
 async def test_a_copy_of_every_record_breaks_nothing(closes: Database) -> None:
     state, records = await published(closes)
-    assert violations(check_topics(state, [*records, *records])) == []
+    assert violations(check(state, [*records, *records])) == []
 
 
 async def test_what_is_newer_than_the_snapshot_is_not_judged(closes: Database) -> None:
     state, records = await published(closes)
     older = replace(
         state,
-        at=state.at - timedelta(minutes=1),
+        at=min(row.occurred_at for row in state.outbox),
         executions=state.executions[:-1],
         positions=tuple(replace(one, version=one.version - 1) for one in state.positions),
     )
-    assert violations(check_topics(older, records)) == []
-    assert violations(check_topics(older, [])) == []
+    assert violations(check(older, records)) == []
+    assert violations(check(older, [])) == []
 
 
 async def test_a_later_emission_stands_for_the_row(closes: Database) -> None:
@@ -152,14 +137,14 @@ async def test_a_later_emission_stands_for_the_row(closes: Database) -> None:
     at = index(records, SUBMIT, position_id=4)
     event_id = records[at].event_key[0]
     records[at] = replace(records[at], event_key=(event_id, 2))
-    assert violations(check_topics(state, records)) == []
+    assert violations(check(state, records)) == []
 
 
 @pytest.mark.parametrize("name", PLANTS)
 async def test_a_planted_violation_is_found(closes: Database, name: str) -> None:
     invariant, subject, planted = PLANTS[name]
     state, records = await published(closes)
-    found = violations(check_topics(state, planted(records)))
+    found = violations(check(state, planted(records)))
     assert any(one.invariant == invariant and one.subject.startswith(subject) for one in found), found
 
 
@@ -175,25 +160,26 @@ async def test_records_are_read_with_their_partition_and_headers(stack: devstack
             await producer.publish(name, key=b"7", value=value, headers=headers)
             await producer.publish(name, key=b"7", value=b"not ours", headers=[])
             await producer.publish(name, key=b"8", value=b"[]", headers=headers)
-        found = await read_topics(connection, {name: Topic.POSITION_EVENTS})
+        found = await read_topics(connection, TopicNames(outbox={name: Topic.POSITION_EVENTS}, groups={}))
     finally:
         admin = AIOKafkaAdminClient(**connection.options())
         await admin.start()
         await admin.delete_topics([name])
         await admin.close()
-    assert found == [
+    published = [
         Published(Topic.POSITION_EVENTS, 0, "7", (event_id, 2), at, {"position_id": 7}),
         Published(Topic.POSITION_EVENTS, 0, "8", (event_id, 2), at, {}),
     ]
+    assert found == Topics(published, ends={(name, 0): 3})
 
 
 async def test_topics_that_cannot_be_read_are_said_not_to_be_checked(closes: Database, stack: devstack.Stack) -> None:
-    missing = {f"test-{uuid.uuid4().hex[:12]}": Topic.SUBMIT_ORDER}
+    missing = TopicNames(outbox={f"test-{uuid.uuid4().hex[:12]}": Topic.SUBMIT_ORDER}, groups={})
     there = KafkaConnection(stack.kafka_bootstrap_servers)
     report = await verify(closes, kafka=there, account="not asked", wait_s=0, topics=missing)
     away = await verify(closes, kafka=KafkaConnection("127.0.0.1:1"), account="not asked", wait_s=0)
     for one, why in ((report, "has no topic"), (away, "127.0.0.1:1 could not be read")):
         found = [part for part in one.findings if isinstance(part, NotChecked) and "the topics" in part.why]
-        assert [part.invariant for part in found] == [14, 15, 16, 17]
+        assert [part.invariant for part in found] == list(OF_TOPICS)
         assert all(why in part.why for part in found)
         assert one.violations == ()

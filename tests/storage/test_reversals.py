@@ -8,11 +8,14 @@ from typing import Any, Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from closectl.verifying.ledger import check_ledger
 from closectl.verifying.report import Looked
 from closectl.verifying.run import check_database
+from closectl.verifying.topics import check_topics
 from closeflow.domain.model import BrokerStatus, ExecType
 from closeflow.storage.engine import transaction
 from closeflow.storage.verifying import snapshot
+from tests.closectl.publishing import published
 from tests.closectl.seeding import Closes
 
 TRADED: Final[dict[str, Any]] = {
@@ -47,6 +50,8 @@ async def the_events(engine: AsyncEngine, position_id: int, topic: str) -> list[
 async def violations(engine: AsyncEngine) -> list[object]:
     async with snapshot(engine) as tx:
         _, findings = await check_database(tx)
+    state, records = await published(engine)
+    findings += [*check_topics(state, records), *check_ledger(state, records)]
     return [one for part in findings if isinstance(part, Looked) for one in part.violations]
 
 

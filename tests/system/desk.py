@@ -24,7 +24,7 @@ from broker_simulator.control import OrderSeen, PositionSpec
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.importing import import_positions
 from closectl.operating.closes import retry_request
-from closectl.verifying.report import Report
+from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
 from closeflow.domain.operate import Done
@@ -261,8 +261,9 @@ class Desk:
         report = asyncio.run(self._verify())
         assert report.violations == ()
         assert report.not_quiet is None
-        looked_at = {one.at for number in (14, 16) for one in report.looked(number)}
-        assert looked_at >= {"database", "Kafka", "broker"}, report
+        for number, name in INVARIANTS.items():
+            assert report.looked(number), f"{number} ({name}) was not looked at"
+            assert not report.not_checked(number), report.not_checked(number)
 
     async def _verify(self) -> Report:
         account = Account(

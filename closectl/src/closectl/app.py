@@ -188,9 +188,10 @@ def verify_(
     wait: Annotated[float, typer.Option(help="First wait at most this many seconds until all is quiet.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check the invariants that can be checked so far, on one snapshot of the database, the topics and the broker.
+    """Check every invariant on one snapshot of the database, on the topics, on the committed offsets and at the broker.
 
-    Says of each what was looked at and what could not be. Exit code 0: no violation, 1: a violation, 2: no database.
+    Says of each what was looked at and how much of it; what could not be reached is said to be not checked.
+    Exit code 0: no violation, 1: a violation, 2: no database.
     """
     settings = load(ClosectlSettings)
     servers = settings.kafka_bootstrap_servers

@@ -13,12 +13,14 @@ from closectl.verifying.report import Looked, looked
 from closeflow.broker.protocol import Broker
 from closeflow.domain.events import decimal_text
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import BrokerUpdate, ExecType
-from closeflow.storage.verifying import State
+from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType
+from closeflow.storage.verifying_state import State
 
 BEFORE: Final = timedelta(minutes=5)
 """The broker's clock may differ from ours by less than this."""
 BROKER: Final = "broker"
+
+_CHANGES: Final = frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT})
 
 Wrong = Iterator[tuple[str, str]]
 Fill = tuple[Decimal, Decimal]
@@ -73,21 +75,37 @@ def _unknown_orders(state: State, named: Collection[str]) -> Wrong:
 
 
 def _fills(state: State, view: BrokerView, settled: Collection[str]) -> Wrong:
-    """The trades of each order, as (quantity, price): the broker's two feeds may name one fill differently. What was
-    busted or corrected since shows in the positions."""
-    booked: defaultdict[str, list[Fill]] = defaultdict(list)
+    """What stands of each order, as (quantity, price): the broker's two feeds may name one fill differently. A broker
+    may list no busts and corrections at all: then what it lists is compared with what there was before them."""
+    standing: defaultdict[str, list[Fill]] = defaultdict(list)
+    trades: defaultdict[str, list[Fill]] = defaultdict(list)
     for one in state.executions:
-        booked[one.client_order_id].append((one.quantity, one.price))
+        if one.quantity is None or one.price is None:
+            continue
+        if one.stands:
+            standing[one.client_order_id].append((one.quantity, one.price))
+        if one.kind is ExecKind.TRADE:
+            trades[one.client_order_id].append((one.quantity, one.price))
+    stated, reversing = _stated(view)
+    for name in sorted(settled):
+        ours, theirs = sorted(standing[name]), sorted(stated[name].values())
+        if ours != theirs and (name in reversing or sorted(trades[name]) != theirs):
+            yield f"order {name}", f"the broker executed {_told(theirs)}, booked is {_told(ours)}"
+
+
+def _stated(view: BrokerView) -> tuple[defaultdict[str, dict[str, Fill]], set[str]]:
+    """By order what its executions are now, by their ids, and the orders of which one was changed."""
     stated: defaultdict[str, dict[str, Fill]] = defaultdict(dict)
+    changes = {one.exec_id: one for one in view.executions if one.exec_type in _CHANGES}.values()
     for update in view.executions:
-        if update.exec_type is not ExecType.TRADE or update.exec_id is None:
+        if update.exec_id is None or update.exec_type is ExecType.TRADE_CANCEL:
             continue
         if update.last_quantity is not None and update.last_price is not None:
             stated[update.client_order_id][update.exec_id] = (update.last_quantity, update.last_price)
-    for name in sorted(settled):
-        ours, theirs = sorted(booked[name]), sorted(stated[name].values())
-        if ours != theirs:
-            yield f"order {name}", f"the broker executed {_told(theirs)}, booked is {_told(ours)}"
+    for update in changes:
+        if update.exec_ref_id is not None:
+            stated[update.client_order_id].pop(update.exec_ref_id, None)
+    return stated, {one.client_order_id for one in changes}
 
 
 def _told(fills: Sequence[Fill]) -> str:

@@ -8,10 +8,11 @@ from decimal import Decimal
 from typing import Final
 
 from closectl.verifying.report import Looked, looked
+from closectl.verifying.sends import sends_of, unsafe_sends
 from closeflow.domain import facts
 from closeflow.domain.events import decimal_text
 from closeflow.domain.model import Book, CloseRequest, Order
-from closeflow.storage.verifying import OpenIncidents
+from closeflow.storage.verifying import OpenIncidents, PastBook
 
 PRICE_TOLERANCE: Final = Decimal("1e-12")
 """The average price is a rounded quotient."""
@@ -25,10 +26,14 @@ class BookChecks:
     incidents: OpenIncidents
     orders: int = 0
     requests: int = 0
+    sends: int = 0
     wrong: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: {2: [], 3: [], 9: [], 10: []})
 
-    def add(self, books: Iterable[Book]) -> None:
-        for book in books:
+    def add(self, books: Iterable[PastBook]) -> None:
+        for past in books:
+            book = past.book
+            self.sends += sum(len(sends_of(order)) for order in book.orders.values())
+            self.wrong[2] += unsafe_sends(past)
             self.orders += len(book.orders)
             self.requests += len(book.requests)
             self.wrong[2] += _oversold(book, self.incidents)
@@ -39,7 +44,8 @@ class BookChecks:
 
     def findings(self) -> list[Looked]:
         return [
-            looked(2, DATABASE, "close requests", self.requests, self.wrong[2]),
+            looked(2, DATABASE, "sends at their time", self.sends, self.wrong[2]),
+            looked(2, DATABASE, "close requests as they stand", self.requests, ()),
             looked(3, DATABASE, "close requests", self.requests, self.wrong[3]),
             looked(9, DATABASE, "orders derived again", self.orders, self.wrong[9]),
             looked(10, DATABASE, "orders derived again", self.orders, self.wrong[10]),

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 
 from closectl.output import console
-from closectl.verifying.report import INVARIANTS, Report
+from closectl.verifying.report import INVARIANTS, NOT_IN_STATE, Report
 
 
 def print_report(report: Report) -> None:
@@ -18,6 +18,8 @@ def print_report(report: Report) -> None:
         for why in report.not_checked(number):
             if report.looked(number):
                 _line(f"{'':23} not checked: {why.why}", style="dim")
+        if number in NOT_IN_STATE:
+            _line(f"{'':23} no state shows {NOT_IN_STATE[number]}", style="dim")
     violations = report.violations
     if violations:
         _line("")
@@ -57,6 +59,7 @@ def _invariant(report: Report, number: int) -> dict[str, Any]:
         "number": number,
         "name": INVARIANTS[number],
         "checked": [{"at": one.at, "what": one.what, "count": one.count} for one in looked],
+        "no_state_shows": NOT_IN_STATE.get(number),
         "not_checked": [one.why for one in report.not_checked(number)],
         "violations": len({violation for part in looked for violation in part.violations}),
     }

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from closectl.verifying.account import ask_broker, check_account
 from closectl.verifying.books import DATABASE, BookChecks
-from closectl.verifying.report import NOT_IN_STATE, Finding, NotChecked, Report, looked
-from closectl.verifying.topics import check_topics, read_topics
+from closectl.verifying.consumed import Committed, check_offsets, check_updates
+from closectl.verifying.controls import ControlChecks
+from closectl.verifying.ledger import check_ledger
+from closectl.verifying.reading import TopicNames, read_topics
+from closectl.verifying.report import Finding, NotChecked, Report, looked
+from closectl.verifying.topics import check_topics
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.protocol import BrokerUnavailable
-from closeflow.domain.model import Topic
 from closeflow.kafka import KafkaConnection, KafkaError
+from closeflow.kafka.offsets import committed_offsets
 from closeflow.storage.engine import Database, Transaction
-from closeflow.storage.verifying import (
-    State,
-    Unquiet,
-    load_open_incidents,
-    load_state,
-    read_books,
-    snapshot,
-    unquiet,
-)
+from closeflow.storage.verifying import Unquiet, load_open_incidents, read_books, snapshot, unquiet
 from closeflow.storage.verifying_checks import BOOK_CHECKS, run_check
+from closeflow.storage.verifying_controls import CONTROL_CHECKS, load_controls_history
 from closeflow.storage.verifying_events import EVENT_CHECKS
+from closeflow.storage.verifying_orders import ORDER_CHECKS
+from closeflow.storage.verifying_state import State, load_state
 
 POLL_S: Final = 0.25
-TOPICS: Final[Mapping[str, Topic]] = {topic.value: topic for topic in Topic}
-OF_TOPICS: Final = (14, 15, 16, 17)
+TOPICS: Final = TopicNames()
+OF_TOPICS: Final = (7, 9, 10, 14, 15, 16, 17, 22)
 OF_BROKER: Final = (7, 16)
 
 
@@ -52,18 +50,20 @@ async def verify(
     kafka: KafkaConnection | str,
     account: Account | str,
     wait_s: float,
-    topics: Mapping[str, Topic] = TOPICS,
+    topics: TopicNames = TOPICS,
 ) -> Report:
     """Check every invariant that can be checked, after at most `wait_s` seconds of waiting for quiet.
 
     Instead of a connection, `kafka` and `account` may be the reason why there is none. Raises DatabaseError.
     """
     left = await _wait_until_quiet(database, wait_s)
+    # Before the snapshot: what is committed by now has its effect in it.
+    committed = await _committed(kafka, topics)
     async with snapshot(database) as tx:
         state, findings = await check_database(tx)
-    findings += await _check_topics(state, kafka, topics)
+    findings += await _check_topics(state, kafka, topics, committed)
     findings += await _check_account(state, account)
-    return Report(state.at, None if left.quiet else str(left), (*findings, *NOT_IN_STATE))
+    return Report(state.at, None if left.quiet else str(left), tuple(findings))
 
 
 async def _wait_until_quiet(database: Database, wait_s: float) -> Unquiet:
@@ -79,24 +79,47 @@ async def _wait_until_quiet(database: Database, wait_s: float) -> Unquiet:
 async def check_database(tx: Transaction) -> tuple[State, list[Finding]]:
     """What the database shows by itself, and the state to compare the topics and the broker with."""
     findings: list[Finding] = []
-    for check in (*BOOK_CHECKS, *EVENT_CHECKS):
+    for check in (*BOOK_CHECKS, *ORDER_CHECKS, *EVENT_CHECKS, *CONTROL_CHECKS):
         count, wrong = await run_check(tx, check)
         findings.append(looked(check.invariant, DATABASE, check.looks_at, count, wrong))
     books = BookChecks(await load_open_incidents(tx))
+    controls = ControlChecks(await load_controls_history(tx))
     async for chunk in read_books(tx):
         books.add(chunk)
-    findings += books.findings()
+        controls.add(chunk)
+    findings += [*books.findings(), *controls.findings()]
     return await load_state(tx), findings
 
 
-async def _check_topics(state: State, kafka: KafkaConnection | str, topics: Mapping[str, Topic]) -> list[Finding]:
+async def _committed(kafka: KafkaConnection | str, topics: TopicNames) -> Committed | str:
+    """The reason instead, if there is one why they could not be read."""
     if isinstance(kafka, str):
-        return [NotChecked(number, f"the topics: {kafka}") for number in OF_TOPICS]
+        return kafka
     try:
-        return list(check_topics(state, await read_topics(kafka, topics)))
+        return await committed_offsets(kafka, topics.groups)
+    except (KafkaError, OSError, TimeoutError) as error:
+        return _unread(kafka, error)
+
+
+async def _check_topics(
+    state: State, kafka: KafkaConnection | str, topics: TopicNames, committed: Committed | str
+) -> list[Finding]:
+    if isinstance(kafka, str) or isinstance(committed, str):
+        return [NotChecked(number, f"the topics: {committed}") for number in OF_TOPICS]
+    try:
+        read = await read_topics(kafka, topics)
     except (KafkaError, OSError, LookupError, TimeoutError) as error:
-        why = f"the topics: Kafka at {kafka.bootstrap_servers} could not be read ({error or type(error).__name__})"
-        return [NotChecked(number, why) for number in OF_TOPICS]
+        return [NotChecked(number, f"the topics: {_unread(kafka, error)}") for number in OF_TOPICS]
+    return [
+        *check_topics(state, read.published),
+        *check_ledger(state, read.published),
+        *check_updates(state, read),
+        *check_offsets(state, read, committed, topics),
+    ]
+
+
+def _unread(kafka: KafkaConnection, error: Exception) -> str:
+    return f"Kafka at {kafka.bootstrap_servers} could not be read ({error or type(error).__name__})"
 
 
 async def _check_account(state: State, account: Account | str) -> list[Finding]:
@@ -121,5 +144,4 @@ async def _check_account(state: State, account: Account | str) -> list[Finding]:
     if others:
         why = f"the broker's accounts of {', '.join(others)}: only {account.account_id} was asked"
         findings += [NotChecked(number, why) for number in OF_BROKER]
-    findings.append(NotChecked(7, "orders at the broker that ended without a fill: it lists only open ones and fills"))
     return findings

@@ -1,75 +1,32 @@
-"""Check the topics against the database (invariants 14 to 17): what is there, in what order, with what sum."""
+"""Check the topics against the database (invariants 14, 15 and 17): what is there, in what order, what risk knows."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from uuid import UUID
 
+from closectl.verifying.reading import KAFKA, PUBLISH_WITHIN, Published
 from closectl.verifying.report import Looked, looked
-from closeflow.domain.events import EXECUTION_RECORDED, decimal_text
+from closeflow.domain.events import decimal_text
 from closeflow.domain.model import Topic
 from closeflow.domain.publication import EventKey
-from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.tail import TailRecord, open_tail
-from closeflow.storage.verifying import BookedExecution, PositionState, State
-
-PUBLISH_WITHIN: Final = timedelta(seconds=30)
-"""T_pub."""
-KAFKA: Final = "Kafka"
+from closeflow.storage.verifying_state import PositionState, State
 
 Wrong = Iterator[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A record of one of our topics. `value` is empty if it is no JSON object; `time` is when its row was written."""
-
-    topic: Topic
-    partition: int
-    key: str
-    event_key: EventKey
-    time: datetime
-    value: Mapping[str, Any]
-
-
-async def read_topics(connection: KafkaConnection, names: Mapping[str, Topic]) -> list[Published]:
-    """Every record of our topics up to their present ends, in the order of each partition. Records that did not come
-    from the outbox are left out. `names` gives the topics' names in Kafka. Raises KafkaError, OSError, LookupError and
-    TimeoutError."""
-    async with open_tail(connection, list(names), None) as tail:
-        records = await tail.drain()
-    return [found for one in records if (found := _published(one, names[one.topic])) is not None]
 
 
 def check_topics(state: State, published: Sequence[Published]) -> list[Looked]:
     """`published` was read after `state`, so what is newer than it may be there too."""
     events = {one.event_key: one for one in published}
     positions = [one for one in published if one.topic is Topic.POSITION_EVENTS]
-    executions = {one.event_key[0]: one for one in published if one.value.get("event_type") == EXECUTION_RECORDED}
+    order = [*_partitions(published), *_versions(positions), *_histories(state, positions)]
     return [
         looked(14, KAFKA, "outbox rows", len(state.outbox), _missing(state, events.keys())),
-        looked(15, KAFKA, "records", len(published), [*_partitions(published), *_versions(positions)]),
-        looked(16, KAFKA, "execution events", len(executions), _ledger(state, executions.values())),
+        looked(15, KAFKA, "records", len(published), order),
         looked(17, KAFKA, "positions", len(state.positions), _risk(state, positions)),
     ]
-
-
-def _published(record: TailRecord, topic: Topic) -> Published | None:
-    headers = {name: raw.decode(errors="replace") for name, raw in record.headers if raw is not None}
-    try:
-        event_key = (UUID(headers["ce_id"]), int(headers["emission"]))
-        time = datetime.fromisoformat(headers["ce_time"])
-        value = json.loads(record.value or b"", parse_float=Decimal)
-    except (KeyError, ValueError):
-        return None
-    key = (record.key or b"").decode(errors="replace")
-    return Published(topic, record.partition, key, event_key, time, value if isinstance(value, dict) else {})
 
 
 def _missing(state: State, seen: Iterable[EventKey]) -> Wrong:
@@ -109,44 +66,23 @@ def _versions(events: Iterable[Published]) -> Wrong:
         highest[one.key] = max(version, highest.get(one.key, 0))
 
 
-def _ledger(state: State, events: Iterable[Published]) -> Wrong:
-    """Each booked execution is recorded once, as it was booked; nothing else is."""
-    booked = {(one.broker, one.account_id, one.exec_id): one for one in state.executions}
-    # An event outlives its outbox row by far, so the oldest row bounds what must be there.
-    since = min((row.occurred_at for row in state.outbox), default=state.at)
-    recorded: defaultdict[tuple[str, str, str], list[Published]] = defaultdict(list)
+def _histories(state: State, events: Iterable[Published]) -> Wrong:
+    """Applied by version, the events give every status that the position had. Only of positions whose events are all
+    there, and none that is newer."""
+    said: defaultdict[str, dict[int, str]] = defaultdict(dict)
     for one in events:
-        recorded[tuple(str(one.value.get(name)) for name in ("broker", "account_id", "exec_id"))].append(one)  # type: ignore[index]
-    for key, execution in booked.items():
-        found = recorded.pop(key, [])
-        if not found and since <= execution.recorded_at < state.at - PUBLISH_WITHIN:
-            yield f"execution {execution.exec_id}", f"of {execution.client_order_id} is not in execution-events"
-        if len(found) > 1:
-            yield f"execution {execution.exec_id}", f"is recorded by {len(found)} different events"
-        for one in found:
-            if _content(one) != (execution.position_id, execution.side, execution.quantity, execution.price):
-                yield f"execution {execution.exec_id}", f"was booked as {_told(execution)}, recorded as {_content(one)}"
-    for (_, _, exec_id), found in recorded.items():
-        for one in found:
-            if one.time < state.at - PUBLISH_WITHIN:
-                yield f"execution {exec_id}", f"event {one.event_key[0]} records it, but it is not booked"
-
-
-def _content(one: Published) -> tuple[object, ...]:
-    value = one.value
-    try:
-        return (
-            value["position_id"],
-            value["side"],
-            Decimal(str(value["quantity"])),
-            Decimal(str(value["price"])),
-        )
-    except (KeyError, ArithmeticError):
-        return ("unreadable",)
-
-
-def _told(one: BookedExecution) -> str:
-    return f"{one.side} {decimal_text(one.quantity)} @ {decimal_text(one.price)} of position {one.position_id}"
+        said[one.key].setdefault(_version(one), str(one.value.get("position_status")))
+    for position in state.positions:
+        statuses = said.get(str(position.id), {})
+        if not statuses or (min(statuses), max(statuses), len(statuses)) != (2, position.version, position.version - 1):
+            continue
+        told = [position.moves[0], *(statuses[version] for version in sorted(statuses))] if position.moves else []
+        history = [status for status, _ in groupby(told)]
+        if history != list(position.moves):
+            yield (
+                f"position {position.id}",
+                f"went through {', '.join(position.moves)}; its events say {', '.join(history)}",
+            )
 
 
 def _risk(state: State, events: Iterable[Published]) -> Wrong:

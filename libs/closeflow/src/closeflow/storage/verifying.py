@@ -1,12 +1,13 @@
-"""What the invariants are checked on, read in one snapshot: books, outbox rows, executions; and how quiet it is.
+"""What the invariants are checked on, read in one snapshot: the books with their past; and how quiet it is.
 
-The checks that SQL can make alone are in `verifying_checks`. Everything here is read only and made for 100 000 rows.
+The checks that SQL can make alone are in `verifying_checks` and its neighbours; what is compared with the topics and
+the broker is in `verifying_state`. Everything here is read only and made for 100 000 rows.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,14 +17,13 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from closeflow.domain.model import Book, CloseRequest, Execution, Order, PositionStatus, Send, Side, Statement
+from closeflow.domain.model import Book, CloseRequest, Execution, Order, Send, Statement
 from closeflow.storage import mapping
 from closeflow.storage.direct import Row, fetch
 from closeflow.storage.engine import Database, Transaction
 
 CHUNK: Final = 2000
 
-_NOW: Final = text("SELECT closeflow_now()")
 _UNQUIET: Final = text("""
     SELECT (SELECT count(*) FROM close_requests WHERE status IN ('pending', 'submitted', 'retryable')) AS unfinished,
            (SELECT count(*) FROM orders WHERE stated_cum_qty > executed_qty) AS gaps,
@@ -51,34 +51,14 @@ _SENDS: Final = text(f"""
     SELECT s.*, s.started_at AS at, s.sender AS source FROM order_sends s JOIN orders o USING (client_order_id)
     WHERE o.{_OF_POSITIONS} ORDER BY s.kind, s.n
 """)  # noqa: S608
+_ADJUSTMENTS: Final = text(f"SELECT position_id, delta, at FROM position_adjustments WHERE {_OF_POSITIONS}")  # noqa: S608
+_MOVES: Final = text("""
+    SELECT id, entity_id, from_status, to_status FROM status_history
+    WHERE entity = 'order' AND entity_id = ANY(CAST(:ids AS text[])) ORDER BY id
+""")
 _OPEN_INCIDENTS: Final = text(
     "SELECT position_id, close_request_id, client_order_id FROM incidents WHERE closed_at IS NULL"
 )
-_OUTBOX: Final = text("""
-    SELECT id, emission, topic, event_type, position_id, position_version, occurred_at FROM outbox_events
-    ORDER BY xact_id, id, emission
-""")
-_ALL_POSITIONS: Final = text("""
-    SELECT p.id, p.account_id, p.symbol, p.quantity, p.status, p.version,
-           EXISTS (SELECT FROM close_requests r
-                   WHERE r.position_id = p.id AND r.status IN ('pending', 'submitted', 'retryable'))
-           OR EXISTS (SELECT FROM orders o WHERE o.position_id = p.id AND (o.stated_cum_qty > o.executed_qty
-                      OR o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected'))) AS busy
-    FROM positions p ORDER BY p.id
-""")
-_ALL_EXECUTIONS: Final = text("""
-    SELECT e.broker, e.account_id, e.exec_id, e.client_order_id, e.position_id, e.side, e.quantity, e.price,
-           e.recorded_at
-    FROM executions e WHERE e.kind = 'trade' ORDER BY e.recorded_at, e.exec_id
-""")
-_ALL_ORDERS: Final = text("""
-    SELECT o.client_order_id, o.account_id, o.created_at, o.status,
-           o.status IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
-           AND o.stated_cum_qty = o.executed_qty AS settled,
-           EXISTS (SELECT FROM order_sends s WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
-                   AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')) AS sent
-    FROM orders o ORDER BY o.created_at, o.client_order_id
-""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,55 +81,6 @@ class Unquiet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxEntry:
-    event_id: UUID
-    emission: int
-    topic: str
-    event_type: str
-    position_id: int | None
-    position_version: int | None
-    occurred_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionState:
-    """`busy`: a request is unfinished, or an order of it may still change the quantity."""
-
-    id: int
-    account_id: str
-    symbol: str
-    quantity: Decimal
-    status: PositionStatus
-    version: int
-    busy: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookedExecution:
-    broker: str
-    account_id: str
-    exec_id: str
-    client_order_id: str
-    position_id: int
-    side: Side
-    quantity: Decimal
-    price: Decimal
-    recorded_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownOrder:
-    """`settled`: ended with every fill named. `sent`: a send of it counts, so the broker may have seen it."""
-
-    client_order_id: str
-    account_id: str
-    created_at: datetime
-    status: str
-    settled: bool
-    sent: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIncidents:
     positions: frozenset[int]
     requests: frozenset[UUID]
@@ -157,14 +88,24 @@ class OpenIncidents:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What is compared with the topics and with the broker: all as it was at `at`, the database's time."""
+class Move:
+    """A change of an order's status. The ids give the order of the changes of one position, because its row is locked
+    at each of them."""
 
-    at: datetime
-    outbox: tuple[OutboxEntry, ...]
-    positions: tuple[PositionState, ...]
-    executions: tuple[BookedExecution, ...]
-    orders: tuple[KnownOrder, ...]
+    id: int
+    before: str | None
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastBook:
+    """A book, and what is known of when it became so: when each execution was recorded (by its id), the adjustments
+    with their times, and the moves of its orders where it has several."""
+
+    book: Book
+    recorded_at: Mapping[str, datetime]
+    adjustments: tuple[tuple[datetime, Decimal], ...]
+    moves: Mapping[str, tuple[Move, ...]]
 
 
 @asynccontextmanager
@@ -181,31 +122,6 @@ async def unquiet(tx: Transaction) -> Unquiet:
     return Unquiet(unfinished=row.unfinished, gaps=row.gaps, unaudited=row.unaudited)
 
 
-async def load_state(tx: Transaction) -> State:
-    return State(
-        at=(await tx.execute(_NOW)).scalar_one(),
-        outbox=tuple(
-            OutboxEntry(
-                event_id=row.id,
-                emission=row.emission,
-                topic=row.topic,
-                event_type=row.event_type,
-                position_id=row.position_id,
-                position_version=row.position_version,
-                occurred_at=row.occurred_at,
-            )
-            for row in await tx.execute(_OUTBOX)
-        ),
-        positions=tuple(
-            PositionState(**{**row, "status": PositionStatus(row["status"])}) for row in await fetch(tx, _ALL_POSITIONS)
-        ),
-        executions=tuple(
-            BookedExecution(**{**row, "side": Side(row["side"])}) for row in await fetch(tx, _ALL_EXECUTIONS)
-        ),
-        orders=tuple(KnownOrder(**row) for row in await fetch(tx, _ALL_ORDERS)),
-    )
-
-
 async def load_open_incidents(tx: Transaction) -> OpenIncidents:
     rows = (await tx.execute(_OPEN_INCIDENTS)).all()
     return OpenIncidents(
@@ -215,7 +131,7 @@ async def load_open_incidents(tx: Transaction) -> OpenIncidents:
     )
 
 
-async def read_books(tx: Transaction) -> AsyncIterator[list[Book]]:
+async def read_books(tx: Transaction) -> AsyncIterator[list[PastBook]]:
     """Every position that has an order, with all its requests and orders and their facts, in chunks and without locks.
 
     `ledger_quantity` is the position's own quantity here: that the two are equal is checked elsewhere.
@@ -229,14 +145,16 @@ async def read_books(tx: Transaction) -> AsyncIterator[list[Book]]:
         yield await _books(tx, rows)
 
 
-async def _books(tx: Transaction, rows: list[Row]) -> list[Book]:
+async def _books(tx: Transaction, rows: list[Row]) -> list[PastBook]:
     ids = {"ids": [row["id"] for row in rows]}
     requests: defaultdict[int, dict[UUID, CloseRequest]] = defaultdict(dict)
     for row in await fetch(tx, _REQUESTS, ids):
         requests[row["position_id"]][row["id"]] = mapping.request(row)
     executions: defaultdict[str, list[Execution]] = defaultdict(list)
     aliases: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    recorded_at: defaultdict[int, dict[str, datetime]] = defaultdict(dict)
     for row in await fetch(tx, _EXECUTIONS, ids):
+        recorded_at[row["position_id"]][row["exec_id"]] = row["recorded_at"]
         executions[row["client_order_id"]].append(mapping.execution(row))
         aliases[row["client_order_id"]].update(dict.fromkeys(row["aliases"], row["exec_id"]))
     statements: defaultdict[str, list[Statement]] = defaultdict(list)
@@ -251,13 +169,30 @@ async def _books(tx: Transaction, rows: list[Row]) -> list[Book]:
         orders[row["position_id"]][name] = mapping.order(
             row, executions=executions[name], aliases=aliases[name], statements=statements[name], sends=sends[name]
         )
+    adjustments: defaultdict[int, list[tuple[datetime, Decimal]]] = defaultdict(list)
+    for row in await fetch(tx, _ADJUSTMENTS, ids):
+        adjustments[row["position_id"]].append((row["at"], row["delta"]))
+    moves = await _moves(tx, [name for of_position in orders.values() if len(of_position) > 1 for name in of_position])
     return [
-        Book(
-            position=mapping.position(row),
-            base_quantity=row["quantity"],
-            ledger_quantity=row["quantity"],
-            requests=requests[row["id"]],
-            orders=orders[row["id"]],
+        PastBook(
+            book=Book(
+                position=mapping.position(row),
+                base_quantity=row["quantity"],
+                ledger_quantity=row["quantity"],
+                requests=requests[row["id"]],
+                orders=orders[row["id"]],
+            ),
+            recorded_at=recorded_at[row["id"]],
+            adjustments=tuple(adjustments[row["id"]]),
+            moves={name: moves[name] for name in orders[row["id"]] if name in moves},
         )
         for row in rows
     ]
+
+
+async def _moves(tx: Transaction, names: list[str]) -> Mapping[str, tuple[Move, ...]]:
+    found: defaultdict[str, list[Move]] = defaultdict(list)
+    if names:
+        for row in await fetch(tx, _MOVES, {"ids": names}):
+            found[row["entity_id"]].append(Move(id=row["id"], before=row["from_status"], after=row["to_status"]))
+    return {name: tuple(moves) for name, moves in found.items()}

@@ -67,6 +67,11 @@ PUBLISHED: Final = sql_check(
     FROM outbox_audit a CROSS JOIN LATERAL jsonb_array_elements(a.missing) m
     WHERE NOT EXISTS (SELECT FROM outbox_events e WHERE e.id = (m ->> 'id')::uuid
                       AND e.emission > (m ->> 'emission')::integer)
+    UNION ALL
+    SELECT 'day ' || d.day, 'its outbox rows are gone, and the publication audit never judged it'
+    FROM (SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date AS day FROM close_requests) d CROSS JOIN kept
+    WHERE d.day < kept.since AND NOT EXISTS (SELECT FROM outbox_audit a WHERE a.day = d.day)
+      AND NOT EXISTS (SELECT FROM outbox_events e WHERE e.created_on = d.day)
     """,
 )
 # Each change of a position makes one version and one event, beginning with 2: an import makes version 1 in silence.
@@ -86,32 +91,48 @@ ORDER_PER_KEY: Final = sql_check(
        OR (p.version > 1 AND (p.created_at AT TIME ZONE 'UTC')::date >= kept.since AND e.lowest IS DISTINCT FROM 2)
     """,
 )
+# Every trade enters the books once; a bust takes back what stands of it, and a correction takes its place. `net` is 1
+# where the row stands in the books. Rows of a chain that began before the kept days have outlived their events.
 LEDGER: Final = sql_check(
     16,
     "executions",
     "executions",
     """
-    SELECT CASE WHEN e.exec_id IS NULL THEN 'event ' || x.id ELSE 'execution ' || e.exec_id END AS subject,
-           CASE WHEN e.exec_id IS NULL THEN 'records execution ' || x.exec_id || ', which is not booked'
-                WHEN x.id IS NULL THEN 'has no EXECUTION_RECORDED in the outbox'
-                ELSE concat('is ', e.side, ' ', e.quantity, ' @ ', e.price, ' of position ', e.position_id,
-                            '; its event says ', x.side, ' ', x.quantity, ' @ ', x.price, ' of ', x.position_id)
-           END AS detail
-    FROM (SELECT * FROM executions WHERE kind = 'trade') e
-    FULL JOIN (
-        SELECT id, payload ->> 'broker' AS broker, payload ->> 'account_id' AS account_id,
-               payload ->> 'exec_id' AS exec_id, payload ->> 'side' AS side, position_id,
-               (payload ->> 'quantity')::numeric AS quantity, (payload ->> 'price')::numeric AS price
-        FROM outbox_events WHERE topic = 'execution-events' AND event_type = 'EXECUTION_RECORDED'
-    ) x ON x.broker = e.broker AND x.account_id = e.account_id AND x.exec_id = e.exec_id
+    SELECT 'execution ' || x.exec_id AS subject,
+           concat('is a ', x.kind, ' that ', CASE WHEN x.net = 1 THEN 'stands' ELSE 'does not stand' END,
+                  '; the outbox enters it ', COALESCE(b.entered, 0), ' times and takes it back ',
+                  COALESCE(b.reversed, 0), ' times') AS detail
+    FROM (SELECT e.broker, e.account_id, e.exec_id, e.kind, e.recorded_at, (f.stands IS NOT NULL)::integer AS net,
+                 LEAST(e.recorded_at, min(c.first_at)) AS since
+          FROM executions e
+          LEFT JOIN chain c ON (c.broker, c.account_id, c.exec_id) = (e.broker, e.account_id, e.exec_id)
+          LEFT JOIN effective f ON (f.broker, f.account_id, f.stands) = (e.broker, e.account_id, e.exec_id)
+          GROUP BY e.broker, e.account_id, e.exec_id, e.kind, e.recorded_at, f.stands) x
     CROSS JOIN kept
-    WHERE e.exec_id IS NULL
-       OR (x.id IS NULL AND (e.recorded_at AT TIME ZONE 'UTC')::date >= kept.since)
-       OR (x.side, x.quantity, x.price, x.position_id) <> (e.side, e.quantity, e.price, e.position_id)
+    LEFT JOIN (SELECT broker, account_id, exec_id, count(*) FILTER (WHERE way = 1) AS entered,
+                      count(*) FILTER (WHERE way = -1) AS reversed
+               FROM entries GROUP BY 1, 2, 3) b
+        ON (b.broker, b.account_id, b.exec_id) = (x.broker, x.account_id, x.exec_id)
+    WHERE (x.since AT TIME ZONE 'UTC')::date >= kept.since
+      AND (COALESCE(b.entered, 0) - COALESCE(b.reversed, 0) <> x.net OR b.entered > 1
+           OR (x.kind = 'trade' AND b.entered IS DISTINCT FROM 1))
     UNION ALL
-    SELECT 'execution ' || (payload ->> 'exec_id'), 'is recorded by ' || count(DISTINCT id) || ' different events'
-    FROM outbox_events WHERE topic = 'execution-events' AND event_type = 'EXECUTION_RECORDED'
-    GROUP BY payload ->> 'broker', payload ->> 'account_id', payload ->> 'exec_id' HAVING count(DISTINCT id) > 1
+    SELECT CASE WHEN e.exec_id IS NULL THEN 'event ' || b.id ELSE 'execution ' || e.exec_id END,
+           CASE WHEN e.exec_id IS NULL THEN 'is about execution ' || b.exec_id || ', which is not booked'
+                ELSE concat('is ', e.side, ' ', e.quantity, ' @ ', e.price, ' of position ', e.position_id,
+                            '; its event says ', b.side, ' ', b.quantity, ' @ ', b.price, ' of ', b.position_id)
+           END
+    FROM entries b
+    LEFT JOIN executions e ON (e.broker, e.account_id, e.exec_id) = (b.broker, b.account_id, b.exec_id)
+    WHERE e.exec_id IS NULL OR e.kind = 'bust'
+       OR (b.side, b.quantity, b.price, b.position_id) <> (e.side, e.quantity, e.price, e.position_id)
+    UNION ALL
+    SELECT 'position ' || p.id, 'the cash of its events is ' || b.cash || '; its standing executions make ' || f.cash
+    FROM positions p CROSS JOIN kept
+    JOIN (SELECT position_id, sum(cash) AS cash FROM entries GROUP BY 1) b ON b.position_id = p.id
+    JOIN (SELECT q.id, COALESCE(sum(-e.moved * e.price * q.multiplier), 0) AS cash
+          FROM positions q LEFT JOIN effective e ON e.position_id = q.id GROUP BY q.id) f ON f.id = p.id
+    WHERE b.cash <> f.cash AND (p.created_at AT TIME ZONE 'UTC')::date >= kept.since
     """,
 )
 RISK: Final = sql_check(
