@@ -19,7 +19,7 @@ from closectl.verifying.report import NotChecked, Violation
 from closectl.verifying.run import Account, verify
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import Acknowledged, Ticket
-from closeflow.domain.model import BrokerUpdate, ExecType, OrderType, Side, TimeInForce, UpdateSource
+from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, OrderType, Side, TimeInForce, UpdateSource
 from closeflow.storage.engine import Database
 from closeflow.storage.verifying import snapshot
 from closeflow.storage.verifying_state import State, load_state
@@ -110,6 +110,50 @@ async def test_a_position_that_may_still_change_is_not_compared(closes: Database
     state, view = await account_of(closes)
     findings = check_account(state, holding("NVDA", "-1")(view))
     assert [one.violations for one in findings] == [(), (), ()]
+
+
+def taken_back(state: State) -> State:
+    """Ours, with its first execution busted."""
+    first, *others = state.executions
+    return replace(state, executions=(replace(first, stands=False), *others))
+
+
+def busting(view: BrokerView) -> BrokerView:
+    first = view.executions[0]
+    bust = replace(first, exec_type=ExecType.TRADE_CANCEL, exec_id="bust", exec_ref_id=first.exec_id)
+    return replace(view, executions=[*view.executions, replace(bust, last_quantity=None, last_price=None)])
+
+
+def correcting(view: BrokerView) -> BrokerView:
+    first = view.executions[0]
+    correct = replace(first, exec_type=ExecType.TRADE_CORRECT, exec_id="correct", exec_ref_id=first.exec_id)
+    return replace(view, executions=[*view.executions, replace(correct, last_quantity=Decimal(3))])
+
+
+def corrected_here(state: State) -> State:
+    first, *others = taken_back(state).executions
+    now = replace(first, kind=ExecKind.CORRECT, exec_id="c", quantity=Decimal(3), stands=True)
+    return replace(state, executions=(first, *others, now))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agree"),
+    [
+        (taken_back, busting, True),
+        (corrected_here, correcting, True),
+        (taken_back, lambda view: view, True),
+        (lambda state: state, busting, False),
+        (lambda state: state, correcting, False),
+        (taken_back, correcting, False),
+    ],
+    ids=["bust", "correction", "bust not listed", "bust missed", "correction missed", "bust for a correction"],
+)
+async def test_what_the_broker_took_back_is_taken_back_here(
+    closes: Database, ours: Callable[[State], State], theirs: Change, agree: bool
+) -> None:
+    state, view = await account_of(closes)
+    found = [one for part in check_account(ours(state), theirs(view)) for one in part.violations]
+    assert [(one.invariant, one.subject) for one in found] == ([] if agree else [(16, f"order {order_id(1)}")])
 
 
 @pytest.fixture
