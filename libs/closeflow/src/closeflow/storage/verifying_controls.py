@@ -35,7 +35,7 @@ BREACH: Final = sql_check(
     """,
 )
 # Leases and starts are by the database's clock. Answers carry their sender's: one outside its own lease was given by a
-# clock that is off, and is not held against the later send's time.
+# clock that is off, and is not held against the later send's time; nor is one when the database's own went back.
 CLOCK: Final = sql_check(
     20,
     "sends that followed another",
@@ -48,7 +48,7 @@ CLOCK: Final = sql_check(
     WHERE b.n > a.n AND b.started_at < a.lease_until
       AND (a.answer IS NULL
            OR (a.answer NOT IN ('not_sent', 'not_accepted') AND a.answered_at > b.started_at
-               AND a.answered_at BETWEEN a.started_at AND a.lease_until))
+               AND a.answered_at BETWEEN a.started_at AND a.lease_until AND b.started_at >= a.started_at))
     UNION ALL
     SELECT 'order ' || a.client_order_id,
            concat('was sent again at ', b.started_at, ' although send ', a.n, ' was ', a.answer, ' at ', a.answered_at)

@@ -62,7 +62,9 @@ ATTEMPT_FENCE: Final = sql_check(
     JOIN order_statements s ON s.client_order_id = before.client_order_id AND s.stated_at < o.created_at
          AND s.kind IN ('canceled', 'expired', 'rejected')
     CROSS JOIN LATERAL (SELECT COALESCE(sum(e.quantity), 0) AS executed FROM effective e
-                        WHERE e.client_order_id = before.client_order_id AND e.recorded_at <= o.created_at) w
+                        WHERE e.client_order_id = before.client_order_id
+                          -- What is recorded in the future was recorded before the clock was set back.
+                          AND (e.recorded_at <= o.created_at OR e.recorded_at > closeflow_now())) w
     WHERE s.cum_qty > w.executed AND NOT EXISTS (
         SELECT FROM executions e WHERE e.client_order_id = before.client_order_id AND e.kind <> 'trade')
       AND NOT EXISTS (SELECT FROM incidents i WHERE i.client_order_id = before.client_order_id)
