@@ -52,6 +52,11 @@ test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the fir
 	[ $$ran -eq 0 ] || told=$$($(BIN)/python -m devstack down --instance test 2>&1) || echo "$$told"; \
 	exit $$result
 
+# SIMULATION_SEED is the first seed, SIMULATION_SEEDS how many.
+.PHONY: simulate
+simulate: $(STAMP) ## Run the rules in simulated worlds of failures, 1000 seeds (minutes; no server)
+	@$(BIN)/python -m tests.simulation --seed $${SIMULATION_SEED:-1} --seeds $${SIMULATION_SEEDS:-1000}
+
 test-fast: $(STAMP) ## Run the tests of the domain, which need no server (seconds)
 	@$(BIN)/pytest -q libs/closeflow/tests/domain
 

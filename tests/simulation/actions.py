@@ -1,0 +1,341 @@
+"""Every step a run can take: each does one small thing to the world, or says that there was nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from itertools import accumulate
+from typing import Final, TypeVar
+
+from closeflow.domain.model import ZERO, BrokerStatus, PositionStatus, RequestStatus
+from tests.simulation.broker import LIVE
+from tests.simulation.faults import Crashed, Fault
+from tests.simulation.filler import BATCH as FILLS_AT_ONCE
+from tests.simulation.filler import Filler
+from tests.simulation.operator import Operator
+from tests.simulation.process import Process
+from tests.simulation.reports import BrokerOrder
+from tests.simulation.submitter import BATCH as PLANS_AT_ONCE
+from tests.simulation.submitter import Submitter
+from tests.simulation.world import MOST_AT_ONCE, World, hold
+
+Action = Callable[[World], bool]
+P = TypeVar("P", bound=Process)
+
+
+def run(process: P, step: Callable[[P], bool]) -> bool:
+    """Let a process take a step, unless it is paused; one that crashes in it is started again."""
+    if process.paused:
+        return False
+    try:
+        return step(process)
+    except Crashed:
+        process.start()
+        return True
+
+
+def any_of(world: World, processes: list[P] | tuple[P, ...]) -> P:
+    return world.random.choice(processes)
+
+
+def close(world: World) -> bool:
+    """A new close of all or of a part; now and then of a position that is being closed, or closed, already."""
+    books = list(world.database.books.values())
+    idle = [one for one in books if one.position.status in (PositionStatus.OPEN, PositionStatus.CLOSE_FAILED)]
+    if not idle and world.random.random() < 0.9:
+        return False
+    position = world.random.choice(idle or books).position
+    size = int(abs(position.quantity))
+    part = Decimal(world.random.randint(1, size)) if size and world.random.random() < 0.4 else None
+    return run(world.api, lambda api: api.close(position.id, f"k{api.asked}", part))
+
+
+def close_again(world: World) -> bool:
+    """A key that was used before, with the same body or another."""
+    if not world.api.keys:
+        return False
+    position_id, key, quantity = world.random.choice(world.api.keys)
+    if world.random.random() < 0.3:
+        quantity = Decimal(world.random.randint(1, 20))
+    return run(world.api, lambda api: api.close(position_id, key, quantity))
+
+
+def position_opens(world: World) -> bool:
+    """Another position, while few are left to close."""
+    left = [one for one in world.database.books.values() if one.position.quantity != ZERO]
+    if len(left) >= MOST_AT_ONCE:
+        return False
+    hold(world)
+    return True
+
+
+def operator_acts(world: World) -> bool:
+    requests = list(world.database.requests())
+    working = [one for one in requests if one.unfinished]
+    if not requests or (not working and world.random.random() < 0.8):
+        return False
+    verb = world.random.choice((Operator.cancel, Operator.retry, Operator.abandon))
+    sent = [one for one in working if one.status is RequestStatus.SUBMITTED and verb is Operator.cancel]
+    request = world.random.choice(sent or working or requests)
+    return run(world.operator, lambda operator: verb(operator, request))
+
+
+def commit_shows(world: World) -> bool:
+    hidden = sorted(set(world.database.hidden.values()))
+    if not hidden:
+        return False
+    world.database.show(world.random.choice(hidden))
+    return True
+
+
+def consume_submits(world: World) -> bool:
+    return run(any_of(world, [*world.submitters]), plan_some)
+
+
+def plan_some(submitter: Submitter) -> bool:
+    """Poll, process and commit are three steps, so that anything may come in between."""
+    group, member = submitter.group, submitter.consumer
+    if member.batch and member.done:
+        group.commit(member)
+        return True
+    return submitter.plan_batch() if member.batch else group.poll(member, PLANS_AT_ONCE)
+
+
+def consume_fills(world: World) -> bool:
+    return run(any_of(world, [*world.fillers]), fill_some)
+
+
+def fill_some(filler: Filler) -> bool:
+    group, member = filler.group, filler.consumer
+    if member.batch and member.done:
+        group.commit(member)
+        return True
+    return filler.process_batch() if member.batch else group.poll(member, FILLS_AT_ONCE)
+
+
+def attend_orders(world: World) -> bool:
+    return run(any_of(world, [*world.submitters]), Submitter.attend)
+
+
+def send(world: World) -> bool:
+    busy = [one for one in world.submitters if one.jobs and not one.paused]
+    return bool(busy) and run(any_of(world, busy), Submitter.send)
+
+
+def look_up(world: World) -> bool:
+    busy = [one for one in world.submitters if one.questions and not one.paused]
+    return bool(busy) and run(any_of(world, busy), Submitter.look_up)
+
+
+def keep_watch(world: World) -> bool:
+    return run(any_of(world, [*world.submitters]), Submitter.keep)
+
+
+def request_arrives(world: World) -> bool:
+    if not world.network.calls or world.network.stalled:
+        return False
+    world.network.deliver(world.random.choice(world.network.calls))
+    return True
+
+
+def network_stalls(world: World) -> bool:
+    network = world.network
+    if network.stalled:
+        network.stalled = world.random.random() < 0.95
+        return not network.stalled
+    if not (network.calls and world.faults.happens(Fault.STALLED)):
+        return False
+    network.stalled = True
+    return True
+
+
+def _a_live_order(world: World) -> BrokerOrder | None:
+    live = list(world.exchange.live())
+    return world.random.choice(live) if live else None
+
+
+def broker_fills(world: World) -> bool:
+    order = _a_live_order(world)
+    if order is None or order.status in (BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY):
+        return False
+    whole = world.random.random() < 0.4
+    world.exchange.fill(order, order.leaves if whole else Decimal(world.random.randint(1, int(order.leaves))))
+    return True
+
+
+def broker_ends(world: World) -> bool:
+    order = _a_live_order(world)
+    if order is None or (not order.cancel_asked and world.random.random() < 0.8):
+        return False
+    world.exchange.end(order)
+    return True
+
+
+def broker_pauses(world: World) -> bool:
+    order = _a_live_order(world)
+    if order is None:
+        return False
+    if order.status in (BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY):
+        world.exchange.resume(order)
+    elif world.random.random() < 0.2:
+        world.exchange.pause(order)
+    else:
+        return False
+    return True
+
+
+def report_arrives(world: World) -> bool:
+    return run(world.gateway, lambda gateway: gateway.deliver())
+
+
+def backfill(world: World) -> bool:
+    return run(world.gateway, lambda gateway: gateway.backfill())
+
+
+def wake_requests(world: World) -> bool:
+    return run(any_of(world, [*world.reconcilers]), lambda one: one.wake_requests())
+
+
+def ask_quiet_orders(world: World) -> bool:
+    return run(any_of(world, [*world.reconcilers]), lambda one: one.ask_quiet_orders())
+
+
+def fill_gaps(world: World) -> bool:
+    return run(any_of(world, [*world.reconcilers]), lambda one: one.fill_gaps())
+
+
+def audit(world: World) -> bool:
+    return world.audit.once()
+
+
+def publish_rows(world: World) -> bool:
+    rows = sum(world.connector.publish() for _ in range(world.random.randint(1, 4)))
+    return rows > 0
+
+
+def confirm_rows(world: World) -> bool:
+    return world.connector.confirm()
+
+
+def trouble_connector(world: World) -> bool:
+    connector = world.connector
+    if world.faults.happens(Fault.CDC_RESENT):
+        return connector.resend()
+    return connector.lose_slot() if world.faults.happens(Fault.SLOT_LOST) else connector.stop()
+
+
+def connector_restarts(world: World) -> bool:
+    return not world.connector.running and world.connector.restart()
+
+
+def crash(world: World) -> bool:
+    if not world.faults.happens(Fault.CRASH):
+        return False
+    any_of(world, world.processes()).start()
+    return True
+
+
+def pause(world: World) -> bool:
+    """Stop a process in its tracks, or let it go on: what it holds goes on with it."""
+    paused = [process for process in world.processes() if process.paused]
+    if paused and world.random.random() < 0.5:
+        any_of(world, paused).paused = False
+        return True
+    if not world.faults.happens(Fault.PAUSE):
+        return False
+    any_of(world, world.processes()).paused = True
+    return True
+
+
+def rebalance(world: World) -> bool:
+    if not world.faults.happens(Fault.REBALANCE):
+        return False
+    group = world.random.choice((world.submit_group, world.fill_group))
+    group.rebalance(world.random.randrange(8))
+    return True
+
+
+def time_passes(world: World) -> bool:
+    """Longer and longer while nothing else happens."""
+    world.clock.advance(min(60.0, world.random.choice(world.strides_s) * 2**world.idle))
+    world.idle += 2
+    return True
+
+
+def clock_jumps(world: World) -> bool:
+    """Any wall clock, by up to an hour either way; monotonic clocks never do."""
+    fault = world.random.choice((Fault.DATABASE_CLOCK, Fault.PROCESS_CLOCK, Fault.BROKER_CLOCK))
+    if not world.faults.happens(fault):
+        return False
+    names = {Fault.DATABASE_CLOCK: "database", Fault.BROKER_CLOCK: "broker"}
+    whose = names.get(fault) or any_of(world, world.processes()).name
+    world.clock.jump(whose, timedelta(seconds=world.random.choice((-3600, -40, -2, 0, 2, 40, 3600))))
+    return True
+
+
+WEIGHTS: Final[Mapping[Action, float]] = {
+    position_opens: 2,
+    close: 5,
+    close_again: 0.5,
+    operator_acts: 1,
+    commit_shows: 3,
+    consume_submits: 12,
+    attend_orders: 8,
+    send: 16,
+    look_up: 8,
+    keep_watch: 4,
+    request_arrives: 16,
+    network_stalls: 2,
+    broker_fills: 12,
+    broker_ends: 6,
+    broker_pauses: 4,
+    report_arrives: 12,
+    backfill: 2,
+    consume_fills: 14,
+    wake_requests: 4,
+    ask_quiet_orders: 3,
+    fill_gaps: 3,
+    audit: 1,
+    publish_rows: 12,
+    confirm_rows: 2,
+    trouble_connector: 0.3,
+    connector_restarts: 2,
+    crash: 3,
+    pause: 2,
+    rebalance: 2,
+    time_passes: 4,
+    clock_jumps: 2,
+}
+
+
+def take(world: World, name: str) -> bool:
+    """Take the named step; False when there was nothing to do."""
+    if not ACTIONS[name](world):
+        return False
+    if name != time_passes.__name__:
+        world.idle = 0
+    return True
+
+
+ACTIONS: Final[Mapping[str, Action]] = {action.__name__: action for action in WEIGHTS}
+_NAMES: Final = tuple(ACTIONS)
+_SCALE: Final = (0.3, 1.0, 1.0, 3.0)
+
+
+def schedule(world: World) -> Callable[[], str]:
+    """Draws one action after another; what is frequent differs from run to run."""
+    random, scale = world.random, world.theme.actions
+    weights = [weight * scale.get(action.__name__, 1.0) * random.choice(_SCALE) for action, weight in WEIGHTS.items()]
+    sums = list(accumulate(weights))
+    return lambda: random.choices(_NAMES, cum_weights=sums)[0]
+
+
+def is_quiet(world: World) -> bool:
+    """Nothing is on its way anywhere."""
+    moving = any(one.jobs or one.questions or one.consumer.batch for one in world.submitters)
+    moving = moving or any(one.consumer.batch for one in world.fillers)
+    moving = moving or bool(world.network.calls or world.exchange.stream or world.submit_group.lag())
+    live = any(one.status in LIVE and one.leaves > ZERO for one in world.exchange.orders)
+    unsent = world.connector.sent < len(world.database.wal)
+    return not (moving or live or unsent or world.fill_group.lag())

@@ -1,0 +1,78 @@
+"""What the simulated services decide with: the real functions, which a test may replace by wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from closeflow.broker.protocol import IdDeduplication
+from closeflow.domain import plan as planning
+from closeflow.domain import sending, wake
+from closeflow.domain.model import Book, CloseRequest, Order
+from closeflow.domain.settle import RetryPolicy
+from fill_processor import fold
+from order_submitter.breaker import BreakerRules
+
+ACCOUNT: Final = "DU1"
+BROKER: Final = "broker"
+POLICY: Final = RetryPolicy()
+RULES: Final = planning.PlanRules()
+BREAKER: Final = BreakerRules(failures=5, probe_s=5.0)
+
+LEASE_S: Final = 30.0
+HTTP_DEADLINE_S: Final = 5.0
+VISIBILITY_LAG_S: Final = 5.0
+VISIBLE_WITHIN_S: Final = 5.0
+RESEND_AFTER: Final = timedelta(seconds=30)
+UNKNOWN_AFTER: Final = timedelta(seconds=900)
+QUIET_AFTER: Final = timedelta(seconds=10)
+PUBLISH_WITHIN: Final = timedelta(seconds=30)
+
+
+class Plan(Protocol):
+    def __call__(
+        self,
+        book: Book,
+        asked: planning.Asked,
+        *,
+        market: planning.Market,
+        now: datetime,
+        rules: planning.PlanRules,
+    ) -> planning.Plan: ...
+
+
+class Recheck(Protocol):
+    def __call__(self, book: Book, order: Order, *, now: datetime, may_repeat: bool = False) -> sending.Check: ...
+
+
+class NextStep(Protocol):
+    def __call__(self, book: Book, order: Order, *, now: datetime, watched: Set[int]) -> sending.Step: ...
+
+
+class FoldBatch(Protocol):
+    def __call__(
+        self, known: fold.Known, records: Sequence[fold.UpdateRecord], *, policy: RetryPolicy
+    ) -> fold.Folded: ...
+
+
+class Wake(Protocol):
+    def __call__(
+        self, book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, unknown_after: timedelta
+    ) -> wake.Woken | wake.Waits: ...
+
+
+def may_repeat(deduplication: IdDeduplication) -> bool:
+    """As `Recovery._may_repeat`: the same id goes out again only where the broker refuses it for ever."""
+    return deduplication is IdDeduplication.FOREVER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    plan: Plan = planning.plan
+    recheck: Recheck = sending.recheck
+    next_step: NextStep = sending.next_step
+    fold_batch: FoldBatch = fold.fold_batch
+    wake: Wake = wake.wake
+    may_repeat: Callable[[IdDeduplication], bool] = may_repeat

@@ -1,0 +1,92 @@
+"""Mend everything, then let every part work in turn until nothing is left to do."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from closeflow.domain.model import UNFINISHED
+from tests.simulation import actions
+from tests.simulation.faults import Violation
+from tests.simulation.queries import due_orders, orders_with_gap
+from tests.simulation.submitter import Submitter
+from tests.simulation.world import World
+
+MOST_ROUNDS: Final = 400
+PAUSES_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 31.0)
+LAST_WAIT_S: Final = 4600.0
+"""Longer than a clock was wrong by, plus the time after which an unknown order is given up."""
+
+
+def heal(world: World) -> None:
+    world.faults.over = True
+    world.clock.heal()
+    world.network.stalled = False
+    for process in world.processes():
+        process.paused = False
+    world.connector.restart()
+
+
+def drain(world: World) -> int:
+    """Returns how many rounds it took; it is a violation if there is no end."""
+    for number in range(MOST_ROUNDS):
+        _round(world)
+        if actions.is_quiet(world) and _settled(world):
+            world.clock.advance(LAST_WAIT_S)
+            for _ in range(3):
+                _round(world)
+            world.audit.once()
+            if actions.is_quiet(world) and _settled(world):
+                return number
+        world.clock.advance(PAUSES_S[min(number // 6, len(PAUSES_S) - 1)])
+    left = [str(one.id) for one in world.database.requests() if one.status in UNFINISHED]
+    raise Violation(f"13 no silent stuck: no end after {MOST_ROUNDS} rounds; unfinished requests: {left}")
+
+
+def _round(world: World) -> None:
+    for position_id in list(world.database.books):
+        world.database.show(position_id)
+    while world.connector.publish():
+        pass
+    world.connector.confirm()
+    for submitter in world.submitters:
+        _work(world, submitter)
+    for _ in range(4):
+        for filler in world.fillers:
+            actions.run(filler, actions.fill_some)
+    while world.network.calls:
+        world.network.deliver(world.network.calls[0])
+    _trade(world)
+    while world.exchange.stream:
+        actions.run(world.gateway, lambda gateway: gateway.deliver())
+    reconciler = world.reconcilers[0]
+    actions.run(reconciler, lambda one: one.wake_requests())
+    actions.run(reconciler, lambda one: one.ask_quiet_orders())
+    actions.run(reconciler, lambda one: one.fill_gaps())
+    world.audit.once()
+
+
+def _work(world: World, submitter: Submitter) -> None:
+    for _ in range(4):
+        actions.run(submitter, actions.plan_some)
+    actions.run(submitter, Submitter.attend)
+    actions.run(submitter, Submitter.keep)
+    for _ in range(8):
+        actions.run(submitter, Submitter.send)
+        while world.network.calls:
+            world.network.deliver(world.network.calls[0])
+        actions.run(submitter, Submitter.look_up)
+
+
+def _trade(world: World) -> None:
+    """The broker comes to an end with every order: it fills in parts, is canceled where that was asked, or expires."""
+    for order in list(world.exchange.live()):
+        world.exchange.fill(order, Decimal(world.random.randint(1, int(order.leaves))))
+        if order.leaves and (order.cancel_asked or world.random.random() < 0.3):
+            world.exchange.end(order)
+
+
+def _settled(world: World) -> bool:
+    told = {subject for _, subject in world.database.incidents}
+    waiting = [one for one in world.database.requests() if one.status in UNFINISHED and str(one.id) not in told]
+    return not waiting and not due_orders(world.database) and not orders_with_gap(world.database)

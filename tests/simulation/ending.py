@@ -1,0 +1,143 @@
+"""What must hold once everything is mended and nothing moves any more: everything ended, and everybody agrees."""
+
+from __future__ import annotations
+
+from closeflow.domain.events import decimal_text
+from closeflow.domain.model import (
+    UNFINISHED,
+    ZERO,
+    Book,
+    Order,
+    OrderStatus,
+    PositionStatus,
+    RequestStatus,
+    Topic,
+)
+from tests.simulation.broker import LIVE
+from tests.simulation.cdc import MISSING
+from tests.simulation.invariants import check, filled, known, over
+from tests.simulation.world import World
+
+UNEXPECTED = frozenset(
+    {
+        "record_was_wrong",
+        "execution_changed",
+        "order_replaced",
+        "overfill",
+        "unknown_order",
+        "foreign_order",
+        "contradicts_order",
+        "execution_of_another_order",
+        "quantities_disagree",
+        "execution_without_order",
+        "unsupported_exec_type",
+        "side_changed",
+        "position_changed_outside",
+        "submit_order_disagrees",
+        "target_reached_with_live_order",
+        "exposure_above_owed",
+        "acknowledged_order_not_found",
+        "unknown_broker_status",
+    }
+)
+"""Incidents that say that a record contradicts another: with a broker that lies to nobody, a defect of ours."""
+
+
+def check_ended(world: World) -> None:
+    unexpected = world.database.raised & UNEXPECTED
+    check(not unexpected, "a broker that does not lie", f"incidents {sorted(unexpected)}")
+    for book in world.database.books.values():
+        _check_agrees(world, book)
+        _check_not_stuck(world, book)
+        _check_position(book)
+    _check_promises(world)
+    _check_published(world)
+    _check_accounting(world)
+
+
+def _check_agrees(world: World, book: Book) -> None:
+    """11 and 16: what we have booked is what the broker did, fill by fill."""
+    for order in book.orders.values():
+        name = order.client_order_id
+        theirs = world.exchange.named_by(name)
+        sold = sum((one.cum for one in theirs), ZERO)
+        check(filled(order) == sold, "16 ledger", f"{name}: {filled(order)} booked, {sold} filled at the broker")
+        check(known(order) == filled(order), "11 agree", f"{name} has a gap")
+        fills = sorted((fill.cum, fill.quantity, fill.price) for one in theirs for fill in one.fills)
+        booked = sorted((one.cum_quantity or ZERO, one.quantity, one.price) for one in order.executions)
+        check(booked == fills, "16 ledger", f"{name}: booked {booked}, the broker's are {fills}")
+        live = any(one.status in LIVE for one in theirs)
+        check(not (live and over(order)), "11 agree", f"{name} is over, and lives at the broker")
+        _check_label(order, len(theirs))
+    held = world.exchange.quantities[book.position.symbol]
+    check(
+        book.position.quantity == held, "16 ledger", f"{book.position.quantity} of {book.position.symbol}, not {held}"
+    )
+
+
+def _check_label(order: Order, theirs: int) -> None:
+    status = order.status
+    absent = status in (OrderStatus.PLANNED, OrderStatus.DENIED, OrderStatus.SUBMIT_UNKNOWN)
+    refused = status is OrderStatus.REJECTED and order.broker_order_id is None
+    check(bool(theirs) is not (absent or refused), "11 agree", f"{order.client_order_id} is {status}: {theirs} there")
+
+
+def _check_not_stuck(world: World, book: Book) -> None:
+    """13: every accepted request is final, or a person has been told of it."""
+    subjects = {subject for _, subject in world.database.incidents}
+    for request in book.requests.values():
+        names = {str(request.id), str(book.position.id), *(one.client_order_id for one in book.orders_of(request.id))}
+        told = bool(names & subjects)
+        check(request.status not in UNFINISHED or told, "13 no silent stuck", f"{request.id} is {request.status}")
+        whole = request.filled_quantity == request.target_quantity
+        done = request.status is RequestStatus.COMPLETED
+        check(done is whole or (not done and told), "11 agree", f"{request.id} is {request.status}, {request.reason}")
+
+
+def _check_position(book: Book) -> None:
+    position = book.position
+    closed = position.status is PositionStatus.CLOSED
+    check(closed is (position.quantity == ZERO), "11 agree", f"{position.id}: {position.status} {position.quantity}")
+    check(closed is (position.closed_at is not None), "11 agree", f"{position.id}: closed at {position.closed_at}")
+    clear = all(over(one) for one in book.orders.values())
+    check(clear or position.exposure_unproven or not closed, "11 agree", f"{position.id}: exposure is not said")
+
+
+def _check_promises(world: World) -> None:
+    for key, (request_id, _) in world.api.promised.items():
+        kept = [one.id for one in world.database.books[key[0]].requests.values() if one.idempotency_key == key[1]]
+        check(kept == [request_id], "6 atomic accept", f"{key} was promised {request_id}, there is {kept}")
+
+
+def _check_published(world: World) -> None:
+    """14: every row is in Kafka, or a person was told that it is not. 17: the newest event is the database's state."""
+    told = {subject for kind, subject in world.database.incidents if kind == MISSING}
+    published = {
+        (entry.value.event_id, entry.value.emission) for topic in world.topics.values() for entry in topic.entries()
+    }
+    for row in world.database.wal:
+        key = row.judged.key
+        check(key in published or f"{key[0]}/{key[1]}" in told, "14 published", f"{row.event.event_type} {key}")
+    for book in world.database.books.values():
+        position = book.position
+        mine = [one.value for one in world.topics[Topic.POSITION_EVENTS].entries() if one.key == str(position.id)]
+        newest = max(mine, key=lambda one: one.position_version or 0, default=None)
+        if newest is None or newest.position_version != position.version:
+            lost = any(
+                row.event.position_id == position.id for row in world.database.wal if row.judged.key not in published
+            )
+            check(lost or position.version == 1, "17 risk", f"position {position.id}: version {position.version}")
+            continue
+        said = (newest.payload["quantity"], newest.payload["position_status"], newest.payload["exposure_unproven"])
+        true = (decimal_text(position.quantity), position.status, position.exposure_unproven)
+        check(said == true, "17 risk", f"position {position.id}: told {said}, is {true}")
+
+
+def _check_accounting(world: World) -> None:
+    """16: each execution once for accounting, however often its record came."""
+    wal = [row.event for row in world.database.wal if row.event.topic is Topic.EXECUTION_EVENTS]
+    told = sorted(str(one.payload["exec_id"]) for one in wal)
+    booked = [order.executions for order in world.database.orders()]
+    check(
+        told == sorted(one.exec_id for some in booked for one in some), "16 ledger", "accounting and executions differ"
+    )

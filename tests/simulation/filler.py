@@ -1,0 +1,78 @@
+"""The fill-processor: `fold_batch` itself, with `process.Processor`'s transaction around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.ids import parse_client_order_id
+from closeflow.kafka.records import Record
+from fill_processor.fold import APPLIED, Folded, Known, UpdateRecord
+from tests.simulation.clock import START
+from tests.simulation.core import POLICY
+from tests.simulation.database import Tx
+from tests.simulation.faults import Crashed
+from tests.simulation.log import Consumer, Entry, Group
+from tests.simulation.process import DATABASE_ERRORS, Process
+
+CONSUMER: Final = "fill-processor"
+BATCH: Final = 6
+
+
+@dataclass(slots=True, kw_only=True)
+class Filler(Process):
+    group: Group[BrokerFillV1]
+    consumer: Consumer[BrokerFillV1] = field(init=False)
+
+    def start(self) -> None:
+        Process.start(self)
+        self.consumer = self.group.join(self.name)
+
+    def process_batch(self) -> bool:
+        """A lost connection stops the process, whatever became of the transaction: the batch is read again."""
+        records = [_record(entry) for entry in self.consumer.batch]
+
+        def work(tx: Tx) -> None:
+            known = self._load(tx, records)
+            self._save(tx, known, self.around.core.fold_batch(known, records, policy=POLICY))
+
+        try:
+            self.around.database.transact(work)
+        except DATABASE_ERRORS:
+            raise Crashed from None
+        self.group.has_processed(self.consumer)
+        return True
+
+    def _load(self, tx: Tx, records: list[UpdateRecord]) -> Known:
+        parsed = (parse_client_order_id(record.value.client_order_id) for record in records)
+        books = tx.lock_books(request_ids={one[0] for one in parsed if one is not None})
+        database = self.around.database
+        ids = {record.value.event_id for record in records}
+        named = {(one.value.broker, one.value.account_id, one.value.exec_id or "") for one in records}
+        return Known(
+            books=books,
+            positions={request_id: book.position.id for book in books.values() for request_id in book.requests},
+            now=tx.now,
+            applied=frozenset(one for one in ids if database.inbox.get((CONSUMER, one)) == APPLIED),
+            taken={key: database.taken[key] for key in named if key in database.taken},
+        )
+
+    def _save(self, tx: Tx, known: Known, folded: Folded) -> None:
+        tx.save_books([(known.books[key], one) for key, one in folded.books.items() if one is not known.books[key]])
+        tx.events += folded.events
+        tx.incidents += folded.incidents
+        tx.receipts |= {(CONSUMER, event_id): outcome for event_id, outcome in folded.outcomes.items()}
+
+
+def _record(entry: Entry[BrokerFillV1]) -> UpdateRecord:
+    return Record(
+        topic="broker-fill",
+        partition=entry.partition,
+        offset=entry.offset,
+        key=entry.key.encode(),
+        value=entry.value,
+        raw=b"",
+        headers=(),
+        timestamp=START,
+    )

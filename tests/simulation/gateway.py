@@ -1,0 +1,59 @@
+"""The broker-gateway: the stream of reports, and the backfill that asks for what the stream did not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from closeflow.domain import facts
+from closeflow.domain.answers import Acknowledged
+from closeflow.domain.model import ZERO, BrokerUpdate, UpdateSource
+from tests.simulation.database import FINISHED
+from tests.simulation.faults import Crashed, Fault
+from tests.simulation.process import KafkaAway, Process
+
+
+@dataclass(slots=True, kw_only=True)
+class Gateway(Process):
+    memory: set[UUID] = field(default_factory=set)
+    """What Kafka has acknowledged in this life, so that a backfill does not repeat it every time."""
+
+    def start(self) -> None:
+        Process.start(self)
+        self.memory = set()
+
+    def deliver(self) -> bool:
+        """One report of the stream: the next, or one out of order; dropped, or said twice."""
+        stream, faults = self.around.exchange.stream, self.around.faults
+        if not stream:
+            return False
+        at = 0
+        if len(stream) > 1 and faults.happens(Fault.REPORT_REORDERED):
+            at = faults.random.randrange(1, len(stream))
+        repeated = faults.happens(Fault.REPORT_REPEATED)
+        update = stream[at] if repeated else stream.pop(at)
+        if not faults.happens(Fault.REPORT_DROPPED):
+            self._publish([replace(update, received_at=self.wall())])
+        return True
+
+    def backfill(self) -> bool:
+        """As `Backfill.run_once`: the state of orders that are not done, then the executions."""
+        stated = []
+        for order in list(self.around.database.orders()):
+            if order.status in FINISHED and facts.unattributed(order) == ZERO:
+                continue
+            answer = self.around.exchange.look_up(order.client_order_id, UpdateSource.BACKFILL)
+            if isinstance(answer, Acknowledged):
+                stated.append(answer.update)
+        found = [*stated, *self.around.exchange.executions()]
+        news = [update for update in found if update.event_id not in self.memory]
+        self._publish(news)
+        return bool(news)
+
+    def _publish(self, updates: list[BrokerUpdate]) -> None:
+        try:
+            for update in updates:
+                self.around.publish(update)
+                self.memory.add(update.event_id)
+        except KafkaAway:
+            raise Crashed from None

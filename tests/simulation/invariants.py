@@ -1,0 +1,203 @@
+"""What must hold after every commit and at every send, counted again by other means (invariants.md).
+
+Nothing here calls the functions that decide: quantities are added up from the facts themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from closeflow.domain.answers import Ticket
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import (
+    UNFINISHED,
+    ZERO,
+    Book,
+    CloseRequest,
+    Order,
+    OrderStatus,
+    SendAnswer,
+    SendKind,
+    Side,
+    StatementKind,
+    Topic,
+)
+from closeflow.domain.transitions import illegal_moves
+from tests.simulation.database import Database, Tx, executions_of
+from tests.simulation.faults import Violation
+from tests.simulation.jobs import Call
+
+ENDED = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})
+OURS = frozenset({StatementKind.REFUSED, StatementKind.LOST})
+NOT_COUNTING = (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
+
+
+def filled(order: Order) -> Decimal:
+    return sum((one.quantity for one in order.executions), ZERO)
+
+
+def known(order: Order) -> Decimal:
+    """The most that anybody has said is filled of it."""
+    said = [one.cum_quantity for one in order.executions] + [one.cum_quantity for one in order.statements]
+    return max([filled(order), order.stated_cum_quantity, *(cum for cum in said if cum is not None)])
+
+
+def over(order: Order) -> bool:
+    """Whether what is written says that the broker can fill no more of it."""
+    if known(order) >= order.quantity or order.status in (OrderStatus.DENIED, OrderStatus.LOST):
+        return True
+    stated = [one for one in order.statements if one.kind not in OURS]
+    if not stated and not order.executions:
+        return any(one.kind is StatementKind.REFUSED for one in order.statements)
+    return any(one.kind in ENDED and one.cum_quantity is not None for one in stated)
+
+
+def open_quantity(order: Order) -> Decimal:
+    return ZERO if over(order) else order.quantity - known(order)
+
+
+def check(condition: bool, invariant: str, detail: str) -> None:
+    if not condition:
+        raise Violation(f"{invariant}: {detail}")
+
+
+@dataclass(slots=True)
+class Safety:
+    """Told of every commit and of every order on the wire."""
+
+    database: Database = field(init=False)
+    wire: dict[str, Ticket] = field(default_factory=dict)
+    commits: int = 0
+
+    def committed(self, before: Mapping[int, Book], tx: Tx) -> None:
+        self.commits += 1
+        touched = {after.position.id for _, after in tx.changes}
+        touched |= {order.position_id for order, _ in tx.sends}
+        touched |= {one.position_id for said in tx.answers if (one := self.database.order(said.client_order_id))}
+        for position_id in touched:
+            was, now = before[position_id], self.database.books[position_id]
+            if now is was:
+                continue
+            for move in illegal_moves(was, now):
+                raise Violation(f"9 no regress: {move}")
+            _check_position(now)
+            for request in now.requests.values():
+                _check_request(was, now, request, tx)
+            for order in now.orders.values():
+                if order is not was.orders.get(order.client_order_id):
+                    _check_order(was, now, order)
+            _check_events(was, now, tx)
+
+    def on_wire(self, call: Call, ticket: Ticket, sender: str) -> None:
+        """Invariant 7, and that nothing goes out without its row."""
+        order = self.database.order(ticket.client_order_id)
+        if order is None:
+            raise Violation(f"7 deterministic id: {ticket.client_order_id} is on the wire and not in the database")
+        send = call.job.send
+        mine = [one for one in order.sends if (one.kind, one.n, one.sender) == (send.kind, send.n, sender)]
+        check(len(mine) == 1, "7 deterministic id", f"{ticket.client_order_id} is sent without a row of {sender}")
+        first = self.wire.setdefault(ticket.client_order_id, ticket)
+        check(first == ticket, "7 deterministic id", f"{ticket} is not what was sent before: {first}")
+
+
+def _check_position(book: Book) -> None:
+    position = book.position
+    moved = sum((one.quantity if one.side is Side.BUY else -one.quantity for one in executions_of(book)), ZERO)
+    expected = position.opening_quantity + moved
+    check(position.quantity == expected, "1 conserve", f"position {position.id}: {position.quantity} is not {expected}")
+    check(position.quantity * position.opening_quantity >= ZERO, "1 conserve", f"position {position.id} changed sides")
+    active = [one.id for one in book.requests.values() if one.status in UNFINISHED]
+    check(len(active) <= 1, "4 one active", f"position {position.id} has {active}")
+    check([position.active_close_request_id] in ([None], active), "4 one active", f"position {position.id}")
+    check(bool(active) is bool(position.active_close_request_id), "4 one active", f"position {position.id} names none")
+
+
+def _check_request(before: Book, book: Book, request: CloseRequest, tx: Tx) -> None:
+    orders = book.orders_of(request.id)
+    living = [one.client_order_id for one in orders if not over(one)]
+    check(len(living) <= 1, "3 one live", f"request {request.id} has {living}")
+    was = before.requests.get(request.id)
+    if was is None:
+        submits = [one for one in tx.events if one.close_request_id == request.id and one.topic is Topic.SUBMIT_ORDER]
+        check(len(submits) == 1, "6 atomic accept", f"request {request.id} came with {len(submits)} outbox rows")
+    else:
+        check(request.target_quantity == was.target_quantity, "C: the target is fixed", str(request.id))
+        check(request.attempt >= was.attempt, "8 attempt fence", f"request {request.id} went back an attempt")
+        check(request.retry_count <= request.max_retries, "8 attempt fence", f"request {request.id} retried too often")
+    sold = sum(map(filled, orders), ZERO)
+    check(request.filled_quantity == sold, "11 agree", f"request {request.id}: {request.filled_quantity} is not {sold}")
+    check(sold <= request.target_quantity, "2 no oversell", f"request {request.id}: {sold} filled")
+
+
+def _check_order(before: Book, book: Book, order: Order) -> None:
+    name = order.client_order_id
+    was = before.orders.get(name)
+    request = book.requests[order.close_request_id]
+    check(name == client_order_id(request.id, order.attempt), "7 deterministic id", name)
+    check(ZERO <= known(order) <= order.quantity, "10 cum", f"{name}: {known(order)} of {order.quantity}")
+    check(len({one.exec_id for one in order.executions}) == len(order.executions), "12 once", name)
+    if was is None:
+        earlier = [one for one in book.orders_of(request.id) if one.attempt < order.attempt]
+        check(all(map(over, earlier)), "8 attempt fence", f"{name} was planned while an earlier order lives")
+        check(all(filled(one) == known(one) for one in earlier), "8 attempt fence", f"{name} was planned over a gap")
+        others = sum((open_quantity(one) for one in book.orders.values() if one is not order), ZERO)
+        owed = min(request.target_quantity - sum(map(filled, earlier)), abs(book.position.quantity) - others)
+        check(order.quantity == owed, "8 attempt fence", f"{name} is for {order.quantity}, {owed} is owed")
+    else:
+        check((order.broker_update_seq or 0) >= (was.broker_update_seq or 0), "9 no regress", f"{name}: sequence")
+        check(known(order) >= known(was) and filled(order) >= filled(was), "10 cum", f"{name} went back")
+        frozen = replace(was, **{one: getattr(order, one) for one in _CHANGING})
+        check(frozen == order, "7 deterministic id", f"{name} changed in what goes on the wire")
+    submits = {one.n for one in was.sends if one.kind is SendKind.SUBMIT} if was else set[int]()
+    if any(one.kind is SendKind.SUBMIT and one.n not in submits for one in order.sends):
+        _check_send(before, book, order)
+
+
+_CHANGING = (
+    "status",
+    "broker_order_id",
+    "executed_quantity",
+    "stated_cum_quantity",
+    "average_price",
+    "broker_update_seq",
+    "last_broker_update_at",
+    "not_found_count",
+    "next_send_at",
+    "cancel_requested_at",
+    "reject_code",
+    "reject_class",
+    "executions",
+    "aliases",
+    "statements",
+    "sends",
+)
+
+
+def _check_send(before: Book, book: Book, order: Order) -> None:
+    """Invariant 2 and rule R5 when a send is claimed, under the same locks."""
+    may_fill = sum(map(open_quantity, book.orders.values()), ZERO)
+    unnamed = sum((known(one) - filled(one) for one in book.orders.values()), ZERO)
+    held = abs(book.position.quantity)
+    check(may_fill + unnamed <= held, "2 no oversell", f"{order.client_order_id}: {may_fill} + {unnamed} of {held}")
+    mine: Iterable[Order] = book.orders_of(order.close_request_id)
+    taken = sum((known(one) + open_quantity(one) for one in mine), ZERO)
+    target = book.requests[order.close_request_id].target_quantity
+    check(taken <= target, "2 no oversell", f"{order.client_order_id}: {taken} of a target of {target}")
+    check(not over(order), "9 no regress", f"{order.client_order_id} is sent though it is over")
+
+
+def _check_events(before: Book, book: Book, tx: Tx) -> None:
+    """16 and 17 where they begin: in the transaction that books."""
+    old = {one.exec_id for one in executions_of(before)}
+    booked = sorted(one.exec_id for one in executions_of(book) if one.exec_id not in old)
+    mine = [one for one in tx.events if one.position_id == book.position.id]
+    told = sorted(str(one.payload["exec_id"]) for one in mine if one.topic is Topic.EXECUTION_EVENTS)
+    check(booked == told, "16 ledger", f"booked {booked}, told accounting {told}")
+    versions = [one.position_version for one in mine if one.topic is Topic.POSITION_EVENTS]
+    raised = book.position.version - before.position.version
+    check(len(versions) == raised <= 1, "17 risk", f"version + {raised}, events {versions}")
+    visible = ("quantity", "status", "active_close_request_id", "exposure_unproven")
+    changed = any(getattr(before.position, one) != getattr(book.position, one) for one in visible)
+    check(changed is bool(raised), "17 risk", f"position {book.position.id} changed without an event, or the reverse")

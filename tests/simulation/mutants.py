@@ -1,0 +1,70 @@
+"""Wrong decisions that the simulation has to notice, each a real function with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from closeflow.domain import sending
+from closeflow.domain.model import Book, Order, OrderStatus, RejectClass, SendKind
+from closeflow.domain.settle import RetryPolicy
+from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
+from tests.simulation.core import Core
+
+
+def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+    """An execution is whatever message comes: its id is not looked at, nor whether the message came before."""
+
+    def renamed(record: UpdateRecord) -> UpdateRecord:
+        if record.value.exec_id is None:
+            return record
+        name = f"{record.value.exec_id}@{record.partition}/{record.offset}"
+        return replace(record, value=record.value.model_copy(update={"exec_id": name}))
+
+    return fold_batch(replace(known, applied=frozenset()), [renamed(one) for one in records], policy=policy)
+
+
+def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+    """Rule R3b forgotten: the refusal of a repeated send is taken as proof that the order does not exist."""
+
+    def once(order: Order) -> Order:
+        submits = [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+        return replace(order, sends=tuple(submits[-1:]))
+
+    def sent_once(book: Book) -> Book:
+        return replace(book, orders={name: once(order) for name, order in book.orders.items()})
+
+    def restored(folded: Book, kept: Book) -> Book:
+        orders = {name: replace(order, sends=kept.orders[name].sends) for name, order in folded.orders.items()}
+        return replace(folded, orders=orders)
+
+    books = {key: sent_once(book) for key, book in known.books.items()}
+    folded = fold_batch(replace(known, books=books), records, policy=policy)
+    folded.books = {key: restored(book, known.books[key]) for key, book in folded.books.items()}
+    return folded
+
+
+def new_id_on_silence(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> sending.Step:
+    """An order that cannot be accounted for is given up, so that the close goes on under a new id."""
+    step = sending.next_step(book, order, now=now, watched=watched)
+    if isinstance(step, sending.LookUp) and order.status is OrderStatus.SUBMIT_UNKNOWN:
+        return sending.Withdraw("not_found", RejectClass.RETRYABLE)
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`theme` is where it is to be looked for."""
+
+    core: Core
+    theme: str
+
+
+MUTANTS: Final[Mapping[str, Mutant]] = {
+    "an execution per message": Mutant(Core(fold_batch=book_each_message), "cancels"),
+    "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),
+    "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
+    "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence"),
+}

@@ -1,0 +1,76 @@
+"""Which rows are due: the WHERE clauses of `storage.submitting` and `storage.reconciling`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
+from tests.simulation.core import QUIET_AFTER, RESEND_AFTER, UNKNOWN_AFTER
+from tests.simulation.database import FINISHED, Database
+
+UNSENT = (OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN)
+WORKING = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
+
+
+def due_orders(database: Database) -> list[Order]:
+    """As `submitting.due_orders`."""
+    now = database.now()
+    return [one for one in database.orders() if one.status not in FINISHED and _to_attend(one, now)]
+
+
+def _to_attend(order: Order, now: datetime) -> bool:
+    if order.next_send_at is None or order.next_send_at <= now:
+        return order.status in UNSENT or order.cancel_requested_at is not None
+    counting = (
+        one
+        for one in order.sends
+        if one.kind is SendKind.SUBMIT and one.answer not in (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
+    )
+    return order.status is OrderStatus.PLANNED and order.cancel_requested_at is not None and not any(counting)
+
+
+def due_requests(database: Database) -> list[CloseRequest]:
+    """As `reconciling.due_requests`."""
+    now = database.now()
+    return [
+        one
+        for one in database.requests()
+        if one.unfinished and one.id not in database.hidden and _to_wake(database, one, now)
+    ]
+
+
+def _to_wake(database: Database, request: CloseRequest, now: datetime) -> bool:
+    if request.status is RequestStatus.SUBMITTED:
+        orders = database.books[request.position_id].orders_of(request.id)
+        return any(_overdue(one, request, now) for one in orders)
+    if request.cancel_requested_at is not None or (request.deadline_at is not None and request.deadline_at <= now):
+        return True
+    if request.frozen_reason is not None:
+        return False
+    if request.status is RequestStatus.PENDING:
+        return (request.next_attempt_at or request.created_at + RESEND_AFTER) <= now
+    return request.auto_retry and (request.next_attempt_at or request.created_at) <= now
+
+
+def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
+    if order.status is OrderStatus.SUBMIT_UNKNOWN:
+        return order.created_at <= now - UNKNOWN_AFTER
+    works = order.status in WORKING and order.cancel_requested_at is None
+    return works and order.created_at <= now - timedelta(seconds=request.working_timeout_s)
+
+
+def quiet_orders(database: Database) -> list[Order]:
+    """As `reconciling.quiet_orders`."""
+    now = database.now()
+    return [
+        one
+        for one in database.orders()
+        if one.status not in FINISHED
+        and one.status not in UNSENT
+        and (one.last_broker_update_at or one.created_at) <= now - QUIET_AFTER
+    ]
+
+
+def orders_with_gap(database: Database) -> list[Order]:
+    """As `reconciling.orders_with_gap`."""
+    return [one for one in database.orders() if one.stated_cum_quantity > one.executed_quantity]

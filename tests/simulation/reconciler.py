@@ -1,0 +1,121 @@
+"""The reconciler's jobs: mirrors `requests.WakeRequests`, `orders.AskQuietOrders`, `orders.FillGaps`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from closeflow.domain.answers import Acknowledged, NotFound
+from closeflow.domain.model import BrokerUpdate, CloseRequest, Incident
+from closeflow.domain.wake import SUBMIT_UNKNOWN, Woken
+from tests.simulation.core import RESEND_AFTER, UNKNOWN_AFTER
+from tests.simulation.database import Tx
+from tests.simulation.faults import Crashed
+from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
+from tests.simulation.queries import due_requests, orders_with_gap, quiet_orders
+
+GAP_INCIDENT_AFTER: Final = timedelta(seconds=30)
+
+
+@dataclass(slots=True, kw_only=True)
+class Reconciler(Process):
+    def wake_requests(self) -> bool:
+        """As `WakeRequests.once`."""
+        due = due_requests(self.around.database)
+        if not due:
+            return False
+        try:
+            self.around.database.transact(lambda tx: self._wake(tx, due))
+        except DATABASE_ERRORS:
+            raise Crashed from None
+        return True
+
+    def _wake(self, tx: Tx, due: list[CloseRequest]) -> None:
+        before = tx.lock_books(position_ids={one.position_id for one in due}, request_ids={one.id for one in due})
+        books = dict(before)
+        for one in due:
+            book = books[one.position_id]
+            request = book.requests[one.id]
+            verdict = self.around.core.wake(
+                book, request, now=tx.now, resend_after=RESEND_AFTER, unknown_after=UNKNOWN_AFTER
+            )
+            if not isinstance(verdict, Woken):
+                continue
+            books[one.position_id] = verdict.book
+            tx.events += verdict.events
+            if verdict.book.requests[one.id].reason == SUBMIT_UNKNOWN:
+                tx.incidents.append(_incident("submit_unknown", one))
+        tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
+
+    def ask_quiet_orders(self) -> bool:
+        """As `AskQuietOrders.once`."""
+        quiet = quiet_orders(self.around.database)
+        updates: list[BrokerUpdate] = []
+        gone: list[Incident] = []
+        for order in quiet:
+            answer = self.around.exchange.look_up(order.client_order_id)
+            if isinstance(answer, Acknowledged):
+                updates.append(answer.update)
+            elif isinstance(answer, NotFound):
+                detail = "acknowledged, and now it does not exist"
+                gone.append(
+                    Incident(
+                        kind="acknowledged_order_not_found",
+                        severity="critical",
+                        detail=detail,
+                        client_order_id=order.client_order_id,
+                    )
+                )
+        self._publish(updates)
+        if gone:
+            self.around.database.read()
+            self._report(gone)
+        return bool(quiet)
+
+    def fill_gaps(self) -> bool:
+        """As `FillGaps.once`."""
+        gaps = orders_with_gap(self.around.database)
+        now = self.around.database.now()
+        old = [one for one in gaps if (one.last_broker_update_at or one.created_at) + GAP_INCIDENT_AFTER <= now]
+        still = [one.client_order_id for one in gaps]
+        known = [key for key in self.around.database.incidents if key[0] == "gap"]
+        if old or known:
+            self._report([_gap(one.client_order_id) for one in old], still=still)
+        if not gaps:
+            return False
+        wanted = {one.client_order_id for one in gaps}
+        self._publish([one for one in self.around.exchange.executions() if one.client_order_id in wanted])
+        return True
+
+    def _publish(self, updates: list[BrokerUpdate]) -> None:
+        try:
+            for update in updates:
+                self.around.publish(update)
+        except KafkaAway:
+            raise Crashed from None
+
+    def _report(self, incidents: list[Incident], still: list[str] | None = None) -> None:
+        def work(tx: Tx) -> None:
+            tx.incidents += incidents
+            if still is not None:
+                tx.close_incidents("gap", still=still)
+
+        try:
+            self.around.database.transact(work)
+        except DATABASE_ERRORS:
+            raise Crashed from None
+
+
+def _incident(kind: str, request: CloseRequest) -> Incident:
+    return Incident(
+        kind=kind,
+        severity="critical",
+        detail=kind,
+        position_id=request.position_id,
+        close_request_id=request.id,
+    )
+
+
+def _gap(client_order_id: str) -> Incident:
+    return Incident(kind="gap", severity="critical", detail="more stated than named", client_order_id=client_order_id)

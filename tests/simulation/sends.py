@@ -1,0 +1,181 @@
+"""One send from its claim to its recorded answer, in the steps between which anything may happen.
+
+Mirrors `order_submitter.send.SenderPool`: the fence, the call, evidence to Kafka before the answer is recorded.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, assert_never
+
+from closeflow.domain.answers import (
+    Acknowledged,
+    CancelAccepted,
+    CancelRefused,
+    DuplicateId,
+    NotAccepted,
+    NotFound,
+    NotSent,
+    Refused,
+    SubmitAnswer,
+    Unanswered,
+)
+from closeflow.domain.model import Incident, SendAnswer, SendKind
+from closeflow.domain.sending import fence_s, refusal_update, retry_at, ticket, with_send
+from order_submitter.breaker import Breaker, after_answer
+from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
+from tests.simulation.database import Answer, Tx
+from tests.simulation.faults import Fault
+from tests.simulation.jobs import Call, Job, Stage
+from tests.simulation.process import DATABASE_ERRORS, KafkaAway
+
+if TYPE_CHECKING:
+    from tests.simulation.submitter import Submitter
+
+SOON: Final = timedelta(seconds=0.5)
+MOST_WRITES: Final = 6
+
+
+def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
+    """Returns the circuit breaker after it, and whether the send is over for this process."""
+    match job.stage:
+        case Stage.CLAIMED:
+            late = of.monotonic() - job.checked_at >= fence_s(LEASE_S)
+            if job.disowned or late:
+                job.answer, job.fenced, job.stage = NotSent("fence"), True, Stage.ANSWERED
+            else:
+                job.stage = Stage.CHECKED
+        case Stage.CHECKED:
+            _write(of, job)
+        case Stage.CALLING:
+            _read(of, job)
+        case Stage.ANSWERED:
+            assert job.answer is not None
+            if job.send.kind is SendKind.SUBMIT and not job.fenced:
+                breaker = after_answer(breaker, _submitted(job), now=of.wall(), rules=BREAKER)
+            try:
+                job.said = _conclude_submit(of, job) if job.send.kind is SendKind.SUBMIT else _conclude_cancel(of, job)
+            except KafkaAway:
+                return breaker, True  # The row stays open, and its lease ends it.
+            job.stage = Stage.CONCLUDED
+        case Stage.CONCLUDED:
+            return breaker, _record(of, job)
+        case _:
+            assert_never(job.stage)
+    return breaker, False
+
+
+def _submitted(job: Job) -> SubmitAnswer:
+    assert isinstance(job.answer, Acknowledged | Refused | DuplicateId | NotAccepted | NotSent | Unanswered)
+    return job.answer
+
+
+def _write(of: Submitter, job: Job) -> None:
+    if of.around.faults.happens(Fault.NOT_SENT):
+        job.answer, job.stage = NotSent("connection refused"), Stage.ANSWERED
+        return
+    job.call = Call(job)
+    job.called_at, job.stage = of.monotonic(), Stage.CALLING
+    of.around.network.write(job.call, of.instance_id)
+
+
+def _read(of: Submitter, job: Job) -> None:
+    """The answer if it is there; the time-out if it is due. An answer that came and was lost ends the same way."""
+    assert job.call is not None
+    faults = of.around.faults
+    if job.call.answer is not None and not faults.happens(Fault.ANSWER_LOST):
+        job.answer, job.stage = job.call.answer, Stage.ANSWERED
+    elif job.call.answer is not None or of.monotonic() - job.called_at >= HTTP_DEADLINE_S:
+        job.call.given_up = True
+        job.answer, job.stage = Unanswered("time-out"), Stage.ANSWERED
+
+
+def _conclude_submit(of: Submitter, job: Job) -> Answer:
+    """As `SenderPool._conclude`."""
+    now, answer = of.wall(), _submitted(job)
+    match answer:
+        case Acknowledged(update):
+            of.around.publish(update)
+            return _answer(of, job, SendAnswer.ACCEPTED)
+        case Refused():
+            of.around.publish(refusal_update(ticket(job.order), job.send.n, answer, broker=BROKER, at=now))
+            return _answer(of, job, SendAnswer.REJECTED)
+        case DuplicateId():
+            found = _look_up(of, job)
+            return _answer(of, job, SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN, None if found else SOON)
+        case NotAccepted(retry_after_s=asked_s):
+            return _answer(of, job, SendAnswer.NOT_ACCEPTED, _pause(of, job, asked_s))
+        case NotSent():
+            return _answer(of, job, SendAnswer.NOT_SENT, SOON if job.fenced else _pause(of, job, None))
+        case Unanswered():
+            return _answer(of, job, SendAnswer.UNKNOWN, SOON)
+        case _:
+            assert_never(answer)
+
+
+def _conclude_cancel(of: Submitter, job: Job) -> Answer:
+    """As `SenderPool._cancel`."""
+    answer = job.answer
+    if isinstance(answer, CancelRefused | NotFound | Unanswered):
+        _look_up(of, job)
+    match answer:
+        case CancelAccepted():
+            recorded = SendAnswer.ACCEPTED
+        case CancelRefused() | NotFound():
+            recorded = SendAnswer.REJECTED
+        case NotAccepted():
+            recorded = SendAnswer.NOT_ACCEPTED
+        case NotSent():
+            recorded = SendAnswer.NOT_SENT
+        case _:
+            recorded = SendAnswer.UNKNOWN
+    return _answer(of, job, recorded, SOON)
+
+
+def _look_up(of: Submitter, job: Job) -> bool:
+    answer = of.around.exchange.look_up(job.order.client_order_id)
+    if not isinstance(answer, Acknowledged):
+        return False
+    of.around.publish(answer.update)
+    return True
+
+
+def _pause(of: Submitter, job: Job, asked_s: float | None) -> timedelta:
+    now = of.wall()
+    order = with_send(job.order, job.send)
+    return retry_at(order, now=now, jitter=of.around.faults.random.random(), asked_s=asked_s) - now
+
+
+def _answer(of: Submitter, job: Job, answer: SendAnswer, again_in: timedelta | None = None) -> Answer:
+    now = of.wall()
+    return Answer(
+        client_order_id=job.order.client_order_id,
+        kind=job.send.kind,
+        n=job.send.n,
+        sender=job.send.sender,
+        started_at=job.send.started_at,
+        answer=answer,
+        answered_at=now,
+        next_send_at=None if again_in is None else now + again_in,
+    )
+
+
+def _record(of: Submitter, job: Job) -> bool:
+    """As `AnswerLog`: written again until it is known to be there, a few times."""
+    said = job.said
+    assert said is not None
+
+    def work(tx: Tx) -> None:
+        tx.answers.append(said)
+        if isinstance(job.answer, NotAccepted) and job.answer.credentials:
+            detail = f"no order can be sent for account {ACCOUNT}: {job.answer.reason}"
+            tx.incidents.append(
+                Incident(kind="broker_credentials_refused", severity="critical", subject=ACCOUNT, detail=detail)
+            )
+
+    job.writes += 1
+    try:
+        of.around.database.transact(work)
+    except DATABASE_ERRORS:
+        return job.writes >= MOST_WRITES
+    return True

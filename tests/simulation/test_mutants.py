@@ -1,0 +1,18 @@
+"""The simulation finds wrong decisions: without this, that it finds nothing would prove nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.running import run_seed
+
+MOST_SEEDS: Final = 120
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_a_wrong_decision_is_found(mutant: Mutant) -> None:
+    runs = (run_seed(seed, core=mutant.core, theme=mutant.theme) for seed in range(1, MOST_SEEDS + 1))
+    assert any(ran.violation is not None for ran in runs)

@@ -1,0 +1,81 @@
+"""Where a run looks for trouble: every seed draws a theme, whose faults are frequent while the others are rare.
+
+With everything at once no close gets far enough to meet the rarer troubles of its later life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from tests.simulation.faults import Fault
+
+F = Fault
+_ANY: Final = (0.0, 0.0, 0.01, 0.05, 0.2)
+_OFTEN: Final = (0.2, 0.4, 0.6)
+_RARELY: Final = (0.0, 0.0, 0.0, 0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """`actions` multiply the usual weights of the named actions."""
+
+    name: str
+    often: frozenset[Fault] = frozenset()
+    actions: Mapping[str, float] = field(default_factory=dict)
+
+    def odds(self, random: Random) -> dict[Fault, float]:
+        """Swarm testing: each run leaves some faults out, so that every combination gets its turn."""
+        if not self.often:
+            return {fault: random.choice(_ANY) for fault in Fault}
+        return {fault: random.choice(_OFTEN if fault in self.often else _RARELY) for fault in Fault}
+
+
+THEMES: Final = (
+    Theme("everything"),
+    Theme(
+        "silence",
+        frozenset({F.STALLED, F.ANSWER_LOST, F.REQUEST_LOST, F.REPEAT_REFUSED, F.NOT_VISIBLE, F.PAUSE}),
+        {
+            "network_stalls": 4,
+            "time_passes": 3,
+            "keep_watch": 4,
+            "look_up": 4,
+            "attend_orders": 4,
+            "operator_acts": 0,
+            "pause": 0.3,
+        },
+    ),
+    Theme(
+        "cancels",
+        frozenset({F.CANCEL_REFUSED, F.NO_QUANTITY, F.REPORT_DROPPED, F.REPORT_REORDERED, F.REPORT_REPEATED}),
+        {"operator_acts": 4, "broker_fills": 0.3, "attend_orders": 3, "request_arrives": 2, "consume_fills": 2},
+    ),
+    Theme(
+        "ends",
+        frozenset({F.NO_QUANTITY, F.REPORT_DROPPED, F.REPORT_REORDERED, F.REJECTED_LATER}),
+        {"operator_acts": 0, "broker_ends": 8, "wake_requests": 4, "broker_fills": 2, "report_arrives": 0.5},
+    ),
+    Theme(
+        "refusals",
+        frozenset({F.REFUSED, F.UNMAPPED, F.REJECTED_LATER, F.RATE_LIMITED, F.SERVER_ERROR, F.NOT_SENT, F.ANSWER_LOST}),
+        {"wake_requests": 3, "time_passes": 2, "operator_acts": 0.5},
+    ),
+    Theme(
+        "crashes",
+        frozenset({F.CRASH, F.CRASH_AFTER_COMMIT, F.COMMIT_LOST, F.COMMIT_UNHEARD, F.REBALANCE, F.PAUSE, F.KAFKA_AWAY}),
+        {"crash": 2, "rebalance": 2, "operator_acts": 0.5},
+    ),
+    Theme(
+        "publication",
+        frozenset({F.CDC_EARLY, F.CDC_RESENT, F.SLOT_LOST}),
+        {"trouble_connector": 3, "audit": 2, "wake_requests": 2},
+    ),
+    Theme(
+        "clocks",
+        frozenset({F.DATABASE_CLOCK, F.PROCESS_CLOCK, F.BROKER_CLOCK, F.ANSWER_LOST, F.STALLED, F.PAUSE}),
+        {"clock_jumps": 4, "keep_watch": 2, "network_stalls": 2},
+    ),
+)
