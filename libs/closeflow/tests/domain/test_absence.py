@@ -180,7 +180,7 @@ def test_a_lost_order_that_is_found_again_lives_and_freezes_its_close() -> None:
 
 def test_an_acknowledged_order_is_lost_only_where_a_newer_word_of_the_broker_can_be_told() -> None:
     def stated(seq: int | None) -> Outcome:
-        changes = {"statements": (a_statement(StatementKind.NEW, seq, 0),), "broker_update_seq": seq}
+        changes: dict[str, Any] = {"statements": (a_statement(StatementKind.NEW, seq, 0),), "broker_update_seq": seq}
         book = a_book(working(last_broker_update_at=at(5), **changes))
         points = evidence(
             book.orders[ORDER], asked(book.orders[ORDER]), known(denied=(5, at(10))), now=at(LATE), within=WITHIN
