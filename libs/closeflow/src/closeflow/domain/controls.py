@@ -12,6 +12,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from closeflow.domain.events import decimal_text
+
 GLOBAL: Final = "global"
 """The scope of `trading_controls` that is over every account; the other scopes are account ids."""
 WINDOW: Final = timedelta(minutes=1)
@@ -82,10 +84,12 @@ class Breach:
 def breach(limits: AccountLimits, *, quantity: Decimal, price: Decimal, multiplier: Decimal) -> Breach | None:
     """Whether one order is too large. `price` is the one that it is likely to trade at, or the worse of two."""
     if quantity > limits.max_order_quantity:
-        return Breach(OVER_QUANTITY, f"{quantity} is more than max_order_qty, {limits.max_order_quantity}")
+        most = decimal_text(limits.max_order_quantity)
+        return Breach(OVER_QUANTITY, f"a quantity of {decimal_text(quantity)} is more than max_order_qty, {most}")
     notional = quantity * price * multiplier
     if notional > limits.max_order_notional:
-        return Breach(OVER_NOTIONAL, f"{notional} is more than max_order_notional, {limits.max_order_notional}")
+        most = decimal_text(limits.max_order_notional)
+        return Breach(OVER_NOTIONAL, f"a notional of {decimal_text(notional)} is more than max_order_notional, {most}")
     return None
 
 
