@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import pytest
@@ -16,6 +16,9 @@ from tests.pipeline.submitting import Bench, open_bench, until
 
 if TYPE_CHECKING:
     from tests.conftest import Database
+
+# Nobody asks again here for what is deferred because the market clock was slow.
+UNHURRIED: Final = {"lease_s": "30", "http_deadline_s": "5"}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,16 @@ def limit(bench: Bench, **limits: object) -> None:
         )
 
 
+def make_due(bench: Bench, request_id: UUID) -> None:
+    """As if the broker had not asked for a pause."""
+    bench.execute(
+        "UPDATE broker_breakers SET state = 'closed', opened_at = NULL, probe_at = NULL WHERE account_id = %(id)s",
+        id=bench.account_id,
+    )
+    order_id = client_order_id(request_id, 1)
+    bench.execute("UPDATE orders SET next_send_at = closeflow_now() WHERE client_order_id = %(id)s", id=order_id)
+
+
 def posts(bench: Bench, request_id: UUID) -> int:
     return bench.control.order(client_order_id(request_id, 1)).posts_received
 
@@ -56,7 +69,7 @@ def posts(bench: Bench, request_id: UUID) -> int:
 async def test_a_halt_defers_what_is_asked_for_and_uses_up_no_retry(bench: Bench) -> None:
     switch(bench, "halted")
     request_id = bench.add_request()
-    with bench.submitter(halt_deferral_s="0.5"):
+    with bench.submitter(**UNHURRIED):
         await bench.ask(request_id)
         await until(lambda: bench.request(request_id)["reason"] == "trading_halted", "it is deferred")
         switch(bench, "reducing")
@@ -79,26 +92,26 @@ async def test_a_halt_holds_an_order_that_is_planned_and_lets_cancels_and_look_u
         await bench.ask(unknown)
         await until(lambda: bench.sends(unknown) == ["unknown"], "nobody answered")
         bench.control.outage(
-            Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=1)
+            Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=600)
         )
         await bench.ask(planned)
         await until(lambda: bench.sends(planned) == ["not_accepted"], "the broker did not take it")
         switch(bench, "halted")
+        make_due(bench, planned)
         bench.request_cancel(working)
         await until(lambda: bench.sends(working, kind="cancel") == ["accepted"], "the cancel is answered")
         await bench.hear(unknown)  # found by a look-up
         due = bench.orders(planned)[0]["next_send_at"]
-        await until(lambda: bench.orders(planned)[0]["next_send_at"] > due, "it came due and was held")
+        await until(lambda: bench.orders(planned)[0]["next_send_at"] > due, "it was due again and held")
         assert (posts(bench, planned), bench.sends(planned)) == (1, ["not_accepted"])
         switch(bench, "active")
-        await bench.hear(planned)
-    assert bench.sends(planned) == ["not_accepted", "accepted"]
+        await until(lambda: bench.sends(planned) == ["not_accepted", "accepted"], "it is sent")
 
 
 async def test_an_order_over_a_limit_is_never_sent_and_a_person_told(bench: Bench) -> None:
     limit(bench, max_order_qty=9)
     too_many, fits = bench.add_request(10), bench.add_request(9)
-    with bench.submitter():
+    with bench.submitter(**UNHURRIED):
         await bench.ask(too_many, fits)
         await bench.hear(fits)
         await until(lambda: bench.request(too_many)["status"] == "failed", "it is denied")
@@ -113,7 +126,7 @@ async def test_a_limit_that_was_lowered_after_the_plan_withdraws_the_order(bench
         Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=1)
     )
     request_id = bench.add_request(10)
-    with bench.submitter(breaker_probe_s="0.2"):
+    with bench.submitter(**UNHURRIED):
         await bench.ask(request_id)
         await until(lambda: bench.sends(request_id) == ["not_accepted"], "the broker did not take it")
         limit(bench, max_order_notional=1)
@@ -130,7 +143,7 @@ async def test_the_submits_of_a_minute_are_the_accounts_over_all_processes(bench
     def held() -> list[UUID]:
         return [one for one in requests if bench.request(one)["reason"] == "submit_limit_reached"]
 
-    with bench.submitter(), bench.submitter():
+    with bench.submitter(**UNHURRIED), bench.submitter(**UNHURRIED):
         for request_id in requests:
             await bench.ask(request_id)
         await until(lambda: len(held()) == 5, "what is above the limit waits")
