@@ -1,10 +1,13 @@
-"""kill -9 in the middle of fifty closes: each is still closed by one order, and each of its executions booked once."""
+"""kill -9 in the middle of closes: each is still closed by one order, and each of its executions booked once."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,7 +18,11 @@ from broker_simulator.control import AcceptLate, AcceptSilently, Behaviour, Fill
 from tests.system.desk import WITHIN_S, Desk, Held
 
 FIFTY: Final = 50
+HUNDRED: Final = 100
 BEFORE_THE_CRASH: Final = 30
+CRASH_EVERY_S: Final = 1.0
+KILLING_WITHIN_S: Final = 120.0
+EVERY_SERVICE: Final = ("order-submitter", "fill-processor", "close-api", "broker-gateway", "reconciler")
 CRASHING: Final = (["order-submitter"], ["fill-processor"], ["broker-gateway", "close-api"])
 IN_PARTS: Final = FillInParts(parts=3, every_s=0.4)
 # Half the answers come late and half the orders are even taken late, so that a crash of the sender leaves sends of
@@ -99,3 +106,36 @@ def test_a_crash_in_the_middle_of_fifty_closes_changes_nothing(desk: Desk, servi
     assert len(accepted) == FIFTY
     assert {one.accepted for one in accepted} == {1}
     assert booked() == 3 * FIFTY
+
+
+def test_services_that_are_killed_again_and_again_close_a_hundred_positions_once(desk: Desk) -> None:
+    """Every second another service is killed, and started again at once, until every position is closed."""
+    portfolio = desk.hold_all([(9, "stock")] * HUNDRED)
+    ids = [held.id for held in portfolio]
+    for number, held in enumerate(portfolio):
+        desk.control.script(SLOW[number % len(SLOW)], symbol=held.symbol)
+
+    def closed() -> int:
+        return desk.count("SELECT count(*) FROM positions WHERE id = ANY(%s) AND status = 'closed'", ids)
+
+    killed = Counter[str]()
+    back: dict[str, Future[None]] = {}
+    deadline = time.monotonic() + KILLING_WITHIN_S
+    with ThreadPoolExecutor() as starting, closing(desk, portfolio) as go_on:
+        go_on.set()
+        for service in itertools.cycle(EVERY_SERVICE):
+            if service in back:
+                back[service].result()
+            if closed() == HUNDRED:
+                break
+            assert time.monotonic() < deadline, f"{closed()} of {HUNDRED} are closed after {killed.total()} crashes"
+            desk.system.kill(service)
+            killed[service] += 1
+            back[service] = starting.submit(desk.system.start, service)
+            time.sleep(CRASH_EVERY_S)
+        for started in back.values():
+            started.result()
+    assert set(killed) == set(EVERY_SERVICE), "every service was killed while closes were under way"
+
+    desk.assert_closed_once(portfolio, posts=None)
+    assert desk.count("SELECT count(*) FROM executions WHERE position_id = ANY(%s)", ids) == 3 * HUNDRED
