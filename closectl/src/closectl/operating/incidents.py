@@ -25,7 +25,7 @@ async def close_incident_by_hand(database: Database, incident_id: int, *, by: st
 
     async def work(tx: Transaction) -> Outcome | Acted:
         request_id = await request_of_incident(tx, incident_id=incident_id)
-        book = await lock_one(tx, request_id=request_id) if request_id is not None else None  # Books first: rule R7.
+        book = await _book(tx, request_id) if request_id is not None else None  # Books first: rule R7.
         incident = await lock_incident(tx, incident_id=incident_id)
         if incident is None:
             raise NotThere(f"there is no incident {incident_id}; `closectl incidents list` shows those that are open")
@@ -45,6 +45,14 @@ async def close_incident_by_hand(database: Database, incident_id: int, *, by: st
         return Acted(f"incident {incident_id} ({incident.kind}) is closed")
 
     return await retrying(database, work)
+
+
+async def _book(tx: Transaction, request_id: UUID) -> Book | None:
+    """None where the incident is about a request that never was."""
+    try:
+        return await lock_one(tx, request_id=request_id)
+    except NotThere:
+        return None
 
 
 async def _release(tx: Transaction, book: Book, request_id: UUID, *, closed: str) -> Outcome:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -14,7 +15,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Incident
 from closeflow.domain.settle import RetryPolicy
-from closeflow.domain.updates import freeze
+from closeflow.domain.updates import freeze_request
 from closeflow.kafka.records import DeadLetter, Rejected
 from closeflow.storage.books import lock_books, positions_of_requests
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying
@@ -23,6 +24,7 @@ from closeflow.storage.saving import MoveRefused, insert_events, report_incident
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
+UNREADABLE: Final = "unreadable_update"
 VERDICTS: Final = Counter("closeflow_broker_updates_total", "Broker updates, by what was decided", ["verdict"])
 
 log = structlog.get_logger(__name__)
@@ -74,34 +76,46 @@ class Processor:
         return _report(await retrying(self.engine, work))
 
     async def freeze_unreadable(self, letters: Sequence[DeadLetter]) -> None:
-        """An incident for every unreadable record, and its request frozen where its client order id can be read."""
+        """An incident for every unreadable record, and its request frozen where the record or its key names one."""
         log.warning("records_unreadable", count=len(letters))
         await retrying(self.engine, lambda tx: _freeze(tx, letters))
 
 
 async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
-    named = [str(peek(letter.raw).get("client_order_id", "")) for letter in letters]
-    parsed = [parse_client_order_id(one) for one in named]
-    before = await lock_books(tx, request_ids={one[0] for one in parsed if one is not None})
+    orders = [str(peek(letter.raw).get("client_order_id", "")) for letter in letters]
+    requests = [_request_of(letter, order) for letter, order in zip(letters, orders, strict=True)]
+    before = await lock_books(tx, request_ids={one for one in requests if one is not None})
     positions = positions_of_requests(before.values())
     books = dict(before)
     incidents: list[Incident] = []
-    for letter, client_order_id, ours in zip(letters, named, parsed, strict=True):
-        position_id = positions.get(ours[0]) if ours else None
-        order = books[position_id].orders.get(client_order_id) if position_id is not None else None
-        if position_id is not None and order is not None:
-            books[position_id] = freeze(books[position_id], order, "unreadable_update")
-        incidents.append(
-            Incident(
-                kind="unreadable_update",
-                severity="critical",
-                detail=f"{letter.error_class}: {letter.reason}",
-                subject=f"{letter.topic}/{letter.partition}/{letter.offset}",
-                client_order_id=order.client_order_id if order else None,
-            )
+    for letter, client_order_id, request_id in zip(letters, orders, requests, strict=True):
+        incident = Incident(
+            kind=UNREADABLE,
+            severity="critical",
+            detail=f"{letter.error_class}: {letter.reason}",
+            subject=f"{letter.topic}/{letter.partition}/{letter.offset}",
         )
+        position_id = positions.get(request_id) if request_id is not None else None
+        if position_id is not None and request_id is not None:
+            book = books[position_id]
+            books[position_id] = freeze_request(book, request_id, UNREADABLE)
+            order = client_order_id if client_order_id in book.orders else None
+            # Named, so that whoever closes the incident lets the request go on.
+            incident = replace(incident, position_id=position_id, close_request_id=request_id, client_order_id=order)
+        incidents.append(incident)
     await save_books(tx, changes=[(before[key], book) for key, book in books.items() if book is not before[key]])
     await report_incidents(tx, incidents=incidents)
+
+
+def _request_of(letter: DeadLetter, client_order_id: str) -> UUID | None:
+    """The request that the letter's order is of; where that cannot be read, the one that its key names."""
+    ours = parse_client_order_id(client_order_id)
+    if ours is not None:
+        return ours[0]
+    try:
+        return UUID((letter.key or b"").decode())
+    except ValueError:
+        return None
 
 
 async def _load(tx: Transaction, records: Sequence[UpdateRecord]) -> Known:

@@ -104,11 +104,13 @@ async def _work(
         recovery=recovery,
         watch=watch,
     )
+    planner = _planner(settings, database, broker, pool, presence.instance_id)
     subscription = Subscription(
         topic=SUBMIT_ORDER,
         group=settings.consumer_group,
         model=SubmitOrder,
-        process_batch=_planner(settings, database, broker, pool, presence.instance_id).plan_batch,
+        process_batch=planner.plan_batch,
+        before_dead_letters=planner.report_unreadable,
         max_records=settings.batch_max_records,
     )
     await keeper.register()

@@ -13,8 +13,9 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
-from closeflow.contracts import SubmitOrder
+from closeflow.contracts import SubmitOrder, peek
 from closeflow.domain.controls import Controls, counted
+from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind
 from closeflow.domain.plan import (
     AlreadyPlanned,
@@ -32,7 +33,8 @@ from closeflow.domain.plan import (
 )
 from closeflow.domain.sending import Clear, claim, recheck
 from closeflow.domain.settle import RetryPolicy, settle
-from closeflow.kafka import Record
+from closeflow.domain.updates import freeze_request
+from closeflow.kafka import DeadLetter, Record
 from closeflow.storage.books import lock_books, positions_of_requests
 from closeflow.storage.controls import count_submits, lock_controls
 from closeflow.storage.engine import CommitUnknown, Database, StatementError, Transaction, is_poison, retrying
@@ -45,6 +47,8 @@ from order_submitter.send import Job, SenderPool
 CONSUMER: Final = "order-submitter"
 PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])
 VISIBLE_STEP_S: Final = 0.05
+PARKED: Final = "submit_order_parked"
+NOT_VISIBLE: Final = "request_not_visible"
 SubmitRecord = Record[SubmitOrder]
 
 log = structlog.get_logger(__name__)
@@ -95,9 +99,7 @@ class Planner:
         while waiting:
             waiting = await self._plan(waiting)
             if waiting and time.monotonic() >= give_up_at:
-                for record in waiting:
-                    await self._park(record, "request_not_visible")
-                return
+                waiting = [record for record in waiting if not await self._park(record, NOT_VISIBLE)]
             await asyncio.sleep(VISIBLE_STEP_S if waiting else 0)
 
     async def _plan(self, records: list[SubmitRecord]) -> list[SubmitRecord]:
@@ -209,17 +211,28 @@ class Planner:
         folded.outcomes[message.event_id] = "ignored" if isinstance(decided, Defer | Disagrees) else "applied"
         return decided
 
-    async def _park(self, record: SubmitRecord, reason: str) -> None:
-        """Keep the record whole, tell a person, freeze the request if there is one; so the partition goes on."""
-        message = record.value
-        log.error("record_parked", close_request_id=str(message.close_request_id), reason=reason)
+    async def report_unreadable(self, letters: Sequence[DeadLetter]) -> None:
+        """Tell a person of records on their way to the dead letters. Nothing is frozen: what nobody can read plans
+        nothing, and the request's event comes again."""
+        log.warning("records_unreadable", count=len(letters))
+        await retrying(self.database, lambda tx: report_incidents(tx, incidents=[_unreadable(one) for one in letters]))
 
-        async def work(tx: Transaction) -> None:
+    async def _park(self, record: SubmitRecord, reason: str) -> bool:
+        """Keep the record whole, tell a person, freeze the request if there is one; so the partition goes on.
+
+        False when a request that could not be seen is there after all: nothing was written, it can be planned.
+        """
+        message = record.value
+
+        async def work(tx: Transaction) -> bool:
             books = await lock_books(tx, request_ids=[message.close_request_id])
-            changes = [(book, _frozen(book, message.close_request_id)) for book in books.values()]
+            if books and reason == NOT_VISIBLE:
+                return False
+            frozen = {key: freeze_request(book, message.close_request_id, PARKED) for key, book in books.items()}
+            changes = [(book, frozen[key]) for key, book in books.items() if frozen[key] is not book]
             await save_books(tx, changes=changes)
             incident = Incident(
-                kind="submit_order_parked",
+                kind=PARKED,
                 severity="critical",
                 detail=reason,
                 close_request_id=message.close_request_id,
@@ -228,8 +241,12 @@ class Planner:
             now = await database_now(tx)
             await park_records(tx, records=[_parked(record, reason)], now=now)
             await record_receipts(tx, consumer=CONSUMER, outcomes={message.event_id: "parked"}, now=now)
+            return True
 
-        await retrying(self.database, work)
+        parked = await retrying(self.database, work)
+        if parked:
+            log.error("record_parked", close_request_id=str(message.close_request_id), reason=reason)
+        return parked
 
 
 async def _save(tx: Transaction, folded: Folded) -> None:
@@ -243,6 +260,17 @@ async def _save(tx: Transaction, folded: Folded) -> None:
     await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=folded.now)
 
 
+def _unreadable(letter: DeadLetter) -> Incident:
+    """About the request that it names, so that its event, coming again and again, counts on one incident."""
+    place = f"{letter.topic}/{letter.partition}/{letter.offset}"
+    try:
+        subject = str(UUID(str(peek(letter.raw).get("close_request_id"))))
+    except ValueError:
+        subject = place
+    detail = f"{letter.error_class}: {letter.reason} ({place})"
+    return Incident(kind="unreadable_submit_order", severity="critical", detail=detail, subject=subject)
+
+
 def _asked(message: SubmitOrder) -> Asked:
     return Asked(
         close_request_id=message.close_request_id,
@@ -254,13 +282,6 @@ def _asked(message: SubmitOrder) -> Asked:
     )
 
 
-def _frozen(book: Book, request_id: UUID) -> Book:
-    request = book.requests.get(request_id)
-    if request is None or request.frozen_reason is not None:
-        return book
-    return replace(book, requests={**book.requests, request_id: replace(request, frozen_reason="submit_order_parked")})
-
-
 def _parked(record: SubmitRecord, reason: str) -> ParkedRecord:
     return ParkedRecord(
         topic=record.topic,
@@ -270,7 +291,8 @@ def _parked(record: SubmitRecord, reason: str) -> ParkedRecord:
         headers={name: (raw or b"").decode(errors="replace") for name, raw in record.headers},
         value=record.raw,
         reason=reason,
-        client_order_id=None,
+        # Of the order that it asks for: by it the reconciler finds the request once that can be seen.
+        client_order_id=client_order_id(record.value.close_request_id, record.value.attempt),
     )
 
 

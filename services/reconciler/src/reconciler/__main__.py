@@ -22,6 +22,7 @@ from reconciler.gaps import FillGaps
 from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
 from reconciler.orders import AskQuietOrders, Pauses
 from reconciler.outliving import EndOutlivingOrders
+from reconciler.parked import ReleaseParked
 from reconciler.publication import AuditPublication, KeepPartitions
 from reconciler.repairs import RepairPositions
 from reconciler.requests import MarketHours, WakeRequests
@@ -56,6 +57,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield Job("compare_positions", compare_positions(parts).once, settings.holdings_interval_s)
     yield Job("assemble_evidence", assemble_evidence(parts).once, settings.evidence_interval_s)
     yield Job("resolve_incidents", ResolveIncidents(parts.database).once, settings.resolve_interval_s)
+    yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
 
 
@@ -68,6 +70,10 @@ def wake_requests(parts: Parts) -> WakeRequests:
         _seconds(settings.unknown_after_s),
         settings.requests_budget,
     )
+
+
+def release_parked(parts: Parts) -> ReleaseParked:
+    return ReleaseParked(parts.database, parts.producer, parts.settings.parked_budget)
 
 
 def repair_positions(parts: Parts) -> RepairPositions:

@@ -50,6 +50,9 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     evidence_budget: Budget = 100
     resolve_interval_s: Seconds = 10.0
 
+    parked_interval_s: Seconds = 5.0
+    parked_budget: Budget = 200
+
     audit_interval_s: Seconds = 5.0
     audit_budget: Budget = 5000
     publish_within_s: Seconds = 30.0

@@ -33,6 +33,7 @@ FREEZING_KINDS: Final = FREEZING | {
     "execution_without_order",
     "poison",
     "quantities_disagree",
+    "submit_order_parked",
     "unreadable_update",
     "unsupported_exec_type",
 }

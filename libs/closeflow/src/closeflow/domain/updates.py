@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 from closeflow.domain import facts, ledger
 from closeflow.domain.model import (
@@ -376,8 +377,13 @@ def apply_update(book: Book, order: Order, verdict: Applied) -> Book:
 
 
 def freeze(book: Book, order: Order, reason: str) -> Book:
-    """Rule R11: no retry and no send of this request until the incident is closed."""
-    request = book.requests.get(order.close_request_id)
+    """Rule R11: no retry and no send of the order's request until the incident is closed."""
+    return freeze_request(book, order.close_request_id, reason)
+
+
+def freeze_request(book: Book, request_id: UUID, reason: str) -> Book:
+    """The same for a request that need not have an order. What froze it first stays the reason."""
+    request = book.requests.get(request_id)
     if request is None or request.frozen_reason is not None:
         return book
     frozen = replace(request, frozen_reason=reason)

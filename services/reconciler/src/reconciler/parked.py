@@ -1,0 +1,65 @@
+"""Parked records whose order or request is known by now go back through their topic, the one door.
+
+Published first and released then, so a crash in between publishes them once more: an event that was applied is known
+by its receipt, an attempt that has its order is not planned again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
+from closeflow.domain.ids import parse_client_order_id
+from closeflow.kafka.producer import Outgoing, Producer
+from closeflow.storage.engine import Database, Transaction, retrying, transaction
+from closeflow.storage.parking import DueRecord, due_submits, due_updates, release
+from closeflow.storage.reconciling import held_alone
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseParked:
+    """The job; `once` is one cycle."""
+
+    database: Database
+    producer: Producer
+    budget: int
+
+    async def once(self) -> int:
+        """Returns how many records were published again."""
+        async with held_alone(self.database, "release_parked") as mine:
+            return await self._cycle() if mine else 0
+
+    async def _cycle(self) -> int:
+        async with transaction(self.database) as tx:
+            updates = await due_updates(tx, topic=BROKER_FILL, budget=self.budget)
+            submits = await due_submits(tx, topic=SUBMIT_ORDER, budget=self.budget)
+        due = [*updates, *submits]
+        if not due:
+            return 0
+        await self.producer.publish_many([_again(one) for one in due])
+        orders = {one.client_order_id for one in updates}
+        named = (parse_client_order_id(one.client_order_id) for one in submits)
+        requests = {one[0] for one in named if one is not None}
+
+        async def work(tx: Transaction) -> None:
+            await release(tx, records=due, orders=orders, requests=requests)
+
+        await retrying(self.database, work)
+        for one in due:
+            log.info(
+                "parked_record_released",
+                topic=one.topic,
+                partition=one.partition,
+                offset=one.offset,
+                client_order_id=one.client_order_id,
+            )
+        return len(due)
+
+
+def _again(one: DueRecord) -> Outgoing:
+    headers = tuple((name, value.encode()) for name, value in one.headers.items())
+    return Outgoing(topic=one.topic, key=one.key, value=one.value, headers=headers)
