@@ -1,51 +1,51 @@
-"""Reading topics from a time on, on real Kafka."""
+"""Reading topics from a position on, on real Kafka."""
 
 from __future__ import annotations
 
 import gc
 import warnings
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
-from closeflow.kafka.tail import Tail, _seek, open_tail
+from closeflow.kafka.tail import Offsets, open_tail
 from tests.kafka.conftest import MakeTopic
 
 
-class Overtaken:
-    """A consumer whose topic gets a record between any two questions about it."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, connection: KafkaConnection, topic: str) -> None:
-        self._consumer, self._connection, self._topic = consumer, connection, topic
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
-
-    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> Any:
-        return await self._then_publish(await self._consumer.offsets_for_times(times))
-
-    async def end_offsets(self, partitions: list[TopicPartition]) -> Any:
-        return await self._then_publish(await self._consumer.end_offsets(partitions))
-
-    async def _then_publish(self, answer: Any) -> Any:
-        async with open_producer(self._connection) as producer:
-            await producer.publish(self._topic, key=b"k", value=b"v", headers=())
-        return answer
+async def values(connection: KafkaConnection, topic: str, since: Offsets | None) -> list[bytes | None]:
+    async with open_tail(connection, [topic], since) as tail:
+        return [one.value for one in await tail.drain()]
 
 
-async def test_no_record_is_passed_over_while_the_tail_finds_its_beginning(
-    connection: KafkaConnection, make_topic: MakeTopic
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [(0, [b"0", b"1", b"2"]), (2, [b"2"]), (3, []), (4, [b"0", b"1", b"2"])],
+    ids=["the first", "in the middle", "the end", "behind the end: the topic was made anew"],
+)
+async def test_it_goes_on_where_it_is_told(
+    connection: KafkaConnection, make_topic: MakeTopic, offset: int, expected: list[bytes]
 ) -> None:
     topic = await make_topic(1)
-    partitions = [TopicPartition(topic, 0)]
-    async with AIOKafkaConsumer(**connection.options(), group_id=None, enable_auto_commit=False) as consumer:
-        consumer.assign(partitions)
-        overtaken = Overtaken(consumer, connection, topic)
-        await _seek(overtaken, partitions, datetime.now(UTC))
-        assert len(await Tail(consumer, partitions).drain()) == 2
+    async with open_producer(connection) as producer:
+        for number in range(3):
+            await producer.publish(topic, key=b"k", value=str(number).encode(), headers=())
+    assert await values(connection, topic, {(topic, 0): offset}) == expected
+
+
+async def test_it_tells_where_it_goes_on_and_begins_at_the_beginning_of_what_it_does_not_know(
+    connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(2)
+    async with open_producer(connection) as producer:
+        for number in range(20):
+            await producer.publish(topic, key=str(number).encode(), value=b"v", headers=())
+    async with open_tail(connection, [topic], None) as tail:
+        read = await tail.drain()
+        positions = await tail.positions()
+    assert (len(read), sum(positions.values()), set(positions)) == (20, 20, {(topic, 0), (topic, 1)})
+    assert sorted(one.offset for one in read if one.partition == 1) == list(range(positions[(topic, 1)]))
+    half = {(topic, 0): positions[(topic, 0)]}
+    assert len(await values(connection, topic, half)) == positions[(topic, 1)]
 
 
 async def test_a_kafka_that_is_away_leaves_no_open_consumer() -> None:

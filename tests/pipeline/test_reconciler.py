@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from uuid import UUID, uuid4
 
 import pytest
 
 from broker_simulator.control import Behaviour, FillAtOnce, NeverFill
 from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.contracts.topics import POSITION_EVENTS
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, UpdateSource
-from closeflow.kafka import KafkaConnection
-from closeflow.kafka.tail import Tail, open_tail
-from closeflow.storage.auditing import AuditedElsewhere, outbox_days, save_marks
 from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import make_engine
 from closeflow.storage.reconciling import held_alone
 from reconciler.gaps import FillGaps
 from reconciler.orders import AskQuietOrders
-from reconciler.publication import TOPICS, AuditPublication, KeepPartitions
 from reconciler.requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench, open_bench
@@ -220,105 +212,6 @@ async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(
     await replace(job, budget=1).once()
     await replace(job, grace=timedelta(hours=1)).once()
     assert bench.query("SELECT FROM incidents WHERE closed_at IS NOT NULL") == [], "none of the gaps was filled"
-
-
-def add_event(bench: Bench) -> UUID:
-    event_id = uuid4()
-    bench.execute(
-        "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at) VALUES"
-        " (%(id)s, 'position-events', '1', 'POSITION_OPEN', 'position-event.v1', '{}', now() - interval '1 minute')",
-        id=event_id,
-    )
-    return event_id
-
-
-async def audit_until(audit: AuditPublication, tail: Tail, missing: int) -> None:
-    """Rows are judged once every older transaction of the whole server has ended, so a cycle may come too early."""
-    deadline = time.monotonic() + 15
-    while (found := await audit.once(tail)) != missing:
-        assert time.monotonic() < deadline, f"{found} missing, not {missing}"
-        await asyncio.sleep(0.1)
-
-
-async def test_the_audit_finds_what_is_not_published_and_when_it_is(bench: Bench, engine: Engine) -> None:
-    kafka = KafkaConnection(bench.database.stack.kafka_bootstrap_servers)
-    audit = AuditPublication(engine, kafka, timedelta(seconds=30), interval_s=1, budget=100)
-    lost, published = add_event(bench), add_event(bench)
-    async with open_tail(kafka, TOPICS, None) as tail:
-        await publish_by_hand(bench, published)
-        await audit_until(audit, tail, 1)
-        assert [row["detail"]["subject"] for row in bench.query("SELECT detail FROM incidents")] == [f"{lost}/1"]
-        assert await audit.once(tail) == 1, "it stays missing, and is not reported as another one"
-        assert bench.query("SELECT count FROM incidents") == [{"count": 1}]
-
-        await publish_by_hand(bench, lost)
-        await audit_until(audit, tail, 0)
-    assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
-    past = bench.query("SELECT FROM outbox_audit JOIN outbox_events ON created_on = day AND xact_id < audited_through")
-    assert len(past) == 2, "both rows are below the mark"
-
-
-async def test_an_auditor_that_lost_its_lock_takes_no_mark_back(bench: Bench, engine: Engine) -> None:
-    kafka = KafkaConnection(bench.database.stack.kafka_bootstrap_servers)
-    stale = AuditPublication(engine, kafka, timedelta(seconds=30), interval_s=1, budget=100)
-    event = add_event(bench)
-    async with engine.connect() as tx, open_tail(kafka, TOPICS, None) as tail:
-        days = await outbox_days(tx)
-        await publish_by_hand(bench, event)
-        await audit_until(stale, tail, 0)
-        await audit_until_judged(stale, tail, bench)
-        with pytest.raises(AuditedElsewhere):
-            await save_marks(tx, days=[replace(days[-1], through=1)], before={days[-1].day: days[-1].through})
-
-
-async def audit_until_judged(audit: AuditPublication, tail: Tail, bench: Bench) -> None:
-    judged = "SELECT FROM outbox_audit JOIN outbox_events ON created_on = day AND xact_id < audited_through"
-    deadline = time.monotonic() + 15
-    while not bench.query(judged):
-        assert time.monotonic() < deadline
-        await audit.once(tail)
-        await asyncio.sleep(0.1)
-
-
-async def test_a_row_that_commits_late_does_not_fall_under_the_mark(bench: Bench, engine: Engine) -> None:
-    kafka = KafkaConnection(bench.database.stack.kafka_bootstrap_servers)
-    audit = AuditPublication(engine, kafka, timedelta(seconds=30), interval_s=1, budget=100)
-    late = make_engine(bench.database.admin_dsn, pool_size=1, application_name="late")
-    try:
-        async with late.begin() as slow, open_tail(kafka, TOPICS, None) as tail:
-            await slow.exec_driver_sql(
-                "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at) VALUES"
-                " (gen_random_uuid(), 'position-events', '1', 'X', 'x.v1', '{}', now() - interval '1 hour')"
-            )
-            await publish_by_hand(bench, add_event(bench))
-            assert await audit.once(tail) == 0
-            await slow.commit()
-            await audit_until(audit, tail, 1)
-    finally:
-        await late.dispose()
-
-
-async def publish_by_hand(bench: Bench, event_id: UUID) -> None:
-    headers = (("ce_id", str(event_id).encode()), ("emission", b"1"))
-    await bench.producer.publish(POSITION_EVENTS, key=b"1", value=b"{}", headers=headers)
-
-
-async def test_a_day_is_dropped_only_when_it_is_known_to_be_published(bench: Bench, engine: Engine) -> None:
-    bench.execute(
-        "CREATE TABLE outbox_events_p20200101 PARTITION OF outbox_events"
-        " FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')"
-    )
-    bench.execute(
-        "INSERT INTO outbox_events (created_on, id, topic, key, event_type, schema_version, payload) VALUES"
-        " ('2020-01-01', gen_random_uuid(), 'position-events', '1', 'X', 'position-event.v1', '{}')"
-    )
-    job = KeepPartitions(engine, days_ahead=7, retention_days=7)
-
-    assert await job.once() == 0
-    assert bench.query("SELECT FROM outbox_events"), "nothing is lost while it is not known to be in Kafka"
-    bench.execute("INSERT INTO outbox_audit (day, audited_through) SELECT '2020-01-01', '9999999'")
-    assert await job.once() == 1
-    assert bench.query("SELECT to_regclass('outbox_events_p20200101') AS part") == [{"part": None}]
 
 
 async def test_of_two_reconcilers_one_does_a_job(engine: Engine) -> None:

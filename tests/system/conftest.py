@@ -36,6 +36,9 @@ OVERRIDES: Final = {
         "GAPS_INTERVAL_S": "0.5",
         "GAP_GRACE_S": "0.5",
         "AUDIT_INTERVAL_S": "0.5",
+        # An event takes milliseconds to Kafka; on a machine that does three things at once, a second or two.
+        "PUBLISH_WITHIN_S": "8",
+        "WATCH_INTERVAL_S": "0.5",
     },
     # Listening again takes half a second at most once the broker lets us.
     # It asks for what the stream lost in silence every 5 s, not 30.

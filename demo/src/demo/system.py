@@ -174,4 +174,10 @@ class System:
         settings["MARKET_DATA_URL"] = broker
         if service == "order-submitter":
             settings["BROKER_DEDUPLICATION"] = "forever"  # what the simulator proves
-        return settings
+            return settings
+        outbox = self.outbox
+        return settings | {
+            "CONNECT_URL": self.stack.connect_url,
+            "CONNECTOR": outbox.connector,
+            "REPLICATION_SLOT": outbox.slot,
+        }

@@ -11,6 +11,7 @@ from datetime import timedelta
 import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.domain.replication import Limits
 from closeflow.kafka.producer import Producer, open_producer
 from closeflow.run import run_service
 from closeflow.settings import load
@@ -18,13 +19,16 @@ from closeflow.storage.engine import Database, DatabaseError, make_engine, trans
 from closeflow.storage.filling import database_now
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
+from reconciler.connect import Connect, open_connect
 from reconciler.gaps import FillGaps
 from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
 from reconciler.orders import AskQuietOrders, Pauses
 from reconciler.outliving import EndOutlivingOrders
 from reconciler.parked import ReleaseParked
-from reconciler.publication import AuditPublication, KeepPartitions
+from reconciler.partitions import KeepPartitions
+from reconciler.publication import AuditPublication
 from reconciler.repairs import RepairPositions
+from reconciler.replication import WatchReplication
 from reconciler.requests import MarketHours, WakeRequests
 from reconciler.schedule import FAILURES, Job, schedule
 from reconciler.settings import ReconcilerSettings
@@ -44,6 +48,7 @@ class Parts:
     database: Database
     broker: AlpacaBroker
     producer: Producer
+    connect: Connect
 
 
 def jobs(parts: Parts) -> Iterator[Job]:
@@ -59,6 +64,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield Job("resolve_incidents", ResolveIncidents(parts.database).once, settings.resolve_interval_s)
     yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
+    yield Job("watch_replication", watch_replication(parts).once, settings.watch_interval_s)
 
 
 def wake_requests(parts: Parts) -> WakeRequests:
@@ -134,6 +140,17 @@ def keep_partitions(parts: Parts) -> KeepPartitions:
     return KeepPartitions(parts.database, settings.partitions_days_ahead, settings.outbox_retention_days)
 
 
+def watch_replication(parts: Parts) -> WatchReplication:
+    settings = parts.settings
+    limits = Limits(
+        patience=_seconds(settings.watch_patience_s),
+        lag_bytes=settings.slot_lag_bytes,
+        wal_left_bytes=settings.wal_left_bytes,
+        heartbeat_age=_seconds(settings.heartbeat_age_s),
+    )
+    return WatchReplication(parts.database, parts.connect, settings.replication_slot, limits)
+
+
 async def _keep_auditing(audit: AuditPublication, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
@@ -176,14 +193,16 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
         audit = AuditPublication(
             database,
             settings.kafka,
+            settings.replication_slot,
             timedelta(seconds=settings.publish_within_s),
             settings.audit_interval_s,
             settings.audit_budget,
+            settings.emit_again_budget,
         )
         auditing = asyncio.create_task(_keep_auditing(audit, stop))
-        scheduler = schedule(
-            jobs(Parts(settings, database, broker, producer)), start_up_delay_s=settings.start_up_delay_s
-        )
+        connect = await stack.enter_async_context(open_connect(settings.connect_url, settings.connector))
+        parts = Parts(settings, database, broker, producer, connect)
+        scheduler = schedule(jobs(parts), start_up_delay_s=settings.start_up_delay_s)
         scheduler.start()
         await stop.wait()
         scheduler.shutdown(wait=False)

@@ -1,47 +1,83 @@
-"""The publication audit: every outbox row must be in Kafka in time, or a person is told (invariant 14).
-
-And the outbox's daily partitions: made ahead, and dropped only when every row of them is known to be published.
+"""The publication audit: every outbox row must be in Kafka in time, else a person is told and, once it is certain that
+nothing will publish the row any more, it is emitted again with what followed it of its position (invariant 14).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter, Gauge
 
 from closeflow.domain.model import Incident, Topic
-from closeflow.domain.publication import EventKey, OutboxRow, judge_publication
+from closeflow.domain.publication import (
+    EventKey,
+    Judged,
+    OutboxRow,
+    emit_again,
+    is_published,
+    judge_publication,
+    lost,
+    superseded,
+)
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.tail import Tail, TailRecord, open_tail
+from closeflow.kafka.tail import Partition, Tail, open_tail
 from closeflow.storage.auditing import (
     AuditedDay,
-    drop_partition,
-    ensure_partitions,
-    oldest_unjudged_at,
+    copy_events,
+    emissions_of,
+    locked_emissions,
     outbox_days,
+    read_positions,
     save_marks,
+    save_positions,
     snapshot_xmin,
-    stray_rows,
+    unjudged_among,
     unjudged_rows,
 )
-from closeflow.storage.engine import Database, StatementError, Transaction, sqlstate, transaction
+from closeflow.storage.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import close_incidents, held_alone
+from closeflow.storage.replication import confirmed_through, written_through
 from closeflow.storage.saving import report_incidents
+from reconciler.sightings import Sightings, Waits
 
 log = structlog.get_logger(__name__)
 
+UNPUBLISHED = Gauge("closeflow_outbox_missing_events", "Outbox rows past their time that are not in Kafka")
+EMITTED_AGAIN = Counter("closeflow_outbox_emitted_again_total", "Events that the publication audit emitted again")
+
 MISSING: Final = "event_not_published"
-STRAYS: Final = "outbox_default_partition_used"
 TOPICS: Final = tuple(Topic)
-NOT_YET_PROVEN: Final = "55000"
-"""SQLSTATE with which the database refuses to drop a day whose publication is not proven."""
+CANDIDATES: Final = 10_000
+"""How many missing rows are looked at for an emission in one cycle."""
+SIGHTINGS: Final = 50_000
+"""How many records are remembered while a long stretch of topic is read, before the database says which are needed."""
+ASKED_ABOUT: Final = 5_000
+NOT_VISIBLE_FOR_S: Final = 1.0
+"""A record can be read before its row is visible, for as long as a commit takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The outbox at one moment. `written` and `confirmed` are places in the WAL: what is committed lies before the
+    first; what lies before the second is published, or will never be read from the slot (None: there is no slot)."""
+
+    at: float
+    now: datetime
+    below: int
+    days: Sequence[AuditedDay]
+    rows: Mapping[date, Sequence[OutboxRow]]
+    written: int
+    confirmed: int | None
 
 
 @dataclass(slots=True)
@@ -49,14 +85,19 @@ class AuditPublication:
     """Compares the topics with the outbox. One replica audits at a time, and it alone reads the topics.
 
     One that lost its lock unnoticed, with its connection, learns from the marks that another has taken over.
+    While Connect is down and its slot holds the rows, they are reported and not emitted again: they will come.
     """
 
     database: Database
     kafka: KafkaConnection
+    slot: str
     publish_within: timedelta
     interval_s: float
     budget: int
-    _seen: set[EventKey] = field(default_factory=set)
+    emit_budget: int
+    _seen: Sightings = field(default_factory=Sightings)
+    _waits: Waits = field(default_factory=Waits)
+    _positions: dict[Partition, int] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Audit while this process holds the lock, until stopped."""
@@ -68,108 +109,141 @@ class AuditPublication:
 
     async def _while_held(self, stop: asyncio.Event) -> None:
         async with transaction(self.database) as tx:
-            since = await oldest_unjudged_at(tx) or await database_now(tx)
-        self._seen.clear()
-        async with open_tail(self.kafka, TOPICS, since - self.publish_within) as tail:
+            self._positions = await read_positions(tx)
+        self._seen, self._waits = Sightings(), Waits()
+        async with open_tail(self.kafka, TOPICS, self._positions) as tail:
             while not stop.is_set():
                 await self.once(tail)
                 await _pause(stop, self.interval_s)
 
     async def once(self, tail: Tail) -> int:
-        """One cycle; returns how many rows are missing now. The rows are read before the topics' ends are asked for,
-        so a row that is not found below them was not published when it was read."""
+        """One cycle; returns how many rows are missing now. The rows and the slot are read before the topics' ends are
+        asked for, so a row that is not found below them was not published when it was read."""
+        look = await self._look()
+        await self._read(tail)
+        seen = self._seen.emissions()
+        rows = [row.key for found in look.rows.values() for row in found]
+        known = [*rows, *(key for day in look.days for key in day.missing)]
+        self._waits.look([key for key in known if not is_published(key, seen)], at=look.at, written=look.written)
+        positions = self._seen.read_from(await tail.positions())
+        missing, used = await retrying(self.database, partial(self._judge, look=look, positions=positions))
+        self._positions = positions
+        self._seen.forget(used)
+        await self._forget_unneeded(look.days, 2 * self.publish_within.total_seconds())
+        UNPUBLISHED.set(missing)
+        return missing
+
+    async def _look(self) -> Look:
         async with transaction(self.database) as tx:
             below = await snapshot_xmin(tx)
-            now = await database_now(tx)
             days = await outbox_days(tx)
             rows = {
                 one.day: await unjudged_rows(tx, day=one.day, through=one.through, below=below, budget=self.budget)
                 for one in days
                 if one.through < below
             }
-        self._seen |= {key for key in map(_event_key, await tail.drain()) if key is not None}
-        after: list[AuditedDay] = []
-        lost: list[OutboxRow] = []
-        for day in days:
-            found = rows.get(day.day, [])
-            judged = judge_publication(
-                found,
-                self._seen,
-                through=day.through,
+            return Look(
+                at=time.monotonic(),
+                now=await database_now(tx),
                 below=below,
-                complete=len(found) < self.budget,
-                now=now,
-                publish_within=self.publish_within,
+                days=days,
+                rows=rows,
+                written=await written_through(tx),
+                confirmed=await confirmed_through(tx, name=self.slot),
             )
-            lost += judged.missing
-            missing = (day.missing | {row.key for row in judged.missing}) - self._seen
-            after.append(replace(day, through=max(day.through, judged.through), missing=missing))
-            self._seen -= {row.key for row in found if row.xact_id < judged.through}
-        async with transaction(self.database) as tx:
-            await self._save(tx, days, after, lost)
-        return sum(len(day.missing) for day in after)
 
-    async def _save(
-        self, tx: Transaction, before: Sequence[AuditedDay], after: Sequence[AuditedDay], lost: Sequence[OutboxRow]
-    ) -> None:
-        moved = [new for old, new in zip(before, after, strict=True) if new != old]
-        await save_marks(tx, days=moved, before={one.day: one.through for one in before})
-        await report_incidents(tx, incidents=[_missing(row) for row in lost])
-        still = [_subject(key) for day in after for key in day.missing]
-        closed = await close_incidents(tx, kind=MISSING, still=still, resolution="the event was published")
-        if lost or closed:
-            log.warning("publication_judged", missing=len(still), newly_missing=len(lost), found_again=closed)
+    async def _read(self, tail: Tail) -> None:
+        async for batch in tail.batches():
+            self._seen.note(batch, at=time.monotonic())
+            if len(self._seen) > SIGHTINGS:
+                async with transaction(self.database) as tx:
+                    days = await outbox_days(tx)
+                await self._forget_unneeded(days, NOT_VISIBLE_FOR_S)
 
-
-@dataclass(frozen=True, slots=True)
-class KeepPartitions:
-    """Make partitions ahead of time and drop the days that are past retention and proven to be published."""
-
-    database: Database
-    days_ahead: int
-    retention_days: int
-
-    async def once(self) -> int:
-        """Returns how many days were dropped."""
-        async with held_alone(self.database, "keep_partitions") as mine:
-            return await self._cycle() if mine else 0
-
-    async def _cycle(self) -> int:
-        async with transaction(self.database) as tx:
-            made = await ensure_partitions(tx, days_ahead=self.days_ahead)
-            strays = await stray_rows(tx)
-            if strays:
-                await report_incidents(tx, incidents=[_strays(strays)])
-            today = (await database_now(tx)).date()
-            days = [one.day for one in await outbox_days(tx)]
-        if made:
-            log.info("outbox_partitions_made", count=made)
-        dropped = 0
-        for day in days:
-            if day < today - timedelta(days=self.retention_days):
-                dropped += await self._drop(day)
-        return dropped
-
-    async def _drop(self, day: date) -> bool:
-        try:
+    async def _forget_unneeded(self, days: Sequence[AuditedDay], age_s: float) -> None:
+        """Records of rows that were judged long ago come again after a snapshot, a crash of Connect, a reset."""
+        now = time.monotonic()
+        keys = self._seen.older_than(age_s, now=now, at_most=ASKED_ABOUT)
+        if keys:
             async with transaction(self.database) as tx:
-                dropped = await drop_partition(tx, day=day)
-        except StatementError as error:
-            if sqlstate(error) != NOT_YET_PROVEN:
-                raise
-            log.warning("outbox_partition_kept", day=str(day), reason=str(error.orig).splitlines()[0])
-            return False
-        log.info("outbox_partition_dropped", day=str(day))
-        return dropped
+                needed = await unjudged_among(tx, days=[one.day for one in days], keys=keys)
+            self._seen.forget(set(keys) - needed)
+            self._seen.keep(needed, at=now)
+
+    async def _judge(
+        self, tx: Transaction, *, look: Look, positions: Mapping[Partition, int]
+    ) -> tuple[int, set[EventKey]]:
+        """Save what the cycle found; returns how many rows are missing and which records are used up."""
+        seen = self._seen.emissions()
+        waited = self._waits.waited(now=time.monotonic())
+        verdicts = [self._verdict(look, day, seen, waited) for day in look.days]
+        newly = [row for verdict in verdicts for row in verdict.missing]
+        missing = {key for day in look.days for key in day.missing} | {row.key for row in newly}
+        missing = {key for key in missing if not is_published(key, seen)}
+        missing -= await self._emit_again(tx, look, missing)
+        after = [
+            replace(day, through=max(day.through, one.through), missing=_of_day(day, one, missing))
+            for day, one in zip(look.days, verdicts, strict=True)
+        ]
+        moved = [new for old, new in zip(look.days, after, strict=True) if new != old]
+        await save_marks(tx, days=moved, before={one.day: one.through for one in look.days})
+        await save_positions(
+            tx, positions={place: at for place, at in positions.items() if self._positions.get(place) != at}
+        )
+        await report_incidents(tx, incidents=[_missing(row) for row in newly])
+        closed = await close_incidents(
+            tx, kind=MISSING, still=[_subject(key) for key in missing], resolution="the event was published"
+        )
+        if newly or closed:
+            log.warning("publication_judged", missing=len(missing), newly_missing=len(newly), found_again=closed)
+        judged = zip(look.days, verdicts, strict=True)
+        return len(missing), {
+            row.key for day, one in judged for row in look.rows.get(day.day, ()) if row.xact_id < one.through
+        }
+
+    def _verdict(
+        self,
+        look: Look,
+        day: AuditedDay,
+        seen: Mapping[UUID, int],
+        waited: Mapping[EventKey, timedelta],
+    ) -> Judged:
+        found = look.rows.get(day.day, ())
+        return judge_publication(
+            found,
+            seen,
+            through=day.through,
+            below=look.below,
+            complete=len(found) < self.budget,
+            now=look.now,
+            waited=waited,
+            publish_within=self.publish_within,
+        )
+
+    async def _emit_again(self, tx: Transaction, look: Look, missing: Collection[EventKey]) -> frozenset[EventKey]:
+        """Emit again what the slot has gone past without publishing it; returns what a later emission has made good."""
+        gone = self._waits.passed_over(missing, confirmed=look.confirmed)[:CANDIDATES]
+        if not gone:
+            return frozenset()
+        days = [one.day for one in look.days]
+        emissions = await emissions_of(tx, days=days, ids={key[0] for key in gone})
+        good = superseded(missing, emissions)
+        starts = lost(set(gone) - good, emissions)
+        first = [one for one in emissions if one.key in starts]
+        positions = {one.position_id for one in first if one.position_id is not None}
+        rows = await locked_emissions(tx, positions=positions) if positions else []
+        rows += [one for one in first if one.position_id is None]
+        again = emit_again(rows, set(missing) - good, budget=self.emit_budget)
+        if again:
+            await copy_events(tx, days=days, keys=again)
+            EMITTED_AGAIN.inc(len(again))
+            log.warning("events_emitted_again", count=len(again), positions=sorted(positions)[:100])
+        return good
 
 
-def _event_key(record: TailRecord) -> EventKey | None:
-    """The event id and emission from the record's headers; None for a record that is not from the outbox."""
-    headers = {name: raw.decode(errors="replace") for name, raw in record.headers if raw is not None}
-    try:
-        return UUID(headers["ce_id"]), int(headers["emission"])
-    except (KeyError, ValueError):
-        return None
+def _of_day(day: AuditedDay, judged: Judged, missing: Collection[EventKey]) -> frozenset[EventKey]:
+    mine: Iterable[EventKey] = [*day.missing, *(row.key for row in judged.missing)]
+    return frozenset(key for key in mine if key in missing)
 
 
 def _subject(key: EventKey) -> str:
@@ -182,15 +256,6 @@ def _missing(row: OutboxRow) -> Incident:
         severity="critical",
         detail=f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka",
         subject=_subject(row.key),
-    )
-
-
-def _strays(count: int) -> Incident:
-    return Incident(
-        kind=STRAYS,
-        severity="warning",
-        detail=f"{count} outbox rows are in the DEFAULT partition: the partition of their day was missing",
-        subject="outbox_events_default",
     )
 
 

@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Bytes = Annotated[int, Field(ge=0)]
 Budget = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -55,7 +56,17 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
 
     audit_interval_s: Seconds = 5.0
     audit_budget: Budget = 5000
+    emit_again_budget: Budget = 1000
     publish_within_s: Seconds = 30.0
+
+    connect_url: HttpUrl
+    connector: Annotated[str, Field(min_length=1)] = "closeflow-outbox-closeflow"
+    replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
+    watch_interval_s: Seconds = 5.0
+    watch_patience_s: Seconds = 10.0
+    slot_lag_bytes: Bytes = 1024**3
+    wal_left_bytes: Bytes = 256 * 1024**2
+    heartbeat_age_s: Seconds = 60.0
 
     partitions_interval_s: Seconds = 3600.0
     partitions_days_ahead: Annotated[int, Field(ge=1, le=60)] = 7

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,10 +14,12 @@ from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.records import Headers
 
 _POLL_MS: Final = 200
-_DRAIN_DEADLINE_S: Final = 30.0
+_PROGRESS_DEADLINE_S: Final = 30.0
 
 Partition = tuple[str, int]
 """A topic and the number of one of its partitions."""
+Offsets = Mapping[Partition, int]
+"""The offset of the next record to read of each partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +38,35 @@ class Tail:
     def __init__(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
         self._consumer = consumer
         self._partitions = partitions
-        self.ends: Mapping[Partition, int] = {}
-        """Where each partition ended when the last `drain` began."""
+        self.ends: Offsets = {}
+        """Where each partition ended when the last `batches` or `drain` began."""
 
-    async def drain(self) -> list[TailRecord]:
-        """Everything that is new up to the ends as they are now; raises TimeoutError when they are not reached."""
+    async def batches(self) -> AsyncIterator[list[TailRecord]]:
+        """Everything that is new up to the ends as they are now, a few thousand records at a time.
+
+        Raises TimeoutError when nothing comes for half a minute although the ends are not reached.
+        """
         ends = await self._consumer.end_offsets(self._partitions)
         self.ends = {(one.topic, one.partition): end for one, end in ends.items()}
-        found: list[TailRecord] = []
-        async with asyncio.timeout(_DRAIN_DEADLINE_S):
-            while not await self._reached(ends):
-                batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=5000)
-                found += [
-                    TailRecord(one.topic, one.partition, one.offset, one.key, one.value, tuple(one.headers))
-                    for records in batch.values()
-                    for one in records
-                ]
-        return found
+        while not await self._reached(ends):
+            async with asyncio.timeout(_PROGRESS_DEADLINE_S):
+                found: list[TailRecord] = []
+                while not found and not await self._reached(ends):
+                    batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=5000)
+                    found = [
+                        TailRecord(one.topic, one.partition, one.offset, one.key, one.value, tuple(one.headers))
+                        for records in batch.values()
+                        for one in records
+                    ]
+            yield found
+
+    async def drain(self) -> list[TailRecord]:
+        """Everything of `batches` at once."""
+        return [record async for batch in self.batches() for record in batch]
+
+    async def positions(self) -> dict[Partition, int]:
+        """Where it goes on."""
+        return {(one.topic, one.partition): await self._consumer.position(one) for one in self._partitions}
 
     async def _reached(self, ends: dict[TopicPartition, int]) -> bool:
         for partition in self._partitions:
@@ -63,8 +76,9 @@ class Tail:
 
 
 @asynccontextmanager
-async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: datetime | None) -> AsyncIterator[Tail]:
-    """A tail that begins with the first record whose time is `since` or later; with None at the beginning.
+async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: Offsets | None) -> AsyncIterator[Tail]:
+    """A tail that goes on where `since` says, or begins at the beginning: with None, of a partition that `since` lacks,
+    and of one that does not reach as far as it says, because the topic was made anew.
 
     Only committed records are read. Raises LookupError when a topic does not exist.
     """
@@ -82,7 +96,7 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: d
             numbers = await partitions_of(consumer, topic)
             partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
-        await _seek(consumer, partitions, since)
+        await _seek(consumer, partitions, since or {})
         yield Tail(consumer, partitions)
     finally:
         await consumer.stop()
@@ -97,14 +111,9 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     return set(numbers)
 
 
-async def _seek(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since: datetime | None) -> None:
-    if since is None:
-        await consumer.seek_to_beginning(*partitions)
-        return
-    at = int(since.timestamp() * 1000)
-    # The ends first: a record that arrives between the two questions is found by its time, or lies behind the end.
+async def _seek(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since: Offsets) -> None:
+    first = await consumer.beginning_offsets(partitions)
     ends = await consumer.end_offsets(partitions)
-    offsets = await consumer.offsets_for_times(dict.fromkeys(partitions, at))
     for partition in partitions:
-        found = offsets.get(partition)
-        consumer.seek(partition, found.offset if found is not None else ends[partition])
+        offset = since.get((partition.topic, partition.partition), first[partition])
+        consumer.seek(partition, offset if first[partition] <= offset <= ends[partition] else first[partition])

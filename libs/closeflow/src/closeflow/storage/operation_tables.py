@@ -179,3 +179,12 @@ outbox_audit: Final = Table(
     Column("audited_through", Xid8, nullable=False),
     document("missing", nullable=False, server_default=text("'[]'::jsonb")),
 )
+
+# Up to where the audit has read each topic: what lies before is of no use to a mark that has still to be moved.
+outbox_audit_positions: Final = Table(
+    "outbox_audit_positions",
+    metadata,
+    words("topic", primary_key=True),
+    whole("partition", primary_key=True, autoincrement=False),
+    big("offset"),
+)

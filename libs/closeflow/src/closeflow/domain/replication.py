@@ -1,0 +1,224 @@
+"""How the way from the outbox to Kafka is: what a person must know of slot, connector and heartbeat, and what is done.
+
+Seen with Debezium 3.6: a slot that was dropped, or dropped and made again, fails the task at every start; with its
+stored offsets removed, the connector makes a new slot and goes on from the present. What was written in between is then
+in no slot, and the publication audit emits it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+SLOT_LOST: Final = "slot_lost"
+"""The kind of incident that says, while it is open, that a recovery is under way."""
+RESTARTS_FORGIVEN: Final = 2
+_GONE_TEXTS: Final = (
+    "no longer available on the server",
+    "can no longer get changes from replication slot",
+    "cannot read from logical replication slot",
+    "This slot has been invalidated",
+)
+"""How a task's stack trace tells that what it wants to read is in no slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A row of pg_replication_slots. `wal_kept_bytes_left` (safe_wal_size) is None where no limit is set."""
+
+    active: bool
+    wal_status: str
+    invalidation: str | None
+    lag_bytes: int
+    wal_kept_bytes_left: int | None
+
+    @property
+    def is_lost(self) -> bool:
+        """Its WAL is gone: no connector can ever read from it again."""
+        return self.wal_status == "lost" or self.invalidation is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The connector itself or one of its tasks, as Connect's REST interface states it; a FAILED one has a trace."""
+
+    state: str
+    trace: str = ""
+
+    @property
+    def is_failed(self) -> bool:
+        return self.state == "FAILED"
+
+    @property
+    def tells_lost_slot(self) -> bool:
+        return self.is_failed and any(text in self.trace for text in _GONE_TEXTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    connector: Part
+    tasks: tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.connector, *self.tasks)
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.tasks) and all(part.state == "RUNNING" for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One look. `connector` is None when Connect does not know it; `unreachable` says why Connect gave no answer.
+
+    The times are the observer's own monotonic waits: how long in a row a connector that says it runs has read from no
+    slot, and how long the heartbeat has not changed. `restarts`: how often a failed or slotless task was restarted
+    since the connector was last seen to stream.
+    """
+
+    slot: Slot | None
+    connector: Connector | None
+    unreachable: str | None = None
+    heartbeat_age: timedelta | None = None
+    heartbeat_still_for: timedelta = timedelta(0)
+    slotless_for: timedelta = timedelta(0)
+    restarts: int = 0
+    recovering: bool = False
+
+    @property
+    def streams(self) -> bool:
+        return (
+            self.connector is not None
+            and self.connector.is_running
+            and self.slot is not None
+            and self.slot.active
+            and not self.slot.is_lost
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`patience`: how long a state may last that every start and every rebalance passes through. A finding is told when
+    it has lasted that long, and a connector that runs is taken to have no slot."""
+
+    patience: timedelta
+    lag_bytes: int
+    wal_left_bytes: int
+    heartbeat_age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    kind: str
+    severity: str
+    detail: str
+
+
+class Step(StrEnum):
+    """What to do now. Each can be repeated, and after each the next look decides anew."""
+
+    NOTHING = "nothing"
+    RESTART_FAILED = "restart_failed"
+    RESTART_ALL = "restart_all"
+    """The task says RUNNING, yet it has no slot: it keeps failing to connect with what it read when it started."""
+    STOP = "stop"
+    """Begin the recovery: note it, stop the connector."""
+    START_AFRESH = "start_afresh"
+    """Stopped: forget the offsets, drop the lost slot, resume."""
+    FINISH = "finish"
+
+
+def next_step(seen: Observed, limits: Limits) -> Step:
+    """What the one replica that watches does after a look; a connector that a person stopped is left alone."""
+    connector = seen.connector
+    if connector is None or seen.unreachable is not None:
+        return Step.NOTHING
+    if seen.recovering and seen.streams:
+        return Step.FINISH
+    if connector.connector.state == "STOPPED":
+        return Step.START_AFRESH if seen.recovering else Step.NOTHING
+    if connector.connector.state == "PAUSED":
+        return Step.NOTHING
+    if _slot_is_gone(seen, connector, limits):
+        return Step.STOP
+    if any(part.is_failed for part in connector.parts):
+        return Step.RESTART_FAILED
+    if connector.is_running and seen.slotless_for >= limits.patience:
+        return Step.RESTART_ALL
+    return Step.NOTHING
+
+
+def _slot_is_gone(seen: Observed, connector: Connector, limits: Limits) -> bool:
+    if seen.slot is not None and seen.slot.is_lost:
+        return True
+    if any(part.tells_lost_slot for part in connector.tasks):
+        return True
+    return seen.slot is None and connector.is_running and seen.slotless_for >= limits.patience
+
+
+def findings(seen: Observed, limits: Limits) -> tuple[Finding, ...]:
+    """What is wrong in this look, one per kind; it is worth telling once it has lasted for `limits.patience`. A lost
+    slot is not among them: it is told when its recovery begins."""
+    return (*_of_connect(seen), *_of_slot(seen, limits), *_of_heartbeat(seen, limits))
+
+
+def _of_connect(seen: Observed) -> list[Finding]:
+    if seen.unreachable is not None:
+        return [Finding("connector_unreachable", "critical", f"Kafka Connect gives no answer: {seen.unreachable}")]
+    if seen.connector is None:
+        return [Finding("connector_missing", "critical", "Kafka Connect does not know the connector; register it")]
+    state = seen.connector.connector.state
+    if state in ("STOPPED", "PAUSED") and not seen.recovering:
+        return [Finding("connector_stopped", "warning", f"somebody has {state.lower()} it: events wait in the WAL")]
+    if seen.restarts >= RESTARTS_FORGIVEN and not seen.streams:
+        trace = next((part.trace for part in seen.connector.parts if part.is_failed), "")
+        text = f"it does not stream after {seen.restarts} restarts: {_innermost(trace)}"
+        return [Finding("connector_task_failed", "critical", text)]
+    return []
+
+
+def _of_slot(seen: Observed, limits: Limits) -> list[Finding]:
+    slot = seen.slot
+    if slot is None:
+        return [Finding("slot_missing", "critical", "the replication slot is not there: nothing keeps WAL for it")]
+    found = []
+    if slot.lag_bytes > limits.lag_bytes:
+        found.append(Finding("slot_lag", "warning", f"{slot.lag_bytes} bytes of WAL are not confirmed"))
+    left = slot.wal_kept_bytes_left
+    if slot.wal_status == "unreserved" or (left is not None and left < limits.wal_left_bytes and not slot.is_lost):
+        text = f"{left} bytes of WAL more and the slot is lost (max_slot_wal_keep_size)"
+        found.append(Finding("slot_wal_at_risk", "critical", text))
+    if not slot.active and seen.connector is not None and seen.connector.is_running:
+        found.append(Finding("slot_inactive", "warning", "the connector says that it runs, but reads from no slot"))
+    return found
+
+
+def _of_heartbeat(seen: Observed, limits: Limits) -> list[Finding]:
+    age = seen.heartbeat_age
+    if not seen.streams or age is None or min(age, seen.heartbeat_still_for) < limits.heartbeat_age:
+        return []
+    return [Finding("heartbeat_stale", "warning", f"Debezium's last heartbeat is {age.total_seconds():.0f} s old")]
+
+
+def _innermost(trace: str) -> str:
+    """The innermost cause of a Java stack trace, else its first line."""
+    lines = trace.splitlines() or ["no trace"]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes[-1] if causes else lines[0])[:300]
+
+
+WATCHED: Final = (
+    "connector_unreachable",
+    "connector_missing",
+    "connector_stopped",
+    "connector_task_failed",
+    "slot_missing",
+    "slot_lag",
+    "slot_wal_at_risk",
+    "slot_inactive",
+    "heartbeat_stale",
+)
+"""Every kind that `findings` may return."""

@@ -1,0 +1,75 @@
+"""The outbox's daily partitions: made ahead, and dropped only when every row of them is known to be published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+import structlog
+
+from closeflow.domain.model import Incident
+from closeflow.storage.auditing import drop_partition, ensure_partitions, outbox_days, stray_rows
+from closeflow.storage.engine import Database, StatementError, sqlstate, transaction
+from closeflow.storage.filling import database_now
+from closeflow.storage.reconciling import close_incidents, held_alone
+from closeflow.storage.saving import report_incidents
+
+log = structlog.get_logger(__name__)
+
+STRAYS: Final = "outbox_default_partition_used"
+NOT_YET_PROVEN: Final = "55000"
+"""SQLSTATE with which the database refuses to drop a day whose publication is not proven."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPartitions:
+    """Make partitions ahead of time and drop the days that are past retention and proven to be published."""
+
+    database: Database
+    days_ahead: int
+    retention_days: int
+
+    async def once(self) -> int:
+        """Returns how many days were dropped."""
+        async with held_alone(self.database, "keep_partitions") as mine:
+            return await self._cycle() if mine else 0
+
+    async def _cycle(self) -> int:
+        async with transaction(self.database) as tx:
+            strays = await stray_rows(tx)
+            if strays:
+                await report_incidents(tx, incidents=[_strays(strays)])
+            made = await ensure_partitions(tx, days_ahead=self.days_ahead)
+            if not strays:
+                await close_incidents(tx, kind=STRAYS, still=(), resolution="every day has its partition")
+            today = (await database_now(tx)).date()
+            days = [one.day for one in await outbox_days(tx)]
+        if made:
+            log.info("outbox_partitions_made", count=made)
+        dropped = 0
+        for day in days:
+            if day < today - timedelta(days=self.retention_days):
+                dropped += await self._drop(day)
+        return dropped
+
+    async def _drop(self, day: date) -> bool:
+        try:
+            async with transaction(self.database) as tx:
+                dropped = await drop_partition(tx, day=day)
+        except StatementError as error:
+            if sqlstate(error) != NOT_YET_PROVEN:
+                raise
+            log.warning("outbox_partition_kept", day=str(day), reason=str(error.orig).splitlines()[0])
+            return False
+        log.info("outbox_partition_dropped", day=str(day))
+        return dropped
+
+
+def _strays(count: int) -> Incident:
+    return Incident(
+        kind=STRAYS,
+        severity="warning",
+        detail=f"{count} outbox rows are in the DEFAULT partition: the partition of their day was missing",
+        subject="outbox_events_default",
+    )

@@ -1,0 +1,345 @@
+"""The publication audit and the outbox's partitions, one cycle at a time, on real PostgreSQL and Kafka.
+
+Records are published by hand, and a slot that nobody reads from is moved by hand: so it is the test that says what
+Debezium has published and what it has passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.rows import DictRow, dict_row
+
+import devstack
+from closeflow.kafka import KafkaConnection, Producer, ensure_topics, load_topics, open_producer
+from closeflow.kafka.tail import Offsets, Tail, open_tail
+from closeflow.storage.auditing import AuditedElsewhere, outbox_days, read_positions, save_marks
+from closeflow.storage.engine import Database as Engine
+from closeflow.storage.engine import make_engine, transaction
+from reconciler.partitions import KeepPartitions
+from reconciler.publication import TOPICS, AuditPublication
+from tests.conftest import REPOSITORY
+from tests.storage.seeding import add_position, add_request
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+WITHIN: Final = timedelta(seconds=0.2)
+PAST: Final = "2020-01-01"
+
+
+@dataclass
+class Outbox:
+    """The outbox of one database, its slot, and the topics."""
+
+    database: Database
+    kafka: KafkaConnection
+    producer: Producer
+    engine: Engine
+    """The reconciler's own role, so that what it may not do fails here."""
+    owner: psycopg.Connection[DictRow]
+    since: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @property
+    def slot(self) -> str:
+        return f"{self.database.name}_slot"
+
+    def query(self, statement: str, *values: object) -> list[DictRow]:
+        return self.owner.execute(statement.encode(), values).fetchall()
+
+    def add(
+        self, *, position: int | None = None, version: int | None = None, day: str = "", payload: str = "{}"
+    ) -> UUID:
+        event_id = uuid4()
+        self.owner.execute(
+            "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at, position_id,"
+            " position_version, created_on) VALUES (%s, 'position-events', '1', 'POSITION_OPEN', 'position-event.v1',"
+            " %s, now() - interval '1 minute', %s, %s, COALESCE(%s, (now() AT TIME ZONE 'UTC')::date))",
+            (event_id, payload, position, version, day or None),
+        )
+        return event_id
+
+    async def publish(self, event_id: UUID, emission: int = 1) -> None:
+        headers = (("ce_id", str(event_id).encode()), ("emission", str(emission).encode()))
+        await self.producer.publish("position-events", key=b"1", value=b"{}", headers=headers)
+
+    def pass_over(self) -> None:
+        """The slot moves behind everything that is committed, as if somebody had advanced it."""
+        self.owner.execute("SELECT pg_logical_emit_message(true, 'test', 'x')")
+        self.query("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", self.slot)
+
+    def audit(self, *, within: timedelta = WITHIN) -> AuditPublication:
+        return AuditPublication(self.engine, self.kafka, self.slot, within, interval_s=1, budget=100, emit_budget=100)
+
+    def tail(self, since: Offsets | None = None) -> Any:
+        """The topics from where they were when this test began: others have published there too."""
+        return open_tail(self.kafka, TOPICS, self.since if since is None else since)
+
+    def emissions(self) -> list[tuple[UUID, int]]:
+        rows = self.query("SELECT id, emission FROM outbox_events WHERE emission > 1 ORDER BY xact_id, ctid")
+        return [(row["id"], row["emission"]) for row in rows]
+
+    def open_incidents(self) -> set[str]:
+        return {row["subject"] for row in self.query("SELECT subject FROM incidents WHERE closed_at IS NULL")}
+
+    def is_judged(self) -> bool:
+        return not self.query(
+            "SELECT FROM outbox_events LEFT JOIN outbox_audit ON created_on = day"
+            " WHERE day IS NULL OR xact_id >= audited_through"
+        )
+
+
+@pytest.fixture
+def owner(database: Database) -> Iterator[psycopg.Connection[DictRow]]:
+    with psycopg.connect(database.admin_dsn, autocommit=True, row_factory=dict_row) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+async def producer(stack: devstack.Stack) -> AsyncIterator[Producer]:
+    kafka = KafkaConnection(stack.kafka_bootstrap_servers)
+    await ensure_topics(kafka, load_topics(REPOSITORY / "schemas" / "topics"))
+    async with open_producer(kafka) as made:
+        yield made
+
+
+@pytest.fixture
+async def outbox(database: Database, owner: psycopg.Connection[DictRow], producer: Producer) -> AsyncIterator[Outbox]:
+    kafka = KafkaConnection(database.stack.kafka_bootstrap_servers)
+    engine = make_engine(database.dsn("closeflow_reconciler"), pool_size=4, application_name="test")
+    made = Outbox(database, kafka, producer, engine, owner)
+    made.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", made.slot)
+    try:
+        async with open_tail(kafka, TOPICS, None) as tail:
+            await tail._consumer.seek_to_end()
+            made.since = await tail.positions()
+        yield made
+    finally:
+        made.query("SELECT pg_drop_replication_slot(%s)", made.slot)
+        await engine.dispose()
+
+
+async def audit_until(audit: AuditPublication, tail: Tail, missing: int) -> None:
+    """Rows are judged once every older transaction of the whole server has ended, so a cycle may come too early."""
+    deadline = time.monotonic() + 15
+    while (found := await audit.once(tail)) != missing:
+        assert time.monotonic() < deadline, f"{found} missing, not {missing}"
+        await asyncio.sleep(0.05)
+
+
+async def audit_until_judged(outbox: Outbox, audit: AuditPublication, tail: Tail) -> None:
+    deadline = time.monotonic() + 15
+    while not outbox.is_judged():
+        assert time.monotonic() < deadline, "not judged"
+        await audit.once(tail)
+        await asyncio.sleep(0.05)
+
+
+async def audit_until_emitted(outbox: Outbox, audit: AuditPublication, tail: Tail, count: int) -> None:
+    deadline = time.monotonic() + 15
+    while len(outbox.emissions()) < count:
+        assert time.monotonic() < deadline, f"{len(outbox.emissions())} emitted again, not {count}"
+        await audit.once(tail)
+        await asyncio.sleep(0.05)
+
+
+async def test_the_audit_finds_what_is_not_published_and_when_it_is(outbox: Outbox) -> None:
+    audit, lost, published = outbox.audit(), outbox.add(), outbox.add()
+    async with outbox.tail() as tail:
+        await outbox.publish(published)
+        await audit_until(audit, tail, 1)
+        assert outbox.open_incidents() == {f"{lost}/1"}
+        assert await audit.once(tail) == 1, "it stays missing, and is not reported as another one"
+        assert outbox.query("SELECT count FROM incidents") == [{"count": 1}]
+
+        await outbox.publish(lost)
+        await audit_until(audit, tail, 0)
+    assert outbox.open_incidents() == set()
+    assert outbox.is_judged()
+    assert outbox.emissions() == [], "the slot still had it, so it was not emitted again"
+
+
+async def test_a_row_is_not_missing_before_the_auditor_has_waited_for_it_itself(outbox: Outbox) -> None:
+    audit = outbox.audit(within=timedelta(seconds=30))
+    outbox.add()  # a minute old by the database's clock
+    async with outbox.tail() as tail:
+        assert [await audit.once(tail) for _ in range(3)] == [0, 0, 0]
+    assert not outbox.is_judged()
+
+
+async def test_an_auditor_that_lost_its_lock_takes_no_mark_back(outbox: Outbox) -> None:
+    stale, event = outbox.audit(), outbox.add()
+    async with outbox.engine.connect() as tx, outbox.tail() as tail:
+        days = await outbox_days(tx)
+        await outbox.publish(event)
+        await audit_until_judged(outbox, stale, tail)
+        with pytest.raises(AuditedElsewhere):
+            await save_marks(tx, days=[replace(days[-1], through=1)], before={days[-1].day: days[-1].through})
+
+
+async def test_a_row_that_commits_late_does_not_fall_under_the_mark(outbox: Outbox) -> None:
+    audit = outbox.audit()
+    with psycopg.connect(outbox.database.admin_dsn) as late:
+        late.execute(
+            "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at) VALUES"
+            " (gen_random_uuid(), 'position-events', '1', 'X', 'x.v1', '{}', now() - interval '1 hour')"
+        )
+        async with outbox.tail() as tail:
+            await outbox.publish(outbox.add())
+            assert await audit.once(tail) == 0
+            late.commit()
+            await audit_until(audit, tail, 1)
+
+
+async def test_a_new_auditor_finds_what_the_last_one_had_read_and_not_used(outbox: Outbox) -> None:
+    with psycopg.connect(outbox.database.admin_dsn) as slow:
+        slow.execute("SELECT pg_current_xact_id()")
+        async with outbox.tail() as tail:
+            used = outbox.audit()
+            await outbox.publish(outbox.add())
+            await used.once(tail)
+        slow.commit()
+    assert not outbox.is_judged()
+    async with transaction(outbox.engine) as tx:
+        positions = await read_positions(tx)
+    async with outbox.tail(positions) as tail:
+        await audit_until_judged(outbox, outbox.audit(), tail)
+    assert outbox.query("SELECT FROM incidents") == []
+
+
+async def test_what_the_slot_has_passed_over_is_emitted_again_once_with_all_that_followed(outbox: Outbox) -> None:
+    audit = outbox.audit()
+    first = outbox.add(position=1, version=2)
+    lost = outbox.add(position=1, version=3, payload='{"emission": 1, "a": [1]}')
+    followed = outbox.add(position=1, version=4)
+    other = outbox.add(position=2, version=2)
+    async with outbox.tail() as tail:
+        for published in (first, followed, other):
+            await outbox.publish(published)
+        await audit_until(audit, tail, 1)
+        assert outbox.emissions() == []
+
+        outbox.pass_over()
+        await audit_until_emitted(outbox, audit, tail, 2)
+        assert outbox.emissions() == [(lost, 2), (followed, 2)]
+        for _ in range(3):
+            await audit.once(tail)
+        assert len(outbox.emissions()) == 2, "what is under way is waited for"
+
+        for event_id, emission in outbox.emissions():
+            await outbox.publish(event_id, emission)
+        await audit_until(audit, tail, 0)
+        await audit_until_judged(outbox, audit, tail)
+    assert outbox.open_incidents() == set()
+    original, copy = outbox.query("SELECT * FROM outbox_events WHERE id = %s ORDER BY emission", lost)
+    changed = {name for name in copy if copy[name] != original[name]}
+    assert changed == {"emission", "payload", "occurred_at", "xact_id"}
+    assert copy["payload"] == {"emission": 2, "a": [1]}
+    assert copy["occurred_at"] - original["occurred_at"] > timedelta(seconds=59)
+
+
+async def test_an_emission_that_is_lost_too_is_emitted_again(outbox: Outbox) -> None:
+    audit, lost = outbox.audit(), outbox.add(position=1, version=2)
+    async with outbox.tail() as tail:
+        await audit.once(tail)
+        outbox.pass_over()
+        await audit_until_emitted(outbox, audit, tail, 1)
+        await audit.once(tail)  # it looks for the copy now, and the slot passes over it
+        outbox.pass_over()
+        await audit_until_emitted(outbox, audit, tail, 2)
+        assert outbox.emissions() == [(lost, 2), (lost, 3)]
+        assert outbox.open_incidents() == {f"{lost}/1", f"{lost}/2"}
+        await outbox.publish(lost, 3)
+        await audit_until(audit, tail, 0)
+    assert outbox.open_incidents() == set()
+
+
+async def test_of_two_auditors_that_both_think_they_are_alone_one_emits_again(outbox: Outbox) -> None:
+    with psycopg.connect(outbox.database.admin_dsn, autocommit=True) as db:
+        position = add_position(db)
+    outbox.add(position=position, version=2)
+    audits = outbox.audit(), outbox.audit()
+    async with outbox.tail() as one, outbox.tail() as other:
+        await audits[0].once(one)
+        await audits[1].once(other)
+        outbox.pass_over()
+        await asyncio.sleep(WITHIN.total_seconds())  # both have waited long enough by themselves
+        done = await asyncio.gather(audits[0].once(one), audits[1].once(other), return_exceptions=True)
+    assert {type(one) for one in done} <= {int, AuditedElsewhere}
+    assert len(outbox.emissions()) == 1
+
+
+async def test_a_close_that_is_emitted_again_counts_on_from_there(outbox: Outbox) -> None:
+    with psycopg.connect(outbox.database.admin_dsn, autocommit=True) as db:
+        position = add_position(db)
+        request = add_request(db, position)
+        db.execute(
+            "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, close_request_id, attempt,"
+            " position_id, occurred_at) VALUES (gen_random_uuid(), 'submit-order', '1', 'SUBMIT_CLOSE_ORDER',"
+            " 'submit-order.v1', '{\"emission\": 1}', %s, 1, %s, now() - interval '1 minute')",
+            (request, position),
+        )
+    audit = outbox.audit()
+    async with outbox.tail() as tail:
+        await audit.once(tail)
+        outbox.pass_over()
+        await audit_until_emitted(outbox, audit, tail, 1)
+    assert outbox.query("SELECT emission FROM close_requests") == [{"emission": 2}]
+
+
+async def test_records_that_come_again_are_not_kept(outbox: Outbox) -> None:
+    audit, events = outbox.audit(), [outbox.add() for _ in range(20)]
+    async with outbox.tail() as tail:
+        for again in range(2):
+            for event in events:
+                await outbox.publish(event)
+            await audit_until_judged(outbox, audit, tail)
+            assert again or len(audit._seen) == 0
+        deadline = time.monotonic() + 15
+        while await audit.once(tail) or len(audit._seen):
+            assert time.monotonic() < deadline, f"{len(audit._seen)} records kept"
+            await asyncio.sleep(0.05)
+
+
+async def test_rows_of_a_day_without_a_partition_are_audited_too(outbox: Outbox) -> None:
+    audit, lost = outbox.audit(), outbox.add(day=PAST)
+    keep = KeepPartitions(outbox.engine, days_ahead=7, retention_days=7)
+    async with outbox.tail() as tail:
+        await audit_until(audit, tail, 1)
+        assert outbox.open_incidents() == {f"{lost}/1"}
+        assert await keep.once() == 0
+        assert outbox.open_incidents() == {f"{lost}/1", "outbox_events_default"}
+        await outbox.publish(lost)
+        await audit_until(audit, tail, 0)
+    assert await keep.once() == 1, "the row moved to its day's partition, and that is over"
+    assert outbox.open_incidents() == set()
+
+
+async def test_a_day_is_dropped_only_when_all_of_it_is_known_to_be_published(outbox: Outbox) -> None:
+    """Whatever the age: with Connect down nothing goes, and what a later emission made good does not hold the day."""
+    keep = KeepPartitions(outbox.engine, days_ahead=7, retention_days=7)
+    published, lost = outbox.add(day=PAST), outbox.add(day=PAST, position=1, version=2)
+    assert await keep.once() == 0, "nobody has audited it"
+    audit = outbox.audit()
+    async with outbox.tail() as tail:
+        await outbox.publish(published)
+        await audit_until(audit, tail, 1)
+        assert await keep.once() == 0, "one event is missing"
+        outbox.pass_over()
+        await audit_until_emitted(outbox, audit, tail, 1)
+        assert await keep.once() == 0, "its second emission is under way"
+        await outbox.publish(lost, 2)
+        await audit_until(audit, tail, 0)
+    assert await keep.once() == 1
+    left = outbox.query("SELECT id, emission, created_on FROM outbox_events")
+    assert [(row["id"], row["emission"], row["created_on"] > date.fromisoformat(PAST)) for row in left] == [
+        (lost, 2, True)
+    ]
