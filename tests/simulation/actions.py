@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import accumulate
 from typing import Final, TypeVar
 
+from closeflow.domain.controls import TradingState
 from closeflow.domain.model import ZERO, BrokerStatus, PositionStatus, RequestStatus
 from tests.simulation.broker import LIVE
 from tests.simulation.faults import Crashed, Fault
@@ -79,6 +81,22 @@ def operator_acts(world: World) -> bool:
     sent = [one for one in working if one.status is RequestStatus.SUBMITTED and verb is Operator.cancel]
     request = world.random.choice(sent or working or requests)
     return run(world.operator, lambda operator: verb(operator, request))
+
+
+def controls_change(world: World) -> bool:
+    """The kill switch is thrown or released; the account's limits become tight, or wide again."""
+    database, faults = world.database, world.faults
+    if database.trading is not TradingState.ACTIVE and world.random.random() < 0.5:
+        database.trading = TradingState.ACTIVE
+    elif faults.happens(Fault.HALTED):
+        database.trading = world.random.choice((TradingState.HALTED, TradingState.HALTED, TradingState.REDUCING))
+        database.halted_at = world.clock.elapsed
+    elif faults.happens(Fault.LIMITED):
+        most = world.random.choice((1, 2, 100))
+        database.limits = replace(database.limits, submits_per_minute=most, window_count=0)
+    else:
+        return False
+    return True
 
 
 def commit_shows(world: World) -> bool:
@@ -279,6 +297,7 @@ WEIGHTS: Final[Mapping[Action, float]] = {
     close: 5,
     close_again: 0.5,
     operator_acts: 1,
+    controls_change: 1,
     commit_shows: 3,
     consume_submits: 12,
     attend_orders: 8,

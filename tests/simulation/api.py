@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
-from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close
+from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, TradingHalted, accept_close
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Fault, Violation
 from tests.simulation.process import Process
@@ -46,7 +46,9 @@ class CloseApi(Process):
         book = tx.lock_books(position_ids=[command.position_id]).get(command.position_id)
         stored = self.around.database.books[command.position_id]
         existing = [one for one in stored.requests.values() if one.idempotency_key == command.idempotency_key]
-        decision = accept_close(book, command, existing[0] if existing else None, now=self.wall())
+        decision = accept_close(
+            book, command, existing[0] if existing else None, trading=self.around.database.trading, now=self.wall()
+        )
         if isinstance(decision, Accepted):
             assert book is not None
             if self.around.faults.happens(Fault.CDC_EARLY):
@@ -66,6 +68,8 @@ class CloseApi(Process):
                 first = self.promised.get(key, (request_id, None))
                 if first[0] != request_id:
                     raise Violation(f"5 idempotency: {key} names {first[0]} and {request_id}")
+            case TradingHalted():
+                pass
             case _:
                 if key in self.promised:
                     raise Violation(f"5 idempotency: {key} was accepted and is now {type(decision).__name__}")

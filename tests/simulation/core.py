@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from closeflow.broker.protocol import IdDeduplication
 from closeflow.domain import plan as planning
 from closeflow.domain import sending, wake
+from closeflow.domain.controls import Controls
 from closeflow.domain.model import Book, CloseRequest, Order
 from closeflow.domain.settle import RetryPolicy
 from fill_processor import fold
@@ -19,7 +20,7 @@ ACCOUNT: Final = "DU1"
 BROKER: Final = "broker"
 POLICY: Final = RetryPolicy()
 RULES: Final = planning.PlanRules()
-BREAKER: Final = BreakerRules(failures=5, probe_s=5.0)
+BREAKER: Final = BreakerRules(failures=5, refusals=10, probe_s=5.0)
 
 LEASE_S: Final = 30.0
 HTTP_DEADLINE_S: Final = 5.0
@@ -37,6 +38,7 @@ class Plan(Protocol):
         book: Book,
         asked: planning.Asked,
         *,
+        controls: Controls,
         market: planning.Market,
         now: datetime,
         rules: planning.PlanRules,
@@ -44,11 +46,15 @@ class Plan(Protocol):
 
 
 class Recheck(Protocol):
-    def __call__(self, book: Book, order: Order, *, now: datetime, may_repeat: bool = False) -> sending.Check: ...
+    def __call__(
+        self, book: Book, order: Order, *, controls: Controls, now: datetime, may_repeat: bool = False
+    ) -> sending.Check: ...
 
 
 class NextStep(Protocol):
-    def __call__(self, book: Book, order: Order, *, now: datetime, watched: Set[int]) -> sending.Step: ...
+    def __call__(
+        self, book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]
+    ) -> sending.Step: ...
 
 
 class FoldBatch(Protocol):
@@ -59,8 +65,15 @@ class FoldBatch(Protocol):
 
 class Wake(Protocol):
     def __call__(
-        self, book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, unknown_after: timedelta
-    ) -> wake.Woken | wake.Waits: ...
+        self,
+        book: Book,
+        request: CloseRequest,
+        *,
+        now: datetime,
+        resend_after: timedelta,
+        unknown_after: timedelta,
+        conditions: wake.Conditions | None = None,
+    ) -> wake.Woken | wake.PutOff | wake.Waits: ...
 
 
 def may_repeat(deduplication: IdDeduplication) -> bool:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from closeflow.domain import facts
+from closeflow.domain.controls import AccountLimits, Controls, TradingState, counted
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -30,6 +31,7 @@ from closeflow.domain.model import (
 from closeflow.domain.publication import EventKey, OutboxRow
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from tests.simulation.clock import Clock
+from tests.simulation.core import ACCOUNT
 from tests.simulation.faults import Fault, Faults, Violation
 
 T = TypeVar("T")
@@ -47,6 +49,9 @@ FINISHED = frozenset(
 
 TRANSACTION_S = 0.000_001
 """No two transactions have one time, because none is over in less."""
+
+
+WIDE = AccountLimits(max_order_quantity=Decimal(1000), max_order_notional=Decimal(1_000_000), submits_per_minute=100)
 
 
 class CommitUnknown(Exception):
@@ -107,6 +112,18 @@ class Tx:
             raise Violation(f"9 no regress: {'; '.join(map(str, refused))}")
         self.changes += changes
 
+    @property
+    def controls(self) -> Controls:
+        """As `controls.lock_controls`, with what this transaction has claimed."""
+        stored = self.database
+        controls = Controls(account_id=ACCOUNT, state=stored.trading, limits=stored.limits)
+        for _ in self.submits():
+            controls = counted(controls, now=self.now)
+        return controls
+
+    def submits(self) -> list[Send]:
+        return [send for _, send in self.sends if send.kind is SendKind.SUBMIT]
+
     def close_incidents(self, kind: str, *, still: Collection[str]) -> None:
         self.closed.append((kind, still))
 
@@ -151,6 +168,10 @@ class Database:
     raised: set[str] = field(default_factory=set)
     """Every kind of incident that was ever opened."""
     xact: int = 0
+    trading: TradingState = TradingState.ACTIVE
+    halted_at: float = 0.0
+    """True time of the last halt."""
+    limits: AccountLimits = WIDE
 
     def now(self) -> datetime:
         return self.clock.now("database")
@@ -189,6 +210,8 @@ class Database:
         before = dict(self.books)
         for _, after in tx.changes:
             self._merge(after)
+        if tx.submits():
+            self.limits = tx.controls.limits or self.limits
         for order, send in tx.sends:
             self._insert_send(order, send)
         for answer in tx.answers:

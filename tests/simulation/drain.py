@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
+from closeflow.domain.controls import TradingState
 from closeflow.domain.model import UNFINISHED
 from tests.simulation import actions
 from tests.simulation.faults import Violation
@@ -22,6 +24,8 @@ def heal(world: World) -> None:
     world.faults.over = True
     world.clock.heal()
     world.network.stalled = False
+    world.database.trading = TradingState.ACTIVE
+    world.database.limits = replace(world.database.limits, submits_per_minute=100)
     for process in world.processes():
         process.paused = False
     world.connector.restart()

@@ -57,6 +57,8 @@ class Fault(StrEnum):
     DATABASE_CLOCK = "database clock jumped"
     PROCESS_CLOCK = "wall clock of a process jumped"
     BROKER_CLOCK = "broker clock jumped"
+    HALTED = "trading halted"
+    LIMITED = "account limits lowered"
     MARKET_CLOSED = "market closed"
     NO_QUOTE = "no fresh quote"
 

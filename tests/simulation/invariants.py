@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from closeflow.domain.answers import Ticket
+from closeflow.domain.controls import TradingState
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
     UNFINISHED,
@@ -18,7 +19,6 @@ from closeflow.domain.model import (
     CloseRequest,
     Order,
     OrderStatus,
-    SendAnswer,
     SendKind,
     Side,
     StatementKind,
@@ -31,7 +31,7 @@ from tests.simulation.jobs import Call
 
 ENDED = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})
 OURS = frozenset({StatementKind.REFUSED, StatementKind.LOST})
-NOT_COUNTING = (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
+HALT_WITHIN_S = 1.0
 
 
 def filled(order: Order) -> Decimal:
@@ -73,6 +73,13 @@ class Safety:
 
     def committed(self, before: Mapping[int, Book], tx: Tx) -> None:
         self.commits += 1
+        if tx.submits():
+            used, allowed = self.database.limits.window_count, self.database.limits.submits_per_minute
+            check(used <= allowed, "19 limits", f"{used} submits in a window of {allowed}")
+            check(self.database.trading is not TradingState.HALTED, "18 kill", "a send is claimed under a halt")
+            for order, _ in tx.sends:
+                most = self.database.limits.max_order_quantity
+                check(order.quantity <= most, "19 limits", f"{order.client_order_id} is for {order.quantity} > {most}")
         touched = {after.position.id for _, after in tx.changes}
         touched |= {order.position_id for order, _ in tx.sends}
         touched |= {one.position_id for said in tx.answers if (one := self.database.order(said.client_order_id))}
@@ -98,6 +105,9 @@ class Safety:
         send = call.job.send
         mine = [one for one in order.sends if (one.kind, one.n, one.sender) == (send.kind, send.n, sender)]
         check(len(mine) == 1, "7 deterministic id", f"{ticket.client_order_id} is sent without a row of {sender}")
+        since = self.database.clock.elapsed - self.database.halted_at
+        halted = self.database.trading is TradingState.HALTED
+        check(not halted or since < HALT_WITHIN_S, "18 kill", f"{ticket.client_order_id} leaves {since} s after a halt")
         first = self.wire.setdefault(ticket.client_order_id, ticket)
         check(first == ticket, "7 deterministic id", f"{ticket} is not what was sent before: {first}")
 

@@ -13,7 +13,7 @@ from tests.simulation.database import Answer
 class Stage(Enum):
     CLAIMED = auto()
     CHECKED = auto()
-    """Past the fence, not a byte written: a process that pauses here writes late."""
+    """Past the fence, not a byte written."""
     CALLING = auto()
     ANSWERED = auto()
     CONCLUDED = auto()

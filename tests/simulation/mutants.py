@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from closeflow.domain import sending
+from closeflow.domain.controls import Controls
 from closeflow.domain.model import Book, Order, OrderStatus, RejectClass, SendKind
 from closeflow.domain.settle import RetryPolicy
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
@@ -46,9 +47,11 @@ def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, poli
     return folded
 
 
-def new_id_on_silence(book: Book, order: Order, *, now: datetime, watched: Set[int]) -> sending.Step:
+def new_id_on_silence(
+    book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]
+) -> sending.Step:
     """An order that cannot be accounted for is given up, so that the close goes on under a new id."""
-    step = sending.next_step(book, order, now=now, watched=watched)
+    step = sending.next_step(book, order, controls=controls, now=now, watched=watched)
     if isinstance(step, sending.LookUp) and order.status is OrderStatus.SUBMIT_UNKNOWN:
         return sending.Withdraw("not_found", RejectClass.RETRYABLE)
     return step

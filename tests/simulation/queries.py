@@ -53,10 +53,13 @@ def _to_wake(database: Database, request: CloseRequest, now: datetime) -> bool:
 
 
 def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
-    if order.status is OrderStatus.SUBMIT_UNKNOWN:
-        return order.created_at <= now - UNKNOWN_AFTER
-    works = order.status in WORKING and order.cancel_requested_at is None
-    return works and order.created_at <= now - timedelta(seconds=request.working_timeout_s)
+    if order.status is OrderStatus.SUBMIT_UNKNOWN and order.created_at <= now - UNKNOWN_AFTER:
+        return True
+    if order.cancel_requested_at is not None or order.status in FINISHED:
+        return False
+    if request.cancel_requested_at is not None or (request.deadline_at is not None and request.deadline_at <= now):
+        return True
+    return order.status in WORKING and order.created_at <= now - timedelta(seconds=request.working_timeout_s)
 
 
 def quiet_orders(database: Database) -> list[Order]:

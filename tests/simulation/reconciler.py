@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from closeflow.domain.answers import Acknowledged, NotFound
+from closeflow.domain.answers import Acknowledged, MarketClock, NotFound
 from closeflow.domain.model import BrokerUpdate, CloseRequest, Incident
-from closeflow.domain.wake import SUBMIT_UNKNOWN, Woken
+from closeflow.domain.wake import SUBMIT_UNKNOWN, Conditions, PutOff, Waits
 from tests.simulation.core import RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import Tx
-from tests.simulation.faults import Crashed
+from tests.simulation.faults import Crashed, Fault
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
 from tests.simulation.queries import due_requests, orders_with_gap, quiet_orders
 
@@ -38,15 +38,27 @@ class Reconciler(Process):
             book = books[one.position_id]
             request = book.requests[one.id]
             verdict = self.around.core.wake(
-                book, request, now=tx.now, resend_after=RESEND_AFTER, unknown_after=UNKNOWN_AFTER
+                book,
+                request,
+                now=tx.now,
+                resend_after=RESEND_AFTER,
+                unknown_after=UNKNOWN_AFTER,
+                conditions=self._conditions(tx),
             )
-            if not isinstance(verdict, Woken):
+            if isinstance(verdict, Waits):
                 continue
             books[one.position_id] = verdict.book
+            if isinstance(verdict, PutOff):
+                continue
             tx.events += verdict.events
             if verdict.book.requests[one.id].reason == SUBMIT_UNKNOWN:
                 tx.incidents.append(_incident("submit_unknown", one))
         tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
+
+    def _conditions(self, tx: Tx) -> Conditions:
+        is_open = not self.around.faults.happens(Fault.MARKET_CLOSED)
+        clock = MarketClock(is_open=is_open, next_open=tx.now + timedelta(seconds=20), at=tx.now)
+        return Conditions(clock=clock, halted=tx.controls.halted)
 
     def ask_quiet_orders(self) -> bool:
         """As `AskQuietOrders.once`."""

@@ -71,6 +71,10 @@ def _submitted(job: Job) -> SubmitAnswer:
 
 
 def _write(of: Submitter, job: Job) -> None:
+    """As `Broker.submit` with `begin_within_s`: the first byte goes within the fence, or none at all."""
+    if of.monotonic() - job.checked_at >= fence_s(LEASE_S):
+        job.answer, job.fenced, job.stage = NotSent("fence"), True, Stage.ANSWERED
+        return
     if of.around.faults.happens(Fault.NOT_SENT):
         job.answer, job.stage = NotSent("connection refused"), Stage.ANSWERED
         return

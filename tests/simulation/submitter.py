@@ -23,6 +23,7 @@ from closeflow.domain.sending import (
     absence_incident,
     being_looked_up,
     claim,
+    next_number,
     not_found,
     withdrawn,
 )
@@ -63,6 +64,7 @@ class Submitter(Process):
     breaker: Breaker = field(init=False)
     waiting_since: float | None = field(init=False)
     seen: set[tuple[str, int]] = field(init=False)
+    absent_since: dict[str, tuple[int, float]] = field(init=False)
 
     def start(self) -> None:
         Process.start(self)
@@ -71,7 +73,7 @@ class Submitter(Process):
         self.jobs, self.questions = [], {}
         self.breaker = CLOSED
         self.waiting_since = None
-        self.seen = set()
+        self.seen, self.absent_since = set(), {}
 
     def reserve(self, tx: Tx, kind: SendKind) -> bool:
         """As `SenderPool.reserve`; the send that is then claimed takes the slot."""
@@ -150,10 +152,10 @@ class Submitter(Process):
         book, core = books[position_id], self.around.core
         asked = _asked(message)
         market = replace(self._market(asked.symbol), sends_resume_at=self.breaker.resumes_at(self.wall()))
-        decided = core.plan(book, asked, market=market, now=tx.now, rules=RULES)
+        decided = core.plan(book, asked, controls=tx.controls, market=market, now=tx.now, rules=RULES)
         book = planning.apply_plan(book, asked.close_request_id, decided, now=tx.now)
         if isinstance(decided, planning.Submit):
-            check = core.recheck(book, decided.order, now=tx.now)
+            check = core.recheck(book, decided.order, controls=tx.controls, now=tx.now)
             if isinstance(check, Clear) and self.reserve(tx, SendKind.SUBMIT):
                 order = self.claim(tx, decided.order, SendKind.SUBMIT)
                 book = replace(book, orders={**book.orders, order.client_order_id: order})
@@ -221,7 +223,7 @@ class Submitter(Process):
     def _take_step(self, tx: Tx, book: Book, order: Order, asked: list[tuple[Order, bool]]) -> Order:
         now = tx.now
         watched = self.watch.silent(order.client_order_id, now=self.monotonic())
-        taken = self.around.core.next_step(book, order, now=now, watched=watched)
+        taken = self.around.core.next_step(book, order, controls=tx.controls, now=now, watched=watched)
         match taken:
             case SendOrder():
                 return self._claim_or_wait(tx, order, SendKind.SUBMIT)
@@ -232,6 +234,7 @@ class Submitter(Process):
                 asked.append((order, counts))
                 return order
             case Withdraw():
+                tx.incidents += [taken.incident] if taken.incident is not None else []
                 return withdrawn(order, taken)
             case Wait(until=until):
                 return replace(order, next_send_at=until)
@@ -265,6 +268,7 @@ class Submitter(Process):
         del self.questions[question.client_order_id]
         match question.answer:
             case Acknowledged(update):
+                self.absent_since.pop(question.client_order_id, None)
                 try:
                     self.around.publish(update)
                 except KafkaAway:
@@ -299,17 +303,27 @@ class Submitter(Process):
         if order is None:
             return
         watched = self.watch.silent(client_order_id, now=self.monotonic())
-        if core.next_step(book, order, now=tx.now, watched=watched) != LookUp(absence_counts=True):
+        step = core.next_step(book, order, controls=tx.controls, now=tx.now, watched=watched)
+        if step != LookUp(absence_counts=True):
             return
         order = not_found(order, now=tx.now)
         if core.may_repeat(self.around.exchange.deduplication):
-            check = core.recheck(book, order, now=tx.now, may_repeat=True)
+            check = core.recheck(book, order, controls=tx.controls, now=tx.now, may_repeat=True)
             if isinstance(check, Clear) and self.reserve(tx, SendKind.SUBMIT):
                 order = self.claim(tx, order, SendKind.SUBMIT)
-        incident = absence_incident(order, now=tx.now, visibility_lag_s=VISIBILITY_LAG_S)
+        watched_s = self._watched_s(order)
+        incident = absence_incident(order, now=tx.now, watched_s=watched_s, visibility_lag_s=VISIBILITY_LAG_S)
         if incident is not None and not tx.sends:
             tx.incidents.append(incident)
         tx.save_books([(book, replace(book, orders={**book.orders, client_order_id: order}))])
+
+    def _watched_s(self, order: Order) -> float:
+        """As `Recovery._watched_s`."""
+        last = next_number(order, SendKind.SUBMIT)
+        known = self.absent_since.get(order.client_order_id)
+        if known is None or known[0] != last:
+            known = self.absent_since[order.client_order_id] = (last, self.monotonic())
+        return self.monotonic() - known[1]
 
     def keep(self) -> bool:
         """As `Keeper.keep_once`: watch unanswered sends, and look up those whose sender is gone."""

@@ -74,6 +74,11 @@ THEMES: Final = (
         {"trouble_connector": 3, "audit": 2, "wake_requests": 2},
     ),
     Theme(
+        "controls",
+        frozenset({F.HALTED, F.LIMITED, F.MARKET_CLOSED, F.NO_QUOTE, F.RATE_LIMITED, F.KEY_REFUSED}),
+        {"controls_change": 3, "wake_requests": 2},
+    ),
+    Theme(
         "clocks",
         frozenset({F.DATABASE_CLOCK, F.PROCESS_CLOCK, F.BROKER_CLOCK, F.ANSWER_LOST, F.STALLED, F.PAUSE}),
         {"clock_jumps": 4, "keep_watch": 2, "network_stalls": 2},
