@@ -27,6 +27,7 @@ from closeflow.domain.model import (
     Send,
     SendAnswer,
     SendKind,
+    Topic,
 )
 from closeflow.domain.publication import EventKey, OutboxRow
 from closeflow.domain.transitions import IllegalMove, illegal_moves
@@ -221,6 +222,7 @@ class Database:
             if key in self.emitted:
                 raise Violation(f"12 once: outbox row {key} is written twice ({event.event_type})")
             self.emitted.add(key)
+            self._raise_emission(event)
             self.wal.append(Row(OutboxRow(key, event.position_id, self.xact, tx.now), event))
         self.inbox |= tx.receipts
         for incident in tx.incidents:
@@ -231,6 +233,16 @@ class Database:
             for one in [key for key in self.incidents if key[0] == kind and key[1] not in still]:
                 del self.incidents[one]
         self.committed(before, tx)
+
+    def _raise_emission(self, event: Event) -> None:
+        """As `auditing.copy_events`: the request follows an emission that was not its own."""
+        book = self.books[event.position_id]
+        request = book.requests.get(event.close_request_id) if event.close_request_id else None
+        if request is None or event.topic is not Topic.SUBMIT_ORDER or request.attempt != event.attempt:
+            return
+        if request.emission < event.emission:
+            raised = replace(request, emission=event.emission)
+            self.books[event.position_id] = replace(book, requests={**book.requests, request.id: raised})
 
     def _merge(self, after: Book) -> None:
         stored = self.books[after.position.id]

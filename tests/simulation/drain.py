@@ -93,4 +93,5 @@ def _trade(world: World) -> None:
 def _settled(world: World) -> bool:
     told = {subject for _, subject in world.database.incidents}
     waiting = [one for one in world.database.requests() if one.status in UNFINISHED and str(one.id) not in told]
-    return not waiting and not due_orders(world.database) and not orders_with_gap(world.database)
+    quiet = not waiting and not world.audit.missing
+    return quiet and not due_orders(world.database) and not orders_with_gap(world.database)

@@ -13,8 +13,9 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.model import AssetType, Event, Position, PositionStatus
 from closeflow.domain.model import Topic as TopicName
 from tests.simulation.api import CloseApi
+from tests.simulation.audit import Audit
 from tests.simulation.broker import Exchange
-from tests.simulation.cdc import Audit, Connector
+from tests.simulation.cdc import Connector
 from tests.simulation.clock import Clock
 from tests.simulation.core import ACCOUNT, Core
 from tests.simulation.database import Database
@@ -85,6 +86,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
     fills = Topic[BrokerFillV1]()
     around = Surroundings(clock, faults, database, exchange, core, fills, network)
     submit_group, fill_group = Group(topics[TopicName.SUBMIT_ORDER], faults), Group(fills, faults)
+    connector = Connector(database, faults, topics)
     world = World(
         random=random,
         theme=drawn,
@@ -101,8 +103,8 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
         gateway=Gateway(name="gateway", around=around),
         operator=Operator(name="operator", around=around),
         strides_s=random.choice(PACES_S),
-        connector=Connector(database, faults, topics),
-        audit=Audit(database, topics),
+        connector=connector,
+        audit=Audit(database, topics, connector),
         topics=topics,
         submit_group=submit_group,
         fill_group=fill_group,
