@@ -9,7 +9,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeflow.domain import facts
+from closeflow.domain import facts, ledger
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -66,6 +66,37 @@ def histories(draw: st.DrawFn) -> History:
         end = draw(st.sampled_from([B.CANCELED, B.EXPIRED]))
         told.append(_update(draw(st.booleans()), last + 2, E(end.value), end, cum))
     return History(tuple(told), cum, ended or cum == QUANTITY)
+
+
+@st.composite
+def reversed_histories(draw: st.DrawFn) -> History:
+    """Fills, then a chain of corrections and busts of one of them; the order lives on, or is over with what is left."""
+    fills = draw(st.lists(st.integers(1, 60), min_size=1, max_size=3).filter(lambda parts: sum(parts) <= QUANTITY))
+    cum, told, names = 0, [_update(True, 1, E.NEW, B.NEW, 0)], []
+    for n, part in enumerate(fills, 2):
+        cum += part
+        status = B.FILLED if cum == QUANTITY else B.PARTIALLY_FILLED
+        stream = a_trade(f"s{n}", part, cum, order_status=status, seq=n, transact_time=at(10 * n))
+        listed = a_trade(f"a{n}", part, cum, source=UpdateSource.BACKFILL, transact_time=at(10 * n))
+        told += draw(st.sampled_from([[stream], [listed], [stream, listed]]))
+        names.append([one.exec_id for one in told if one.transact_time == at(10 * n)])
+    changed = draw(st.integers(0, len(fills) - 1))
+    ref, stands = draw(st.sampled_from(names[changed])), fills[changed]
+    over = draw(st.booleans())
+    for step in range(draw(st.integers(1, 3))):
+        bust = draw(st.booleans())
+        now = 0 if bust else draw(st.integers(1, stands))
+        cum, stands = cum - stands + now, now
+        status = B.CANCELED if over else (B.FILLED if cum == QUANTITY else B.PARTIALLY_FILLED if cum else B.NEW)
+        seq, kind = 10 + step, E.TRADE_CANCEL if bust else E.TRADE_CORRECT
+        said = {"exec_id": f"x{step}", "exec_ref_id": ref, "order_quantity": Decimal(QUANTITY)}
+        if not bust:
+            said |= {"last_quantity": Decimal(now), "last_price": Decimal(9)}
+        told.append(_update(True, seq, kind, status, cum, transact_time=at(10 * seq), **said))
+        if bust:
+            break
+        ref = draw(st.sampled_from([ref, f"x{step}"]))
+    return History(tuple(told), cum, over or cum == QUANTITY)
 
 
 def _update(
@@ -139,8 +170,41 @@ def test_any_order_and_any_repetition_of_the_updates_gives_the_same_state(
     assert essence(told(state, updates)) == essence(state)
 
 
+@st.composite
+def reversed_tellings(draw: st.DrawFn) -> tuple[History, Sequence[BrokerUpdate]]:
+    history = draw(reversed_histories())
+    repeated = draw(st.lists(st.sampled_from(history.updates), max_size=3))
+    return history, draw(st.permutations([*history.updates, *repeated]))
+
+
+def standing(book: Book) -> tuple[object, ...]:
+    """What must agree after busts and corrections: whether the position was closed in between may differ, and with it
+    the reason and the time that the request shows."""
+    order, request, position = book.orders_of(REQUEST_ID)[0], book.requests[REQUEST_ID], book.position
+    stands = sorted((one.quantity, one.price) for one in ledger.standings(order) if one.quantity)
+    return (_facts(order)[:6], stands, request.status, request.filled_quantity, request.auto_retry, _position(position))
+
+
 @FAST
-@given(tellings())
+@given(reversed_tellings())
+def test_any_order_of_busts_and_corrections_gives_the_same_state(
+    telling: tuple[History, Sequence[BrokerUpdate]],
+) -> None:
+    history, updates = telling
+    state = told(a_book(an_order()), updates)
+    assert standing(state) == standing(told(a_book(an_order()), history.updates))
+    order = state.orders_of(REQUEST_ID)[0]
+    assert facts.executed(order) == history.executed
+    assert facts.unattributed(order) == 0
+    assert facts.is_done(order) is history.ended
+    assert state.position.quantity == QUANTITY - history.executed
+    again = settle(state, state, now=at(99), policy=POLICY)
+    assert (again.book, again.events, again.incidents) == (state, (), ())
+    assert standing(told(state, updates)) == standing(state)
+
+
+@FAST
+@given(st.one_of(tellings(), reversed_tellings()))
 def test_a_short_mirrors_a_long(telling: tuple[History, Sequence[BrokerUpdate]]) -> None:
     _, updates = telling
     long = a_book(an_order())

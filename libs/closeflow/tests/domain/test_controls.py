@@ -56,6 +56,7 @@ WINDOWS: dict[str, tuple[AccountLimits, float | None]] = {
     "at the limit": (window(-20, 100), 40),
     "over when a minute has passed": (window(-60, 100), None),
     "one from before the clock was set back": (window(3600, 100), None),
+    "one begun while this transaction waited for it": (window(2, 100), 62),
 }
 
 

@@ -294,3 +294,11 @@ def test_a_lost_order_that_is_found_again_freezes_its_request() -> None:
     assert [one.kind for one in verdict.incidents] == ["record_was_wrong"]
     book, _ = fed(a_book(lost), FILL)
     assert (book.requests[REQUEST_ID].frozen_reason, state(book)[0]) == ("record_was_wrong", "closed")
+
+
+def test_a_bust_under_the_name_of_the_other_feed_counts_once_that_name_is_known() -> None:
+    listed = a_trade("a1", 40, 40, source=UpdateSource.BACKFILL)
+    streamed = a_trade("t1", 40, 40, order_status=B.PARTIALLY_FILLED, seq=5)
+    book, _ = fed(a_book(working()), listed, a_bust(B.NEW), streamed)
+    assert (book.position.quantity, book.ledger_quantity) == (Decimal(100), Decimal(100))
+    assert book.orders_of(REQUEST_ID)[0].cancel_requested_at is None

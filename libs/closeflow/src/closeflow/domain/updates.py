@@ -367,9 +367,9 @@ def apply_update(book: Book, order: Order, verdict: Applied) -> Book:
     """The book with the verdict's order, its booked execution, and the request frozen where an incident demands it."""
     orders = {**book.orders, order.client_order_id: verdict.order}
     book = replace(book, orders=orders)
-    if verdict.execution is not None:
-        moved = facts.signed(order.side, facts.executed(verdict.order) - facts.executed(order))
-        book = replace(book, ledger_quantity=book.ledger_quantity + moved)
+    # Not only when an execution was booked: a name for a trade can be what makes the bust of it count.
+    moved = facts.signed(order.side, facts.executed(verdict.order) - facts.executed(order))
+    book = replace(book, ledger_quantity=book.ledger_quantity + moved)
     for incident in verdict.incidents:
         if incident.kind in FREEZING:
             book = freeze(book, order, incident.kind)
