@@ -33,7 +33,7 @@ from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import BrokerStatus, ExecType, OrderType, Side, TimeInForce, UpdateSource
 from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, ensure_topics, load_topics, open_producer
 from closeflow.storage import gateway
-from closeflow.storage.engine import transaction
+from closeflow.storage.engine import make_engine, transaction
 from closeflow.storage.gateway import LockLost, session_lock
 
 if TYPE_CHECKING:
@@ -176,6 +176,14 @@ async def listening_to_broker_fill(bootstrap_servers: str, account_id: str) -> A
         yield Heard(consumer, account_id)
     finally:
         await consumer.stop()
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
+    """The gateway's own role."""
+    made = make_engine(database.dsn("closeflow_broker_gateway"), pool_size=4, application_name="test")
+    yield made
+    await made.dispose()
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ async def test_a_retry_waits_for_the_market_the_breaker_and_the_kill_switch(
 
     bench.execute("UPDATE broker_breakers SET state = 'closed'")
     bench.execute("UPDATE close_requests SET next_attempt_at = now()")
-    bench.execute("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('global', 'halted', 'r', 'me')")
+    bench.execute("UPDATE trading_controls SET state = 'halted' WHERE scope = 'global'")
     assert await job.once() == 0
 
     bench.execute("UPDATE trading_controls SET state = 'reducing'")
