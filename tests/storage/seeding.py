@@ -102,6 +102,7 @@ def add_one_of_everything(db: Owner) -> None:
         ("INSERT INTO broker_cursors (broker, account_id, feed, position) VALUES ('alpaca', 'acc', 'fills', '1')", ()),
         ("INSERT INTO broker_breakers (broker, account_id) VALUES ('alpaca', 'acc')", ()),
         ("INSERT INTO outbox_audit (day, audited_through) VALUES (now()::date, '9')", ()),
+        ("INSERT INTO outbox_audit_positions VALUES ('submit-order', 0, 1)", ()),
         ("INSERT INTO debezium_heartbeat (id) VALUES (1)", ()),
     ]
     for statement, values in statements:
