@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from broker_simulator.control import AcceptLate, AcceptSilently, Behaviour, FillInParts
+from demo.services import Service
 from tests.system.desk import WITHIN_S, Desk, Held
 
 FIFTY: Final = 50
@@ -119,22 +119,22 @@ def test_services_that_are_killed_again_and_again_close_a_hundred_positions_once
         return desk.count("SELECT count(*) FROM positions WHERE id = ANY(%s) AND status = 'closed'", ids)
 
     killed = Counter[str]()
-    back: dict[str, Future[None]] = {}
+    back: dict[str, Service] = {}
     deadline = time.monotonic() + KILLING_WITHIN_S
-    with ThreadPoolExecutor() as starting, closing(desk, portfolio) as go_on:
+    with closing(desk, portfolio) as go_on:
         go_on.set()
         for service in itertools.cycle(EVERY_SERVICE):
             if service in back:
-                back[service].result()
+                back[service].await_ready()
             if closed() == HUNDRED:
                 break
             assert time.monotonic() < deadline, f"{closed()} of {HUNDRED} are closed after {killed.total()} crashes"
             desk.system.kill(service)
             killed[service] += 1
-            back[service] = starting.submit(desk.system.start, service)
+            back[service] = desk.system.launch(service)
             time.sleep(CRASH_EVERY_S)
         for started in back.values():
-            started.result()
+            started.await_ready()
     assert set(killed) == set(EVERY_SERVICE), "every service was killed while closes were under way"
 
     desk.assert_closed_once(portfolio, posts=None)

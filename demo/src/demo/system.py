@@ -107,11 +107,14 @@ class System:
 
     def start(self, *names: str) -> None:
         """Start the named processes together and wait until each is ready. A second close-api is "close-api-2"."""
-        for name in names:
-            self.running[name] = Service(self._spec(name), directory=self.directory)
-        for name in names:
-            self.running[name].await_ready()
-            self.report(name)
+        for service in [self.launch(name) for name in names]:
+            service.await_ready()
+            self.report(service.spec.name)
+
+    def launch(self, name: str) -> Service:
+        """Start the named process, ready or not. It ends with the calling thread (devstack.processes)."""
+        self.running[name] = service = Service(self._spec(name), directory=self.directory)
+        return service
 
     def start_all(self) -> None:
         """The broker, if it does not run yet, then every service."""
