@@ -65,6 +65,7 @@ def test_a_first_start_gives_servers_fit_for_change_data_capture() -> None:
         classes = [plugin["class"] for plugin in json.load(answer)]
     assert "io.debezium.connector.postgresql.PostgresConnector" in classes
     assert any(re.fullmatch(r"kafka +ready after [\d.]+ s", line) for line in lines)
+    assert {line.split()[0] for line in lines if line.endswith(" preparing")} >= {"postgres", "kafka"}
     assert devstack.find(NAME) == stack
 
 
@@ -76,10 +77,8 @@ def test_a_wrong_password_is_refused() -> None:
 
 def test_up_changes_nothing_when_all_runs() -> None:
     before = pids()
-    started = time.monotonic()
     devstack.up(NAME)
     assert pids() == before
-    assert time.monotonic() - started < 2
 
 
 def test_a_killed_part_is_reported_with_signal_log_and_remedy_and_mended_by_up() -> None:
@@ -125,7 +124,7 @@ def test_a_killed_supervisor_leaves_no_orphan_and_up_mends_it() -> None:
     assert devstack.up(NAME) == stack
 
 
-def test_down_stops_everything_a_taken_port_is_named_and_a_second_start_is_quick_and_finds_the_data() -> None:
+def test_down_stops_everything_a_taken_port_is_named_and_a_second_start_finds_all_as_it_was() -> None:
     keep(devstack.up(NAME), 43)
     before = pids()
     devstack.down(NAME)
@@ -137,9 +136,9 @@ def test_down_stops_everything_a_taken_port_is_named_and_a_second_start_is_quick
         with pytest.raises(EnvironmentLacking, match=expected):
             devstack.up(NAME)
     assert devstack.find(NAME) is None
-    started = time.monotonic()
-    stack = devstack.up(NAME)
-    assert time.monotonic() - started < 15
+    lines: list[str] = []
+    stack = devstack.up(NAME, lines.append)
+    assert not [line for line in lines if "preparing" in line], "nothing is made anew"
     assert ask(stack, "SELECT answer FROM kept") == "43"
 
 
