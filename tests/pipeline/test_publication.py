@@ -119,8 +119,8 @@ async def outbox(database: Database, owner: psycopg.Connection[DictRow], produce
     made.query("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", made.slot)
     try:
         async with open_tail(kafka, TOPICS, None) as tail:
-            await tail._consumer.seek_to_end()
-            made.since = await tail.positions()
+            await tail.drain()
+            made.since = tail.ends
         yield made
     finally:
         made.query("SELECT pg_drop_replication_slot(%s)", made.slot)
