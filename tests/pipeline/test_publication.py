@@ -120,7 +120,7 @@ async def outbox(database: Database, owner: psycopg.Connection[DictRow], produce
     try:
         async with open_tail(kafka, TOPICS, None) as tail:
             await tail.drain()
-            made.since = tail.ends
+            made.since = dict(tail.ends)
         yield made
     finally:
         made.query("SELECT pg_drop_replication_slot(%s)", made.slot)

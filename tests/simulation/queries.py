@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from closeflow.domain.due import is_due
 from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
 from tests.simulation.core import QUIET_AFTER, RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import FINISHED, Database
@@ -19,7 +20,7 @@ def due_orders(database: Database) -> list[Order]:
 
 
 def _to_attend(order: Order, now: datetime) -> bool:
-    if order.next_send_at is None or order.next_send_at <= now:
+    if order.next_send_at is None or is_due(order.next_send_at, now):
         return order.status in UNSENT or order.cancel_requested_at is not None
     counting = (
         one
@@ -48,8 +49,8 @@ def _to_wake(database: Database, request: CloseRequest, now: datetime) -> bool:
     if request.frozen_reason is not None:
         return False
     if request.status is RequestStatus.PENDING:
-        return (request.next_attempt_at or request.created_at + RESEND_AFTER) <= now
-    return request.auto_retry and (request.next_attempt_at or request.created_at) <= now
+        return is_due(request.next_attempt_at or request.created_at + RESEND_AFTER, now)
+    return request.auto_retry and is_due(request.next_attempt_at or request.created_at, now)
 
 
 def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:

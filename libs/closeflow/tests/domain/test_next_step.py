@@ -102,6 +102,12 @@ def test_a_send_in_flight_belongs_to_its_sender() -> None:
     assert step_of(order, now=at(29)) == Wait(at(30), "send_in_flight")
 
 
+def test_a_lease_of_a_clock_that_was_ahead_is_not_waited_for_and_proves_nothing() -> None:
+    order = unknown(a_send(None))
+    hour_back = at(-3600)
+    assert step_of(order, now=hour_back, watched=frozenset({1})) == LookUp(absence_counts=False)
+
+
 def test_absence_counts_only_when_every_silent_send_was_watched_for_a_whole_lease() -> None:
     order = unknown(a_send(None), a_send(None, 2))
     assert step_of(order, watched=frozenset({1})) == LookUp(absence_counts=False)

@@ -226,7 +226,7 @@ DEFERRALS: dict[str, tuple[Book, Market, str, float]] = {
         "crossed_quote",
         1,
     ),
-    "a closed market": (pending(), replace(MARKET, clock=CLOSED), "market_closed", 3600),
+    "a closed market": (pending(), replace(MARKET, clock=CLOSED), "market_closed", 600),
     "no market clock": (pending(), replace(MARKET, clock=None), "no_market_clock", 1),
     "an open circuit breaker": (pending(), replace(MARKET, sends_resume_at=at(7)), "broker_unavailable", 7),
     "a frozen request": (pending(frozen_reason="poison"), MARKET, "frozen", 1),

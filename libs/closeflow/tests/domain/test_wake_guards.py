@@ -15,9 +15,9 @@ from closeflow.domain.transitions import illegal_moves
 from closeflow.domain.wake import Conditions, PutOff, Waits, Woken, wake
 
 from .builders import POLICY, REQUEST_ID, a_book, a_position, a_send, an_order, at, canceled, filled, working
-from .test_wake import RESEND, UNKNOWN, retryable
+from .test_wake import RESEND, UNKNOWN, pending, retryable
 
-NEXT_OPEN = at(3600)
+NEXT_OPEN = at(480)
 
 
 def a_clock(*, is_open: bool = True, next_open: datetime = NEXT_OPEN) -> MarketClock:
@@ -57,6 +57,13 @@ def due(**changes: Any) -> Book:
             id="options keep hours too",
         ),
         pytest.param(
+            Conditions(clock=a_clock(is_open=False, next_open=at(50_000))),
+            {},
+            at(605),
+            "market closed",
+            id="a night is looked at again every ten minutes",
+        ),
+        pytest.param(
             Conditions(clock=a_clock(is_open=False, next_open=at(1))),
             {},
             at(6),
@@ -78,6 +85,24 @@ def test_a_due_retry_is_put_off_and_uses_up_nothing(
     assert (found.until, found.reason) == (until, reason)
     expected = replace(book.requests[REQUEST_ID], next_attempt_at=until)
     assert found.book == replace(book, requests={REQUEST_ID: expected})
+
+
+def test_a_close_that_waits_for_the_market_is_not_asked_for_while_it_is_closed() -> None:
+    book = pending(next_attempt_at=at(5), reason="market_closed")
+    found = woken(book, Conditions(clock=a_clock(is_open=False)))
+
+    assert isinstance(found, PutOff)
+    assert (found.until, found.reason) == (NEXT_OPEN, "market closed")
+    assert found.book.requests[REQUEST_ID].emission == book.requests[REQUEST_ID].emission
+    assert isinstance(woken(book, OPEN), Woken)
+    assert isinstance(woken(book, Conditions(clock=None)), Woken), "the planner looks for itself"
+
+
+@pytest.mark.parametrize(
+    "book", [pending(next_attempt_at=at(3600)), retryable(canceled(100, 40), next_attempt_at=at(3600))]
+)
+def test_a_time_that_a_clock_an_hour_ahead_wrote_is_not_waited_for(book: Book) -> None:
+    assert isinstance(woken(book, OPEN), Woken)
 
 
 @pytest.mark.parametrize(

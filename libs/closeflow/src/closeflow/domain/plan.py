@@ -25,6 +25,7 @@ from closeflow.domain.controls import (
     breach,
     room_at,
 )
+from closeflow.domain.due import look_again_by
 from closeflow.domain.events import decimal_text, time_text
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
@@ -40,6 +41,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
 
+MARKET_CLOSED: Final = "market_closed"
 NOTHING_OWED: Final = "nothing_owed"
 
 
@@ -178,7 +180,9 @@ def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, r
         return None
     if market.clock is None:
         return Defer(soon, "no_market_clock")
-    return None if market.clock.is_open else Defer(max(soon, market.clock.next_open), "market_closed")
+    if market.clock.is_open:
+        return None
+    return Defer(look_again_by(max(soon, market.clock.next_open), now), MARKET_CLOSED)
 
 
 def _intent(

@@ -14,6 +14,7 @@ from typing import Final
 from closeflow.domain import facts
 from closeflow.domain.answers import Refused, Ticket
 from closeflow.domain.controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL, Controls, breach, room_at
+from closeflow.domain.due import is_due
 from closeflow.domain.ids import broker_update_id
 from closeflow.domain.model import (
     ZERO,
@@ -211,6 +212,8 @@ def next_step(book: Book, order: Order, *, controls: Controls, now: datetime, wa
     counting = [one for one in _submits(order) if one.counts]
     open_rows = [one for one in counting if one.answer is None]
     leases = [one.lease_until for one in open_rows if one.lease_until > now]
+    if leases and is_due(max(leases), now):
+        return LookUp(absence_counts=False)
     if leases:
         return Wait(max(leases), "send_in_flight")
     if len(counting) == 1 and counting[0].answer is SendAnswer.REJECTED:
@@ -238,7 +241,7 @@ def _cancel_step(order: Order, *, now: datetime) -> Step:
         return SendCancel(1)
     last = max(cancels, key=lambda one: one.n)
     if last.answer is None or last.answered_at is None:
-        return SendCancel(last.n + 1) if last.lease_until <= now else Wait(last.lease_until, "cancel_in_flight")
+        return SendCancel(last.n + 1) if is_due(last.lease_until, now) else Wait(last.lease_until, "cancel_in_flight")
     answered = [one for one in cancels if one.answer in (SendAnswer.ACCEPTED, SendAnswer.REJECTED)]
     if last.answer is SendAnswer.ACCEPTED and not _refused_since(order, last):
         until = now + timedelta(seconds=BACK_OFF_CAP_S)

@@ -12,8 +12,10 @@ from typing import Final
 
 from closeflow.domain import facts, pricing
 from closeflow.domain.answers import MarketClock
+from closeflow.domain.due import is_due, look_again_by
 from closeflow.domain.events import submit_event
 from closeflow.domain.model import ZERO, Book, CloseRequest, Event, Order, OrderStatus, RequestStatus, SendKind
+from closeflow.domain.plan import MARKET_CLOSED
 from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
@@ -85,15 +87,20 @@ def wake(
     if book.position.quantity == ZERO:
         return _finish(book, request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now=now)
     if request.status is RequestStatus.PENDING:
-        return _send_again(book, request, now=now, resend_after=resend_after)
+        return _send_again(book, request, now=now, resend_after=resend_after, conditions=conditions)
     return _retry(book, request, now=now, resend_after=resend_after, conditions=conditions)
 
 
-def _send_again(book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta) -> Woken | Waits:
+def _send_again(
+    book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, conditions: Conditions | None
+) -> Woken | PutOff | Waits:
     """A deferral that is due (C3), or a zombie: nobody planned it although its event should long be there."""
-    due = request.next_attempt_at or request.created_at + resend_after
-    if due > now:
+    if not is_due(request.next_attempt_at or request.created_at + resend_after, now):
         return Waits("not due")
+    if request.reason == MARKET_CLOSED and conditions is not None:
+        until = _opens_at(request, conditions.clock, now=now)
+        if until is not None:
+            return _put_off(book, request, until, "market closed", now=now)
     again = replace(request, emission=request.emission + 1, next_attempt_at=now + resend_after)
     event = submit_event(again, facts.owed(book, again), at=now)
     return Woken(_with_request(book, again), (event,), "emitted_again")
@@ -105,7 +112,7 @@ def _retry(
     """C8 with P5: the next attempt, for what is owed."""
     if not request.auto_retry:
         return Waits("an operator has to retry it")
-    if request.next_attempt_at is not None and request.next_attempt_at > now:
+    if request.next_attempt_at is not None and not is_due(request.next_attempt_at, now):
         return Waits("not due")
     quantity = facts.owed(book, request)
     if quantity <= ZERO:
@@ -132,18 +139,26 @@ def _retry(
 def _held_back(book: Book, request: CloseRequest, conditions: Conditions, *, now: datetime) -> PutOff | Waits | None:
     if conditions.halted:
         return Waits("halted")
-    if pricing.market_hours(request.asset_type):
-        if conditions.clock is None:
-            return Waits("market clock unknown")
-        if not conditions.clock.is_open:
-            return _put_off(book, request, max(conditions.clock.next_open, now + _LOOK_AGAIN), "market closed")
+    if pricing.market_hours(request.asset_type) and conditions.clock is None:
+        return Waits("market clock unknown")
+    opens_at = _opens_at(request, conditions.clock, now=now)
+    if opens_at is not None:
+        return _put_off(book, request, opens_at, "market closed", now=now)
     resumes_at = conditions.sends_resume_at
-    if resumes_at is not None and resumes_at > now:
-        return _put_off(book, request, resumes_at, "circuit breaker open")
+    if resumes_at is not None and not is_due(resumes_at, now):
+        return _put_off(book, request, resumes_at, "circuit breaker open", now=now)
     return None
 
 
-def _put_off(book: Book, request: CloseRequest, until: datetime, reason: str) -> PutOff:
+def _opens_at(request: CloseRequest, clock: MarketClock | None, *, now: datetime) -> datetime | None:
+    """When the market opens that the request waits for; None if it is open, unknown, or never closes."""
+    if clock is None or clock.is_open or not pricing.market_hours(request.asset_type):
+        return None
+    return max(clock.next_open, now + _LOOK_AGAIN)
+
+
+def _put_off(book: Book, request: CloseRequest, until: datetime, reason: str, *, now: datetime) -> PutOff:
+    until = look_again_by(until, now)
     return PutOff(_with_request(book, replace(request, next_attempt_at=until)), until, reason)
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from closeflow.domain.due import FARTHEST
 from closeflow.storage.engine import Database, Transaction
 
 _ALIVE: Final = "o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
@@ -20,9 +21,11 @@ _DUE: Final = text(f"""
       AND r.id <> ALL(CAST(:excluding AS uuid[]))
       AND ((r.status <> 'submitted' AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()))
            OR (r.frozen_reason IS NULL AND r.status = 'pending'
-               AND COALESCE(r.next_attempt_at, r.created_at + CAST(:resend_after AS interval)) <= closeflow_now())
+               AND (COALESCE(r.next_attempt_at, r.created_at + CAST(:resend_after AS interval)) <= closeflow_now()
+                    OR r.next_attempt_at > closeflow_now() + interval '{FARTHEST}'))
            OR (r.frozen_reason IS NULL AND r.status = 'retryable' AND r.auto_retry
-               AND COALESCE(r.next_attempt_at, r.created_at) <= closeflow_now())
+               AND (COALESCE(r.next_attempt_at, r.created_at) <= closeflow_now()
+                    OR r.next_attempt_at > closeflow_now() + interval '{FARTHEST}'))
            OR (r.status = 'submitted'
                AND EXISTS (SELECT FROM orders o
                            WHERE o.close_request_id = r.id

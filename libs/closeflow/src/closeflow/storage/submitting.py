@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from closeflow.domain.due import FARTHEST
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
 from closeflow.storage import mapping, tables
 from closeflow.storage.direct import change, fetch
@@ -18,12 +19,13 @@ from closeflow.storage.rows import insert_rows, rows_json, update_rows
 
 # The second part is for orders at the broker that have to be cancelled; the third for those that were never sent, whose
 # next_send_at may still lie ahead.
-_DUE: Final = text("""
+_DUE: Final = text(f"""
     SELECT o.client_order_id, o.position_id, o.close_request_id FROM orders o
     WHERE o.account_id = :account_id
       AND o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
       AND CASE
-            WHEN COALESCE(o.next_send_at <= closeflow_now(), TRUE)
+            WHEN COALESCE(o.next_send_at <= closeflow_now()
+                          OR o.next_send_at > closeflow_now() + interval '{FARTHEST}', TRUE)
             THEN o.status IN ('planned', 'submit_unknown') OR o.cancel_requested_at IS NOT NULL
             ELSE o.status = 'planned' AND o.cancel_requested_at IS NOT NULL
                  AND NOT EXISTS (SELECT FROM order_sends s
@@ -33,7 +35,7 @@ _DUE: Final = text("""
           END
     ORDER BY o.next_send_at NULLS FIRST, o.client_order_id
     LIMIT :most
-""")
+""")  # noqa: S608 (a constant of ours)
 _PUT_OFF: Final = text("""
     UPDATE orders SET next_send_at = closeflow_now() + make_interval(secs => :seconds) WHERE client_order_id = :id
 """)
