@@ -7,7 +7,6 @@ import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -53,7 +52,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     )
     closes: Batches[CloseCommand, Decision] = Batches(
-        work=partial(accept_batch, engine, clock=lambda: datetime.now(UTC), deadline_s=deadline_s),
+        work=partial(accept_batch, engine, deadline_s=deadline_s),
         capacity=settings.queue_capacity,
         size=settings.batch_size,
         in_flight=settings.batches_in_flight,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -28,7 +27,6 @@ from closeflow.storage.accepting import (
 from closeflow.storage.engine import CommitUnknown
 from closeflow.storage.saving import insert_events, report_incidents, save_books
 
-Clock = Callable[[], datetime]
 Outcome = Decision | Exception
 """What became of one close. An exception (of `transact`, or a defect) says that nothing is known to be written."""
 
@@ -37,9 +35,7 @@ COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Transaction
 log = structlog.get_logger(__name__)
 
 
-async def accept_batch(
-    engine: Engine, commands: Sequence[CloseCommand], *, clock: Clock, deadline_s: float
-) -> list[Outcome]:
+async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, deadline_s: float) -> list[Outcome]:
     """Decide all commands in one transaction, or, when one of them breaks it, each in its own. In order; never raises.
 
     A connection lost inside COMMIT, or silent past the deadline, is resolved by reading back under the positions'
@@ -47,7 +43,7 @@ async def accept_batch(
     """
 
     async def work(tx: Tx) -> list[Decision]:
-        return await _decide_all(tx, commands, now=clock())
+        return await _decide_all(tx, commands)
 
     async def read_back(tx: Tx) -> list[Outcome]:
         return await _read_back(tx, commands)
@@ -66,7 +62,7 @@ async def accept_batch(
         if len(parts) > 1:
             outcomes: dict[UUID, Outcome] = {}
             for part in parts:
-                found = await accept_batch(engine, part, clock=clock, deadline_s=deadline_s)
+                found = await accept_batch(engine, part, deadline_s=deadline_s)
                 outcomes |= zip((command.request_id for command in part), found, strict=True)
             return [outcomes[command.request_id] for command in commands]
         await _tell(engine, commands[0], error)
@@ -90,8 +86,9 @@ def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[Clos
     return list(by_position.values())
 
 
-async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime) -> list[Decision]:
-    """The second close of a position in a batch sees what the first one decided (rule R10)."""
+async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision]:
+    """The second close of a position in a batch sees what the first one decided (rule R10). The time is the database's,
+    as in every service."""
     found = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
     loaded, by_key = found.books, found.by_key
     books = dict(loaded)
@@ -100,7 +97,7 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand], *, now: datetime
     for command in commands:
         book = books.get(command.position_id)
         trading = effective_state(found.trading, book.position.account_id if book is not None else GLOBAL)
-        decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=now)
+        decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=found.now)
         decisions.append(decision)
         if isinstance(decision, Accepted):
             books[command.position_id] = decision.book

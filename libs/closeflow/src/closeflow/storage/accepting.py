@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -32,11 +33,13 @@ _BY_KEYS: Final = text("""
 _LOCK_POSITIONS: Final = text(
     "SELECT * FROM positions WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
 )
-# The kill switch travels with it: its rows are few, and a statement of its own would be one more round trip per batch.
+# The kill switch and the time travel with it: a statement of their own would be one more round trip per batch.
 _CLOSED_BEFORE: Final = text("""
-    SELECT DISTINCT position_id, CAST(NULL AS text) AS scope, CAST(NULL AS text) AS state
+    SELECT DISTINCT position_id, CAST(NULL AS text) AS scope, CAST(NULL AS text) AS state,
+           CAST(NULL AS timestamptz) AS now
     FROM close_requests WHERE position_id = ANY(CAST(:ids AS bigint[]))
-    UNION ALL SELECT NULL, scope, state FROM trading_controls
+    UNION ALL SELECT NULL, scope, state, NULL FROM trading_controls
+    UNION ALL SELECT NULL, NULL, NULL, closeflow_now()
 """)
 _REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
 _POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
@@ -58,11 +61,12 @@ class LockedElsewhere(Exception):
 @dataclass(frozen=True, slots=True)
 class ToAccept:
     """What accepting looks at: the locked books of the positions that exist, the requests that were accepted under the
-    keys before, and `trading_controls` by scope."""
+    keys before, `trading_controls` by scope, and the database's time."""
 
     books: dict[int, Book]
     by_key: dict[Key, CloseRequest]
     trading: Mapping[str, str]
+    now: datetime
 
 
 async def lock_books_to_accept(tx: AsyncConnection, *, keys: Collection[Key]) -> ToAccept:
@@ -75,18 +79,19 @@ async def lock_books_to_accept(tx: AsyncConnection, *, keys: Collection[Key]) ->
     positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, ids)]
     # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
     rows = await fetch(tx, _CLOSED_BEFORE, ids)
-    closed_before = {row["position_id"] for row in rows if row["scope"] is None}
+    closed_before = {row["position_id"] for row in rows if row["position_id"] is not None}
     trading = {row["scope"]: row["state"] for row in rows if row["scope"] is not None}
+    (now,) = (row["now"] for row in rows if row["now"] is not None)
     books = {
         one.id: Book(position=one, base_quantity=one.quantity, ledger_quantity=one.quantity)
         for one in positions
         if one.id not in closed_before
     }
     if not closed_before:
-        return ToAccept(books, {}, trading)
+        return ToAccept(books, {}, trading, now)
     books |= await lock_books(tx, position_ids=closed_before)
     by_key = await find_by_keys(tx, keys=[key for key in keys if key[0] in closed_before])
-    return ToAccept(books, by_key, trading)
+    return ToAccept(books, by_key, trading, now)
 
 
 async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Key, CloseRequest]:
