@@ -6,6 +6,7 @@ from typing import Final
 
 from closeflow.storage.verifying_checks import sql_check
 
+# Where an order's own history runs backwards, the clock was set back, and later sends look earlier than they were.
 DETERMINISTIC_ID: Final = sql_check(
     7,
     "orders",
@@ -26,7 +27,10 @@ DETERMINISTIC_ID: Final = sql_check(
     FROM order_sends s LEFT JOIN orders o USING (client_order_id) WHERE o.client_order_id IS NULL
     UNION ALL
     SELECT 'order ' || s.client_order_id, s.kind || ' ' || s.n || ' was sent before the order was written'
-    FROM order_sends s JOIN orders o USING (client_order_id) WHERE s.started_at < o.created_at
+    FROM order_sends s JOIN orders o USING (client_order_id)
+    WHERE s.started_at < o.created_at
+      AND NOT EXISTS (SELECT FROM status_history h
+                      WHERE h.entity = 'order' AND h.entity_id = o.client_order_id AND h.at < o.created_at)
     UNION ALL
     SELECT 'order ' || o.client_order_id, 'the broker has it as ' || o.broker_order_id || ', but no send of it counts'
     FROM orders o
