@@ -6,22 +6,20 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import httpx
 import pytest
 
 from broker_simulator.control import AcceptLate, AcceptSilently, Behaviour, FillInParts
-from demo.services import Service
 from tests.system.desk import WITHIN_S, Desk, Held
 
 FIFTY: Final = 50
 HUNDRED: Final = 100
 BEFORE_THE_CRASH: Final = 30
-CRASH_EVERY_S: Final = 1.0
-KILLING_WITHIN_S: Final = 120.0
 EVERY_SERVICE: Final = ("order-submitter", "fill-processor", "close-api", "broker-gateway", "reconciler")
 CRASHING: Final = (["order-submitter"], ["fill-processor"], ["broker-gateway", "close-api"])
 IN_PARTS: Final = FillInParts(parts=3, every_s=0.4)
@@ -34,7 +32,7 @@ SLOW: Final = (
 
 
 @contextmanager
-def closing(desk: Desk, portfolio: Sequence[Held]) -> Iterator[threading.Event]:
+def closing(desk: Desk, portfolio: Sequence[Held], *, every_s: float = 0.04) -> Iterator[threading.Event]:
     """A portfolio service that asks for all of them, and repeats a call that got no answer. After the first 30 it waits
     for the event, so that the crash is in the middle however fast or slow the machine is."""
     go_on = threading.Event()
@@ -48,7 +46,7 @@ def closing(desk: Desk, portfolio: Sequence[Held]) -> Iterator[threading.Event]:
                 answer = _ask(http, held)
                 if answer is None or answer.status_code not in (httpx.codes.CREATED, httpx.codes.OK):
                     refused.append(f"{held.symbol}: {answer.text if answer else 'no answer'}")
-                time.sleep(0.04)
+                time.sleep(every_s)
 
     asking = threading.Thread(target=ask_for_all)
     asking.start()
@@ -109,7 +107,7 @@ def test_a_crash_in_the_middle_of_fifty_closes_changes_nothing(desk: Desk, servi
 
 
 def test_services_that_are_killed_again_and_again_close_a_hundred_positions_once(desk: Desk) -> None:
-    """Every second another service is killed, and started again at once, until every position is closed."""
+    """As soon as something was booked after a crash, the next service is killed, until every position is closed."""
     portfolio = desk.hold_all([(9, "stock")] * HUNDRED)
     ids = [held.id for held in portfolio]
     for number, held in enumerate(portfolio):
@@ -118,24 +116,26 @@ def test_services_that_are_killed_again_and_again_close_a_hundred_positions_once
     def closed() -> int:
         return desk.count("SELECT count(*) FROM positions WHERE id = ANY(%s) AND status = 'closed'", ids)
 
+    def booked() -> int:
+        return desk.count("SELECT count(*) FROM executions WHERE position_id = ANY(%s)", ids)
+
     killed = Counter[str]()
-    back: dict[str, Service] = {}
-    deadline = time.monotonic() + KILLING_WITHIN_S
-    with closing(desk, portfolio) as go_on:
+    with closing(desk, portfolio, every_s=0.4) as go_on:
         go_on.set()
+        desk.until("something is booked", booked)
         for service in itertools.cycle(EVERY_SERVICE):
-            if service in back:
-                back[service].await_ready()
-            if closed() == HUNDRED:
-                break
-            assert time.monotonic() < deadline, f"{closed()} of {HUNDRED} are closed after {killed.total()} crashes"
+            before = booked()
             desk.system.kill(service)
             killed[service] += 1
-            back[service] = desk.system.launch(service)
-            time.sleep(CRASH_EVERY_S)
-        for started in back.values():
-            started.await_ready()
+            desk.system.start(service)
+            desk.until("more is booked", partial(_more, booked, before, 3 * HUNDRED))
+            if closed() == HUNDRED:
+                break
     assert set(killed) == set(EVERY_SERVICE), "every service was killed while closes were under way"
 
     desk.assert_closed_once(portfolio, posts=None)
-    assert desk.count("SELECT count(*) FROM executions WHERE position_id = ANY(%s)", ids) == 3 * HUNDRED
+    assert booked() == 3 * HUNDRED
+
+
+def _more(count: Callable[[], int], before: int, most: int) -> bool:
+    return before < count() or before == most
