@@ -9,7 +9,10 @@ import pytest
 
 import devstack
 from demo.system import System
-from tests.system.desk import Desk
+
+pytest.register_assert_rewrite("tests.system.desk")
+
+from tests.system.desk import Desk  # noqa: E402
 
 DATABASE: Final = "closeflow_system"
 
@@ -39,6 +42,7 @@ OVERRIDES: Final = {
         # An event takes milliseconds to Kafka; on a machine that does three things at once, a second or two.
         "PUBLISH_WITHIN_S": "8",
         "WATCH_INTERVAL_S": "0.5",
+        "PARTITIONS_INTERVAL_S": "1",
     },
     # Listening again takes half a second at most once the broker lets us.
     # It asks for what the stream lost in silence every 5 s, not 30.

@@ -7,8 +7,8 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -124,6 +124,25 @@ class Desk:
                 assert isinstance(done, Done), done
 
         asyncio.run(act())
+
+    # the surroundings
+
+    def restart(self, service: str) -> None:
+        """Stopped in order, and started again."""
+        assert self.system.stop(service) == 0
+        self.system.start(service)
+
+    @contextmanager
+    def clock(self, whose: str, shift: str) -> Iterator[None]:
+        """`ALTER <whose>` moves the clock of the database's sessions, and back at the end. That of SYSTEM is seen by
+        open sessions at once, that of a ROLE by new ones only."""
+        self._database.execute(f"ALTER {whose} SET closeflow.clock_shift = '{shift}'")
+        self._database.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            self._database.execute(f"ALTER {whose} RESET closeflow.clock_shift")
+            self._database.execute("SELECT pg_reload_conf()")
 
     # looking
 
