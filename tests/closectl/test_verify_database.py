@@ -14,9 +14,10 @@ from closeflow.storage.engine import Database, Transaction
 from closeflow.storage.verifying import snapshot
 from tests.closectl.plants import PLANTS as OF_BOOKS
 from tests.closectl.plants import named, statements
+from tests.closectl.plants_of_progress import PROGRESS_PLANTS, WAITING
 from tests.closectl.plants_of_sends import SEND_PLANTS
 
-PLANTS: Final = OF_BOOKS | SEND_PLANTS
+PLANTS: Final = OF_BOOKS | SEND_PLANTS | PROGRESS_PLANTS
 RARE: Final = {"audited days", "breaches of a limit", "halts", "operator actions", "sends that followed another"}
 """What these closes have none of."""
 
@@ -111,6 +112,15 @@ async def test_what_was_allowed_at_its_time_breaks_nothing(closes: Database, nam
         _, findings = await check_database(tx)
         await tx.rollback()
     assert violations(findings) == []
+
+
+@pytest.mark.parametrize("name", WAITING)
+async def test_what_waits_for_a_reason_is_not_stuck(closes: Database, name: str) -> None:
+    async with closes.connect() as tx:
+        await plant(tx, WAITING[name])
+        _, findings = await check_database(tx)
+        await tx.rollback()
+    assert [one for one in violations(findings) if one.invariant == 13] == []
 
 
 async def test_a_cancel_that_was_asked_for_may_be_seen_later_in_the_status(closes: Database) -> None:

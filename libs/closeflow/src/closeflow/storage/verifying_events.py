@@ -6,38 +6,68 @@ from typing import Final
 
 from closeflow.storage.verifying_checks import sql_check
 
-# The limits: 60 s of grace over what is due (the reconciler looks every half second), 15 min for an unknown order
-# (T_unknown). An order that the broker has is working there for as long as its deadline allows.
+# The limits: 60 s of grace over what is due (the reconciler looks every half second), twice that for an order's time to
+# work; 5 min for an accepted close that nobody answered, and for a cancel; 15 min for an order that stays unknown
+# (T_unknown); 4 days, a long weekend, for an order that the broker suspended. What stood still for a reason that is
+# over (a halt, an incident that was closed in the last 5 min) has its time from then on.
+# `next_attempt_at` of a close without an answer says nothing, because each emission moves it.
 NO_SILENT_STUCK: Final = sql_check(
     13,
     "close requests",
     "close_requests",
     """
+    WITH told AS MATERIALIZED (
+        SELECT * FROM incidents WHERE closed_at IS NULL OR closed_at > closeflow_now() - interval '5 min'
+    )
     SELECT 'close request ' || r.id AS subject,
            'is ' || r.status || COALESCE(', frozen by ' || r.frozen_reason, '')
            || COALESCE(', its order is ' || o.status, '') || '; nothing moves it and no incident is open' AS detail
     FROM close_requests r
-    CROSS JOIN (SELECT closeflow_now() - interval '60 s' AS late) l
+    CROSS JOIN (SELECT closeflow_now() AS now, closeflow_now() - interval '60 s' AS late) l
     LEFT JOIN LATERAL (SELECT * FROM orders x WHERE x.close_request_id = r.id ORDER BY x.attempt DESC LIMIT 1) o ON true
-    LEFT JOIN LATERAL (SELECT max(s.started_at) AS started_at, max(s.lease_until) AS lease_until FROM order_sends s
+    LEFT JOIN LATERAL (SELECT min(s.started_at) FILTER (
+                                  WHERE COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')) AS counted_at,
+                              max(s.lease_until) AS lease_until FROM order_sends s
                        WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit') s ON true
     LEFT JOIN LATERAL (SELECT max(h.at) AS at FROM status_history h
                        WHERE (h.entity = 'close_request' AND h.entity_id = r.id::text)
                           OR (h.entity = 'order' AND h.entity_id = o.client_order_id)) moved ON true
-    WHERE r.status IN ('pending', 'submitted', 'retryable')
-      AND NOT EXISTS (SELECT FROM incidents i WHERE i.closed_at IS NULL AND (
-          i.close_request_id = r.id OR i.position_id = r.position_id OR i.client_order_id = o.client_order_id))
+    LEFT JOIN LATERAL (SELECT max(i.closed_at) AS closed_at, COALESCE(bool_or(i.closed_at IS NULL), false) AS open
+                       FROM told i
+                       WHERE i.close_request_id = r.id OR i.position_id = r.position_id
+                          OR i.client_order_id = o.client_order_id
+                          OR (r.status = 'pending' AND i.kind = 'event_not_published'
+                              AND split_part(i.subject, '/', 1) IN (
+                                  SELECT e.id::text FROM outbox_events e
+                                  WHERE e.close_request_id = r.id AND e.topic = 'submit-order'))) incident ON true
+    LEFT JOIN LATERAL (SELECT max(c.at) AS at, COALESCE(bool_or(c.state = 'halted'), true) AS halted
+                       FROM trading_controls c WHERE c.scope IN ('global', r.account_id)) held ON true
+    WHERE r.status IN ('pending', 'submitted', 'retryable') AND NOT incident.open
       AND CASE
             WHEN r.frozen_reason IS NOT NULL THEN true
-            WHEN r.status = 'pending' THEN COALESCE(r.next_attempt_at, r.created_at + interval '30 s') < l.late
+            WHEN GREATEST(LEAST(r.deadline_at, r.cancel_requested_at), incident.closed_at) < l.late
+                 AND LEAST(r.deadline_at, r.cancel_requested_at) IS NOT NULL
+                 AND (r.status <> 'submitted' OR (o.cancel_requested_at IS NULL
+                                                  AND o.status NOT IN (SELECT status FROM ended))) THEN true
+            WHEN r.status = 'pending'
+                THEN COALESCE(r.next_attempt_at, r.created_at + interval '30 s') < l.late
+                  OR (r.reason IS NULL
+                      AND GREATEST(r.created_at, moved.at, incident.closed_at) < l.now - interval '5 min')
             WHEN r.status = 'retryable'
-                THEN NOT r.auto_retry OR COALESCE(r.next_attempt_at, moved.at, r.created_at) < l.late
+                THEN NOT r.auto_retry
+                  OR (NOT held.halted
+                      AND GREATEST(COALESCE(r.next_attempt_at, moved.at, r.created_at), held.at) < l.late)
             WHEN o.client_order_id IS NULL THEN COALESCE(moved.at, r.created_at) < l.late
-            WHEN o.status = 'planned' THEN GREATEST(o.next_send_at, o.created_at, s.lease_until) < l.late
             WHEN o.status = 'submit_unknown'
-                THEN COALESCE(s.started_at, o.created_at) + interval '15 min' < l.late
+                THEN COALESCE(s.counted_at, o.created_at) + interval '15 min' < l.late
             WHEN o.status IN (SELECT status FROM ended) THEN COALESCE(moved.at, o.created_at) < l.late
-            ELSE COALESCE(r.deadline_at < l.late, false) AND o.cancel_requested_at IS NULL
+            WHEN o.cancel_requested_at IS NOT NULL
+                THEN GREATEST(o.cancel_requested_at, incident.closed_at) < l.now - interval '5 min'
+            WHEN o.status = 'planned' THEN GREATEST(o.next_send_at, o.created_at, s.lease_until) < l.late
+            WHEN o.status IN ('new', 'partially_filled')
+                THEN GREATEST(o.created_at + make_interval(secs => r.working_timeout_s), moved.at, incident.closed_at)
+                     < l.late - interval '60 s'
+            ELSE GREATEST(o.created_at, moved.at, incident.closed_at) < l.now - interval '4 days'
           END
     UNION ALL
     SELECT 'order ' || o.client_order_id, 'the broker states ' || o.stated_cum_qty || ' filled, ' || o.executed_qty
