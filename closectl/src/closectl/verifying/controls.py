@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from closectl.verifying.rates import crowded
 from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of
 from closeflow.domain.events import decimal_text
@@ -18,7 +19,6 @@ from closeflow.storage.verifying_controls import ControlsHistory, Halt, Limits
 
 WITHIN: Final = timedelta(seconds=1)
 """How soon after its commit a halt stops every new order."""
-WINDOW: Final = timedelta(minutes=1)
 GLOBAL: Final = "global"
 DATABASE: Final = "database"
 
@@ -58,19 +58,11 @@ class ControlChecks:
         ]
 
     def _too_many(self, account: str) -> Wrong:
-        """A window of a minute begins with its first submit; the next one with the first submit after it."""
         limits = self.history.limits.get(account)
         if limits is None:
             return
-        began: datetime | None = None
-        count = 0
-        for at in sorted(self.submits[account]):
-            if began is None or at >= began + WINDOW:
-                began, count = at, 0
-            count += 1
-            most = max(one.submits_per_minute for one in _in_force(limits, began, at))
-            if count == most + 1:
-                yield f"account {account}", f"more than {most} submits in the minute from {began.isoformat()} on"
+        for at, most in crowded(self.submits[account], lambda since, until: _most_submits(limits, since, until)):
+            yield f"account {account}", f"more than {most} submits in the minute from {at.isoformat()} on"
 
 
 def _halted(order: Order, send: Send, halts: Sequence[Halt]) -> Wrong:
@@ -107,6 +99,10 @@ def _price(order: Order) -> Decimal:
     """The limit or the touch, whichever is higher; nothing is known of a market order without its quote."""
     touch = (order.quote or {}).get("bid" if order.side is Side.SELL else "ask")
     return max(order.limit_price or Decimal(0), Decimal(touch) if touch is not None else Decimal(0))
+
+
+def _most_submits(limits: Sequence[Limits], since: datetime, until: datetime) -> int:
+    return max(one.submits_per_minute for one in _in_force(limits, since, until))
 
 
 def _in_force(limits: Sequence[Limits], since: datetime, until: datetime) -> list[Limits]:
