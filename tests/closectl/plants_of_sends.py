@@ -45,6 +45,16 @@ SEND_PLANTS: Final[dict[str, Plant]] = {
         "order $O2_2",
         "UPDATE order_statements SET cum_qty = 5 WHERE client_order_id = '$O2' AND kind = 'canceled'",
     ),
+    "cancelled attempt for more than was owed": (
+        8,
+        "order $O2_2",
+        "UPDATE orders SET quantity = 7, cancel_requested_at = closeflow_now() WHERE client_order_id = '$O2_2'",
+    ),
+    "cancelled attempt for less than was owed": (
+        8,
+        "order $O2_2",
+        "UPDATE orders SET quantity = 5, cancel_requested_at = closeflow_now() WHERE client_order_id = '$O2_2'",
+    ),
     "day that is gone unjudged": (
         14,
         "day",

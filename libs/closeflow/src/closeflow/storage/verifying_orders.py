@@ -80,7 +80,7 @@ ATTEMPT_FENCE: Final = sql_check(
                COALESCE(bool_or(e.recorded_at >= o.created_at), false) AS late
         FROM orders p JOIN effective e ON e.client_order_id = p.client_order_id
         WHERE p.close_request_id = o.close_request_id AND p.attempt < o.attempt) w
-    WHERE o.status <> 'denied' AND o.cancel_requested_at IS NULL
+    WHERE o.status <> 'denied'
       AND (o.quantity > w.owed
            -- Less than that is right only where something else took of the position, or a fill came late.
            OR (o.quantity < w.owed AND NOT w.late
