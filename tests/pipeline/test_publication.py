@@ -309,6 +309,19 @@ async def test_records_that_come_again_are_not_kept(outbox: Outbox) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_a_missing_event_that_comes_in_a_long_stretch_of_others_is_found(outbox: Outbox) -> None:
+    """Late, with more records than are remembered: its row lies below the mark, and it must not be emitted again."""
+    audit, late = outbox.audit(), outbox.add(position=1, version=2)
+    short = replace(audit, remembered=0, visible_within_s=0)
+    async with outbox.tail() as tail:
+        await audit_until(audit, tail, 1)
+        await audit_until_judged(outbox, audit, tail)
+        outbox.pass_over()
+        await outbox.publish(late)
+        assert await short.once(tail) == 0
+    assert (outbox.open_incidents(), outbox.emissions()) == (set(), [])
+
+
 async def test_rows_of_a_day_without_a_partition_are_audited_too(outbox: Outbox) -> None:
     audit, lost = outbox.audit(), outbox.add(day=PAST)
     keep = KeepPartitions(outbox.engine, days_ahead=7, retention_days=7)

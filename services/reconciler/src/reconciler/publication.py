@@ -95,6 +95,8 @@ class AuditPublication:
     interval_s: float
     budget: int
     emit_budget: int
+    remembered: int = SIGHTINGS
+    visible_within_s: float = NOT_VISIBLE_FOR_S
     _seen: Sightings = field(default_factory=Sightings)
     _waits: Waits = field(default_factory=Waits)
     _positions: dict[Partition, int] = field(default_factory=dict)
@@ -155,18 +157,21 @@ class AuditPublication:
     async def _read(self, tail: Tail) -> None:
         async for batch in tail.batches():
             self._seen.note(batch, at=time.monotonic())
-            if len(self._seen) > SIGHTINGS:
+            if len(self._seen) > self.remembered:
                 async with transaction(self.database) as tx:
                     days = await outbox_days(tx)
-                await self._forget_unneeded(days, NOT_VISIBLE_FOR_S)
+                await self._forget_unneeded(days, self.visible_within_s)
 
     async def _forget_unneeded(self, days: Sequence[AuditedDay], age_s: float) -> None:
-        """Records of rows that were judged long ago come again after a snapshot, a crash of Connect, a reset."""
+        """Records of rows that were judged long ago come again after a snapshot, a crash of Connect, a reset; those of
+        rows that are missing are what is waited for, though their rows were judged too."""
         now = time.monotonic()
         keys = self._seen.older_than(age_s, now=now, at_most=ASKED_ABOUT)
         if keys:
             async with transaction(self.database) as tx:
                 needed = await unjudged_among(tx, days=[one.day for one in days], keys=keys)
+            missing = {event_id for day in days for event_id, _ in day.missing}
+            needed |= {key for key in keys if key[0] in missing}
             self._seen.forget(set(keys) - needed)
             self._seen.keep(needed, at=now)
 
