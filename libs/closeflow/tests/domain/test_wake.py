@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain import plan
 from closeflow.domain.events import SUBMIT_CLOSE_ORDER
 from closeflow.domain.model import (
     Book,
@@ -124,10 +125,28 @@ def test_a_pending_request_is_emitted_again(book: Book, seconds: float) -> None:
     assert isinstance(found, Woken)
     request = found.book.requests[REQUEST_ID]
     assert (request.status, request.attempt, request.emission) == (RequestStatus.PENDING, 1, 2)
-    assert request.next_attempt_at == at(seconds) + RESEND
+    assert request.next_attempt_at == at(seconds) + 2 * RESEND
     (event,) = found.events
     assert (event.event_type, event.emission, event.attempt) == (SUBMIT_CLOSE_ORDER, 2, 1)
     assert found.book.position == book.position
+
+
+@pytest.mark.parametrize(("emission", "pause_s"), [(1, 60), (2, 120), (4, 480), (5, 600), (6, 600), (100_000, 600)])
+def test_each_emission_waits_twice_as_long_for_its_answer(emission: int, pause_s: float) -> None:
+    found = woken(pending(next_attempt_at=NOW, emission=emission))
+
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].next_attempt_at == at(pause_s)
+
+
+def test_what_the_planner_defers_is_asked_for_when_it_says_however_often_it_was() -> None:
+    halted = plan.Defer(at(5), "trading_halted")
+    emitted = woken(pending(next_attempt_at=NOW, emission=1000))
+    assert isinstance(emitted, Woken)
+    answered = plan.apply_plan(emitted.book, REQUEST_ID, halted, now=NOW)
+
+    assert woken(answered, seconds=4.9) == Waits("not due")
+    assert isinstance(woken(answered, seconds=5), Woken)
 
 
 @pytest.mark.parametrize(

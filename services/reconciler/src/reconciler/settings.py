@@ -25,7 +25,7 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     start_up_delay_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     requests_interval_s: Seconds = 0.5
     requests_budget: Budget = 500
-    resend_after_s: Seconds = 30.0
+    resend_after_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     unknown_after_s: Seconds = 900.0
     market_clock_reuse_s: Seconds = 5.0
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from closeflow.domain import facts, pricing
 from closeflow.domain.answers import MarketClock
-from closeflow.domain.due import is_due, look_again_by
+from closeflow.domain.due import FARTHEST, is_due, look_again_by
 from closeflow.domain.events import submit_event
 from closeflow.domain.model import ZERO, Book, CloseRequest, Event, Order, OrderStatus, RequestStatus, SendKind
 from closeflow.domain.plan import MARKET_CLOSED
@@ -69,7 +69,7 @@ def wake(
     """Decide what time asks of one unfinished request. Without `conditions` a retry is an operator's, which they do not
     hold back: the planner looks at them then.
 
-    `resend_after` is how long a pending request may be without an order before its event is sent again;
+    `resend_after` is how long a pending request may be without an order before its event is sent again the first time;
     `unknown_after` (T_unknown) how long an order may stay unknown before the request is given up as failed.
     """
     if not request.unfinished:
@@ -101,9 +101,19 @@ def _send_again(
         until = _opens_at(request, conditions.clock, now=now)
         if until is not None:
             return _put_off(book, request, until, "market closed", now=now)
-    again = replace(request, emission=request.emission + 1, next_attempt_at=now + resend_after)
+    emission = request.emission + 1
+    again = replace(request, emission=emission, next_attempt_at=now + _pause_after(emission, resend_after))
     event = submit_event(again, facts.owed(book, again), at=now)
     return Woken(_with_request(book, again), (event,), "emitted_again")
+
+
+def _pause_after(emission: int, resend_after: timedelta) -> timedelta:
+    """Twice as long after each emission, so that an outage in which none of them leaves does not fill the outbox.
+
+    The planner's answer to an emission sets its own time, so what is deferred or halted is asked for again when that
+    says. Only after many such answers is an emission that nobody answers repeated later than it need be.
+    """
+    return min(FARTHEST, resend_after * (1 << min(emission - 1, 16)))
 
 
 def _retry(
