@@ -109,7 +109,7 @@ class Audit:
 
 
 def subject(key: EventKey) -> str:
-    return f"{key[0]}/{key[1]}"
+    return str(key[0])
 
 
 def _emission(row: Row, through: int) -> Emission:

@@ -195,7 +195,7 @@ class AuditPublication:
         await save_positions(
             tx, positions={place: at for place, at in positions.items() if self._positions.get(place) != at}
         )
-        await report_incidents(tx, incidents=[_missing(row) for row in newly])
+        await report_incidents(tx, incidents=[_missing(row) for row in sorted(newly, key=lambda row: row.key[1])])
         closed = await close_incidents(
             tx, kind=MISSING, still=[_subject(key) for key in missing], resolution="the event was published"
         )
@@ -252,7 +252,8 @@ def _of_day(day: AuditedDay, judged: Judged, missing: Collection[EventKey]) -> f
 
 
 def _subject(key: EventKey) -> str:
-    return f"{key[0]}/{key[1]}"
+    """One incident per event, however many of its emissions are missing."""
+    return str(key[0])
 
 
 def _missing(row: OutboxRow) -> Incident:

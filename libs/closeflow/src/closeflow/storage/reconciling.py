@@ -65,9 +65,11 @@ _GAPS: Final = text("""
       AND COALESCE(last_broker_update_at, created_at) <= closeflow_now() - CAST(:grace AS interval)
     ORDER BY since LIMIT :budget
 """)
+# NOT EXISTS and not <> ALL, which compares every open incident with every one of thousands of subjects.
 _CLOSE_INCIDENTS: Final = text("""
     UPDATE incidents SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
-    WHERE kind = :kind AND closed_at IS NULL AND subject <> ALL(CAST(:still AS text[]))
+    WHERE kind = :kind AND closed_at IS NULL
+      AND NOT EXISTS (SELECT FROM unnest(CAST(:still AS text[])) AS s (subject) WHERE s.subject = incidents.subject)
 """)
 _CLOSE_GAPS: Final = text("""
     UPDATE incidents i SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
