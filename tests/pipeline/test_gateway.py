@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +25,7 @@ from broker_gateway.backfill import FEED, Backfill
 from broker_gateway.outlet import Memory, Outlet
 from broker_simulator.control import Behaviour, Control, FillAtOnce, FillInParts, NeverFill
 from broker_simulator.process import SimulatorProcess
+from closeflow.broker import BrokerUnavailable, ExecutionPage
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import BROKER_FILL, BrokerFillV1
 from closeflow.contracts.codec import decode
@@ -268,36 +269,75 @@ class Unreachable(Producer):
         raise KafkaError(f"{len(records)} records without an acknowledgement")
 
 
+async def cursor_of(bench: Bench, engine: AsyncEngine) -> datetime | None:
+    async with transaction(engine) as tx:
+        return await gateway.read_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED)
+
+
+def backfill_of(bench: Bench, engine: AsyncEngine, producer: Producer, broker: AlpacaBroker) -> Backfill:
+    return Backfill(
+        broker=broker,
+        database=engine,
+        outlet=Outlet(producer, Memory()),
+        overlap=timedelta(seconds=60),
+        now=lambda: datetime.now(UTC),
+    )
+
+
 async def test_the_cursor_moves_only_after_kafkas_acknowledgement(bench: Bench, engine: AsyncEngine) -> None:
     bench.control.script(Behaviour(execution=FillAtOnce()))
     order_id = await bench.place()
-
-    async def cursor() -> datetime | None:
-        async with transaction(engine) as tx:
-            return await gateway.read_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED)
-
-    def backfill(producer: Producer) -> Backfill:
-        return Backfill(
-            broker=bench.broker,
-            database=engine,
-            outlet=Outlet(producer, Memory()),
-            overlap=timedelta(seconds=60),
-            now=lambda: datetime.now(UTC),
-        )
-
     with pytest.raises(KafkaError):
-        await backfill(Unreachable()).run_once()
-    assert await cursor() is None
+        await backfill_of(bench, engine, Unreachable(), bench.broker).run_once()
+    assert await cursor_of(bench, engine) is None
     async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
-        assert await backfill(producer).run_once() == 2
+        assert await backfill_of(bench, engine, producer, bench.broker).run_once() == 2
     fills = await bench.heard.wait_for_fills(order_id, 6)
-    assert await cursor() == fills[0].transact_time
+    assert await cursor_of(bench, engine) == fills[0].transact_time
     # It never goes back, whoever is late.
     async with transaction(engine) as tx:
         await gateway.advance_cursor(
             tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=datetime(2020, 1, 1, tzinfo=UTC)
         )
-    assert await cursor() == fills[0].transact_time
+    assert await cursor_of(bench, engine) == fills[0].transact_time
+
+
+class Forgetful(AlpacaBroker):
+    """Cannot be asked about one order."""
+
+    unnamed = ""
+
+    async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
+        whole = await super().executions(after=after, page=page)
+        kept = tuple(one for one in whole.updates if one.client_order_id != self.unnamed)
+        return replace(whole, updates=kept, unnamed=(self.unnamed,) if kept != whole.updates else ())
+
+
+async def test_the_cursor_waits_for_an_execution_whose_order_could_not_be_asked_about(
+    bench: Bench, engine: AsyncEngine
+) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    first, second = await bench.place(), await bench.place()
+    simulator, account = bench.simulator, bench.account_id
+    broker = Forgetful(
+        base_url=simulator.url,
+        market_data_url=simulator.url,
+        key_id=simulator.key_id,
+        secret_key=simulator.secret_key,
+        account_id=account,
+    )
+    broker.unnamed = first
+    async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
+        backfill = backfill_of(bench, engine, producer, broker)
+        with pytest.raises(BrokerUnavailable, match="without a name"):
+            await backfill.run_once()
+        await bench.heard.wait_for_fills(second, 6)
+        assert await cursor_of(bench, engine) is None
+        broker.unnamed = ""
+        await backfill.run_once()
+    await bench.heard.wait_for_fills(first, 6)
+    assert await cursor_of(bench, engine) is not None
+    await broker.aclose()
 
 
 async def test_of_two_instances_one_listens_and_the_other_takes_over_after_a_kill(bench: Bench) -> None:

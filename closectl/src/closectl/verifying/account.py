@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 from closectl.verifying.report import Looked, looked
-from closeflow.broker.protocol import Broker
+from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.domain.events import decimal_text
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType
@@ -44,6 +44,8 @@ async def ask_broker(broker: Broker, state: State) -> BrokerView:
     page: str | None = None
     while True:
         found = await broker.executions(after=first - BEFORE, page=page)
+        if found.unnamed:
+            raise BrokerUnavailable(f"it does not say of which orders its executions {', '.join(found.unnamed)} are")
         executions += found.updates
         page = found.next_page
         if page is None:

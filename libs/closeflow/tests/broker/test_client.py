@@ -304,8 +304,16 @@ async def test_executions_come_in_pages_with_each_order_named_once() -> None:
 
 async def test_an_execution_whose_order_cannot_be_named_is_not_passed_on() -> None:
     async with serving(answer(200, [activity(1)]), answer(500)) as server, broker_at(server.url) as broker:
-        with pytest.raises(BrokerUnavailable, match="order-1"):
+        page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert (page.updates, page.unnamed, page.is_whole) == ((), (str(activity(1)["id"]),), False)
+
+
+async def test_a_broker_that_takes_no_questions_is_not_asked_for_the_names_of_a_page() -> None:
+    limited = answer(429, {"message": "too many requests"}, "Retry-After: 7")
+    async with serving(answer(200, [activity(1)]), limited) as server, broker_at(server.url) as broker:
+        with pytest.raises(BrokerUnavailable, match="order-1") as refused:
             await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert refused.value.retry_after_s == 7
 
 
 NO_ORDER: Final = {"code": 40410000, "message": "order not found"}
@@ -315,15 +323,26 @@ NO_ORDER: Final = {"code": 40410000, "message": "order not found"}
     ("strange", "answers"),
     [
         pytest.param({**activity(1), "price": "abc"}, [answer(200, ORDER)], id="one that cannot be read"),
+        pytest.param({**activity(1), "order_id": None}, [answer(200, ORDER)], id="one without an order"),
+        pytest.param("?", [answer(200, ORDER)], id="one that is no object"),
+        pytest.param(activity(1, "mute"), [answer(500), answer(200, ORDER)], id="one whose order has no answer"),
         pytest.param(
             activity(1, "gone"), [answer(404, NO_ORDER), answer(200, ORDER)], id="one whose order the broker denies"
         ),
     ],
 )
-async def test_a_strange_execution_does_not_hold_up_the_others(strange: dict[str, object], answers: list[Any]) -> None:
+async def test_a_strange_execution_does_not_hold_up_the_others(strange: object, answers: list[Any]) -> None:
     async with serving(answer(200, [strange, activity(2)]), *answers) as server, broker_at(server.url) as broker:
         page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
     assert [update.cum_quantity for update in page.updates] == [Decimal(2)]
+    assert not page.is_whole, "what was left out may be the one that somebody looks for"
+
+
+async def test_a_page_whose_last_execution_has_no_id_is_read_on_from_the_one_before() -> None:
+    listed = [*(activity(n) for n in range(1, 100)), {**activity(100), "id": None}]
+    async with serving(answer(200, listed), answer(200, ORDER)) as server, broker_at(server.url) as broker:
+        page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert page.next_page == listed[-2]["id"]
 
 
 async def test_a_position_the_broker_does_not_hold_is_zero_but_a_wrong_path_is_not() -> None:

@@ -91,14 +91,19 @@ class Backfill:
             cursor = await gateway.read_cursor(tx, **cursor_key)
         after = (cursor or oldest) - self.overlap
         found, page = 0, None
+        unnamed: list[str] = []
         while True:
             executions = await self.broker.executions(after=after, page=page)
             found += await self.outlet.publish_news(executions.updates)
+            unnamed += executions.unnamed
             newest = _newest(executions.updates)
-            if newest is not None and (cursor is None or newest > cursor):
+            # Nothing is behind the cursor that may still be had, and nothing holds up the others.
+            if not unnamed and newest is not None and (cursor is None or newest > cursor):
                 async with transaction(self.database) as tx:
                     await gateway.advance_cursor(tx, **cursor_key, position=newest)
                 cursor = newest
+            if executions.next_page is None and unnamed:
+                raise BrokerUnavailable(f"{len(unnamed)} executions without a name, the first: {unnamed[0]}")
             if executions.next_page is None:
                 return found
             page = executions.next_page

@@ -122,8 +122,8 @@ class AssembleEvidence:
         except BrokerUnavailable as error:
             log.warning("evidence_not_assembled", reason=error.reason)
             return 0
-        if executions is None:
-            log.warning("evidence_not_assembled", reason=f"more than {self.pages} pages of executions")
+        if isinstance(executions, str):
+            log.warning("evidence_not_assembled", reason=executions)
             return 0
         wanted = {one.client_order_id for one in absent}
         listed = [one for one in executions if one.client_order_id in wanted]
@@ -133,17 +133,19 @@ class AssembleEvidence:
             await add_evidence(tx, evidence=evidence)
         return len(evidence)
 
-    async def _executions(self, after: datetime) -> list[BrokerUpdate] | None:
-        """None when there are more than may be read."""
+    async def _executions(self, after: datetime) -> list[BrokerUpdate] | str:
+        """All of them, or why it cannot be said that they are all."""
         found: list[BrokerUpdate] = []
         page = None
         for _ in range(self.pages):
             read = await self.broker.executions(after=after, page=page)
+            if not read.is_whole:
+                return f"executions that cannot be read or named: {(*read.passed_over, *read.unnamed)}"
             found += read.updates
             page = read.next_page
             if page is None:
                 return found
-        return None
+        return f"more than {self.pages} pages of executions"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,20 @@ class BrokerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPage:
-    """Executions in the broker's order of time, oldest first, each with its client order id resolved. One that cannot
-    be read, or whose order the broker denies, is logged and left out: it would hold up the others for ever."""
+    """Executions in the broker's order of time, oldest first, each with its client order id resolved. One that has no
+    such id is logged and left out: it would hold up the others for ever. A page with any is no evidence of absence."""
 
     updates: tuple[BrokerUpdate, ...]
     next_page: str | None
     """Pass it back for the next page; None when this was the last."""
+    passed_over: tuple[str, ...] = ()
+    """What was left out because it cannot be read, or because the broker denies its order."""
+    unnamed: tuple[str, ...] = ()
+    """What was left out because asking for its order got no answer: it may be had later."""
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.passed_over and not self.unnamed
 
 
 class Broker(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from closeflow.domain.answers import (
     Quote,
     SubmitAnswer,
     Ticket,
+    Unanswered,
 )
 from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
 
@@ -146,21 +147,35 @@ class AlpacaBroker:
         if page is not None:
             params["page_token"] = page
         reply = await self._read(self._trading, "/v2/account/activities/FILL", params)
-        activities = [_object(item, "activity") for item in _list(reply)]
-        names = await self._resolve({_text(activity, "order_id") for activity in activities})
+        listed = _list(reply)
+        activities = [item if isinstance(item, dict) else {} for item in listed]
+        names = await self._resolve({str(activity["order_id"]) for activity in activities if activity.get("order_id")})
         updates: list[BrokerUpdate] = []
+        passed_over: list[str] = []
+        unnamed: list[str] = []
         for activity in activities:
-            order = names.get(_text(activity, "order_id"))
+            activity_id = str(activity.get("id"))
             try:
+                order = names.get(parse.text(activity, "order_id"))
+                if isinstance(order, Unanswered):
+                    log.warning("execution_not_named", activity_id=activity_id, reason=order.reason)
+                    unnamed.append(activity_id)
+                    continue
                 if order is None:
                     raise parse.Malformed("the broker does not know its order")
                 updates.append(parse.fill_activity(activity, of=self._of, order=order, received_at=reply.received_at))
             except parse.Malformed as error:
                 # It must not hold up the others for ever. If it is a fill of ours, its order states more than we can
                 # name, and that gap is an incident (rule R4).
-                log.error("execution_passed_over", activity_id=activity.get("id"), reason=str(error))
+                log.error("execution_passed_over", activity_id=activity_id, reason=str(error))
+                passed_over.append(activity_id)
         full = len(activities) >= _ACTIVITIES_PER_PAGE
-        return ExecutionPage(updates=tuple(updates), next_page=_text(activities[-1], "id") if full else None)
+        return ExecutionPage(
+            updates=tuple(updates),
+            next_page=_last_id(activities, page) if full else None,
+            passed_over=tuple(passed_over),
+            unnamed=tuple(unnamed),
+        )
 
     async def position(self, symbol: str) -> Decimal:
         # Alpaca's position paths take a crypto pair without its slash.
@@ -240,22 +255,27 @@ class AlpacaBroker:
             if len(self._names) > _NAMES_KEPT:
                 self._names.popitem(last=False)
 
-    async def _resolve(self, broker_order_ids: set[str]) -> Mapping[str, parse.OrderName]:
-        """Name each order that the broker knows; a fill is never passed on nameless. Raises `BrokerUnavailable` when it
-        could not be asked about one."""
-        named = {found: self._names[found] for found in broker_order_ids if found in self._names}
+    async def _resolve(self, broker_order_ids: set[str]) -> Mapping[str, parse.OrderName | Unanswered]:
+        """Name each order that the broker knows, or say why there is no name; a fill is never passed on nameless.
+        Raises `BrokerUnavailable` when the broker takes no questions."""
+        named: dict[str, parse.OrderName | Unanswered] = {
+            found: self._names[found] for found in broker_order_ids if found in self._names
+        }
         missing = sorted(broker_order_ids - named.keys())
         found = zip(missing, await asyncio.gather(*map(self._name_of, missing)), strict=True)
         return named | {order_id: name for order_id, name in found if name is not None}
 
-    async def _name_of(self, broker_order_id: str) -> parse.OrderName | None:
+    async def _name_of(self, broker_order_id: str) -> parse.OrderName | Unanswered | None:
         async with self._resolving:
             answer = await self.order(broker_order_id)
         if isinstance(answer, Acknowledged):
-            return self._names[broker_order_id]
+            return self._names.get(broker_order_id) or Unanswered(f"asked for order {broker_order_id}, got another")
         if isinstance(answer, NotFound):
             return None
-        raise BrokerUnavailable(f"order {broker_order_id} of an execution cannot be named: {answer.reason}")
+        reason = f"order {broker_order_id} of an execution cannot be named: {answer.reason}"
+        if isinstance(answer, Unanswered):
+            return Unanswered(reason)
+        raise BrokerUnavailable(reason, retry_after_s=getattr(answer, "retry_after_s", None))
 
 
 def _usable(outcome: object, path: str) -> Reply:
@@ -275,6 +295,14 @@ def _list(reply: Reply) -> list[object]:
     if not isinstance(found, list):
         raise BrokerUnavailable("the answer is not a list")
     return found
+
+
+def _last_id(activities: Sequence[parse.Json], page: str | None) -> str:
+    """The token of the page after this one."""
+    last = next((one for activity in reversed(activities) if isinstance(one := activity.get("id"), str)), page)
+    if last is None or last == page:
+        raise BrokerUnavailable("a page of executions does not say how the list goes on")
+    return last
 
 
 def _object(value: object, what: str) -> parse.Json:
