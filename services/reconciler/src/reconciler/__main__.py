@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
@@ -22,7 +22,7 @@ from closeflow.telemetry.health import serve_health
 from reconciler.connect import Connect, open_connect
 from reconciler.gaps import FillGaps
 from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
-from reconciler.orders import AskQuietOrders, Pauses
+from reconciler.orders import AskQuietOrders, Pauses, Rest
 from reconciler.outliving import EndOutlivingOrders
 from reconciler.parked import ReleaseParked
 from reconciler.partitions import KeepPartitions
@@ -49,6 +49,7 @@ class Parts:
     broker: AlpacaBroker
     producer: Producer
     connect: Connect
+    rest: Rest = field(default_factory=Rest)
 
 
 def jobs(parts: Parts) -> Iterator[Job]:
@@ -96,6 +97,7 @@ def ask_quiet_orders(parts: Parts) -> AskQuietOrders:
         _seconds(settings.quiet_after_s),
         settings.orders_budget,
         Pauses(settings.quiet_after_s, settings.ask_again_cap_s),
+        parts.rest,
     )
 
 
@@ -108,6 +110,7 @@ def end_outliving_orders(parts: Parts) -> EndOutlivingOrders:
         _seconds(settings.outliving_grace_s),
         settings.orders_budget,
         Pauses(settings.quiet_after_s, settings.ask_again_cap_s),
+        parts.rest,
     )
 
 
@@ -121,6 +124,8 @@ def fill_gaps(parts: Parts) -> FillGaps:
         _seconds(settings.gap_incident_after_s),
         settings.gaps_budget,
         settings.executions_pages,
+        Pauses(settings.gaps_interval_s, settings.ask_again_cap_s),
+        parts.rest,
     )
 
 

@@ -5,7 +5,9 @@ What it says goes to `broker-fill` like everything else it says; nothing of it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,13 +20,26 @@ from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import GapOrder, close_gap_incidents, held_alone, orders_with_gap
 from closeflow.storage.saving import report_incidents
-from reconciler.orders import publish
+from reconciler.orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
 
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the broker's clock may be behind ours: executions are asked for from that much before the order was made."""
 GAP: Final = "gap"
+FAILURES_OF_A_PAGE: Final = 5
+"""After so many in a row the reading ends, and the next one begins at the start: the token of a page may have aged."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """The list of executions since a time, and how far it was read."""
+
+    after: datetime
+    wanted: frozenset[str]
+    """The gaps that were there when it began: those it has looked for from end to end."""
+    page: str | None = None
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -32,7 +47,8 @@ class FillGaps:
     """Read the broker's executions, oldest first, for orders of which it states more than we can name.
 
     A list that is longer than a cycle may read is read on in the next one, and one that breaks off is read on from the
-    page that failed. So a gap that opens meanwhile is looked for at the latest by the reading after this one.
+    page that failed. So a gap that opens meanwhile is looked for at the latest by the reading after this one. One
+    that a reading did not fill is looked for again after a pause that doubles: it may wait for a person.
     """
 
     database: Database
@@ -43,8 +59,9 @@ class FillGaps:
     budget: int
     pages: int
     """How many pages of executions one cycle reads."""
-    _reading: tuple[datetime, str | None] | None = None
-    """From when the list is read, and its next page."""
+    pauses: Pauses = field(default_factory=Pauses)
+    rest: Rest = field(default_factory=Rest)
+    _reading: Reading | None = None
 
     async def once(self) -> int:
         """Returns how many executions were published; what is known already is recognised by its consumer."""
@@ -60,29 +77,53 @@ class FillGaps:
         if not gaps:
             self._reading = None
             return 0
-        if self._reading is None:
-            self._reading = (min(one.created_at for one in gaps) - CLOCKS_APART, None)
+        if self.rest.is_on(time.monotonic()) or not self._begun(gaps):
+            return 0
         published = await self._read_on({one.client_order_id for one in gaps})
         log.info("gaps_asked_about", orders=len(gaps), published=published, read_on=self._reading is not None)
         return published
+
+    def _begun(self, gaps: Sequence[GapOrder]) -> bool:
+        """Whether there is a reading to go on with, or one was begun because of a gap whose pause is over."""
+        if self._reading is None:
+            wanted = frozenset(map(_name, gaps))
+            if wanted <= set(self.pauses.not_before(time.monotonic())):
+                return False
+            self._reading = Reading(min(one.created_at for one in gaps) - CLOCKS_APART, wanted)
+        return True
 
     async def _read_on(self, wanted: set[str]) -> int:
         """Publish the wanted of the executions on the next pages."""
         published = 0
         for _ in range(self.pages):
-            if self._reading is None:
+            if (reading := self._reading) is None:
                 break
-            after, page = self._reading
             try:
-                read = await self.broker.executions(after=after, page=page)
+                read = await self.broker.executions(after=reading.after, page=reading.page)
             except BrokerUnavailable as error:
-                log.warning("executions_not_listed", reason=error.reason)
+                log.warning("executions_not_listed", reason=error.reason, failures=reading.failures + 1)
+                self.rest.heed(error.retry_after_s, time.monotonic())
+                reading.failures += 1
+                if reading.failures >= FAILURES_OF_A_PAGE:
+                    self._end(reading)
                 break
             found = [update for update in read.updates if update.client_order_id in wanted]
             await publish(self.producer, found)
             published += len(found)
-            self._reading = (after, read.next_page) if read.next_page is not None else None
+            reading.page, reading.failures = read.next_page, 0
+            if reading.page is None:
+                self._end(reading)
         return published
+
+    def _end(self, reading: Reading) -> None:
+        self._reading = None
+        for gap in reading.wanted:
+            self.pauses.asked(gap, time.monotonic())
+
+
+def _name(order: GapOrder) -> str:
+    """Another one when the gap grows or shrinks: then the broker has said something new."""
+    return f"{order.client_order_id}/{order.missing}"
 
 
 def _gap(order: GapOrder) -> Incident:

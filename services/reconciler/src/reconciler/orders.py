@@ -5,6 +5,7 @@ What it says goes to `broker-fill` like everything else it says; nothing of it i
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,14 +27,22 @@ from closeflow.storage.saving import report_incidents
 log = structlog.get_logger(__name__)
 
 GONE: Final = "acknowledged_order_not_found"
+PUBLISH_WITHIN_S: Final = 30.0
 
 
 async def publish(producer: Producer, updates: Sequence[BrokerUpdate]) -> None:
-    """Returns when Kafka has them all."""
+    """Returns when Kafka has them all; see `acknowledged`."""
     records = [broker_fill_record(update, producer="reconciler") for update in updates]
-    await producer.publish_many(
-        [Outgoing(topic=BROKER_FILL, key=one.key, value=one.value, headers=one.headers) for one in records]
+    await acknowledged(
+        producer, [Outgoing(topic=BROKER_FILL, key=one.key, value=one.value, headers=one.headers) for one in records]
     )
+
+
+async def acknowledged(producer: Producer, records: Sequence[Outgoing], *, within_s: float = PUBLISH_WITHIN_S) -> None:
+    """Returns when Kafka has the records; raises TimeoutError when that takes too long, so that whoever holds a lock
+    meanwhile gives it up. They may be published none the less: whoever reads them knows repetitions."""
+    async with asyncio.timeout(within_s):
+        await producer.publish_many(records)
 
 
 @dataclass(slots=True)
@@ -58,6 +67,19 @@ class Pauses:
 
 
 @dataclass(slots=True)
+class Rest:
+    """Until when the broker wants no questions: its rate limit is one for all that is asked about an account."""
+
+    _until: float = 0.0
+
+    def heed(self, retry_after_s: float | None, now: float) -> None:
+        self._until = max(self._until, now + (retry_after_s or 0.0))
+
+    def is_on(self, now: float) -> bool:
+        return now < self._until
+
+
+@dataclass(slots=True)
 class AskQuietOrders:
     """Look up acknowledged orders that nothing was heard of, each again after a pause that doubles up to a cap."""
 
@@ -67,6 +89,7 @@ class AskQuietOrders:
     quiet_after: timedelta
     budget: int
     pauses: Pauses = field(default_factory=Pauses)
+    rest: Rest = field(default_factory=Rest)
 
     async def once(self) -> int:
         """Ask about at most `budget` orders; returns how many answers were published."""
@@ -75,6 +98,8 @@ class AskQuietOrders:
 
     async def _cycle(self) -> int:
         now = time.monotonic()
+        if self.rest.is_on(now):
+            return 0
         async with transaction(self.database) as tx:
             quiet = await quiet_orders(
                 tx,
@@ -95,6 +120,8 @@ class AskQuietOrders:
                     gone.append(_gone(order.client_order_id))
                 case NotAccepted() | NotSent() | Unanswered():
                     log.warning("broker_did_not_answer", client_order_id=order.client_order_id, reason=answer.reason)
+                    if isinstance(answer, NotAccepted):
+                        self.rest.heed(answer.retry_after_s, time.monotonic())
                     break  # A broker in trouble is not helped by the rest of the questions.
                 case _:
                     assert_never(answer)

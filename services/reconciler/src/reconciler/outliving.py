@@ -6,6 +6,7 @@ T_unknown gave up on one, a bust gave one its life back, or a broker's acknowled
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -16,15 +17,15 @@ import structlog
 from closeflow.broker.protocol import Broker
 from closeflow.domain import facts
 from closeflow.domain.answers import Acknowledged, LookUpAnswer, NotAccepted, NotFound, NotSent, Unanswered
-from closeflow.domain.model import BrokerStatus, BrokerUpdate, Incident
+from closeflow.domain.model import BrokerStatus, Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, Transaction, retrying, transaction
+from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.misfits import OutlivingOrder, close_outlived, outliving_orders
 from closeflow.storage.reconciling import held_alone
-from closeflow.storage.saving import report_incidents, save_books
-from reconciler.orders import Pauses, publish
+from closeflow.storage.saving import MoveRefused, report_incidents, save_books
+from reconciler.orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ class EndOutlivingOrders:
     grace: timedelta
     budget: int
     pauses: Pauses = field(default_factory=Pauses)
+    rest: Rest = field(default_factory=Rest)
 
     async def once(self) -> int:
         """Returns how many cancels were asked for."""
@@ -62,20 +64,45 @@ class EndOutlivingOrders:
                 excluding=self.pauses.not_before(now),
                 budget=self.budget,
             )
-        updates: list[BrokerUpdate] = []
-        asked: list[tuple[OutlivingOrder, bool]] = []
+        answers = await self._ask([one.client_order_id for one in found], now)
+        ended = 0
         for order in found:
-            self.pauses.asked(order.client_order_id, now)
-            answer = await self.broker.look_up(order.client_order_id)
+            answer = answers.get(order.client_order_id)
+            ended += await self._end_alone(order, lives=answer is not None and _lives(answer))
+        # Afterwards, for what the database can do does not wait for Kafka.
+        await publish(self.producer, [one.update for one in answers.values() if isinstance(one, Acknowledged)])
+        return ended
+
+    async def _ask(self, orders: Sequence[str], now: float) -> dict[str, LookUpAnswer]:
+        """The answers there are: a broker in trouble is not helped by the rest of the questions."""
+        answers: dict[str, LookUpAnswer] = {}
+        resting = self.rest.is_on(now)
+        for order_id in orders:
+            self.pauses.asked(order_id, now)
+            if resting:
+                continue
+            answer = await self.broker.look_up(order_id)
             if isinstance(answer, NotAccepted | NotSent | Unanswered):
-                log.warning("broker_did_not_answer", client_order_id=order.client_order_id, reason=answer.reason)
-                asked.append((order, False))
-                break  # A broker in trouble is not helped by the rest of the questions.
-            if isinstance(answer, Acknowledged):
-                updates.append(answer.update)
-            asked.append((order, _lives(answer)))
-        await publish(self.producer, updates)
-        return sum([await retrying(self.database, partial(self._end, order=one, lives=lives)) for one, lives in asked])
+                log.warning("broker_did_not_answer", client_order_id=order_id, reason=answer.reason)
+                resting = True
+                if isinstance(answer, NotAccepted):
+                    self.rest.heed(answer.retry_after_s, time.monotonic())
+            else:
+                answers[order_id] = answer
+        return answers
+
+    async def _end_alone(self, order: OutlivingOrder, *, lives: bool) -> bool:
+        """One that cannot be ended is told, and holds up no other."""
+        try:
+            return await retrying(self.database, partial(self._end, order=order, lives=lives))
+        except (StatementError, MoveRefused) as error:
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            log.error("outliving_order_not_ended", client_order_id=order.client_order_id, exc_info=error)
+            detail = f"it cannot be ended: {str(error).partition(chr(10))[0]}"
+            async with transaction(self.database) as tx:
+                await report_incidents(tx, incidents=[_incident(order, detail)])
+            return False
 
     async def _end(self, tx: Transaction, *, order: OutlivingOrder, lives: bool) -> bool:
         """Ask for the cancel of an order that the broker has, or stated before to have, and tell a person of it."""

@@ -16,6 +16,7 @@ from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.parking import DueRecord, due_submits, due_updates, release
 from closeflow.storage.reconciling import held_alone
+from reconciler.orders import acknowledged
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class ReleaseParked:
         due = [*updates, *submits]
         if not due:
             return 0
-        await self.producer.publish_many([_again(one) for one in due])
+        await acknowledged(self.producer, [_again(one) for one in due])
         orders = {one.client_order_id for one in updates}
         named = (parse_client_order_id(one.client_order_id) for one in submits)
         requests = {one[0] for one in named if one is not None}

@@ -1,0 +1,204 @@
+"""How often the reconciler's jobs ask a broker, and that what fails alone holds up nothing behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import pytest
+
+from broker_simulator.control import Behaviour, NeverFill
+from broker_simulator.process import SimulatorProcess
+from closeflow.broker import BrokerUnavailable, ExecutionPage
+from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.domain.answers import LookUpAnswer, NotAccepted, Unanswered
+from closeflow.kafka import Producer
+from closeflow.storage.engine import Database as Engine
+from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps
+from reconciler.orders import AskQuietOrders, Pauses, Rest, acknowledged
+from reconciler.outliving import EndOutlivingOrders
+from tests.pipeline.reconciling import place
+from tests.pipeline.submitting import Bench, open_bench
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+NO_TIME: Final = timedelta(0)
+HOUR: Final = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
+        yield running
+
+
+@pytest.fixture
+async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(database, simulator, tmp_path) as made:
+        made.control.reset()
+        yield made
+
+
+@dataclass
+class Asked(AlpacaBroker):
+    """A broker of one account that lists no execution, or fails to; it remembers what it was asked."""
+
+    of: AlpacaBroker
+    pages: list[str | None] = field(default_factory=list)
+    looked_up: list[str] = field(default_factory=list)
+    next_page: str | None = None
+    trouble: BrokerUnavailable | None = None
+    answer: LookUpAnswer = field(default_factory=lambda: Unanswered("nothing"))
+
+    @property
+    def account_id(self) -> str:
+        return self.of.account_id
+
+    async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
+        self.pages.append(page)
+        if self.trouble is not None and page == self.next_page:
+            raise self.trouble
+        return ExecutionPage(updates=(), next_page=None if page == self.next_page else self.next_page)
+
+    async def look_up(self, client_order_id: str) -> LookUpAnswer:
+        self.looked_up.append(client_order_id)
+        return self.answer
+
+
+async def working(bench: Bench, broker: AlpacaBroker, *, count: int = 1) -> list[UUID]:
+    """Orders that the broker has and of which nothing was heard for a minute."""
+    requests = [bench.add_request() for _ in range(count)]
+    for request_id in requests:
+        bench.control.script(Behaviour(execution=NeverFill()))
+        await place(bench, broker, request_id)
+    return requests
+
+
+def fill_gaps(bench: Bench, engine: Engine, asked: Asked, pauses: Pauses, rest: Rest | None = None) -> FillGaps:
+    return FillGaps(engine, asked, bench.producer, NO_TIME, HOUR, 10, 5, pauses, rest or Rest())
+
+
+async def test_a_gap_that_waits_for_a_person_is_asked_about_ever_more_rarely(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    first, second = await working(bench, broker, count=2)
+    bench.execute("UPDATE orders SET stated_cum_qty = 4 WHERE close_request_id = %(id)s", id=first)
+    asked = Asked(broker)
+    job = fill_gaps(bench, engine, asked, Pauses(first_s=0.4, cap_s=60))
+
+    began = time.monotonic()
+    while len(asked.pages) < 4:
+        await job.once()
+        assert time.monotonic() - began < 30
+    assert time.monotonic() - began >= 0.4 + 0.8 + 1.6
+
+    for one in (second, first):
+        bench.execute("UPDATE orders SET stated_cum_qty = 5 WHERE close_request_id = %(id)s", id=one)
+        before = len(asked.pages)
+        await job.once()
+        assert len(asked.pages) == before + 1, "a gap that opens or changes is asked about at once"
+
+
+async def test_a_page_that_fails_again_and_again_is_left_for_the_start_of_the_list(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    await working(bench, broker)
+    bench.execute("UPDATE orders SET stated_cum_qty = 4")
+    asked = Asked(broker, next_page="second", trouble=BrokerUnavailable("HTTP 422: no such token"))
+    job = fill_gaps(bench, engine, asked, Pauses(first_s=0.01, cap_s=0.01))
+    for _ in range(FAILURES_OF_A_PAGE):
+        await job.once()
+    assert asked.pages == [None, *["second"] * FAILURES_OF_A_PAGE]
+
+    deadline = time.monotonic() + 10
+    while asked.pages.count(None) < 2:
+        assert time.monotonic() < deadline
+        await job.once()
+    assert asked.pages[-2:] == [None, "second"]
+
+
+async def test_a_broker_that_asks_for_a_pause_is_asked_by_no_job_until_it_is_over(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    outliving, quiet = await working(bench, broker, count=2)
+    bench.execute("UPDATE orders SET stated_cum_qty = 4 WHERE close_request_id = %(id)s", id=quiet)
+    bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x' WHERE id = %(id)s", id=outliving)
+    asked = Asked(broker, answer=NotAccepted("rate limited", 60.0))
+    rest = Rest()
+    quiet_job = AskQuietOrders(engine, asked, bench.producer, NO_TIME, 10, Pauses(), rest)
+    outliving_job = EndOutlivingOrders(engine, asked, bench.producer, NO_TIME, 10, Pauses(), rest)
+    gaps_job = fill_gaps(bench, engine, asked, Pauses(), rest)
+
+    await quiet_job.once()
+    assert len(asked.looked_up) == 1
+    for job in (quiet_job, outliving_job, gaps_job):
+        await job.once()
+    assert (len(asked.looked_up), asked.pages) == (1, [])
+    assert bench.orders(outliving)[0]["cancel_requested_at"] is not None, "what needs no question goes on"
+
+
+async def test_a_list_of_executions_behind_a_rate_limit_is_left_alone_until_it_is_over(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    await working(bench, broker)
+    bench.execute("UPDATE orders SET stated_cum_qty = 4")
+    asked = Asked(broker, trouble=BrokerUnavailable("HTTP 429", retry_after_s=60.0))
+    job = fill_gaps(bench, engine, asked, Pauses(first_s=0.01, cap_s=0.01))
+    for _ in range(3):
+        await job.once()
+    assert asked.pages == [None]
+
+
+class Unreachable(Producer):
+    """Kafka that acknowledges nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def publish_many(self, records: object) -> None:
+        raise TimeoutError
+
+
+class Silent(Unreachable):
+    """Kafka that never says anything."""
+
+    async def publish_many(self, records: object) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_kafka_that_says_nothing_is_not_waited_for_for_ever() -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            await acknowledged(Silent(), [], within_s=0.05)
+
+
+async def test_an_outliving_order_is_cancelled_although_kafka_is_away(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    (request_id,) = await working(bench, broker)
+    bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x'")
+    with pytest.raises(TimeoutError):
+        await EndOutlivingOrders(engine, broker, Unreachable(), NO_TIME, 10).once()
+    assert bench.orders(request_id)[0]["cancel_requested_at"] is not None
+
+
+async def test_an_outliving_order_that_cannot_be_ended_holds_up_no_other(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    poison, good = await working(bench, broker, count=2)
+    bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x'")
+    bench.execute(
+        f"ALTER TABLE orders ADD CONSTRAINT poisoned CHECK (close_request_id <> '{poison}' OR status = 'new')"
+    )
+    assert await EndOutlivingOrders(engine, broker, bench.producer, NO_TIME, 10).once() == 1
+    assert bench.orders(good)[0]["cancel_requested_at"] is not None
+    assert bench.orders(poison)[0]["cancel_requested_at"] is None
+    told = bench.query("SELECT detail FROM incidents WHERE close_request_id = %(id)s", id=poison)
+    assert ["poisoned" in one["detail"]["text"] for one in told] == [True]
