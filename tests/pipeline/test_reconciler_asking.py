@@ -23,6 +23,7 @@ from closeflow.storage.engine import Database as Engine
 from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps
 from reconciler.orders import AskQuietOrders, Pauses, Rest, acknowledged
 from reconciler.outliving import EndOutlivingOrders
+from reconciler.repairs import RepairPositions
 from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench, open_bench
 
@@ -202,3 +203,16 @@ async def test_an_outliving_order_that_cannot_be_ended_holds_up_no_other(
     assert bench.orders(poison)[0]["cancel_requested_at"] is None
     told = bench.query("SELECT detail FROM incidents WHERE close_request_id = %(id)s", id=poison)
     assert ["poisoned" in one["detail"]["text"] for one in told] == [True]
+
+
+async def test_a_position_that_cannot_be_repaired_holds_up_no_other(bench: Bench, engine: Engine) -> None:
+    poison, good = bench.add_request(), bench.add_request()
+    bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x'")
+    bad = bench.position(poison)["id"]
+    bench.execute(f"ALTER TABLE positions ADD CONSTRAINT poisoned CHECK (id <> {bad} OR status = 'closing')")
+
+    assert await RepairPositions(engine, NO_TIME, budget=10).once() == 1
+
+    assert [bench.position(one)["status"] for one in (poison, good)] == ["closing", "open"]
+    (told,) = bench.query("SELECT kind, detail FROM incidents WHERE position_id = %(id)s", id=bad)
+    assert (told["kind"], "poisoned" in told["detail"]["text"]) == ("not_repaired", True)

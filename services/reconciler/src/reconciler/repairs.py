@@ -13,11 +13,11 @@ import structlog
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.domain.repair import NOT_REPAIRED, InLine, NotRepaired, Repaired, repair
 from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, Transaction, retrying, transaction
+from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.misfits import Misfit, misfits
 from closeflow.storage.reconciling import close_incidents
-from closeflow.storage.saving import insert_events, report_incidents, save_books
+from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +39,24 @@ class RepairPositions:
             found = await misfits(tx, grace=self.grace, budget=self.budget)
         repaired = 0
         for misfit in found:
-            repaired += await retrying(self.database, partial(self._repair, misfit=misfit))
+            repaired += await self._repair_alone(misfit)
         async with transaction(self.database) as tx:
             still = await misfits(tx, grace=timedelta(), budget=None)
             subjects = [str(one.position_id) for one in still]
             await close_incidents(tx, kind=NOT_REPAIRED, still=subjects, resolution=RESOLUTION)
         return repaired
+
+    async def _repair_alone(self, misfit: Misfit) -> bool:
+        """One that cannot be written is told, and holds up no other."""
+        try:
+            return await retrying(self.database, partial(self._repair, misfit=misfit))
+        except (StatementError, MoveRefused) as error:
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            log.error("position_not_repaired", position_id=misfit.position_id, exc_info=error)
+            async with transaction(self.database) as tx:
+                await report_incidents(tx, incidents=[_refused(misfit, error)])
+            return False
 
     async def _repair(self, tx: Transaction, *, misfit: Misfit) -> bool:
         books = await lock_books(tx, position_ids=[misfit.position_id], request_ids=misfit.request_ids)
@@ -62,6 +74,15 @@ class RepairPositions:
             case _:
                 assert_never(verdict)
         return isinstance(verdict, Repaired)
+
+
+def _refused(misfit: Misfit, error: Exception) -> Incident:
+    return Incident(
+        kind=NOT_REPAIRED,
+        severity="critical",
+        detail=f"the repair cannot be written: {str(error).partition(chr(10))[0]}",
+        position_id=misfit.position_id,
+    )
 
 
 async def _save(tx: Transaction, before: Book, after: Book, events: Sequence[Event], incident: Incident) -> None:
