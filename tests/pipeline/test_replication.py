@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -179,6 +179,51 @@ async def test_a_connector_that_a_person_stopped_is_left_alone(line: Line, conne
     await until(line.streams)
     await watch.once()
     assert line.incidents() == [("connector_stopped", False)]
+
+
+async def test_a_question_without_an_answer_closes_nothing(line: Line, connect: Connect) -> None:
+    await until(line.streams)
+    watch = line.watch(connect, AT_ONCE)
+    await line.stop()
+    await watch.once()
+    async with open_connect("http://127.0.0.1:9", line.name) as away:
+        watch.connect = away
+        await watch.once()
+    assert line.incidents() == [("connector_stopped", True), ("connector_unreachable", True)]
+
+    watch.connect = connect
+    await watch.once()
+    assert line.incidents() == [("connector_stopped", True), ("connector_unreachable", False)]
+    assert line.query("SELECT count FROM incidents WHERE closed_at IS NULL") == [{"count": 1}], "it never was over"
+    line.tell("PUT", "resume")
+
+
+async def test_restarts_are_forgotten_only_when_it_has_streamed_for_a_while(line: Line, connect: Connect) -> None:
+    await until(line.streams)
+    watch = line.watch(connect)
+    watch._restarts = 3
+    await cycle_until(watch.once, lambda: line.incidents() == [("connector_task_failed", True)])
+
+    watch.limits = replace(LIMITS, steady=timedelta(0))
+    await cycle_until(watch.once, lambda: line.incidents() == [("connector_task_failed", False)])
+
+
+async def test_a_failed_task_is_over_only_when_it_streams(line: Line, connect: Connect) -> None:
+    """Another process may have told it: this one has seen no restart."""
+    await until(line.streams)
+    line.owner.execute(
+        "INSERT INTO incidents (kind, severity, detail) VALUES ('connector_task_failed', 'critical',"
+        " jsonb_build_object('text', 'x', 'subject', %s::text))",
+        (line.name,),
+    )
+    watch = line.watch(connect, AT_ONCE)
+    await line.stop()
+    await watch.once()
+    assert ("connector_task_failed", True) in line.incidents()
+    line.tell("PUT", "resume")
+    await until(line.streams)
+    await watch.once()
+    assert ("connector_task_failed", False) in line.incidents()
 
 
 async def test_a_connect_that_gives_no_answer_is_told_and_touches_nothing(line: Line) -> None:

@@ -7,7 +7,18 @@ from datetime import timedelta
 
 import pytest
 
-from closeflow.domain.replication import WATCHED, Connector, Limits, Observed, Part, Slot, Step, findings, next_step
+from closeflow.domain.replication import (
+    WATCHED,
+    Connector,
+    Limits,
+    Observed,
+    Part,
+    Slot,
+    Step,
+    findings,
+    judged,
+    next_step,
+)
 
 SECOND = timedelta(seconds=1)
 LIMITS = Limits(patience=10 * SECOND, lag_bytes=1000, wal_left_bytes=500, heartbeat_age=60 * SECOND)
@@ -79,6 +90,22 @@ def test_what_is_done(seen: Observed, step: Step) -> None:
         pytest.param(Observed(INACTIVE, FAILED, restarts=1), (), id="a failed task may heal with a restart"),
         pytest.param(Observed(INACTIVE, FAILED, restarts=2), ("connector_task_failed",), id="and it did not"),
         pytest.param(Observed(INACTIVE, NO_TASK, restarts=2), ("connector_task_failed",), id="nor does it stream yet"),
+        pytest.param(replace(WELL, restarts=2), (), id="it streams after two restarts"),
+        pytest.param(replace(WELL, restarts=3), ("connector_task_failed",), id="it streams, and fails again and again"),
+        pytest.param(
+            Observed(LOST, STOPPED), ("connector_stopped", "slot_lost_unattended"), id="lost while a person stopped it"
+        ),
+        pytest.param(
+            Observed(LOST, PAUSED), ("connector_stopped", "slot_lost_unattended"), id="lost while a person paused it"
+        ),
+        pytest.param(
+            replace(AWAY, slot=LOST), ("connector_unreachable", "slot_lost_unattended"), id="lost while Connect is away"
+        ),
+        pytest.param(
+            Observed(IDLE, None), ("connector_missing", "slot_lost_unattended"), id="lost and nobody registered it"
+        ),
+        pytest.param(replace(AWAY, slot=LOST, recovering=True), ("connector_unreachable",), id="lost, and recovering"),
+        pytest.param(Observed(LOST, FAILED), (), id="lost, and the recovery begins"),
         pytest.param(Observed(INACTIVE, RUNNING), ("slot_inactive",), id="it runs without its slot"),
         pytest.param(Observed(replace(STREAMING, lag_bytes=1001), RUNNING), ("slot_lag",), id="it lags"),
         pytest.param(
@@ -106,6 +133,24 @@ def test_what_is_done(seen: Observed, step: Step) -> None:
 def test_what_is_wrong(seen: Observed, kinds: tuple[str, ...]) -> None:
     assert tuple(found.kind for found in findings(seen, LIMITS)) == kinds
     assert set(kinds) <= set(WATCHED)
+
+
+OF_CONNECT = {"connector_unreachable", "connector_missing", "connector_stopped"}
+OF_SLOT = {"slot_missing", "slot_lag", "slot_wal_at_risk"}
+OF_BOTH = {"slot_lost_unattended", "slot_inactive"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "kinds"),
+    [
+        pytest.param(WELL, set(WATCHED), id="it streams"),
+        pytest.param(AWAY, OF_SLOT, id="Connect gave no answer"),
+        pytest.param(Observed(INACTIVE, STOPPED), OF_CONNECT | OF_SLOT | OF_BOTH, id="it does not stream"),
+        pytest.param(Observed(STREAMING, FAILED), OF_CONNECT | OF_SLOT | OF_BOTH, id="it failed, the slot is busy yet"),
+    ],
+)
+def test_what_a_look_can_say_to_be_over(seen: Observed, kinds: set[str]) -> None:
+    assert judged(seen) == kinds
 
 
 def test_a_failure_is_told_with_its_innermost_cause() -> None:

@@ -19,7 +19,6 @@ from prometheus_client import Counter, Gauge
 from closeflow.domain.model import Incident
 from closeflow.domain.replication import (
     SLOT_LOST,
-    WATCHED,
     Connector,
     Finding,
     Limits,
@@ -27,6 +26,7 @@ from closeflow.domain.replication import (
     Slot,
     Step,
     findings,
+    judged,
     next_step,
 )
 from closeflow.storage.engine import Database, transaction
@@ -65,9 +65,10 @@ class WatchReplication:
     slot: str
     limits: Limits
     _since: dict[str, float] = field(default_factory=dict)
-    _found: frozenset[str] | None = None
+    _over: frozenset[str] | None = None
     _told: frozenset[str] = frozenset()
     _slotless_since: float | None = None
+    _streams_since: float | None = None
     _heartbeat: tuple[datetime, float] | None = None
     _restarts: int = 0
     _quiet_until: float = 0.0
@@ -112,7 +113,8 @@ class WatchReplication:
             restarts=self._restarts,
             recovering=recovering,
         )
-        if seen.streams:
+        self._streams_since = (self._streams_since or now) if seen.streams else None
+        if self._streams_since is not None and now - self._streams_since >= self.limits.steady.total_seconds():
             self._restarts, self._pause_s = 0, FIRST_PAUSE_S
             seen = replace(seen, restarts=0)
         _measure(seen)
@@ -133,23 +135,23 @@ class WatchReplication:
         return timedelta(seconds=now - self._heartbeat[1])
 
     async def _tell(self, seen: Observed) -> None:
-        """Open an incident for what has lasted, close it when it is over; only a change is written."""
+        """Open an incident for what has lasted, close it when a look that can tell says that it is over; only a change
+        is written."""
         now = time.monotonic()
         found = {one.kind: one for one in findings(seen, self.limits)}
-        self._since = {kind: self._since.get(kind, now) for kind in found}
+        told, over = self._told, judged(seen) - found.keys()
+        self._since = {kind: self._since.get(kind, now) for kind in (*found, *(self._since.keys() - over))}
         patience = self.limits.patience.total_seconds()
-        lasting = frozenset(kind for kind, since in self._since.items() if now - since >= patience)
-        told = self._told
-        if lasting == told and found.keys() == self._found:
+        lasting = frozenset(kind for kind in found if now - self._since[kind] >= patience) | (told - over)
+        if lasting == told and over == self._over:
             return
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=[self._incident(found[kind]) for kind in sorted(lasting - told)])
-            for kind in WATCHED:
-                if kind not in found:
-                    await close_incidents(tx, kind=kind, still=(), resolution="it is over")
+            for kind in sorted(over):
+                await close_incidents(tx, kind=kind, still=(), resolution="it is over")
         if lasting != told:
             log.warning("replication_judged", wrong=sorted(lasting), over=sorted(told - lasting))
-        self._told, self._found = lasting, frozenset(found)
+        self._told, self._over = lasting, over
 
     async def _act(self, step: Step, seen: Observed) -> bool:
         """Take the step; false when it has to wait for its time."""

@@ -14,7 +14,9 @@ from typing import Final
 
 SLOT_LOST: Final = "slot_lost"
 """The kind of incident that says, while it is open, that a recovery is under way."""
+SLOT_MISSING: Final = "slot_missing"
 RESTARTS_FORGIVEN: Final = 2
+_BY_A_PERSON: Final = ("STOPPED", "PAUSED")
 _GONE_TEXTS: Final = (
     "no longer available on the server",
     "can no longer get changes from replication slot",
@@ -76,7 +78,7 @@ class Observed:
 
     The times are the observer's own monotonic waits: how long in a row a connector that says it runs has read from no
     slot, and how long the heartbeat has not changed. `restarts`: how often a failed or slotless task was restarted
-    since the connector was last seen to stream.
+    since the connector last streamed for a while (`Limits.steady`).
     """
 
     slot: Slot | None
@@ -102,12 +104,14 @@ class Observed:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`patience`: how long a state may last that every start and every rebalance passes through. A finding is told when
-    it has lasted that long, and a connector that runs is taken to have no slot."""
+    it has lasted that long, and a connector that runs is taken to have no slot. `steady`: how long it has to stream
+    until its restarts are forgotten, so that a task which fails again every few minutes is told."""
 
     patience: timedelta
     lag_bytes: int
     wal_left_bytes: int
     heartbeat_age: timedelta
+    steady: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +165,18 @@ def _slot_is_gone(seen: Observed, connector: Connector, limits: Limits) -> bool:
 
 def findings(seen: Observed, limits: Limits) -> tuple[Finding, ...]:
     """What is wrong in this look, one per kind; it is worth telling once it has lasted for `limits.patience`. A lost
-    slot is not among them: it is told when its recovery begins."""
+    slot is among them only while nobody may recover it: else it is told when its recovery begins."""
     return (*_of_connect(seen), *_of_slot(seen, limits), *_of_heartbeat(seen, limits))
+
+
+def judged(seen: Observed) -> frozenset[str]:
+    """The kinds of which this look says that they are over when it does not find them."""
+    if seen.streams:
+        return frozenset(WATCHED)
+    of_slot = {SLOT_MISSING, "slot_lag", "slot_wal_at_risk"}
+    if seen.unreachable is not None:
+        return frozenset(of_slot)
+    return frozenset(WATCHED) - {"connector_task_failed", "heartbeat_stale"}
 
 
 def _of_connect(seen: Observed) -> list[Finding]:
@@ -171,8 +185,11 @@ def _of_connect(seen: Observed) -> list[Finding]:
     if seen.connector is None:
         return [Finding("connector_missing", "critical", "Kafka Connect does not know the connector; register it")]
     state = seen.connector.connector.state
-    if state in ("STOPPED", "PAUSED") and not seen.recovering:
+    if state in _BY_A_PERSON and not seen.recovering:
         return [Finding("connector_stopped", "warning", f"somebody has {state.lower()} it: events wait in the WAL")]
+    if seen.streams and seen.restarts > RESTARTS_FORGIVEN:
+        text = f"it streams, but was restarted {seen.restarts} times and may fail again"
+        return [Finding("connector_task_failed", "critical", text)]
     if seen.restarts >= RESTARTS_FORGIVEN and not seen.streams:
         trace = next((part.trace for part in seen.connector.parts if part.is_failed), "")
         text = f"it does not stream after {seen.restarts} restarts: {_innermost(trace)}"
@@ -183,8 +200,11 @@ def _of_connect(seen: Observed) -> list[Finding]:
 def _of_slot(seen: Observed, limits: Limits) -> list[Finding]:
     slot = seen.slot
     if slot is None:
-        return [Finding("slot_missing", "critical", "the replication slot is not there: nothing keeps WAL for it")]
+        return [Finding(SLOT_MISSING, "critical", "the replication slot is not there: nothing keeps WAL for it")]
     found = []
+    if slot.is_lost and not seen.recovering and _left_alone(seen):
+        text = "the slot's WAL is gone; it is recovered once the connector may be restarted"
+        found.append(Finding("slot_lost_unattended", "critical", text))
     if slot.lag_bytes > limits.lag_bytes:
         found.append(Finding("slot_lag", "warning", f"{slot.lag_bytes} bytes of WAL are not confirmed"))
     left = slot.wal_kept_bytes_left
@@ -194,6 +214,12 @@ def _of_slot(seen: Observed, limits: Limits) -> list[Finding]:
     if not slot.active and seen.connector is not None and seen.connector.is_running:
         found.append(Finding("slot_inactive", "warning", "the connector says that it runs, but reads from no slot"))
     return found
+
+
+def _left_alone(seen: Observed) -> bool:
+    """Whether nothing is done by itself: see `next_step`."""
+    connector = seen.connector
+    return connector is None or connector.connector.state in _BY_A_PERSON
 
 
 def _of_heartbeat(seen: Observed, limits: Limits) -> list[Finding]:
@@ -215,7 +241,8 @@ WATCHED: Final = (
     "connector_missing",
     "connector_stopped",
     "connector_task_failed",
-    "slot_missing",
+    SLOT_MISSING,
+    "slot_lost_unattended",
     "slot_lag",
     "slot_wal_at_risk",
     "slot_inactive",
