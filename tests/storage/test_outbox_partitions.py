@@ -95,9 +95,18 @@ def test_a_day_that_kafka_may_lack_is_kept(db: Owner, through: str | None, missi
     ensure(db, 7)
     if through is not None:
         audit(db, PAST, through=through, missing=missing)
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="1 events of 2001-02-03"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="every event of 2001-02-03"):
         drop_day(db, PAST)
     assert len(homes(db)) == 1
+
+
+def test_a_day_that_is_kept_waits_for_no_reader_and_locks_out_no_writer(database: Database, db: Owner) -> None:
+    add_event(db, day=PAST)
+    ensure(db, 7)
+    with psycopg.connect(database.admin_dsn) as reader:
+        reader.execute("SELECT FROM outbox_events")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            drop_day(db, PAST)
 
 
 def test_today_is_never_dropped(db: Owner) -> None:

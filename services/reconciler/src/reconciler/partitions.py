@@ -40,6 +40,8 @@ class KeepPartitions:
             strays = await stray_rows(tx)
             if strays:
                 await report_incidents(tx, incidents=[_strays(strays)])
+        # On its own, because it may fail for the very rows that were told.
+        async with transaction(self.database) as tx:
             made = await ensure_partitions(tx, days_ahead=self.days_ahead)
             if not strays:
                 await close_incidents(tx, kind=STRAYS, still=(), resolution="every day has its partition")
@@ -54,13 +56,13 @@ class KeepPartitions:
         return dropped
 
     async def _drop(self, day: date) -> bool:
+        """False when the day cannot be dropped now: the next one is not held up by it."""
         try:
             async with transaction(self.database) as tx:
                 dropped = await drop_partition(tx, day=day)
         except StatementError as error:
-            if sqlstate(error) != NOT_YET_PROVEN:
-                raise
-            log.warning("outbox_partition_kept", day=str(day), reason=str(error.orig).splitlines()[0])
+            report = log.warning if sqlstate(error) == NOT_YET_PROVEN else log.error
+            report("outbox_partition_kept", day=str(day), reason=str(error.orig).partition("\n")[0])
             return False
         log.info("outbox_partition_dropped", day=str(day))
         return dropped
