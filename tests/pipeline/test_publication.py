@@ -264,6 +264,32 @@ async def test_an_emission_that_is_lost_too_is_emitted_again(outbox: Outbox) -> 
     assert outbox.open_incidents() == set()
 
 
+async def test_a_transaction_with_more_rows_than_the_budget_is_judged(outbox: Outbox) -> None:
+    audit = replace(outbox.audit(), budget=2)
+    with outbox.owner.transaction():
+        events = [outbox.add() for _ in range(5)]
+    events.append(outbox.add())
+    async with outbox.tail() as tail:
+        for event in events:
+            await outbox.publish(event)
+        await audit_until_judged(outbox, audit, tail)
+    assert outbox.open_incidents() == set()
+
+
+async def test_no_position_is_locked_that_is_not_emitted_again_now(outbox: Outbox) -> None:
+    audit = replace(outbox.audit(), emit_budget=2)
+    with psycopg.connect(outbox.database.admin_dsn, autocommit=True) as db:
+        positions = [add_position(db, symbol) for symbol in ("A", "B", "C")]
+    lost = [outbox.add(position=position, version=2) for position in positions]
+    with psycopg.connect(outbox.database.admin_dsn) as busy:
+        async with outbox.tail() as tail:
+            await audit_until(audit, tail, 3)
+            outbox.pass_over()
+            busy.execute("SELECT FROM positions WHERE id = %s FOR UPDATE", (positions[2],))
+            await audit.once(tail)
+    assert outbox.emissions() == [(lost[0], 2), (lost[1], 2)]
+
+
 async def test_of_two_auditors_that_both_think_they_are_alone_one_emits_again(outbox: Outbox) -> None:
     with psycopg.connect(outbox.database.admin_dsn, autocommit=True) as db:
         position = add_position(db)

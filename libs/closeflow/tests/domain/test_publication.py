@@ -14,6 +14,7 @@ from closeflow.domain.publication import (
     Judged,
     OutboxRow,
     emit_again,
+    first_lost,
     judge_publication,
     lost,
     superseded,
@@ -60,9 +61,11 @@ A, B, C = row(1, xact=10), row(2, xact=10), row(3, xact=12)
         pytest.param(
             [A, row(2, xact=10, seconds=29)], set(), 31, True, Judged(10, ()), id="a transaction is judged as a whole"
         ),
-        pytest.param([A, B, C], {1, 2, 3}, 1, False, Judged(12, ()), id="more rows may follow: the last is kept back"),
-        pytest.param([A, C], {3}, 31, False, Judged(12, (A,)), id="missing below the mark is reported once"),
-        pytest.param([A, B], set(), 31, False, Judged(10, ()), id="a transaction larger than the budget is not judged"),
+        pytest.param([A, B, C], {1, 2, 3}, 1, False, Judged(13, ()), id="more may follow the last transaction"),
+        pytest.param([A, C], {3}, 31, False, Judged(13, (A,)), id="missing below the mark is reported once"),
+        pytest.param(
+            [A, B], set(), 31, False, Judged(11, (A, B)), id="one that is larger than the budget is judged too"
+        ),
     ],
 )
 def test_judging_rows(rows: Sequence[OutboxRow], seen: set[int], now: float, complete: bool, expected: Judged) -> None:
@@ -203,3 +206,18 @@ def test_positions_are_taken_whole_in_the_order_of_their_loss(budget: int, expec
     again = emit_again(emissions, {event(1), event(3), event(4)}, budget=budget)
 
     assert again == tuple(event(number) for number in expected)
+
+
+@pytest.mark.parametrize(
+    ("budget", "positions"),
+    [(1, (3,)), (2, (3,)), (3, (3, 1)), (4, (3, 1, 2)), (9, (3, 1, 2))],
+)
+def test_positions_are_chosen_by_what_they_lost_first(budget: int, positions: tuple[int, ...]) -> None:
+    starts = [
+        emission(1, position=1, xact=12),
+        emission(2, position=2, xact=13),
+        emission(3, position=3, xact=14),
+        emission(4, position=3, xact=11),
+        emission(5, position=None, xact=10),
+    ]
+    assert first_lost(starts, budget=budget) == positions

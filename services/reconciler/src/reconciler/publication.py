@@ -23,6 +23,7 @@ from closeflow.domain.publication import (
     Judged,
     OutboxRow,
     emit_again,
+    first_lost,
     is_published,
     judge_publication,
     lost,
@@ -235,14 +236,14 @@ class AuditPublication:
         good = superseded(missing, emissions)
         starts = lost(set(gone) - good, emissions)
         first = [one for one in emissions if one.key in starts]
-        positions = {one.position_id for one in first if one.position_id is not None}
+        positions = first_lost(first, budget=self.emit_budget)
         rows = await locked_emissions(tx, positions=positions) if positions else []
         rows += [one for one in first if one.position_id is None]
         again = emit_again(rows, set(missing) - good, budget=self.emit_budget)
         if again:
             await copy_events(tx, days=days, keys=again)
             EMITTED_AGAIN.inc(len(again))
-            log.warning("events_emitted_again", count=len(again), positions=sorted(positions)[:100])
+            log.warning("events_emitted_again", count=len(again), positions=positions[:100])
         return good
 
 

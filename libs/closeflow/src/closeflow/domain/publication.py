@@ -63,7 +63,8 @@ def judge_publication(
 ) -> Judged:
     """Judge rows in the order of their transactions, up to the first that is not published but may still be.
 
-    `rows` lie in [through, below); `complete` says that they are all of them, otherwise more may follow the last one.
+    `rows` lie in [through, below); `complete` says that they are all of them, otherwise more transactions may follow
+    the last one, which is there as a whole.
     `now` is the database's clock; `waited` is how long the auditor itself has known a row: both ages have to exceed
     `publish_within`, so that no clock that jumps makes a row missing (invariant 20).
     """
@@ -76,13 +77,7 @@ def judge_publication(
             before = tuple(one for one in missing if one.xact_id < row.xact_id)
             return Judged(row.xact_id, before)
         missing.append(row)
-    if complete or not rows:
-        return Judged(below, tuple(missing))
-    # The last transaction may have rows that were not read, so it is judged again as a whole next time.
-    last = rows[-1].xact_id
-    if last > through:
-        return Judged(last, tuple(one for one in missing if one.xact_id < last))
-    return Judged(through, ())
+    return Judged(below if complete or not rows else rows[-1].xact_id + 1, tuple(missing))
 
 
 def superseded(missing: Collection[EventKey], emissions: Iterable[Emission]) -> frozenset[EventKey]:
@@ -99,6 +94,23 @@ def lost(missing: Collection[EventKey], emissions: Iterable[Emission]) -> frozen
     """The missing rows that nothing else stands in for: a row with a later emission waits for that one."""
     highest = _highest(emissions)
     return frozenset(key for key in missing if key[0] in highest and highest[key[0]].key == key)
+
+
+def first_lost(starts: Iterable[Emission], *, budget: int) -> tuple[int, ...]:
+    """The positions to look into, those that lost an event first before the others: together they lost not more than
+    `budget` events. At least one, if any lost one."""
+    events: defaultdict[int, list[int]] = defaultdict(list)
+    for one in starts:
+        if one.position_id is not None:
+            events[one.position_id].append(one.xact_id)
+    chosen: list[int] = []
+    count = 0
+    for position_id, xacts in sorted(events.items(), key=lambda item: (min(item[1]), item[0])):
+        count += len(xacts)
+        if chosen and count > budget:
+            break
+        chosen.append(position_id)
+    return tuple(chosen)
 
 
 def emit_again(emissions: Sequence[Emission], missing: Collection[EventKey], *, budget: int) -> tuple[EventKey, ...]:

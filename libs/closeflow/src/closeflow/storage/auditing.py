@@ -37,7 +37,7 @@ _DAYS: Final = text("""
 _UNJUDGED: Final = text("""
     SELECT id, emission, position_id, CAST(xact_id AS text) AS xact_id, occurred_at FROM outbox_events
     WHERE created_on = :day AND xact_id >= CAST(:through AS xid8) AND xact_id < CAST(:below AS xid8)
-    ORDER BY xact_id, id, emission LIMIT :budget
+    ORDER BY xact_id FETCH FIRST (CAST(:budget AS bigint)) ROWS WITH TIES
 """)
 _EMISSIONS: Final = """
     SELECT e.id, e.emission, e.position_id, e.topic, e.position_version, CAST(e.xact_id AS text) AS xact_id,
@@ -121,7 +121,8 @@ async def outbox_days(tx: Transaction) -> list[AuditedDay]:
 
 
 async def unjudged_rows(tx: Transaction, *, day: date, through: int, below: int, budget: int) -> list[OutboxRow]:
-    """The day's rows from the mark on, below the snapshot's xmin, in the order of their transactions."""
+    """The day's rows from the mark on, below the snapshot's xmin, in the order of their transactions: whole ones, until
+    there are `budget` rows or more."""
     parameters = {"day": day, "through": str(through), "below": str(below), "budget": budget}
     return [
         OutboxRow((row.id, row.emission), row.position_id, int(row.xact_id), row.occurred_at)
