@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,11 @@ LEDGERS: dict[str, tuple[Sequence[Execution], dict[str, str], int]] = {
     ),
     "the sequence says which correction is later": (
         [T1, a_correction("d", "t1", 25, broker_seq=8), a_correction("c", "t1", 30, broker_seq=7, occurred_at=at(9))],
+        {},
+        25,
+    ),
+    "the time says which is later where only one has a sequence": (
+        [T1, a_correction("c", "t1", 30, broker_seq=7), a_correction("d", "t1", 25, occurred_at=at(9))],
         {},
         25,
     ),
@@ -160,6 +166,29 @@ def test_what_the_broker_stated_before_a_bust_is_no_gap_after_it() -> None:
     again = applied(order, a_trade("t2", 30, 30, order_status=B.PARTIALLY_FILLED, seq=8))
     assert sums(again) == (30, 30, 30)
     assert again.status is OrderStatus.PARTIALLY_FILLED
+
+
+CORRECTED = an_update(
+    E.TRADE_CORRECT,
+    B.FILLED,
+    exec_id="x0",
+    exec_ref_id="t1",
+    cum=100,
+    last=100,
+    last_price=Decimal(9),
+    seq=7,
+    transact_time=at(10),
+)
+LISTED: dict[str, Any] = {"order_status": None, "broker_seq": None, "source": UpdateSource.BACKFILL}
+
+
+@pytest.mark.parametrize("name", ["x1", "y1"])
+def test_a_bust_that_the_activities_tell_before_the_stream_leaves_no_gap(name: str) -> None:
+    busted = bust("x0", B.NEW, 0, seq=8, transact_time=at(20))
+    streamed, listed = replace(busted, exec_id="x1"), replace(busted, exec_id=name, **LISTED)
+    assert sums(applied(FILLED_ORDER, CORRECTED, streamed)) == (0, 0, 0)
+    assert sums(applied(FILLED_ORDER, CORRECTED, listed)) == (0, 0, 0)
+    assert sums(applied(FILLED_ORDER, CORRECTED, listed, streamed)) == (0, 0, 0)
 
 
 def test_after_a_bust_an_equal_fill_of_the_other_feed_is_another_one() -> None:

@@ -8,7 +8,7 @@ yet waits without an effect.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -64,19 +64,30 @@ def _trade_of(row: Execution, rows: dict[str, Execution], order: Order) -> tuple
 
 def _last_word(trade: Execution, changes: list[tuple[int, Execution]]) -> Execution:
     """A bust is final. Of corrections the one furthest along the chain counts, then the later one."""
-
-    def rank(change: tuple[int, Execution]) -> tuple[bool, int, int, datetime, str]:
-        depth, row = change
-        seq = -1 if row.broker_seq is None else row.broker_seq
-        return (row.kind is ExecKind.BUST, depth, seq, row.occurred_at, row.exec_id)
-
-    return max(changes, key=rank)[1] if changes else trade
+    if not changes:
+        return trade
+    age = _ages(row for _, row in changes)
+    return max(changes, key=lambda change: (change[1].kind is ExecKind.BUST, change[0], age[change[1].exec_id]))[1]
 
 
 def last_reversal(order: Order) -> Execution | None:
     """The newest bust or correction, whether or not the trade that it names is known."""
     reversals = [one for one in order.executions if one.kind is not ExecKind.TRADE]
-    return max(reversals, key=lambda one: (one.broker_seq or -1, one.occurred_at, one.exec_id), default=None)
+    age = _ages(reversals)
+    return max(reversals, key=lambda one: age[one.exec_id], default=None)
+
+
+def _ages(rows: Iterable[Execution]) -> dict[str, tuple[datetime, int, str]]:
+    """By execution id; the later row has the greater one. Between two rows of the stream the sequence decides, against
+    any other row the time: of what the activities told first, the sequence is never known."""
+    ages: dict[str, tuple[datetime, int, str]] = {}
+    latest: datetime | None = None
+    for row in sorted(rows, key=lambda one: -1 if one.broker_seq is None else one.broker_seq):
+        at = row.occurred_at
+        if row.broker_seq is not None:
+            at = latest = max(at, latest or at)
+        ages[row.exec_id] = (at, -1 if row.broker_seq is None else row.broker_seq, row.exec_id)
+    return ages
 
 
 @dataclass(frozen=True, slots=True)
