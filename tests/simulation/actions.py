@@ -342,12 +342,16 @@ _NAMES: Final = tuple(ACTIONS)
 _SCALE: Final = (0.3, 1.0, 1.0, 3.0)
 
 
-def schedule(world: World) -> Callable[[], str]:
-    """Draws one action after another; what is frequent differs from run to run."""
+def weights(world: World) -> list[float]:
+    """Of each of `ACTIONS`, in this run: what is frequent differs from run to run."""
     random, scale = world.random, world.theme.actions
-    weights = [weight * scale.get(action.__name__, 1.0) * random.choice(_SCALE) for action, weight in WEIGHTS.items()]
-    sums = list(accumulate(weights))
-    return lambda: random.choices(_NAMES, cum_weights=sums)[0]
+    return [weight * scale.get(action.__name__, 1.0) * random.choice(_SCALE) for action, weight in WEIGHTS.items()]
+
+
+def schedule(world: World) -> Callable[[], str]:
+    """Draws one action after another."""
+    sums = list(accumulate(weights(world)))
+    return lambda: world.random.choices(_NAMES, cum_weights=sums)[0]
 
 
 def is_quiet(world: World) -> bool:
