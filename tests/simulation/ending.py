@@ -21,6 +21,7 @@ from tests.simulation.world import World
 UNEXPECTED = frozenset(
     {
         "record_was_wrong",
+        "executed_above_stated",
         "execution_changed",
         "order_replaced",
         "overfill",

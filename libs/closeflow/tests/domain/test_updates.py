@@ -128,7 +128,9 @@ TWO_FILLS: dict[str, BrokerUpdate] = {
     "another cumulative quantity": a_trade("activity-1", 30, 60, source=UpdateSource.BACKFILL),
     "another quantity": a_trade("activity-1", 20, 30, source=UpdateSource.BACKFILL),
     "another price": a_trade("activity-1", 30, 30, source=UpdateSource.BACKFILL, last_price=Decimal("10.01")),
-    "no cumulative quantity": a_trade("activity-1", 30, source=UpdateSource.BACKFILL),
+    "no cumulative quantity, at another time": a_trade(
+        "activity-1", 30, source=UpdateSource.BACKFILL, transact_time=at(4)
+    ),
     "the same feed": a_trade("stream-2", 30, 30, seq=6),
 }
 

@@ -76,11 +76,16 @@ def _stated_cum(order: Order) -> Decimal:
     Without one it never falls, so a statement that gave way to a newer one of its kind still counts.
     """
     last = ledger.last_reversal(order)
-    told = [one.cum_quantity for one in broker_statements(order) if last is None or not _before(one, last)]
+    told = [one.cum_quantity for one in broker_statements(order) if counts(one, last)]
     told += [one.cum_quantity for one in order.executions if last is None or one is last or _after(one, last)]
     if last is None:
         told.append(order.stated_cum_quantity)
     return max((cum for cum in told if cum is not None), default=ZERO)
+
+
+def counts(one: Statement, last: Execution | None) -> bool:
+    """Whether a statement's quantities are of the time since the last bust or correction."""
+    return last is None or not _before(one, last)
 
 
 def _before(one: Statement, last: Execution) -> bool:

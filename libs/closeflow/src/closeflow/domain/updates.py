@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain import facts, ledger
+from closeflow.domain import facts, ledger, twins
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -26,14 +25,11 @@ from closeflow.domain.model import (
     RejectClass,
     Statement,
     StatementKind,
-    UpdateSource,
 )
 
+ABOVE_STATED: Final = "executed_above_stated"
 SILENT: Final = frozenset({ExecType.NOT_FOUND, ExecType.ABSENT})
 """Answers to a query that state nothing about an order (not-found is evidence only where rule R6 counts it)."""
-
-SAME_FILL_WITHIN: Final = timedelta(seconds=1)
-"""How far the times may be apart that two feeds give for one fill."""
 
 _KIND_OF_EXEC_TYPE: Final = {
     ExecType.NEW: StatementKind.NEW,
@@ -192,8 +188,12 @@ def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, Executio
     for one in order.executions:
         if one.exec_id == known:
             detail = f"execution {one.exec_id} came again with other content"
-            return order, None, () if _same(order, one, execution) else _raise(order, "execution_changed", detail)
-    twin = _same_fill_of_the_other_feed(order, execution)
+            return (
+                order,
+                None,
+                () if twins.same_content(order, one, execution) else _raise(order, "execution_changed", detail),
+            )
+    twin = twins.twin_of(order, execution)
     if twin is not None:
         return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), None, ()
     return replace(order, executions=(*order.executions, execution)), execution, ()
@@ -220,49 +220,6 @@ def _execution(order: Order, update: BrokerUpdate) -> Execution | None:
         kind=kind,
         ref_exec_id=None if kind is ExecKind.TRADE else update.exec_ref_id,
     )
-
-
-def _same(order: Order, one: Execution, other: Execution) -> bool:
-    """Whether two reports say the same. What a bust states besides the execution it names proves nothing."""
-    if one.kind is not other.kind or _replaces(order, one) != _replaces(order, other):
-        return False
-    return one.kind is ExecKind.BUST or (one.quantity, one.price) == (other.quantity, other.price)
-
-
-def _replaces(order: Order, one: Execution) -> str | None:
-    """What a bust or correction names, by the name under which it is booked."""
-    return None if one.ref_exec_id is None else order.aliases.get(one.ref_exec_id, one.ref_exec_id)
-
-
-def _same_fill_of_the_other_feed(order: Order, execution: Execution) -> Execution | None:
-    """Rule R3a: the stream and the activities may name one fill differently; it is one on all its figures. A bust or
-    correction is one if it says the same of the same execution."""
-    aliased = set(order.aliases.values())
-    for one in order.executions:
-        if one.kind is not execution.kind or one.exec_id in aliased or _feed(one.source) == _feed(execution.source):
-            continue
-        if execution.kind is not ExecKind.TRADE:
-            if _same(order, one, execution):
-                return one
-            continue
-        if execution.cum_quantity is None:
-            continue
-        if facts.has_reversal(order) and abs(one.occurred_at - execution.occurred_at) > SAME_FILL_WITHIN:
-            continue  # After a bust the same cumulative quantity may be reached a second time.
-        same = (one.cum_quantity, one.quantity, one.price) == (
-            execution.cum_quantity,
-            execution.quantity,
-            execution.price,
-        )
-        if same:
-            return one
-    return None
-
-
-def _feed(source: UpdateSource) -> str:
-    if source is UpdateSource.OPERATOR:
-        return "operator"
-    return "stream" if source is UpdateSource.STREAM else "activities"
 
 
 def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
@@ -329,6 +286,9 @@ def _contradicted(before: Order, after: Order, update: BrokerUpdate) -> Iterator
         yield "order_replaced", "the broker replaced the order; nothing here asks for that"
     if facts.known_cum(after) > max(after.quantity, facts.known_cum(before)):
         yield "overfill", f"O17: {facts.known_cum(after)} filled of an order of {after.quantity}"
+    above = twins.booked_above_stated(after)
+    if above > twins.booked_above_stated(before):
+        yield ABOVE_STATED, f"{facts.executed(after)} is booked, {above} more than the broker states as filled"
     if after.reject_class is not before.reject_class and update.reject_class is None:
         yield "unmapped_refusal", f"{update.reject_code}: {update.reason}"
     if update.exec_type is ExecType.ORDER_STATUS and update.order_status is None:
@@ -359,7 +319,7 @@ def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
     )
 
 
-FREEZING: Final = frozenset({"record_was_wrong", "execution_changed", "order_replaced"})
+FREEZING: Final = frozenset({ABOVE_STATED, "record_was_wrong", "execution_changed", "order_replaced"})
 """Incidents after which the request sends nothing more until a person closed them (rule R11)."""
 
 
