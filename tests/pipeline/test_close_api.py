@@ -159,6 +159,20 @@ async def test_a_close_can_be_followed_and_its_position_seen(desk: Desk) -> None
     assert history == [("position", "open", "closing")]
 
 
+async def test_a_close_is_refused_while_an_earlier_one_of_the_position_is_frozen(desk: Desk) -> None:
+    [position] = desk.open_positions(1)
+    with desk.api() as url:
+        async with client(url) as api:
+            first = (await close(api, position)).json()["close_request_id"]
+            ended = "UPDATE positions SET status = 'open', active_close_request_id = NULL WHERE id = %s"
+            desk.run("UPDATE close_requests SET status = 'failed', frozen_reason = 'poison' WHERE id = %s", first)
+            desk.run(ended, position)
+            refused = await close(api, position, key="second")
+            assert (refused.status_code, refused.json()["detail"]["error"]) == (409, "exposure_unproven")
+            desk.run("UPDATE close_requests SET frozen_reason = NULL WHERE id = %s", first)
+            assert (await close(api, position, key="third")).status_code == 201
+
+
 async def test_what_never_was_and_what_is_over_are_told_apart(desk: Desk) -> None:
     closed, zero, stock, option = *desk.open_positions(3), *desk.open_positions(1, "4", "option")
     desk.run("UPDATE positions SET quantity = 0, status = 'closed', closed_at = now() WHERE id = %s", closed)

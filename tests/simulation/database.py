@@ -130,7 +130,11 @@ class Tx:
 
 
 def _loaded(book: Book, request_ids: Collection[UUID]) -> Book:
-    requests = {one.id: one for one in book.requests.values() if one.unfinished or one.id in request_ids}
+    requests = {
+        one.id: one
+        for one in book.requests.values()
+        if one.unfinished or one.frozen_reason is not None or one.id in request_ids
+    }
     orders = {
         one.client_order_id: one
         for one in book.orders.values()

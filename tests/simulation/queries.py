@@ -44,10 +44,10 @@ def _to_wake(database: Database, request: CloseRequest, now: datetime) -> bool:
     if request.status is RequestStatus.SUBMITTED:
         orders = database.books[request.position_id].orders_of(request.id)
         return any(_overdue(one, request, now) for one in orders)
-    if request.cancel_requested_at is not None or (request.deadline_at is not None and request.deadline_at <= now):
-        return True
     if request.frozen_reason is not None:
         return False
+    if request.cancel_requested_at is not None or (request.deadline_at is not None and request.deadline_at <= now):
+        return True
     if request.status is RequestStatus.PENDING:
         return is_due(request.next_attempt_at or request.created_at + RESEND_AFTER, now)
     return request.auto_retry and is_due(request.next_attempt_at or request.created_at, now)

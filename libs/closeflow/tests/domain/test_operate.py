@@ -10,16 +10,31 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain import facts
 from closeflow.domain.events import CLOSE_REQUEST_FAILED, POSITION_CLOSING, POSITION_OPEN, SUBMIT_CLOSE_ORDER
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.operate import ABANDONED, Already, Done, Outcome, Refused, abandon, cancel, release, retry_now
 from closeflow.domain.settle import USER_CANCEL
 from closeflow.domain.transitions import illegal_moves
+from closeflow.domain.wake import Woken, wake
 
-from .builders import NOW, REQUEST_ID, a_book, a_position, a_send, a_statement, an_order, at, canceled, working
+from .builders import (
+    NOW,
+    OTHER_ID,
+    REQUEST_ID,
+    a_book,
+    a_position,
+    a_send,
+    a_statement,
+    an_order,
+    at,
+    canceled,
+    working,
+)
 
 GAP = an_order(statements=(a_statement(StatementKind.CANCELED, 9, 40),))
 Verb = Callable[[Book], Outcome]
+LATER = timedelta(seconds=30)
 
 
 def retry(book: Book) -> Outcome:
@@ -158,6 +173,42 @@ def test_a_cancel_of_an_order_of_unknown_fate_waits_for_what_is_found() -> None:
 def test_a_cancel_after_a_working_time_out_keeps_the_time_of_the_first() -> None:
     outcome, _, _ = done(a_book(working(cancel_requested_at=at(50))), call_off)
     assert [one.cancel_requested_at for one in outcome.book.orders.values()] == [at(50)]
+
+
+@pytest.mark.parametrize(
+    "book",
+    [
+        pytest.param(retryable(canceled(100, 40), frozen_reason="contradicts_order"), id="between two attempts"),
+        pytest.param(a_book(status=RequestStatus.PENDING, frozen_reason="contradicts_order"), id="before the first"),
+    ],
+)
+def test_a_cancel_of_a_frozen_close_is_kept_until_what_froze_it_is_cleared_up(book: Book) -> None:
+    outcome, request, position = done(book, call_off)
+    kept = outcome.book.requests[REQUEST_ID]
+    assert (request, position) == (book.requests[REQUEST_ID].status, book.position.status)
+    assert (kept.cancel_requested_at, kept.frozen_reason) == (at(60), "contradicts_order")
+
+    freed = release(outcome.book, kept, closed="contradicts_order", still_open=(), now=at(70))
+    assert isinstance(freed, Done)
+    ended = wake(freed.book, freed.book.requests[REQUEST_ID], now=at(71), resend_after=LATER, unknown_after=LATER)
+    assert isinstance(ended, Woken)
+    assert ended.book.requests[REQUEST_ID].reason == USER_CANCEL
+
+
+def test_a_retry_by_hand_is_refused_while_another_close_of_the_position_is_frozen() -> None:
+    book = retryable(canceled())
+    over = replace(book.requests[REQUEST_ID], id=OTHER_ID, status=RequestStatus.FAILED, frozen_reason="poison")
+    outcome = retry(replace(book, requests={**book.requests, OTHER_ID: over}))
+    assert isinstance(outcome, Refused)
+    assert outcome.reasons[0].startswith(f"request {OTHER_ID} of the position is frozen by poison")
+
+
+def test_what_froze_a_close_that_is_over_lets_new_ones_in_when_it_is_closed() -> None:
+    book = failed(canceled(100, 40), frozen_reason="execution_changed")
+    assert facts.is_frozen(book)
+    outcome, request, position = done(book, let_go)
+    assert (request, position) == (RequestStatus.FAILED, PositionStatus.CLOSE_FAILED)
+    assert not facts.is_frozen(outcome.book)
 
 
 def test_a_close_that_is_over_is_not_cancelled() -> None:

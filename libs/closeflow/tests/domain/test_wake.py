@@ -23,7 +23,21 @@ from closeflow.domain.model import (
 from closeflow.domain.transitions import illegal_moves
 from closeflow.domain.wake import PutOff, Waits, Woken, wake
 
-from .builders import NOW, REQUEST_ID, a_book, a_position, a_send, a_statement, an_order, at, canceled, refused, working
+from .builders import (
+    NOW,
+    OTHER_ID,
+    REQUEST_ID,
+    a_book,
+    a_position,
+    a_request,
+    a_send,
+    a_statement,
+    an_order,
+    at,
+    canceled,
+    refused,
+    working,
+)
 
 RESEND = timedelta(seconds=30)
 UNKNOWN = timedelta(minutes=15)
@@ -45,6 +59,11 @@ def retryable(*orders: Order, **changes: Any) -> Book:
     return replace(book, position=replace(position, quantity=book.ledger_quantity))
 
 
+def beside_a_frozen_one(book: Book) -> Book:
+    over = a_request(id=OTHER_ID, status=RequestStatus.FAILED, frozen_reason="contradicts_order")
+    return replace(book, requests={**book.requests, over.id: over})
+
+
 def pending(**changes: Any) -> Book:
     return a_book(**{"status": RequestStatus.PENDING, "submitted_at": None, **changes})
 
@@ -57,6 +76,18 @@ def pending(**changes: Any) -> Book:
             retryable(canceled(100, 40), auto_retry=False), 9, "an operator has to retry it", id="no auto retry"
         ),
         pytest.param(retryable(canceled(100, 40), frozen_reason="x"), 9, "frozen", id="a frozen request waits"),
+        pytest.param(
+            retryable(canceled(100, 40), frozen_reason="x", deadline_at=at(1)), 9, "frozen", id="past its deadline too"
+        ),
+        pytest.param(
+            pending(frozen_reason="x", cancel_requested_at=at(1)), 9, "frozen", id="and when its user gave it up"
+        ),
+        pytest.param(
+            beside_a_frozen_one(retryable(canceled(100, 40))),
+            9,
+            "another close of the position is frozen",
+            id="a request waits while one that is over is frozen",
+        ),
         pytest.param(retryable(working(100, 40)), 9, "not clear", id="a retry waits while an order lives"),
         pytest.param(
             retryable(an_order(statements=(a_statement(StatementKind.CANCELED, 9, 40),))),

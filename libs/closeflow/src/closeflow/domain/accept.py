@@ -16,7 +16,7 @@ from uuid import UUID
 
 from closeflow.domain.controls import TradingState
 from closeflow.domain.events import decimal_text, submit_event
-from closeflow.domain.facts import is_clear
+from closeflow.domain.facts import is_clear, is_frozen
 from closeflow.domain.model import (
     ZERO,
     AssetType,
@@ -121,7 +121,7 @@ class AlreadyClosing:
 
 @dataclass(frozen=True, slots=True)
 class ExposureUnproven:
-    """An earlier order may still fill, or filled by an amount that cannot be named yet."""
+    """An earlier order may still fill, or filled by an amount that cannot be named yet, or a request is frozen."""
 
     position_id: int
 
@@ -165,7 +165,7 @@ def accept_close(
     active = _active_request_id(book)
     if active is not None or position.status not in (PositionStatus.OPEN, PositionStatus.CLOSE_FAILED):
         return AlreadyClosing(position.id, active)
-    if position.exposure_unproven or not is_clear(book):
+    if position.exposure_unproven or not is_clear(book) or is_frozen(book):
         return ExposureUnproven(position.id)
     target = abs(position.quantity) if command.quantity is None else command.quantity
     problem = _quantity_problem(position, target)

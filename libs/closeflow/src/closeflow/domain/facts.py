@@ -217,6 +217,12 @@ def is_clear(book: Book) -> bool:
     return all(is_settled(order) for order in book.orders.values())
 
 
+def is_frozen(book: Book) -> bool:
+    """Whether a request of the position is frozen (rule R11), even one that is over: what froze it may be a fill that
+    is not booked, so nothing is sold and no close accepted before a person has looked."""
+    return any(request.frozen_reason is not None for request in book.requests.values())
+
+
 def owed(book: Book, request: CloseRequest) -> Decimal:
     """What a new attempt of the request may order without selling more than is there (rule R5); never negative."""
     mine = [order for order in book.orders.values() if order.close_request_id == request.id]

@@ -100,8 +100,10 @@ def _retry_obstacles(book: Book, request: CloseRequest, now: datetime) -> Iterat
         yield "its user cancelled it"
     if request.deadline_at is not None and request.deadline_at <= now:
         yield f"its deadline passed at {request.deadline_at.isoformat()}"
-    if request.frozen_reason is not None:
-        yield f"it is frozen by {request.frozen_reason}: `closectl incidents close` when that is cleared up"
+    for one in book.requests.values():
+        if one.frozen_reason is not None:
+            told = "it" if one is request else f"request {one.id} of the position"
+            yield f"{told} is frozen by {one.frozen_reason}: `closectl incidents close` when that is cleared up"
     yield from unclear(book)
 
 
@@ -150,6 +152,11 @@ def cancel(book: Book, request: CloseRequest, *, now: datetime) -> Outcome:
     asked = replace(request, cancel_requested_at=request.cancel_requested_at or now)
     after = _with_request(book, asked)
     if request.status is not RequestStatus.SUBMITTED:
+        if request.frozen_reason is not None:
+            told = f"it ends once what froze it ({request.frozen_reason}) is cleared up: `closectl incidents close`"
+            if asked == request:
+                return Already(f"its cancel was asked for at {asked.cancel_requested_at}; {told}")
+            return Done(after, f"the cancel is asked for; {told}")
         verdict = wake(after, asked, now=now, resend_after=_UNASKED, unknown_after=_UNASKED)
         if not isinstance(verdict, Woken):
             return Refused((verdict.reason,))

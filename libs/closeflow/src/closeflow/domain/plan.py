@@ -151,6 +151,8 @@ def _disagreement(book: Book, request: CloseRequest, asked: Asked) -> Disagrees 
 
 
 def _over(request: CloseRequest, now: datetime) -> Deny | None:
+    if request.frozen_reason is not None:
+        return None  # Its end would let a new close go round what froze it.
     if request.cancel_requested_at is not None:
         return Deny(USER_CANCEL, "withdrawn before it was sent")
     if request.deadline_at is not None and request.deadline_at <= now:
@@ -168,7 +170,7 @@ def _controlled(controls: Controls, now: datetime, rules: PlanRules) -> Defer | 
 
 def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
     soon = now + timedelta(seconds=rules.retry_s)
-    if request.frozen_reason is not None:
+    if facts.is_frozen(book):
         return Defer(soon, "frozen")
     if any(facts.unattributed(order) for order in book.orders.values()):
         return Defer(soon, "fills_not_named")  # Rule R4: what is owed is not known yet.

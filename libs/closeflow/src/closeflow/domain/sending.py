@@ -93,7 +93,7 @@ def recheck(book: Book, order: Order, *, controls: Controls, now: datetime, may_
     stopped = _stopped(book, order, now=now) or _breached(book, order, controls)
     if stopped is not None:
         return Hold(stopped.code) if seen else stopped
-    if request.frozen_reason is not None:
+    if facts.is_frozen(book):
         return Hold("frozen")
     if any(facts.unattributed(one) for one in book.orders.values()):
         return Hold("fills_not_named")

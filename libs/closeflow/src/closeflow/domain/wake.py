@@ -76,12 +76,14 @@ def wake(
         return Waits("finished")
     if request.status is RequestStatus.SUBMITTED:
         return _attend_order(book, request, now=now, unknown_after=unknown_after)
+    if request.frozen_reason is not None:
+        return Waits("frozen")  # Its end would let a new close go round what froze it.
     if request.cancel_requested_at is not None:
         return _fail(book, request, USER_CANCEL, now=now)
     if request.deadline_at is not None and request.deadline_at <= now:
         return _fail(book, request, DEADLINE_PASSED, now=now)
-    if request.frozen_reason is not None:
-        return Waits("frozen")
+    if facts.is_frozen(book):
+        return Waits("another close of the position is frozen")
     if not facts.is_clear(book):
         return Waits("not clear")
     if book.position.quantity == ZERO:

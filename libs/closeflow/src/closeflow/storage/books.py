@@ -31,7 +31,8 @@ _LOCK_POSITIONS: Final = text("""
 _LOCK_REQUESTS: Final = text("""
     SELECT * FROM close_requests
     WHERE id = ANY(CAST(:request_ids AS uuid[]))
-       OR (position_id = ANY(CAST(:position_ids AS bigint[])) AND status IN ('pending', 'submitted', 'retryable'))
+       OR (position_id = ANY(CAST(:position_ids AS bigint[]))
+           AND (status IN ('pending', 'submitted', 'retryable') OR frozen_reason IS NOT NULL))
     ORDER BY id FOR NO KEY UPDATE
 """)
 # An order that ended with every fill named adds nothing to exposure, owed or clear, so it may stay away.
@@ -86,8 +87,8 @@ async def lock_books(
 ) -> dict[int, Book]:
     """The books of these positions and of those that these requests close, by position id, locked until the end.
 
-    Each holds the position's unfinished requests, those of `request_ids` that are its own, all orders of these, and
-    every other order of the position that is not settled. What does not exist is absent.
+    Each holds the position's unfinished and frozen requests, those of `request_ids` that are its own, all orders of
+    these, and every other order of the position that is not settled. What does not exist is absent.
     """
     named = {"position_ids": sorted(set(position_ids)), "request_ids": sorted(request_ids)}
     positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, named)]

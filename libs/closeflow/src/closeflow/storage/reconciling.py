@@ -19,7 +19,8 @@ _DUE: Final = text(f"""
     SELECT r.id, r.position_id FROM close_requests r
     WHERE r.status IN ('pending', 'submitted', 'retryable')
       AND r.id <> ALL(CAST(:excluding AS uuid[]))
-      AND ((r.status <> 'submitted' AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()))
+      AND ((r.status <> 'submitted' AND r.frozen_reason IS NULL
+            AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()))
            OR (r.frozen_reason IS NULL AND r.status = 'pending'
                AND (COALESCE(r.next_attempt_at, r.created_at + CAST(:resend_after AS interval)) <= closeflow_now()
                     OR r.next_attempt_at > closeflow_now() + interval '{FARTHEST}'))
