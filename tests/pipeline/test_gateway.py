@@ -243,6 +243,22 @@ async def test_fills_while_the_stream_was_down_come_by_backfill(bench: Bench, ac
         assert [(one.order_status, one.cum_qty) for one in states] == [(BrokerStatus.FILLED, Decimal(6))]
 
 
+async def test_a_lost_order_that_the_broker_lists_is_told_at_every_backfill(bench: Bench) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    with bench.gateway(backfill_interval_s="0.5"):
+        await bench.listening()
+        order_id = await bench.place()
+
+        def told(of: list[BrokerFillV1]) -> int:
+            return len([one for one in of if one.client_order_id == order_id and one.source is UpdateSource.BACKFILL])
+
+        await bench.heard.wait_for(lambda of: told(of) > 0, "the backfill finds it")
+        with psycopg.connect(bench.database.admin_dsn) as admin:
+            admin.execute("UPDATE orders SET status = 'lost' WHERE client_order_id = %s", (order_id,))
+        known = told(bench.heard.records)
+        await bench.heard.wait_for(lambda of: told(of) > known + 1, "it is told again, though nothing has changed")
+
+
 async def test_what_a_living_stream_loses_is_found_by_the_next_backfill(bench: Bench) -> None:
     bench.control.script(Behaviour(execution=FillAtOnce()))
     with bench.gateway(backfill_interval_s="0.5"):

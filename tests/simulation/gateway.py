@@ -7,7 +7,7 @@ from uuid import UUID
 
 from closeflow.domain import facts
 from closeflow.domain.answers import Acknowledged
-from closeflow.domain.model import ZERO, BrokerUpdate, UpdateSource
+from closeflow.domain.model import ZERO, BrokerUpdate, OrderStatus, UpdateSource
 from tests.simulation.database import FINISHED
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.process import KafkaAway, Process
@@ -46,7 +46,8 @@ class Gateway(Process):
             if isinstance(answer, Acknowledged):
                 stated.append(answer.update)
         found = [*stated, *self.around.exchange.executions()]
-        news = [update for update in found if update.event_id not in self.memory]
+        lost = {one.client_order_id for one in self.around.database.orders() if one.status is OrderStatus.LOST}
+        news = [one for one in found if one.event_id not in self.memory or one.client_order_id in lost]
         self._publish(news)
         return bool(news)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain import facts
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -24,6 +26,8 @@ from closeflow.domain.model import (
     Send,
     SendKind,
     Side,
+    Statement,
+    StatementKind,
     TimeInForce,
     Topic,
     UpdateSource,
@@ -301,3 +305,26 @@ def test_what_was_known_is_not_changed() -> None:
     folded(a_fill("e1", 40, 40), books=(book,), taken=taken)
     assert book == a_book()
     assert taken == {("alpaca", "A", "e0"): order_id(1)}
+
+
+def test_a_statement_that_was_applied_before_is_read_again_once_its_order_is_lost() -> None:
+    said: dict[str, Any] = {"order_status": BrokerStatus.NEW, "cum_qty": Decimal(0), "broker_seq": 3}
+    first = a_record(ExecType.ORDER_STATUS, **said)
+    book = folded(first).books[1]
+    order = book.orders[order_id(1)]
+    word = Statement(
+        kind=StatementKind.LOST,
+        stated_at=NOW + timedelta(hours=1),
+        source="operator",
+        broker_seq=order.broker_update_seq,
+    )
+    lost = facts.derive(replace(order, statements=(*order.statements, word)))
+    assert lost.status is OrderStatus.LOST
+    book = replace(book, orders={lost.client_order_id: lost})
+    same_id = {"event_id": first.value.event_id, "received_at": NOW + timedelta(hours=2)}
+
+    result = folded(a_record(ExecType.ORDER_STATUS, **said, **same_id), books=(book,), applied={first.value.event_id})
+    assert result.books[1].orders[order_id(1)].status is OrderStatus.NEW
+    assert [one.kind for one in result.incidents] == ["record_was_wrong"]
+    assert result.books[1].requests[request_id(1)].frozen_reason == "record_was_wrong"
+    assert folded(first, books=(book,), applied={first.value.event_id}).incidents == []

@@ -22,6 +22,7 @@ from closeflow.domain.model import (
     RequestStatus,
     SendAnswer,
     StatementKind,
+    UpdateSource,
 )
 from closeflow.domain.operate import Already, Done, Outcome, Refused
 from closeflow.domain.transitions import illegal_moves
@@ -176,6 +177,31 @@ def test_a_lost_order_that_is_found_again_lives_and_freezes_its_close() -> None:
     book, _ = book_after(outcome.book, found, now=at(LATE + 1))
     assert book.orders[ORDER].status is OrderStatus.NEW
     assert book.requests[REQUEST_ID].frozen_reason == "record_was_wrong"
+
+
+LISTED: dict[str, Any] = {"seq": 1, "cum": 0, "transact_time": at(0), "source": UpdateSource.QUERY}
+
+
+@pytest.mark.parametrize("status", [BrokerStatus.NEW, BrokerStatus.SUSPENDED, BrokerStatus.PENDING_CANCEL])
+def test_a_lost_order_that_is_listed_again_lives_though_nothing_of_it_has_changed(status: BrokerStatus) -> None:
+    first = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(1))
+    book, _ = book_after(a_book(unknown()), first)
+    denied = known(denied=(5, at(10)))
+    points = evidence(book.orders[ORDER], asked(book.orders[ORDER]), denied, now=at(LATE), within=WITHIN)
+    outcome = declare_lost(book, {ORDER: points}, reason="r", now=at(LATE), only=ORDER)
+    assert isinstance(outcome, Done)
+    book = outcome.book
+    assert book.orders[ORDER].status is OrderStatus.LOST
+
+    repeated, _ = book_after(book, first)
+    assert repeated.orders[ORDER].status is OrderStatus.LOST, "what was heard before it was declared lost"
+    again = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(LATE + 1))
+    found, _ = book_after(book, again)
+    assert found.orders[ORDER].status is not OrderStatus.LOST
+    assert facts.exposure(found.orders[ORDER]) == 100
+    assert found.requests[REQUEST_ID].frozen_reason == "record_was_wrong"
+    assert list(illegal_moves(book, found)) == []
+    assert book_after(found, again)[0] == found
 
 
 def test_an_acknowledged_order_is_lost_only_where_a_newer_word_of_the_broker_can_be_told() -> None:

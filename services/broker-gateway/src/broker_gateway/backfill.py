@@ -45,7 +45,7 @@ class Backfill:
         """
         orders = await self._not_done()
         stated, unanswered = await self._state_of(orders)
-        found = await self.outlet.publish_news(replace(update, source=UpdateSource.BACKFILL) for update in stated)
+        found = await self._states([replace(update, source=UpdateSource.BACKFILL) for update in stated])
         found += await self._executions(min((order.created_at for order in orders), default=self.now()))
         log.info("backfill_finished", orders=len(orders), new_updates=found, unanswered=len(unanswered))
         if unanswered:
@@ -84,6 +84,14 @@ class Backfill:
         answers = await asyncio.gather(*map(look_up, rest))
         stated = [answer for answer in answers if isinstance(answer, BrokerUpdate)]
         return listed + stated, [answer for answer in answers if isinstance(answer, str)]
+
+    async def _states(self, stated: list[BrokerUpdate]) -> int:
+        """Publish what is new of the orders. That one which was declared lost is there is news, however often it was
+        said before."""
+        async with transaction(self.database) as tx:
+            lost = await gateway.lost_orders(tx, client_order_ids={one.client_order_id for one in stated})
+        await self.outlet.publish([one for one in stated if one.client_order_id in lost])
+        return len(lost) + await self.outlet.publish_news(one for one in stated if one.client_order_id not in lost)
 
     async def _executions(self, oldest: datetime) -> int:
         cursor_key = {"broker": self.broker.name, "account_id": self.broker.account_id, "feed": FEED}

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.domain import ledger
+from closeflow.domain import facts, ledger
 from closeflow.domain.events import ledger_event
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
@@ -65,7 +65,8 @@ def fold_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPo
     touched: dict[int, None] = {}
     for record in records:
         update = record.value.to_domain()
-        if update.event_id in known.applied or folded.outcomes.get(update.event_id) == APPLIED:
+        applied = update.event_id in known.applied or folded.outcomes.get(update.event_id) == APPLIED
+        if applied and not _declared_lost(folded, known.positions, update):
             folded.verdicts.append(Repeated.__name__)
             continue
         position_id = _fold_one(folded, known.positions, taken, record, update)
@@ -77,6 +78,14 @@ def fold_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPo
         folded.events += settled.events
         folded.incidents += settled.incidents
     return folded
+
+
+def _declared_lost(folded: Folded, positions: Mapping[UUID, int], update: BrokerUpdate) -> bool:
+    """A statement that was applied before its order was declared lost means something else when it comes again."""
+    ours = parse_client_order_id(update.client_order_id)
+    position_id = positions.get(ours[0]) if ours else None
+    order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None
+    return order is not None and facts.is_lost(order)
 
 
 def _fold_one(

@@ -51,6 +51,7 @@ _EXEC_KIND: Final = {
     ExecType.TRADE_CORRECT: ExecKind.CORRECT,
 }
 _LIVE: Final = frozenset({BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED, BrokerStatus.PENDING_CANCEL})
+_MAY_FILL: Final = _LIVE | {BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
 
 
 def _apply(order: Order, update: BrokerUpdate) -> Verdict:
-    changed, execution, raised = _keep_execution(order, update)
+    changed, execution, raised = _keep_execution(_found_again(order, update), update)
     changed = _keep_statement(changed, update)
     if changed == order:
         return Applied(order, None, raised) if raised else Repeated()
@@ -118,6 +119,19 @@ def _apply(order: Order, update: BrokerUpdate) -> Verdict:
     )
     found = (_raise(order, kind, detail) for kind, detail in _contradicted(order, changed, update))
     return Applied(changed, execution, (*raised, *(one for some in found for one in some)))
+
+
+def _found_again(order: Order, update: BrokerUpdate) -> Order:
+    """O20: what was heard after an order was declared lost overrules that if it says that the order lives, also where
+    nothing of it has changed since. An operator's word that lost its sequence gives way to any of the broker's."""
+    lost = facts.statement(order, StatementKind.LOST)
+    if lost is None or update.order_status not in _MAY_FILL or update.received_at <= lost.stated_at:
+        return order
+    if not facts.is_lost(order):
+        return order
+    rest = (one for one in order.statements if one is not lost)
+    statements = (*rest, replace(lost, broker_seq=None))
+    return replace(order, statements=tuple(sorted(statements, key=lambda one: one.kind)))
 
 
 def _keep_rejection(order: Order, changed: Order, update: BrokerUpdate) -> Order:

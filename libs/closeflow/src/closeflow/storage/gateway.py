@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,9 @@ _NOT_DONE: Final = text("""
       AND (status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
            OR stated_cum_qty > executed_qty)
     ORDER BY client_order_id LIMIT :limit
+""")
+_LOST: Final = text("""
+    SELECT client_order_id FROM orders WHERE client_order_id = ANY(CAST(:ids AS text[])) AND status = 'lost'
 """)
 _CURSOR: Final = text(
     "SELECT position FROM broker_cursors WHERE (broker, account_id, feed) = (:broker, :account_id, :feed)"
@@ -54,6 +57,11 @@ async def not_done_orders(tx: AsyncConnection, *, account_id: str, after: str, l
     """A page in the order of client order ids, from the first one behind `after`."""
     rows = await tx.execute(_NOT_DONE, {"account_id": account_id, "after": after, "limit": limit})
     return [NotDone(row.client_order_id, row.created_at) for row in rows]
+
+
+async def lost_orders(tx: AsyncConnection, *, client_order_ids: Collection[str]) -> frozenset[str]:
+    """Those of these orders that an operator declared lost."""
+    return frozenset(row.client_order_id for row in await tx.execute(_LOST, {"ids": list(client_order_ids)}))
 
 
 async def read_cursor(tx: AsyncConnection, *, broker: str, account_id: str, feed: str) -> datetime | None:
