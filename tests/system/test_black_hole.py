@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from broker_simulator.control import AcceptLate, Behaviour, FillThen, Outage
+from broker_simulator.control import Behaviour, FillThen, Outage
 from demo.system import System
-from tests.system.desk import Desk
+from tests.system.desk import Desk, Held
 
 SUBMITTER = "order-submitter"
 
@@ -37,43 +37,47 @@ def _submitter(system: System, settings: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("never_repeating")
-def test_an_order_is_taken_a_minute_late_while_others_go_on(desk: Desk) -> None:
-    """One order is on its way for 60 s, and every look-up denies it meanwhile. In the same minute the whole broker is
-    silent for a while, and another close has to wait for a fill that the broker states and does not name."""
-    late, gap, *dark = (desk.hold(quantity) for quantity in (20, *[10] * 6))
-    desk.control.script(Behaviour(answer=AcceptLate(hold_s=60)), symbol=late.symbol)
+def test_orders_are_swallowed_for_a_minute_and_taken_late(desk: Desk) -> None:
+    """For 60 s every order on its way to the broker is stuck, and look-ups deny it; then all of them arrive. For a
+    while the broker does not answer look-ups either. In the same minute another close has to wait for a fill that the
+    broker states and does not name."""
+    gap, *portfolio = (desk.hold(quantity) for quantity in (10, *[20] * 8))
+    swallowed, later = portfolio[:5], portfolio[5:]
     unnamed = Behaviour(execution=FillThen(quantity=Decimal(4), then="cancel"), executions="unnamed")
     desk.control.script(unnamed, symbol=gap.symbol, count=1)
-    desk.close(late)
     request = desk.close(gap)
-    desk.until("a send of the late order", lambda: desk.at_broker(late))
     desk.until("a gap", lambda: [one["stated_cum_qty"] for one in desk.orders(gap)] == [4])
 
-    desk.control.outage(Outage(kind="black_hole", when="late", for_s=6))
-    for held in dark:
+    desk.control.outage(Outage(kind="black_hole", when="late", method="POST", path_prefix="/v2/orders", for_s=60))
+    for held in swallowed:
         desk.close(held)
-    desk.until_status("closed", dark)
-    desk.assert_closed_once(dark, posts=1)
+    desk.until("denied again and again", lambda: min(not_founds(desk, held) for held in swallowed) >= 3)
+    desk.control.outage(Outage(kind="black_hole", for_s=6))
+    for held in later:
+        desk.close(held)
 
     # R4: the rest is not sent again while a fill has no name.
     desk.until("the gap's incident", lambda: "gap" in desk.incidents(), within_s=60)
     (order,) = desk.orders(gap)
     assert (order["status"], order["executed_qty"], desk.position(gap)["quantity"]) == ("canceled", 0, 10)
     assert desk.request(request)["status"] == "submitted"
+    assert [desk.at_broker(held) for held in portfolio] == [[]] * len(portfolio), "the minute is not over"
     desk.control.name_executions(order["client_order_id"])
-    desk.until_status("closed", [gap])
+
+    desk.until_status("closed", [gap, *portfolio], within_s=90)
+    desk.assert_closed_once(portfolio, posts=1)
     desk.assert_closed_once([gap], attempts=2)
     assert [one["quantity"] for one in desk.orders(gap)] == [10, 6]
-    desk.until(
-        "the gap's incident closed",
-        lambda: not desk.rows("SELECT FROM incidents WHERE closed_at IS NULL AND kind = 'gap'"),
-    )
-
-    (seen,) = desk.at_broker(late)
-    assert (seen.posts_received, seen.accepted, [one.outcome for one in seen.posts]) == (1, 0, ["held"])
-    desk.until_status("closed", [late], within_s=75)
-    desk.assert_closed_once([late], posts=1)
-    assert desk.rows("SELECT answer FROM order_sends WHERE client_order_id = %s", seen.client_order_id) == [
-        {"answer": "unknown"}
-    ]
+    assert {answer for held in swallowed for answer in answers(desk, held)} == {"unknown"}
+    open_gaps = "SELECT count(*) FROM incidents WHERE closed_at IS NULL AND kind = 'gap'"
+    desk.until("the gap's incident closed", lambda: desk.count(open_gaps) == 0)
     desk.expected_incidents = ["gap"]
+
+
+def not_founds(desk: Desk, held: Held) -> int:
+    return sum(int(one["reconcile_not_found_count"]) for one in desk.orders(held))
+
+
+def answers(desk: Desk, held: Held) -> list[str]:
+    query = "SELECT answer FROM order_sends JOIN orders USING (client_order_id) WHERE position_id = %s"
+    return [row["answer"] for row in desk.rows(query, held.id)]
