@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,12 +18,15 @@ from broker_simulator.process import SimulatorProcess
 from closeflow.broker import BrokerUnavailable, ExecutionPage
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import LookUpAnswer, NotAccepted, Unanswered
+from closeflow.domain.ids import client_order_id
 from closeflow.kafka import Producer
 from closeflow.storage.engine import Database as Engine
 from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps
+from reconciler.holdings import AssembleEvidence
 from reconciler.orders import AskQuietOrders, Pauses, Rest, acknowledged
 from reconciler.outliving import EndOutlivingOrders
 from reconciler.repairs import RepairPositions
+from reconciler.requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench, open_bench
 
@@ -105,6 +108,43 @@ async def test_a_gap_that_waits_for_a_person_is_asked_about_ever_more_rarely(
         before = len(asked.pages)
         await job.once()
         assert len(asked.pages) == before + 1, "a gap that opens or changes is asked about at once"
+
+
+async def test_updates_that_do_not_close_a_gap_do_not_put_off_telling_of_it(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    await working(bench, broker)
+    job = FillGaps(engine, Asked(broker), bench.producer, NO_TIME, timedelta(seconds=1), 10, 5)
+    deadline = time.monotonic() + 20
+    while not bench.query("SELECT FROM incidents"):
+        assert time.monotonic() < deadline
+        bench.execute("UPDATE orders SET stated_cum_qty = 4, last_broker_update_at = closeflow_now()")
+        await job.once()
+
+
+async def test_gaps_that_wait_for_a_person_leave_room_for_a_new_one(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    waiting, _ = await working(bench, broker, count=2)
+    bench.execute("UPDATE orders SET stated_cum_qty = 4 WHERE close_request_id = %(id)s", id=waiting)
+    asked = Asked(broker)
+    job = replace(fill_gaps(bench, engine, asked, Pauses()), budget=1)
+    await job.once()
+    bench.execute("UPDATE orders SET stated_cum_qty = 4, last_broker_update_at = now() WHERE stated_cum_qty = 0")
+    await job.once()
+    assert len(asked.pages) == 2, "the second was asked about although the first is older"
+
+
+async def test_what_has_to_end_is_woken_before_what_has_to_be_tried_again(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    older, late, given_up = [bench.add_request() for _ in range(3)]
+    bench.execute("UPDATE close_requests SET created_at = now() - interval '1 hour' WHERE id = %(id)s", id=older)
+    bench.execute("UPDATE close_requests SET deadline_at = now() WHERE id = %(id)s", id=late)
+    bench.execute("UPDATE close_requests SET cancel_requested_at = now() WHERE id = %(id)s", id=given_up)
+    job = WakeRequests(engine, MarketHours(broker, 1), HOUR / 2, HOUR, budget=2)
+    assert await job.once() == 2
+    assert [bench.request(one)["status"] for one in (older, late, given_up)] == ["pending", "failed", "failed"]
 
 
 async def test_a_page_that_fails_again_and_again_is_left_for_the_start_of_the_list(
@@ -216,3 +256,35 @@ async def test_a_position_that_cannot_be_repaired_holds_up_no_other(bench: Bench
     assert [bench.position(one)["status"] for one in (poison, good)] == ["closing", "open"]
     (told,) = bench.query("SELECT kind, detail FROM incidents WHERE position_id = %(id)s", id=bad)
     assert (told["kind"], "poisoned" in told["detail"]["text"]) == ("not_repaired", True)
+
+
+async def test_positions_that_cannot_be_repaired_take_turns_with_the_others(bench: Bench, engine: Engine) -> None:
+    poison, good = bench.add_request(), bench.add_request()
+    bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x'")
+    bad = bench.position(poison)["id"]
+    bench.execute(f"ALTER TABLE positions ADD CONSTRAINT poisoned CHECK (id <> {bad} OR status = 'closing')")
+    job = RepairPositions(engine, NO_TIME, budget=1)
+    assert [await job.once() for _ in range(3)] == [0, 1, 0]
+    assert bench.position(good)["status"] == "open"
+
+
+async def test_evidence_is_assembled_for_every_absent_order_in_turn(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    """One that was never sent has no turn: there is nothing to look for."""
+    unsent, *sent = await working(bench, broker, count=3)
+    bench.execute("UPDATE orders SET status = 'submit_unknown', broker_order_id = NULL")
+    for request_id in (unsent, *sent):
+        bench.execute(
+            "INSERT INTO order_sends (client_order_id, kind, n, sender, lease_until, started_at, answer, answered_at)"
+            " VALUES (%(order)s, 'submit', 1, 's', now(), now(), %(answer)s, now())",
+            order=client_order_id(request_id, 1),
+            answer="not_sent" if request_id == unsent else "unknown",
+        )
+        bench.execute(
+            "INSERT INTO incidents (kind, severity, client_order_id) VALUES ('order_not_found', 'critical', %(order)s)",
+            order=client_order_id(request_id, 1),
+        )
+    job = AssembleEvidence(engine, broker, bench.producer, budget=1, pages=5)
+    assert [await job.once(), await job.once()] == [1, 1]
+    assert len(bench.query("SELECT FROM incidents WHERE detail ? 'evidence'")) == 2

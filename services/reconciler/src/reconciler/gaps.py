@@ -62,6 +62,8 @@ class FillGaps:
     pauses: Pauses = field(default_factory=Pauses)
     rest: Rest = field(default_factory=Rest)
     _reading: Reading | None = None
+    _sightings: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When each gap was first seen, and when last: updates that do not close it do not make it younger."""
 
     async def once(self) -> int:
         """Returns how many executions were published; what is known already is recognised by its consumer."""
@@ -71,8 +73,14 @@ class FillGaps:
     async def _cycle(self) -> int:
         async with transaction(self.database) as tx:
             now = await database_now(tx)
-            gaps = await orders_with_gap(tx, account_id=self.broker.account_id, grace=self.grace, budget=self.budget)
-            await report_incidents(tx, incidents=[_gap(one) for one in gaps if one.since + self.incident_after <= now])
+            gaps = await orders_with_gap(
+                tx,
+                account_id=self.broker.account_id,
+                grace=self.grace,
+                asked=[name.partition("/")[0] for name in self.pauses.not_before(time.monotonic())],
+                budget=self.budget,
+            )
+            await report_incidents(tx, incidents=[_gap(one) for one in self._lasting(gaps, now)])
             await close_gap_incidents(tx, kind=GAP, resolution="the executions were found")
         if not gaps:
             self._reading = None
@@ -82,6 +90,18 @@ class FillGaps:
         published = await self._read_on({one.client_order_id for one in gaps})
         log.info("gaps_asked_about", orders=len(gaps), published=published, read_on=self._reading is not None)
         return published
+
+    def _lasting(self, gaps: Sequence[GapOrder], now: datetime) -> list[GapOrder]:
+        """The gaps that are old enough for a person, by the database's clock or by this process's own wait."""
+        clock, wait_s = time.monotonic(), self.incident_after.total_seconds()
+        recent = {name: seen for name, seen in self._sightings.items() if clock - seen[1] <= wait_s}
+        names = map(_name, gaps)
+        self._sightings = recent | {name: (recent.get(name, (clock, clock))[0], clock) for name in names}
+        return [
+            one
+            for one in gaps
+            if one.since + self.incident_after <= now or clock - self._sightings[_name(one)][0] >= wait_s
+        ]
 
     def _begun(self, gaps: Sequence[GapOrder]) -> bool:
         """Whether there is a reading to go on with, or one was begun because of a gap whose pause is over."""

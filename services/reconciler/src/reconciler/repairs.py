@@ -24,19 +24,21 @@ log = structlog.get_logger(__name__)
 RESOLUTION: Final = "position and requests agree"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RepairPositions:
     """Safe with several replicas: who comes second finds them in line. One that cannot be repaired is reported and
-    counted at every cycle, until it can be or is in line."""
+    counted at every cycle, until it can be or is in line; where there are more than the budget, they take turns."""
 
     database: Database
     grace: timedelta
     budget: int
+    _after: int = 0
 
     async def once(self) -> int:
         """Returns how many positions were repaired."""
         async with transaction(self.database) as tx:
-            found = await misfits(tx, grace=self.grace, budget=self.budget)
+            found = await misfits(tx, grace=self.grace, budget=self.budget, after=self._after)
+        self._after = found[-1].position_id if found else 0
         repaired = 0
         for misfit in found:
             repaired += await self._repair_alone(misfit)

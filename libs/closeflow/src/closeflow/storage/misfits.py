@@ -14,22 +14,24 @@ from closeflow.storage.engine import Transaction
 
 # Two arms, each with an index of its own: positions that are about a close, and unfinished requests.
 _MISFITS: Final = text("""
-    SELECT p.id, p.active_close_request_id FROM positions p
-    LEFT JOIN close_requests a ON a.id = p.active_close_request_id AND a.position_id = p.id
-    WHERE (p.status IN ('closing', 'close_retryable') OR p.active_close_request_id IS NOT NULL)
-      AND CASE COALESCE(a.status, '')
-            WHEN 'pending' THEN p.status <> 'closing'
-            WHEN 'submitted' THEN p.status <> 'closing'
-            WHEN 'retryable' THEN p.status <> 'close_retryable'
-            ELSE TRUE
-          END
-      AND p.updated_at <= closeflow_now() - CAST(:grace AS interval)
-    UNION
-    SELECT p.id, p.active_close_request_id FROM close_requests r JOIN positions p ON p.id = r.position_id
-    WHERE r.status IN ('pending', 'submitted', 'retryable')
-      AND p.active_close_request_id IS DISTINCT FROM r.id
-      AND GREATEST(r.updated_at, p.updated_at) <= closeflow_now() - CAST(:grace AS interval)
-    ORDER BY id LIMIT :budget
+    SELECT id, active_close_request_id FROM (
+        SELECT p.id, p.active_close_request_id FROM positions p
+        LEFT JOIN close_requests a ON a.id = p.active_close_request_id AND a.position_id = p.id
+        WHERE (p.status IN ('closing', 'close_retryable') OR p.active_close_request_id IS NOT NULL)
+          AND CASE COALESCE(a.status, '')
+                WHEN 'pending' THEN p.status <> 'closing'
+                WHEN 'submitted' THEN p.status <> 'closing'
+                WHEN 'retryable' THEN p.status <> 'close_retryable'
+                ELSE TRUE
+              END
+          AND p.updated_at <= closeflow_now() - CAST(:grace AS interval)
+        UNION
+        SELECT p.id, p.active_close_request_id FROM close_requests r JOIN positions p ON p.id = r.position_id
+        WHERE r.status IN ('pending', 'submitted', 'retryable')
+          AND p.active_close_request_id IS DISTINCT FROM r.id
+          AND GREATEST(r.updated_at, p.updated_at) <= closeflow_now() - CAST(:grace AS interval)
+    ) found
+    ORDER BY id <= CAST(:after AS bigint), id LIMIT :budget
 """)
 # A planned order of a finished request is withdrawn by the order-submitter.
 _OUTLIVES: Final = """
@@ -69,9 +71,10 @@ class OutlivingOrder:
     close_request_id: UUID
 
 
-async def misfits(tx: Transaction, *, grace: timedelta, budget: int | None) -> list[Misfit]:
-    """Those that nothing touched for a while, at most `budget` of them; not locked."""
-    rows = await tx.execute(_MISFITS, {"grace": grace, "budget": budget})
+async def misfits(tx: Transaction, *, grace: timedelta, budget: int | None, after: int = 0) -> list[Misfit]:
+    """Those that nothing touched for a while, at most `budget` of them; not locked. The positions behind `after` come
+    first, then those from the first one on."""
+    rows = await tx.execute(_MISFITS, {"grace": grace, "budget": budget, "after": after})
     return [Misfit(row.id, (row.active_close_request_id,) if row.active_close_request_id else ()) for row in rows]
 
 

@@ -37,7 +37,9 @@ _DUE: Final = text(f"""
                                            OR (o.status IN ('new', 'partially_filled')
                                                AND o.created_at <= closeflow_now()
                                                    - make_interval(secs => r.working_timeout_s))))))))
-    ORDER BY COALESCE(r.next_attempt_at, r.created_at), r.id
+    ORDER BY r.status = 'submitted' OR r.cancel_requested_at IS NOT NULL
+             OR COALESCE(r.deadline_at <= closeflow_now(), false) DESC,
+             COALESCE(r.next_attempt_at, r.created_at), r.id
     LIMIT :budget
 """)  # noqa: S608 (a constant of ours)
 _SENDING: Final = text("""
@@ -64,7 +66,7 @@ _GAPS: Final = text("""
     FROM orders
     WHERE stated_cum_qty > executed_qty AND account_id = :account_id
       AND COALESCE(last_broker_update_at, created_at) <= closeflow_now() - CAST(:grace AS interval)
-    ORDER BY since LIMIT :budget
+    ORDER BY client_order_id = ANY(CAST(:asked AS text[])), since LIMIT :budget
 """)
 # NOT EXISTS and not <> ALL, which compares every open incident with every one of thousands of subjects.
 _CLOSE_INCIDENTS: Final = text("""
@@ -120,7 +122,8 @@ async def held_alone(database: Database, name: str) -> AsyncIterator[bool]:
 async def due_requests(
     tx: Transaction, *, resend_after: timedelta, unknown_after: timedelta, excluding: Collection[UUID], budget: int
 ) -> dict[UUID, int]:
-    """Requests that time may have to move, with their positions, the longest due first."""
+    """Requests that time may have to move, with their positions: what has to end before what has to begin (again), of
+    each the longest due first."""
     rows = await tx.execute(
         _DUE,
         {
@@ -157,8 +160,12 @@ async def quiet_orders(
     return [QuietOrder(row.client_order_id, row.since) for row in rows]
 
 
-async def orders_with_gap(tx: Transaction, *, account_id: str, grace: timedelta, budget: int) -> list[GapOrder]:
-    rows = await tx.execute(_GAPS, {"account_id": account_id, "grace": grace, "budget": budget})
+async def orders_with_gap(
+    tx: Transaction, *, account_id: str, grace: timedelta, asked: Collection[str], budget: int
+) -> list[GapOrder]:
+    """Those that were not asked about first, then the others, of each the quietest first."""
+    parameters = {"account_id": account_id, "grace": grace, "asked": list(asked), "budget": budget}
+    rows = await tx.execute(_GAPS, parameters)
     return [
         GapOrder(
             row.client_order_id, row.position_id, row.close_request_id, row.created_at, str(row.missing), row.since

@@ -48,14 +48,14 @@ _CLOSE_SUBJECTS: Final = text("""
 """)
 # Sends that the broker cannot have seen are no sends here (rule R3b).
 _ABSENT: Final = text("""
-    SELECT i.id, o.client_order_id, o.symbol,
-           (SELECT min(s.started_at) FROM order_sends s
-            WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
-              AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')) AS sent_at
+    SELECT i.id, o.client_order_id, o.symbol, sends.sent_at
     FROM incidents i JOIN orders o ON o.client_order_id = i.client_order_id
+    JOIN LATERAL (SELECT min(s.started_at) AS sent_at FROM order_sends s
+                  WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
+                    AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')) sends ON sends.sent_at IS NOT NULL
     WHERE i.kind = :kind AND i.closed_at IS NULL AND o.account_id = :account_id
       AND o.status IN ('planned', 'submit_unknown')
-    ORDER BY i.id LIMIT :budget
+    ORDER BY i.detail -> 'evidence' ->> 'assembled_at' NULLS FIRST, i.id LIMIT :budget
 """)
 _ADD_EVIDENCE: Final = text("""
     UPDATE incidents i SET detail = i.detail || jsonb_build_object('evidence', r.evidence)
@@ -94,9 +94,10 @@ async def close_incidents_about(tx: Transaction, *, kind: str, subjects: Collect
 
 
 async def absent_orders(tx: Transaction, *, account_id: str, kind: str, budget: int) -> list[AbsentOrder]:
-    """Orders with an open incident of this kind whose fate is still unknown, the oldest incident first."""
+    """Orders with an open incident of this kind whose fate is still unknown: those without evidence first, then
+    those whose evidence is the oldest."""
     rows = await tx.execute(_ABSENT, {"account_id": account_id, "kind": kind, "budget": budget})
-    return [AbsentOrder(row.id, row.client_order_id, row.symbol, row.sent_at) for row in rows if row.sent_at]
+    return [AbsentOrder(row.id, row.client_order_id, row.symbol, row.sent_at) for row in rows]
 
 
 async def add_evidence(tx: Transaction, *, evidence: Mapping[int, Mapping[str, object]]) -> None:
