@@ -30,8 +30,8 @@ INSERT_REQUEST: Final = """
         'sell', 'stock', 10, 'day', 'failed' FROM positions"""
 INSERT_ORDER: Final = """
     INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side, quantity,
-        order_type, time_in_force) SELECT replace(client_order_id, '-1', '-2'), close_request_id, 2, position_id,
-        account_id, symbol, side, quantity, order_type, time_in_force FROM orders WHERE attempt = 1"""
+        order_type, time_in_force) SELECT regexp_replace(client_order_id, '-1$', '-2'), close_request_id, 2,
+        position_id, account_id, symbol, side, quantity, order_type, time_in_force FROM orders WHERE attempt = 1"""
 INSERT_EVENT: Final = """
     INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload)
     VALUES (gen_random_uuid(), 'submit-order', '7', 'X', 'submit-order.v1', '{}')"""
