@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,7 +18,7 @@ from closeflow.domain.model import BrokerStatus, ExecType
 from closeflow.storage.engine import transaction
 from closeflow.storage.verifying import snapshot
 from tests.closectl.publishing import published
-from tests.closectl.seeding import Closes
+from tests.closectl.seeding import REQUESTS, Closes
 
 TRADED: Final[dict[str, Any]] = {
     "exec_type": ExecType.TRADE,
@@ -119,4 +121,45 @@ async def test_an_overfill_becomes_a_tagged_position_that_follows_it(engine: Asy
     await closes.tell(1, exec_id="over-3", exec_ref_id="over", cum_quantity=Decimal(10), **BUSTED)
     assert await the_row(engine, tagged) == (Decimal(0), Decimal(0), "closed", 4)
     assert await the_row(engine, "SELECT quantity, status FROM positions WHERE id = 1") == (Decimal(0), "closed")
+    assert await violations(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("corrected", "quantity", "canceling"),
+    [(Decimal(2), Decimal(-2), True), (Decimal(5), Decimal(-5), False)],
+    ids=["it shrank below the order", "it grew"],
+)
+async def test_an_overfill_that_changes_while_it_is_being_closed_has_its_order_follow(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, corrected: Decimal, quantity: Decimal, canceling: bool
+) -> None:
+    closes = await made(engine)
+    await closes.tell(1, cum_quantity=Decimal(13), exec_id="over", last_quantity=Decimal(3), **TRADED)
+    (tagged,) = await the_row(engine, "SELECT id FROM positions WHERE overfill_of = 1")
+    assert isinstance(tagged, int)
+    monkeypatch.setitem(REQUESTS, tagged, UUID(int=99))
+    await closes.accept(tagged)
+    await closes.submit(tagged)
+    await closes.state(tagged, BrokerStatus.NEW, cum="0")
+    await closes.tell(
+        1,
+        exec_type=ExecType.TRADE_CORRECT,
+        order_status=BrokerStatus.FILLED,
+        cum_quantity=10 + corrected,
+        exec_id="over-2",
+        exec_ref_id="over",
+        last_quantity=corrected,
+        last_price=Decimal(100),
+    )
+    row = await the_row(
+        engine,
+        "SELECT p.opening_qty, p.quantity, p.status, o.status, o.cancel_requested_at IS NOT NULL FROM positions p"
+        " JOIN orders o ON o.position_id = p.id WHERE p.overfill_of = 1",
+    )
+    assert row == (quantity, quantity, "closing", "pending_cancel" if canceling else "new", canceling)
+    kinds = (
+        "SELECT array_agg(i.kind ORDER BY i.kind) FROM incidents i JOIN positions p ON p.id = i.position_id"
+        " WHERE p.overfill_of = 1"
+    )
+    expected = ["exposure_above_owed", "position_changed_outside"] if canceling else ["position_changed_outside"]
+    assert await the_row(engine, kinds) == (expected,)
     assert await violations(engine) == []

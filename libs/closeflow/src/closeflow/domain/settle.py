@@ -89,6 +89,18 @@ def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> S
     return Settled(book, events, tuple(incidents))
 
 
+def follow_overfill(book: Book, delta: Decimal, *, now: datetime, policy: RetryPolicy) -> Settled:
+    """Rule Q where a position that holds an overfill (P12) is being closed, and what it was opened with has just
+    changed by `delta`: the book as it is written already, but for its version."""
+    before = replace(
+        book,
+        base_quantity=book.base_quantity - delta,
+        ledger_quantity=book.ledger_quantity - delta,
+        position=replace(book.position, quantity=book.position.quantity - delta),
+    )
+    return settle(before, book, now=now, policy=policy)
+
+
 def publish_position(
     before: Book, book: Book, request: CloseRequest | None, *, now: datetime
 ) -> tuple[Book, tuple[Event, ...]]:

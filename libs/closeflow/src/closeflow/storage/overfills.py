@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -31,7 +31,7 @@ _HOLD: Final = text("""
     ON CONFLICT (overfill_of) WHERE overfill_of IS NOT NULL DO UPDATE SET
         opening_qty = EXCLUDED.opening_qty,
         quantity = positions.quantity + EXCLUDED.opening_qty - positions.opening_qty,
-        version = positions.version + 1,
+        version = positions.version + CASE WHEN positions.active_close_request_id IS NULL THEN 1 ELSE 0 END,
         updated_at = closeflow_now(),
         status = CASE
             WHEN positions.active_close_request_id IS NOT NULL THEN positions.status
@@ -47,17 +47,38 @@ _HOLD: Final = text("""
     WHERE positions.opening_qty <> EXCLUDED.opening_qty
     RETURNING *, closeflow_now() AS at
 """)
+_BEING_CLOSED: Final = text("""
+    SELECT id, opening_qty FROM positions
+    WHERE overfill_of = ANY(CAST(:ids AS bigint[])) AND active_close_request_id IS NOT NULL
+    ORDER BY id FOR NO KEY UPDATE
+""")
 
 
-async def hold_overfills(tx: AsyncConnection, *, overfills: Mapping[int, Decimal]) -> Sequence[Event]:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The events that say what the tagged positions hold now. Of those that are being closed, `followed` has by how
+    much they changed: rule Q decides what that means, and says it."""
+
+    events: Sequence[Event] = ()
+    followed: Mapping[int, Decimal] = field(default_factory=dict)
+    at: datetime | None = None
+
+
+async def hold_overfills(tx: AsyncConnection, *, overfills: Mapping[int, Decimal]) -> Held:
     """Bring the tagged positions in line: by position id, what is beyond its zero (signed; 0 when nothing is any more).
 
-    Returns the events that say so. Their positions' rows have to be locked.
+    Their positions' rows have to be locked.
     """
     if not overfills:
-        return ()
+        return Held()
     rows = [{"id": position_id, "quantity": overfills[position_id]} for position_id in sorted(overfills)]
-    return [_event(row, at=row["at"]) for row in await fetch(tx, _HOLD, {"rows": rows_json(rows)})]
+    closing = {row["id"]: row["opening_qty"] for row in await fetch(tx, _BEING_CLOSED, {"ids": sorted(overfills)})}
+    held = await fetch(tx, _HOLD, {"rows": rows_json(rows)})
+    return Held(
+        events=[_event(row, at=row["at"]) for row in held if row["id"] not in closing],
+        followed={row["id"]: row["opening_qty"] - closing[row["id"]] for row in held if row["id"] in closing},
+        at=held[0]["at"] if held else None,
+    )
 
 
 def _event(row: Row, *, at: datetime) -> Event:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -15,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain import facts
 from closeflow.domain.model import Book, Event, Incident, Order
+from closeflow.domain.settle import RetryPolicy, follow_overfill
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage import mapping, tables
+from closeflow.storage.books import lock_books
 from closeflow.storage.direct import change
 from closeflow.storage.overfills import hold_overfills
 from closeflow.storage.rows import insert_rows, rows_json, storable, update_rows
@@ -58,7 +62,19 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
         for before, after in changes
         if facts.overfill(before) != facts.overfill(after)
     }
-    await insert_events(tx, events=await hold_overfills(tx, overfills=beyond))
+    held = await hold_overfills(tx, overfills=beyond)
+    await insert_events(tx, events=held.events)
+    if held.at is not None and held.followed:
+        await _follow(tx, held.followed, now=held.at)
+
+
+async def _follow(tx: AsyncConnection, changed: Mapping[int, Decimal], *, now: datetime) -> None:
+    """Rule Q for positions that hold an overfill and are being closed: by position id, how much they have changed."""
+    books = await lock_books(tx, position_ids=changed)
+    settled = {key: follow_overfill(books[key], delta, now=now, policy=RetryPolicy()) for key, delta in changed.items()}
+    await save_books(tx, changes=[(books[key], one.book) for key, one in settled.items()])
+    await insert_events(tx, events=[event for one in settled.values() for event in one.events])
+    await report_incidents(tx, incidents=[incident for one in settled.values() for incident in one.incidents])
 
 
 async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]]) -> None:
