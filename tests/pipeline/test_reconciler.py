@@ -141,6 +141,14 @@ async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(
     bench.execute("UPDATE orders SET created_at = now() - interval '59 seconds'")
     assert await job.once() == 0
     bench.execute("UPDATE orders SET created_at = now() - interval '60 seconds'")
+    bench.execute(
+        "INSERT INTO order_sends (client_order_id, kind, n, sender, lease_until, started_at, answered_at, answer)"
+        " VALUES (%(order)s, 'submit', 1, 's', now(), now() - interval '59 seconds', now(), 'accepted'),"
+        " (%(order)s, 'submit', 2, 's', now(), now(), now(), 'not_sent')",
+        order=client_order_id(request_id, 1),
+    )
+    assert await job.once() == 0, "it waited for a second before it was sent"
+    bench.execute("UPDATE order_sends SET started_at = started_at - interval '1 second' WHERE n = 1")
 
     assert await job.once() == 1
     assert await job.once() == 0

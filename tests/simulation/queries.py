@@ -60,7 +60,9 @@ def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
         return False
     if request.cancel_requested_at is not None or (request.deadline_at is not None and request.deadline_at <= now):
         return True
-    return order.status in WORKING and order.created_at <= now - timedelta(seconds=request.working_timeout_s)
+    sent = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+    since = max(sent, default=order.created_at)
+    return order.status in WORKING and since <= now - timedelta(seconds=request.working_timeout_s)
 
 
 def quiet_orders(database: Database) -> list[Order]:

@@ -241,6 +241,15 @@ def test_an_order_that_works_for_too_long_is_to_be_cancelled(done: int) -> None:
     assert (found.book.requests, found.book.position, found.events) == (book.requests, book.position, ())
 
 
+def test_an_order_works_from_the_moment_it_was_last_sent() -> None:
+    first = replace(a_send(SendAnswer.NOT_ACCEPTED), started_at=at(0))
+    second = replace(a_send(SendAnswer.UNKNOWN, 2), started_at=at(90))
+    third = replace(a_send(SendAnswer.NOT_SENT, 3), started_at=at(95))
+    book = a_book(working(sends=(first, second, third)))
+    assert woken(book, seconds=149.9) == Waits("working")
+    assert isinstance(woken(book, seconds=150), Woken)
+
+
 def test_a_request_whose_position_is_gone_completes() -> None:
     book = replace(pending(), position=replace(a_position(), quantity=Decimal(0)))
     found = woken(book)

@@ -194,9 +194,15 @@ def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_a
         return Waits("not unknown for long")
     if order.status not in _WORKING or order.cancel_requested_at is not None:
         return Waits("in progress")
-    if order.created_at + timedelta(seconds=request.working_timeout_s) > now:
+    if _working_since(order) + timedelta(seconds=request.working_timeout_s) > now:
         return Waits("working")
     return _cancel(book, order, "working_timed_out", now=now)
+
+
+def _working_since(order: Order) -> datetime:
+    """From the last send that may have reached the broker: what waited for a free sender did not work meanwhile."""
+    sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+    return max(sends, default=order.created_at)
 
 
 def _unknown_since(order: Order, now: datetime) -> datetime:

@@ -15,6 +15,10 @@ from closeflow.domain.due import FARTHEST
 from closeflow.storage.engine import Database, Transaction
 
 _ALIVE: Final = "o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
+# As `wake` counts how long an order works: from the last send that may have reached the broker.
+_SENT_AT: Final = """COALESCE((SELECT max(s.started_at) FROM order_sends s
+                                 WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
+                                   AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')), o.created_at)"""
 _DUE: Final = text(f"""
     SELECT r.id, r.position_id FROM close_requests r
     WHERE r.status IN ('pending', 'submitted', 'retryable')
@@ -35,7 +39,7 @@ _DUE: Final = text(f"""
                                   OR (o.cancel_requested_at IS NULL AND {_ALIVE}
                                       AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()
                                            OR (o.status IN ('new', 'partially_filled')
-                                               AND o.created_at <= closeflow_now()
+                                               AND {_SENT_AT} <= closeflow_now()
                                                    - make_interval(secs => r.working_timeout_s))))))))
     ORDER BY r.status = 'submitted' OR r.cancel_requested_at IS NOT NULL
              OR COALESCE(r.deadline_at <= closeflow_now(), false) DESC,
