@@ -158,6 +158,40 @@ async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(
     assert bench.request(request_id)["status"] == "submitted"
 
 
+@pytest.mark.parametrize(
+    ("status", "after", "told"),
+    [
+        ("suspended", "60 seconds", set()),
+        ("pending_cancel", "60 seconds", set()),
+        ("done_for_day", "24 hours", {"order_done_for_day"}),
+    ],
+)
+async def test_an_order_that_the_broker_holds_back_is_asked_to_be_cancelled(
+    status: str, after: str, told: set[str], bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    request_id = bench.add_request()
+    await place(bench, broker, request_id)
+    job = wake_requests(engine, broker)
+    bench.execute(
+        "INSERT INTO order_statements (client_order_id, kind, stated_at, source, cum_qty)"
+        " VALUES (%(order)s, %(status)s, now(), 'stream', 0)",
+        order=client_order_id(request_id, 1),
+        status=status,
+    )
+    bench.execute("DELETE FROM order_statements WHERE kind <> %(status)s", status=status)
+    set_age = "UPDATE orders SET status = %(status)s, created_at = now() - CAST(%(age)s AS interval)"
+    bench.execute(set_age + " + interval '1 second'", status=status, age=after)
+    assert await job.once() == 0
+    bench.execute(set_age, status=status, age=after)
+
+    assert await job.once() == 1
+    assert await job.once() == 0
+    (order,) = bench.orders(request_id)
+    assert (order["status"], order["cancel_requested_at"] is not None) == ("pending_cancel", True)
+    assert incidents(bench) == told
+
+
 async def test_the_broker_is_asked_about_a_quiet_order(bench: Bench, engine: Engine, broker: AlpacaBroker) -> None:
     bench.control.script(Behaviour(execution=NeverFill()))
     request_id = bench.add_request()

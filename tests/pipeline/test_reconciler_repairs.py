@@ -327,6 +327,7 @@ ENDS: Final = {
     "cancel_outcome_missing": "UPDATE orders SET status = 'canceled'",
     "cancel_refused": "UPDATE orders SET status = 'filled', stated_cum_qty = 10, executed_qty = 10",
     "exposure_above_owed": "UPDATE orders SET status = 'expired'",
+    "order_done_for_day": "UPDATE orders SET status = 'expired'",
     "order_not_attended": "UPDATE orders SET status = 'rejected'",
     "order_not_found": "UPDATE orders SET status = 'new'",
     "request_not_woken": "UPDATE close_requests SET updated_at = now() + interval '1 second'",

@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 
 from closeflow.domain.due import is_due
 from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
+from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
 from tests.simulation.core import QUIET_AFTER, RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import FINISHED, Database
 
 UNSENT = (OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN)
-WORKING = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
+WORKING = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.SUSPENDED, OrderStatus.PENDING_CANCEL)
 
 
 def due_orders(database: Database) -> list[Order]:
@@ -62,6 +63,8 @@ def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
         return True
     sent = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
     since = max(sent, default=order.created_at)
+    if order.status is OrderStatus.DONE_FOR_DAY:
+        return since <= now - DONE_FOR_DAY_WITHIN
     return order.status in WORKING and since <= now - timedelta(seconds=request.working_timeout_s)
 
 

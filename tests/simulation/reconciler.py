@@ -51,6 +51,7 @@ class Reconciler(Process):
             if isinstance(verdict, PutOff):
                 continue
             tx.events += verdict.events
+            tx.incidents += verdict.incidents
             if verdict.book.requests[one.id].reason == SUBMIT_UNKNOWN:
                 tx.incidents.append(_incident("submit_unknown", one))
         tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])

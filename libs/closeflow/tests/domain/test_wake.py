@@ -106,9 +106,15 @@ def pending(**changes: Any) -> Book:
         ),
         pytest.param(
             a_book(an_order(statements=(a_statement(StatementKind.DONE_FOR_DAY, 3, 0),))),
-            999,
-            "in progress",
-            id="an order done for the day is not cancelled",
+            86_399,
+            "working",
+            id="an order done for the day is not cancelled within a day",
+        ),
+        pytest.param(
+            a_book(an_order(statements=(a_statement(StatementKind.SUSPENDED, 3, 0),))),
+            59,
+            "working",
+            id="a suspended order has as long as any",
         ),
     ],
 )
@@ -239,6 +245,30 @@ def test_an_order_that_works_for_too_long_is_to_be_cancelled(done: int) -> None:
     (order,) = found.book.orders.values()
     assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(60))
     assert (found.book.requests, found.book.position, found.events) == (book.requests, book.position, ())
+
+
+@pytest.mark.parametrize("kind", [StatementKind.SUSPENDED, StatementKind.PENDING_CANCEL])
+def test_an_order_that_the_broker_holds_is_to_be_cancelled_as_one_that_works(kind: StatementKind) -> None:
+    book = a_book(an_order(statements=(a_statement(kind, 3, 0),)))
+    found = woken(book, seconds=60)
+
+    assert isinstance(found, Woken)
+    (order,) = found.book.orders.values()
+    assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(60))
+    assert (found.what, found.incidents) == ("cancel:working_timed_out", ())
+    assert woken(found.book, seconds=9999) == Waits("in progress")
+
+
+def test_an_order_that_is_done_for_the_day_a_day_later_is_cancelled_and_told() -> None:
+    book = a_book(an_order(statements=(a_statement(StatementKind.DONE_FOR_DAY, 3, 0),)))
+    found = woken(book, seconds=86_400)
+
+    assert isinstance(found, Woken)
+    (order,) = found.book.orders.values()
+    assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(86_400))
+    (incident,) = found.incidents
+    assert (incident.kind, incident.client_order_id) == ("order_done_for_day", order.client_order_id)
+    assert woken(found.book, seconds=99_999) == Waits("in progress")
 
 
 def test_an_order_works_from_the_moment_it_was_last_sent() -> None:

@@ -151,9 +151,10 @@ class _Round:
 
     def take(self, request_id: UUID, position_id: int, verdict: Woken | PutOff | Waits) -> None:
         match verdict:
-            case Woken(book, events, what):
+            case Woken(book, events, what, incidents):
                 self.books[position_id] = book
                 self.events += events
+                self.incidents += incidents
                 self.woken += 1
                 log.info("request_woken", close_request_id=str(request_id), what=what)
                 if book.requests[request_id].reason == SUBMIT_UNKNOWN:

@@ -14,13 +14,29 @@ from closeflow.domain import facts, pricing
 from closeflow.domain.answers import MarketClock
 from closeflow.domain.due import FARTHEST, is_due, look_again_by
 from closeflow.domain.events import submit_event
-from closeflow.domain.model import ZERO, Book, CloseRequest, Event, Order, OrderStatus, RequestStatus, SendKind
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    Event,
+    Incident,
+    Order,
+    OrderStatus,
+    RequestStatus,
+    SendKind,
+)
 from closeflow.domain.plan import MARKET_CLOSED
 from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
 _LOOK_AGAIN: Final = timedelta(seconds=1)
-_WORKING: Final = frozenset({OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED})
+_WORKING: Final = frozenset(
+    {OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.SUSPENDED, OrderStatus.PENDING_CANCEL}
+)
+"""Also what the broker suspended, or began to cancel unasked: a request is not held up for ever by either."""
+DONE_FOR_DAY: Final = "order_done_for_day"
+DONE_FOR_DAY_WITHIN: Final = timedelta(hours=24)
+"""An order that is done for its day ends with it; one that is not over a day after it was sent, nobody expects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +57,7 @@ class Woken:
     book: Book
     events: tuple[Event, ...]
     what: str
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +209,26 @@ def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_a
             return _cancel(book, order, DEADLINE_PASSED, now=now)
     if unknown:
         return Waits("not unknown for long")
-    if order.status not in _WORKING or order.cancel_requested_at is not None:
+    done_for_day = order.status is OrderStatus.DONE_FOR_DAY
+    if not (order.status in _WORKING or done_for_day) or order.cancel_requested_at is not None:
         return Waits("in progress")
-    if _working_since(order) + timedelta(seconds=request.working_timeout_s) > now:
+    allowed = DONE_FOR_DAY_WITHIN if done_for_day else timedelta(seconds=request.working_timeout_s)
+    if _working_since(order) + allowed > now:
         return Waits("working")
-    return _cancel(book, order, "working_timed_out", now=now)
+    if not done_for_day:
+        return _cancel(book, order, "working_timed_out", now=now)
+    return replace(_cancel(book, order, "done_for_day", now=now), incidents=(_not_over(order),))
+
+
+def _not_over(order: Order) -> Incident:
+    return Incident(
+        kind=DONE_FOR_DAY,
+        severity="critical",
+        detail="the broker called it done for the day and has not ended it a day later; its cancel is asked for",
+        position_id=order.position_id,
+        close_request_id=order.close_request_id,
+        client_order_id=order.client_order_id,
+    )
 
 
 def _working_since(order: Order) -> datetime:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from closeflow.domain.due import FARTHEST
+from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
 from closeflow.storage.engine import Database, Transaction
 
 _ALIVE: Final = "o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
@@ -38,9 +39,12 @@ _DUE: Final = text(f"""
                                    AND o.created_at <= closeflow_now() - CAST(:unknown_after AS interval))
                                   OR (o.cancel_requested_at IS NULL AND {_ALIVE}
                                       AND (r.cancel_requested_at IS NOT NULL OR r.deadline_at <= closeflow_now()
-                                           OR (o.status IN ('new', 'partially_filled')
+                                           OR (o.status IN ('new', 'partially_filled', 'suspended', 'pending_cancel')
                                                AND {_SENT_AT} <= closeflow_now()
-                                                   - make_interval(secs => r.working_timeout_s))))))))
+                                                   - make_interval(secs => r.working_timeout_s))
+                                           OR (o.status = 'done_for_day'
+                                               AND {_SENT_AT} <= closeflow_now()
+                                                   - interval '{DONE_FOR_DAY_WITHIN}')))))))
     ORDER BY r.status = 'submitted' OR r.cancel_requested_at IS NOT NULL
              OR COALESCE(r.deadline_at <= closeflow_now(), false) DESC,
              COALESCE(r.next_attempt_at, r.created_at), r.id

@@ -24,6 +24,7 @@ RESOLVED_WHEN: Final[Mapping[str, str]] = {
     "cancel_outcome_missing": _ORDER_IS_OVER,
     "cancel_refused": _ORDER_IS_OVER,
     "exposure_above_owed": _ORDER_IS_OVER,
+    "order_done_for_day": _ORDER_IS_OVER,
     "order_not_attended": _ORDER_IS_OVER,
     "order_not_found": """EXISTS (
         SELECT FROM orders o
