@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.model import SendKind
-from closeflow.domain.sending import ticket
+from closeflow.domain.tickets import ticket
 from tests.simulation.broker import Exchange
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.jobs import Call

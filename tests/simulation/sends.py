@@ -21,7 +21,8 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import Incident, SendAnswer, SendKind
-from closeflow.domain.sending import fence_s, refusal_update, retry_at, ticket, with_send
+from closeflow.domain.sending import fence_s, retry_at, with_send
+from closeflow.domain.tickets import refusal_update, ticket
 from order_submitter.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
 from tests.simulation.database import Answer, Tx

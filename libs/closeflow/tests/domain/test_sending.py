@@ -36,11 +36,10 @@ from closeflow.domain.sending import (
     look_up_again_at,
     not_found,
     recheck,
-    refusal_update,
     retry_at,
-    ticket,
     with_send,
 )
+from closeflow.domain.tickets import refusal_update, ticket
 
 from .builders import (
     CONTROLS,
@@ -199,9 +198,12 @@ def test_a_claim_numbers_the_send_leases_it_and_forgets_older_absence() -> None:
     assert with_send(order, send).sends[-1] is send
 
 
-def test_being_looked_up_makes_a_silent_send_unknown_and_nothing_else() -> None:
-    assert being_looked_up(an_order(sends=(a_send(None),)), now=LATER).status is OrderStatus.SUBMIT_UNKNOWN
-    assert being_looked_up(an_order(), now=LATER).status is OrderStatus.PLANNED
+@pytest.mark.parametrize("answer", [None, *SendAnswer], ids=lambda one: one or "none")
+def test_an_order_is_unknown_once_it_has_to_be_looked_up_though_it_was_sent(answer: SendAnswer | None) -> None:
+    """Also when it was accepted: its acknowledgement may never be applied, and then only time or a person ends it."""
+    looked_up = being_looked_up(an_order(sends=(a_send(answer),)), now=LATER)
+    assert looked_up.status is (OrderStatus.PLANNED if answer in NOT_SEEN else OrderStatus.SUBMIT_UNKNOWN)
+    assert being_looked_up(working(), now=LATER).status is OrderStatus.NEW
 
 
 LOOK_UPS = {"at first at once": (1.2, 0.5), "then more slowly": (11, 5), "at most every 30 s": (601, 30)}

@@ -20,6 +20,7 @@ from closeflow.domain.model import (
     SendAnswer,
     StatementKind,
 )
+from closeflow.domain.sending import being_looked_up
 from closeflow.domain.transitions import illegal_moves
 from closeflow.domain.wake import PutOff, Waits, Woken, wake
 
@@ -278,6 +279,13 @@ def test_an_order_works_from_the_moment_it_was_last_sent() -> None:
     book = a_book(working(sends=(first, second, third)))
     assert woken(book, seconds=149.9) == Waits("working")
     assert isinstance(woken(book, seconds=150), Woken)
+
+
+def test_an_order_whose_acknowledgement_was_never_applied_is_given_up_as_unknown() -> None:
+    accepted = being_looked_up(an_order(), now=at(31))
+    found = woken(a_book(accepted), seconds=UNKNOWN.total_seconds())
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
 
 
 def test_a_request_whose_position_is_gone_completes() -> None:

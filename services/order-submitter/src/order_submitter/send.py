@@ -28,7 +28,8 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
-from closeflow.domain.sending import fence_s, refusal_update, retry_at, ticket, with_send
+from closeflow.domain.sending import fence_s, retry_at, with_send
+from closeflow.domain.tickets import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, to_row

@@ -12,15 +12,11 @@ from decimal import Decimal
 from typing import Final
 
 from closeflow.domain import facts
-from closeflow.domain.answers import Refused, Ticket
 from closeflow.domain.controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL, Controls, breach, room_at
 from closeflow.domain.due import is_due
-from closeflow.domain.ids import broker_update_id
 from closeflow.domain.model import (
     ZERO,
     Book,
-    BrokerUpdate,
-    ExecType,
     Incident,
     Order,
     OrderStatus,
@@ -31,7 +27,6 @@ from closeflow.domain.model import (
     SendKind,
     Side,
     StatementKind,
-    UpdateSource,
 )
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
 
@@ -284,9 +279,9 @@ def with_send(order: Order, send: Send) -> Order:
 
 
 def being_looked_up(order: Order, *, now: datetime) -> Order:
-    """O4 for an order whose sender never answered, and when to ask again if this look-up tells nothing."""
-    open_end = any(one.counts and one.answer in (None, SendAnswer.UNKNOWN) for one in _submits(order))
-    unknown = open_end and order.status is OrderStatus.PLANNED
+    """O4 for an order of which nothing is known although it was sent, whatever the answer that was not followed by the
+    broker's word; and when to ask again if this look-up tells nothing."""
+    unknown = facts.sends_that_count(order) > 0 and order.status is OrderStatus.PLANNED
     return replace(
         order,
         status=OrderStatus.SUBMIT_UNKNOWN if unknown else order.status,
@@ -347,41 +342,6 @@ def absence_incident(order: Order, *, now: datetime, watched_s: float, visibilit
         f"{len(leases)} sends may have reached it; senders without an answer: {senders}"
     )
     return _incident(order, "order_not_found", "critical", detail)
-
-
-def ticket(order: Order) -> Ticket:
-    """What goes on the wire: a function of columns that never change."""
-    return Ticket(
-        client_order_id=order.client_order_id,
-        account_id=order.account_id,
-        symbol=order.symbol,
-        side=order.side,
-        quantity=order.quantity,
-        order_type=order.order_type,
-        time_in_force=order.time_in_force,
-        limit_price=order.limit_price,
-    )
-
-
-def refusal_update(order: Ticket, n: int, refusal: Refused, *, broker: str, at: datetime) -> BrokerUpdate:
-    """A refusal as evidence for the fill-processor. It has no broker order id; whether it proves absence is decided
-    there, under the order's lock."""
-    return BrokerUpdate(
-        event_id=broker_update_id(broker, order.account_id, order.client_order_id, "refused", n),
-        broker=broker,
-        account_id=order.account_id,
-        symbol=order.symbol,
-        client_order_id=order.client_order_id,
-        exec_type=ExecType.REJECTED,
-        side=order.side,
-        source=UpdateSource.SUBMIT,
-        transact_time=at,
-        received_at=at,
-        order_quantity=order.quantity,
-        reject_code=refusal.code,
-        reject_class=refusal.reject_class if refusal.mapped else None,
-        reason=refusal.reason,
-    )
 
 
 def _submits(order: Order) -> list[Send]:
