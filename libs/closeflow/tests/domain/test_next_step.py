@@ -81,6 +81,13 @@ STEPS: dict[str, tuple[Order, Step]] = {
         an_order(sends=(a_send(SendAnswer.REJECTED),)),
         Wait(at(61), "refusal_published"),
     ),
+    "one that the fill-processor ignored, because another send was open, is looked up in the end": (
+        unknown(
+            a_send(SendAnswer.NOT_SENT),
+            replace(a_send(SendAnswer.REJECTED, 2), started_at=at(-31), answered_at=at(-30)),
+        ),
+        LookUp(True),
+    ),
     "a refusal of a repeat proves nothing": (
         unknown(a_send(SendAnswer.UNKNOWN), a_send(SendAnswer.REJECTED, 2)),
         LookUp(True),

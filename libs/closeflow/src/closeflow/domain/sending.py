@@ -32,6 +32,7 @@ from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
 
 CANCEL_REFUSALS: Final = 3
 CANCEL_OUTCOME_WITHIN_S: Final = 60.0
+REFUSAL_HEARD_WITHIN_S: Final = 60.0
 NOT_FOUNDS_NEEDED: Final = 5
 NOT_FOUND_WINDOW_S: Final = 60.0
 BACK_OFF_CAP_S: Final = 30.0
@@ -211,9 +212,12 @@ def next_step(book: Book, order: Order, *, controls: Controls, now: datetime, wa
         return LookUp(absence_counts=False)
     if leases:
         return Wait(max(leases), "send_in_flight")
-    if len(counting) == 1 and counting[0].answer is SendAnswer.REJECTED:
-        # The refusal is on its way to the fill-processor, which decides about it (rule R3b).
-        return Wait(now + timedelta(seconds=BACK_OFF_CAP_S), "refusal_published")
+    if len(counting) == 1 and counting[0].answer is SendAnswer.REJECTED and counting[0].answered_at is not None:
+        # The refusal is on its way to the fill-processor, which decides about it (rule R3b), or ignored it because an
+        # earlier send had no answer then: it does not come again.
+        heard_by = counting[0].answered_at + timedelta(seconds=REFUSAL_HEARD_WITHIN_S)
+        if not is_due(heard_by, now):
+            return Wait(min(heard_by, now + timedelta(seconds=BACK_OFF_CAP_S)), "refusal_published")
     return LookUp(absence_counts=all(one.n in watched for one in open_rows))
 
 
