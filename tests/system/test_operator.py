@@ -86,8 +86,8 @@ def test_a_close_is_retried_or_abandoned_by_hand_while_nothing_retries_by_itself
         desk.until_status("closed", [abandoned])
     assert desk.request(again)["status"] == "completed"
     desk.assert_closed_once([retried, abandoned], attempts=2)
-    actions = "SELECT action FROM operator_actions WHERE by = 'ann' AND reason = 'asked by the desk' AND subject = ANY(%s)"
-    assert len(desk.rows(actions, requests)) == 2
+    said = "SELECT reason FROM operator_actions WHERE subject = ANY(%s)"
+    assert [one["reason"] for one in desk.rows(said, requests)] == ["asked by the desk"] * 2
 
 
 def test_a_position_that_shrank_outside_is_closed_for_what_is_left(desk: Desk) -> None:
