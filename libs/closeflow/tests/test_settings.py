@@ -120,3 +120,38 @@ def test_load_prints_one_line_and_exits_with_2(capsys: pytest.CaptureFixture[str
 )
 def test_loopback_is_recognised(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("POSTGRES_DSN", "", "must be a DSN such as postgresql://user:password@host:5432/database"),
+        ("POSTGRES_DSN", "not a dsn", "must be a DSN such as postgresql://user:password@host:5432/database"),
+        ("POSTGRES_DSN", "mysql://me@127.0.0.1/x", "must be a DSN such as"),
+        ("POSTGRES_DSN", "postgresql://me:hunter2@127.0.0.1:port/x", "must have a port from 1 to 65535"),
+        ("POSTGRES_DSN", "postgresql://me:hunter2@127.0.0.1:99999/x", "must have a port from 1 to 65535"),
+        ("POSTGRES_DSN", f"postgresql://me:hunter2@{'x' * 80}/x", "must have the name or the address of a host"),
+        ("POSTGRES_DSN", "postgresql://me:hunter\udcff@127.0.0.1/x", "it is not UTF-8"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:99999999", "127.0.0.1:99999999 must have a port from 1 to 65535"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1,127.0.0.1:0", "127.0.0.1:0 must have a port from 1 to 65535"),
+        ("BROKER_URL", "http://127.0.0.1:99999", "must have a port from 1 to 65535"),
+        ("BROKER_URL", "http://[::1", "must have the name or the address of a host"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_without_its_password(name: str, value: str, told: str) -> None:
+    refused = _refused(**{name: value})
+    assert refused.startswith(f"DEMO_SERVICE_{name} is wrong: {told}")
+    assert "hunter" not in refused
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://from-file",
+        "postgresql:///closeflow?host=/run/postgresql",
+        "postgresql+psycopg://me:p%40s#s/w?rd@127.0.0.1:5432/closeflow",
+        "postgresql://me@[::1]:5432/closeflow",
+    ],
+)
+def test_a_dsn_may_be_written_as_the_driver_reads_it(dsn: str) -> None:
+    assert read(Settings, {**GOOD, "DEMO_SERVICE_POSTGRES_DSN": dsn}).postgres_dsn.get_secret_value() == dsn

@@ -11,12 +11,13 @@ and its `__main__` says `settings = load(Settings)`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -27,6 +28,8 @@ from closeflow.telemetry import LogFormat
 S = TypeVar("S", bound="ServiceSettings")
 
 _FILE: Final = "_FILE"
+_SERVER: Final = re.compile(r"[^\s,:]+:([0-9]+)")
+_NO_HOST: Final = "must have the name or the address of a host, such as 127.0.0.1 or [::1]"
 
 
 class BadSetting(Exception):
@@ -43,12 +46,55 @@ def is_loopback(host: str) -> bool:
 
 def _url(schemes: tuple[str, ...]) -> AfterValidator:
     def check(value: str) -> str:
-        parts = urlsplit(value)
+        parts = _split(value)
         if parts.scheme not in schemes or not parts.hostname:
             raise ValueError(f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        _check_place(parts)
         return value.rstrip("/")
 
     return AfterValidator(check)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError(_NO_HOST) from None
+
+
+def _check_place(parts: SplitResult) -> None:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must have a port from 1 to 65535 after the host, or none")
+    try:
+        (parts.hostname or "").encode("idna")
+    except UnicodeError:
+        raise ValueError(_NO_HOST) from None
+
+
+def _dsn(value: SecretStr | None) -> SecretStr | None:
+    """Without the value in what is said: it may hold a password, and in that any character."""
+    if value is None:
+        return None
+    scheme, given, rest = value.get_secret_value().partition("://")
+    if not given or scheme not in ("postgresql", "postgresql+psycopg"):
+        raise ValueError("must be a DSN such as postgresql://user:password@host:5432/database")
+    place = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
+    _check_place(_split(f"//{place}"))
+    return value
+
+
+def _servers(value: str) -> str:
+    for server in value.split(","):
+        found = _SERVER.fullmatch(server)
+        if found is None:
+            raise ValueError("must be host:port, or several with commas between them")
+        if not 0 < int(found[1][:6]) <= LARGEST_PORT:
+            raise ValueError(f"{server} must have a port from 1 to {LARGEST_PORT}")
+    return value
 
 
 def _prefix(settings: BaseSettings) -> str:
@@ -59,9 +105,14 @@ def _trusted(settings: BaseSettings) -> str:
     return f"set {_prefix(settings)}ALLOW_PLAINTEXT=true if the network is trusted"
 
 
+LARGEST_PORT: Final = 65_535
 HttpUrl = Annotated[str, _url(("http", "https"))]
 StreamUrl = Annotated[str, _url(("ws", "wss"))]
-Port = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, Field(ge=0, le=LARGEST_PORT)]
+Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
+OptionalDsn = Annotated[SecretStr | None, AfterValidator(_dsn)]
+Servers = Annotated[str, AfterValidator(_servers)]
+SecurityProtocol = Literal["PLAINTEXT", "SSL"]
 
 
 class ServiceSettings(BaseSettings):
@@ -102,24 +153,29 @@ class ServiceSettings(BaseSettings):
         return self
 
 
+def refuse_plaintext_kafka(settings: ServiceSettings, servers: str) -> None:
+    """Raise ValueError if these servers, which are not encrypted, are elsewhere and that is not allowed."""
+    for server in servers.split(","):
+        if not settings.allow_plaintext and not is_loopback(server.rpartition(":")[0]):
+            raise ValueError(
+                f"kafka_bootstrap_servers: {server} is not on this machine, and the connection would not be "
+                f"encrypted; set {_prefix(settings)}KAFKA_SECURITY_PROTOCOL=SSL, or {_trusted(settings)}"
+            )
+
+
 class PostgresSettings(ServiceSettings):
-    postgres_dsn: SecretStr
+    postgres_dsn: Dsn
 
 
 class KafkaSettings(ServiceSettings):
-    kafka_bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")]
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL"] = "PLAINTEXT"
+    kafka_bootstrap_servers: Servers
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
     kafka_ca_path: Path | None = None
 
     @model_validator(mode="after")
     def _refuse_plaintext_kafka(self) -> Self:
-        if self.kafka_security_protocol == "PLAINTEXT" and not self.allow_plaintext:
-            for server in self.kafka_bootstrap_servers.split(","):
-                if not is_loopback(server.rpartition(":")[0]):
-                    raise ValueError(
-                        f"kafka_bootstrap_servers: {server} is not on this machine, and the connection would not be "
-                        f"encrypted; set {_prefix(self)}KAFKA_SECURITY_PROTOCOL=SSL, or {_trusted(self)}"
-                    )
+        if self.kafka_security_protocol == "PLAINTEXT":
+            refuse_plaintext_kafka(self, self.kafka_bootstrap_servers)
         return self
 
     @property
@@ -150,6 +206,10 @@ def read(settings: type[S], environ: Mapping[str, str]) -> S:
     values: dict[str, object] = {}
     for variable in sorted(name for name in environ if name.startswith(prefix)):
         field = variable.removeprefix(prefix).lower()
+        try:
+            environ[variable].encode()
+        except UnicodeEncodeError:
+            raise BadSetting(f"{variable} is wrong: it is not UTF-8") from None
         if field in settings.model_fields:
             values[field] = environ[variable]
             continue

@@ -84,6 +84,12 @@ def sqlstate(error: BaseException) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def first_line(error: BaseException) -> str:
+    """What the driver or the server said, without the statement."""
+    said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+    return said.partition("\n")[0] or type(error).__name__
+
+
 def is_poison(error: BaseException) -> bool:
     """Whether the data is at fault: this item fails alone and for ever, the next one need not."""
     return (sqlstate(error) or "")[:2] in POISON_CLASSES
