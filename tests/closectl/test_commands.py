@@ -115,11 +115,16 @@ def test_verify_prints_each_violation_and_exits_with_1(database: OnTestStack) ->
     ("arguments", "settings", "code", "told"),
     [
         (["verify"], {}, 2, "CLOSECTL_POSTGRES_DSN is not set; give the DSN of role closeflow_operator"),
-        (["list"], {"postgres_dsn": "postgresql://me@127.0.0.1:1/nothing"}, 2, "the database did not do it: "),
-        (["list"], {"postgres_dsn": "not a dsn"}, 2, "the database did not do it: "),
+        (
+            ["list"],
+            {"postgres_dsn": "postgresql://me@127.0.0.1:1/nothing"},
+            2,
+            "the database of CLOSECTL_POSTGRES_DSN cannot",
+        ),
+        (["list"], {"postgres_dsn": "not a dsn"}, 2, "CLOSECTL_POSTGRES_DSN is wrong: must be a DSN"),
         (["close", "1"], {}, 2, "CLOSECTL_API_URL is not set"),
-        (["close", "1", "--key", "k7"], {"api_url": "http://127.0.0.1:1"}, 2, "repeat the command with --key k7"),
-        (["close", "1", "--quantity", "ten"], {"api_url": "http://127.0.0.1:1"}, 1, "--quantity ten is not a number"),
+        (["close", "1", "--key", "k7"], {"api_url": "http://127.0.0.1:1"}, 2, "nothing was sent"),
+        (["close", "1", "--quantity", "ten"], {"api_url": "http://127.0.0.1:1"}, 2, "'ten' must be a decimal number"),
         (["show", "7"], {}, 2, "be a valid UUID"),
         (["list"], {"postgres_dns": "x"}, 2, "CLOSECTL_POSTGRES_DNS"),
         (["positions", "import", "missing.csv"], {}, 2, "does not exist"),
@@ -130,7 +135,7 @@ def test_what_cannot_be_done_is_told_with_its_exit_code(
 ) -> None:
     done = closectl(*arguments, **settings)
     assert (done.exit_code, done.stdout) == (code, "")
-    assert told.lower() in " ".join(done.stderr.replace("│", "").split()).lower()
+    assert told.lower() in done.stderr.lower()
     assert "Traceback" not in done.stderr
 
 

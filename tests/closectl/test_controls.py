@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a limit that is no number": (
         ("limits", "set", "--account", "main", "--max-order-notional", "infinity"),
         2,
-        "greater than 0",
+        "must be a decimal number such as 12.5",
     ),
 }
 

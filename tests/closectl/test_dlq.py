@@ -244,7 +244,7 @@ def test_a_letter_of_another_topic_is_not_replayed_here(office: Office) -> None:
 def test_what_cannot_be_done_is_told(office: Office, arguments: Sequence[str], code: int, told: str) -> None:
     done = office.run(*arguments)
     assert (done.exit_code, done.stdout) == (code, "")
-    assert told in " ".join(done.stderr.replace("│", "").split())
+    assert told in done.stderr
 
 
 def test_servers_that_are_away_are_told_with_exit_code_2(office: Office) -> None:

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
+from closectl.arguments import LARGEST_ID, AsJson, Key, Limit, amount, named, numbered, seconds
 from closectl.closing import CloseRefused, close_position
+from closectl.command_line import OneLineErrors, examples
 from closectl.controls import controls, halt, limits, reduce, release
 from closectl.dlq import dlq
-from closectl.environment import AsJson, Limit, account_at_broker, with_database
+from closectl.environment import KAFKA_NOT_SET, account_at_broker, kafka_if_set, with_database
 from closectl.importing import ImportRefused, import_positions
 from closectl.operating.commands import actions, incidents, requests, senders
-from closectl.operating.ledger_commands import adjust_, orders, override_
+from closectl.operating.ledger_commands import ADJUST_EXAMPLES, OVERRIDE_EXAMPLES, adjust_, orders, override_
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
 from closectl.positions_file import BadFile, read_positions
 from closectl.settings import ClosectlSettings
 from closectl.verifying import print_report, report_json, verify
-from closeflow.kafka import KafkaConnection
+from closeflow.domain.model import OrderType, PositionStatus, RequestStatus
 from closeflow.settings import load
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
 
 app = typer.Typer(
     name="closectl",
+    cls=OneLineErrors,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Close trading positions and see what became of them. Settings: CLOSECTL_API_URL, CLOSECTL_POSTGRES_DSN, "
     "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS, CLOSECTL_BROKER_URL (`make run` prints them).",
 )
 positions = typer.Typer(no_args_is_help=True, help="Positions: import, list, adjust, override.")
 app.add_typer(positions, name="positions")
-positions.command("adjust")(adjust_)
-positions.command("override")(override_)
+positions.command("adjust", epilog=ADJUST_EXAMPLES)(adjust_)
+positions.command("override", epilog=OVERRIDE_EXAMPLES)(override_)
 app.add_typer(requests, name="requests")
 app.add_typer(orders, name="orders")
 app.add_typer(incidents, name="incidents")
@@ -43,13 +48,15 @@ app.add_typer(senders, name="senders")
 app.add_typer(actions, name="actions")
 app.add_typer(controls, name="controls")
 app.add_typer(limits, name="limits")
-for verb in (halt, reduce, release):
-    app.command()(verb)
+for verb, why in ((halt, "prices are wrong"), (reduce, "no new exposure today"), (release, "prices are right again")):
+    app.command(
+        epilog=examples(f"{verb.__name__} --reason '{why}'", f"{verb.__name__} --account main --reason '{why}'")
+    )(verb)
 app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
 
 
-@positions.command("import")
+@positions.command("import", epilog=examples("positions import positions.csv"))
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV with a header.", exists=True, dir_okay=False, readable=True)],
     as_json: AsJson = False,
@@ -61,10 +68,8 @@ def import_(
     """
     settings = load(ClosectlSettings)
     try:
-        rows = read_positions(file.read_text(encoding="utf-8-sig").splitlines())
+        rows = read_positions(_lines(file))
         done = with_database(lambda database: import_positions(database, rows, broker=settings.broker))
-    except UnicodeDecodeError as error:
-        fail(f"{file} is not UTF-8: {error}")
     except BadFile as error:
         fail(f"{file} cannot be imported, and nothing was:\n" + "\n".join(error.problems))
     except ImportRefused as error:
@@ -75,11 +80,20 @@ def import_(
         console.print(f"{done.added} positions added, {done.unchanged} unchanged")
 
 
-@positions.command("list")
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        fail(f"{file} is not UTF-8: {error}")
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", code=2)
+
+
+@positions.command("list", epilog=examples("positions list", "positions list --account main --status close_failed"))
 def list_positions_(
-    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only this status, such as open or close_failed.")] = None,
-    after: Annotated[int, typer.Option(help="Only ids above this one: the next page.")] = 0,
+    account: Annotated[str | None, named("Only this account.")] = None,
+    status: Annotated[PositionStatus | None, typer.Option(help="Only this status.")] = None,
+    after: Annotated[int, typer.Option(min=0, max=LARGEST_ID, help="Only ids above this one: the next page.")] = 0,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -96,10 +110,10 @@ def list_positions_(
         print_rows(rows, ("id", "account_id", "symbol", "asset_type", "opening_qty", "quantity", "status", "closed_at"))
 
 
-@app.command("list")
+@app.command("list", epilog=examples("list", "list --status failed", "list --position 104"))
 def list_requests_(
-    status: Annotated[str | None, typer.Option(help="Only this status, such as submitted or failed.")] = None,
-    position: Annotated[int | None, typer.Option(help="Only closes of this position.")] = None,
+    status: Annotated[RequestStatus | None, typer.Option(help="Only this status.")] = None,
+    position: Annotated[int | None, numbered("Only closes of this position.", kind=typer.Option)] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -117,14 +131,21 @@ def list_requests_(
         print_rows(rows, columns)
 
 
-@app.command()
+@app.command(
+    epilog=examples("close 104", "close 104 --quantity 25 --wait 30", "close 104 --limit-price 99.5 --key 20260302-104")
+)
 def close(
-    position_id: Annotated[int, typer.Argument(help="The position to close.")],
-    quantity: Annotated[str | None, typer.Option(help="Close only this much.")] = None,
-    order_type: Annotated[str | None, typer.Option(help="limit (the default) or market.")] = None,
-    limit_price: Annotated[str | None, typer.Option(help="The worst price to accept, for a limit order.")] = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency key; a repeated call with it closes once.")] = None,
-    wait: Annotated[float, typer.Option(help="Wait this many seconds for the close to end.", min=0)] = 0,
+    position_id: Annotated[int, numbered("The position to close.")],
+    quantity: Annotated[
+        Decimal | None, typer.Option(parser=amount, metavar="NUMBER", help="Close only this much.")
+    ] = None,
+    order_type: Annotated[OrderType | None, typer.Option(help="limit, unless it is given.")] = None,
+    limit_price: Annotated[
+        Decimal | None,
+        typer.Option(parser=amount, metavar="NUMBER", help="The worst price to accept, for a limit order."),
+    ] = None,
+    key: Key = None,
+    wait: Annotated[float, seconds("Wait this long for the close to end.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Close a position over REST (CLOSECTL_API_URL). Without --key a new one is made, and printed."""
@@ -143,7 +164,7 @@ def close(
             console.print(f"{name:22} {plain(value)}", markup=False)
 
 
-@app.command()
+@app.command(epilog=examples("show 01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22"))
 def show(
     close_request_id: Annotated[UUID, typer.Argument(help="The close request.")],
     as_json: AsJson = False,
@@ -183,9 +204,9 @@ def _print_close(found: dict[str, object]) -> None:
         print_rows(incidents, ("opened_at", "kind", "severity", "count", "closed_at", "detail"), title="incidents")
 
 
-@app.command("verify")
+@app.command("verify", epilog=examples("verify", "verify --wait 30 --json"))
 def verify_(
-    wait: Annotated[float, typer.Option(help="First wait at most this many seconds until all is quiet.", min=0)] = 0,
+    wait: Annotated[float, seconds("First wait until all is quiet, at most this long.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Check every invariant on one snapshot of the database, on the topics, on the committed offsets and at the broker.
@@ -193,9 +214,7 @@ def verify_(
     Says of each what was looked at and how much of it; what could not be reached is said to be not checked.
     Exit code 0: no violation, 1: a violation, 2: no database.
     """
-    settings = load(ClosectlSettings)
-    servers = settings.kafka_bootstrap_servers
-    kafka = KafkaConnection(servers) if servers else "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"
+    kafka = kafka_if_set() or KAFKA_NOT_SET
     account = account_at_broker()
     report = with_database(lambda database: verify(database, kafka=kafka, account=account, wait_s=wait))
     if as_json:

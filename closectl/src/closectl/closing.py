@@ -13,6 +13,15 @@ import httpx
 
 FINAL: Final = frozenset({"completed", "failed"})
 POLL_S: Final = 0.05
+_LONGEST_REASON: Final = 500
+_NOT_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+"""Of these errors nothing reached close-api."""
 
 
 class CloseRefused(Exception):
@@ -24,60 +33,108 @@ class CloseRefused(Exception):
 
 
 def close_position(
-    api_url: str, position_id: int, *, body: Mapping[str, str | None], key: str | None, wait_s: float
+    api_url: str, position_id: int, *, body: Mapping[str, str | Decimal | None], key: str | None, wait_s: float
 ) -> dict[str, Any]:
     """The close request as close-api states it, after at most `wait_s` seconds of waiting for its end.
 
     Numbers are sent with the digits given. Raises CloseRefused.
     """
     key = key or f"closectl-{uuid4().hex}"
-    fields = [f"{json.dumps(name)}: {_literal(name, value)}" for name, value in body.items() if value is not None]
+    fields = [f"{json.dumps(name)}: {_literal(value)}" for name, value in body.items() if value is not None]
     headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
-    with httpx.Client(base_url=api_url, timeout=10.0) as http:
-        answer = _ask(
+    with _client(api_url) as http:
+        answer = _post(
+            http,
             http.build_request(
                 "POST", f"/v1/positions/{position_id}/close", headers=headers, content="{" + ", ".join(fields) + "}"
             ),
-            http,
             key,
         )
         until = time.monotonic() + wait_s
         while answer["close_request_status"] not in FINAL and time.monotonic() < until:
             time.sleep(POLL_S)
-            answer = _ask(http.build_request("GET", f"/v1/close-requests/{answer['close_request_id']}"), http, key)
+            answer = _state(http, str(answer["close_request_id"]))
     return {**answer, "idempotency_key": key}
 
 
-def _literal(name: str, value: str) -> str:
-    if name == "order_type":
-        return json.dumps(value)
+def _client(api_url: str) -> httpx.Client:
+    """Proxies from the environment would be settings that nobody sees."""
     try:
-        number = Decimal(value)
-    except ArithmeticError:
-        raise CloseRefused(f"--{name.replace('_', '-')} {value} is not a number") from None
-    if not number.is_finite():
-        raise CloseRefused(f"--{name.replace('_', '-')} {value} is not a finite number")
-    return format(number, "f")
+        return httpx.Client(base_url=api_url, timeout=10.0, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise CloseRefused(f"CLOSECTL_API_URL {api_url} is not a URL ({error})", exit_code=2) from None
 
 
-def _ask(request: httpx.Request, http: httpx.Client, key: str) -> dict[str, Any]:
+def _literal(value: str | Decimal) -> str:
+    return format(value, "f") if isinstance(value, Decimal) else json.dumps(value)
+
+
+def _post(http: httpx.Client, request: httpx.Request, key: str) -> dict[str, Any]:
+    again = f"repeat the command with --key {key}, which closes once"
     try:
         answer = http.send(request)
-    except httpx.TransportError as error:
+    except _NOT_SENT as error:
         raise CloseRefused(
-            f"close-api at {http.base_url} did not answer ({error}); whether it accepted is not known: "
-            f"repeat the command with --key {key}, which closes once",
+            f"close-api at {http.base_url} cannot be reached ({_told(error)}); nothing was sent. Start it, or mend "
+            "CLOSECTL_API_URL, and repeat the command",
             exit_code=2,
         ) from None
-    if answer.is_success:
-        found: dict[str, Any] = json.loads(answer.content, parse_float=Decimal)
+    except httpx.TransportError as error:
+        raise CloseRefused(
+            f"close-api at {http.base_url} did not answer ({_told(error)}); whether it accepted is not known: {again}",
+            exit_code=2,
+        ) from None
+    found = _read(answer)
+    if found is not None:
         return found
-    raise CloseRefused(f"{answer.status_code}: {_reason(answer)}")
+    told, theirs = _refusal(http, answer)
+    if theirs and answer.is_server_error:
+        told += f" To do so, {again}."
+    raise CloseRefused(told, exit_code=1 if theirs else 2)
 
 
-def _reason(answer: httpx.Response) -> str:
+def _state(http: httpx.Client, request_id: str) -> dict[str, Any]:
+    accepted = f"close request {request_id} was accepted; `closectl show {request_id}` tells what becomes of it"
     try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        return answer.text[:500]
-    return str(detail.get("message", detail)) if isinstance(detail, dict) else str(detail)
+        answer = http.send(http.build_request("GET", f"/v1/close-requests/{request_id}"))
+    except httpx.TransportError as error:
+        raise CloseRefused(f"{accepted}. close-api does not answer any more ({_told(error)})", exit_code=2) from None
+    found = _read(answer)
+    if found is None:
+        raise CloseRefused(f"{accepted}. {_refusal(http, answer)[0]}", exit_code=2)
+    return found
+
+
+def _read(answer: httpx.Response) -> dict[str, Any] | None:
+    """What close-api states; None where this is a refusal, or no answer of close-api's."""
+    if not answer.is_success:
+        return None
+    try:
+        found = json.loads(answer.content, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(found, dict) and "close_request_status" in found and "close_request_id" in found
+    return found if known else None
+
+
+def _refusal(http: httpx.Client, answer: httpx.Response) -> tuple[str, bool]:
+    """What to tell, and whether it is close-api that said so."""
+    try:
+        detail = json.loads(answer.content, parse_float=Decimal)["detail"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        told = f"{http.base_url} answered {answer.status_code}, not as close-api does; is CLOSECTL_API_URL its address?"
+        return told, False
+    if not isinstance(detail, dict):
+        return f"{answer.status_code}: {_line(detail)}", True
+    fields = detail.get("fields")
+    parts = [detail.get("message", detail), detail.get("reason")]
+    parts += [f"{one.get('field')} {one.get('message')}" for one in fields or () if isinstance(one, dict)]
+    return f"{answer.status_code}: " + "; ".join(_line(part) for part in parts if part), True
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())[:_LONGEST_REASON]
+
+
+def _told(error: Exception) -> str:
+    return _line(error) or type(error).__name__

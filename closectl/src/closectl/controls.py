@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import typer
 
-from closectl.environment import AsJson, By, Reason, with_database
+from closectl.arguments import Amount, AsJson, By, Reason, named, proper_name
+from closectl.command_line import examples
+from closectl.environment import with_database
 from closectl.operating.acting import Acted, NotThere
 from closectl.operating.commands import perform
 from closectl.output import print_json, print_rows
@@ -31,7 +33,7 @@ _ACTIONS: Final = {TradingState.ACTIVE: "release", TradingState.REDUCING: "reduc
 controls = typer.Typer(no_args_is_help=True, help="The kill switch: what is halted, by whom and why.")
 limits = typer.Typer(no_args_is_help=True, help="How much an account may send: per order, and per minute.")
 
-Account = Annotated[str | None, typer.Option(help="Only this account; without it, every account.")]
+Account = Annotated[str | None, named("Only this account; without it, every account.")]
 
 
 async def set_trading(
@@ -157,7 +159,7 @@ def _set(state: TradingState, account: str | None, by: str, reason: str) -> None
     perform(lambda database: set_trading(database, state, account=account, by=by, reason=reason))
 
 
-@controls.command("show")
+@controls.command("show", epilog=examples("controls show"))
 def show_controls(as_json: AsJson = False) -> None:
     """Show every scope of the kill switch. An account that is not listed has the global state."""
 
@@ -172,10 +174,8 @@ def show_controls(as_json: AsJson = False) -> None:
         print_rows(found, ("scope", "state", "by", "at", "reason"))
 
 
-@limits.command("show")
-def show_limits(
-    account: Annotated[str | None, typer.Option(help="Only this account.")] = None, as_json: AsJson = False
-) -> None:
+@limits.command("show", epilog=examples("limits show --account main"))
+def show_limits(account: Annotated[str | None, named("Only this account.")] = None, as_json: AsJson = False) -> None:
     """Show the limits of each account, and how many orders it has sent since its window of a minute began."""
 
     async def work(database: Database) -> list[dict[str, Any]]:
@@ -189,22 +189,11 @@ def show_limits(
         print_rows(found, _SHOWN)
 
 
-def _amount(value: str) -> Decimal:
-    try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        amount = Decimal(0)
-    if not amount.is_finite() or amount <= 0:
-        raise typer.BadParameter("give a number greater than 0; no limit means unlimited")
-    return amount
-
-
-Amount = Annotated[Decimal | None, typer.Option(parser=_amount, metavar="NUMBER")]
-
-
-@limits.command("set")
+@limits.command(
+    "set", epilog=examples("limits set --account main --max-order-qty 500 --submits-per-minute 60 --reason 'as agreed'")
+)
 def set_limits(
-    account: Annotated[str, typer.Option(help="The account.")],
+    account: Annotated[str, typer.Option(callback=proper_name, help="The account.")],
     reason: Reason,
     max_order_qty: Amount = None,
     max_order_notional: Amount = None,

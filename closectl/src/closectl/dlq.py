@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Final, TypeVar
 
 import typer
 
+from closectl.arguments import LARGEST_ID, LARGEST_PARTITION, AsJson, By, Limit, Reason, shown
+from closectl.command_line import examples
 from closectl.dead_letters import (
     MAX_REPLAYS,
     Busy,
@@ -17,7 +20,7 @@ from closectl.dead_letters import (
     handle_letters,
     waiting_letters,
 )
-from closectl.environment import AsJson, By, Limit, Reason, kafka_connection, with_database
+from closectl.environment import kafka_connection, with_database
 from closectl.output import console, fail, plain, print_json, print_rows
 from closeflow.contracts import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER, peek
 from closeflow.domain.ids import parse_client_order_id
@@ -26,20 +29,27 @@ from closeflow.storage.dead_letters import Handled, LetterAction
 from closeflow.storage.engine import Database
 
 T = TypeVar("T")
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_PLACE: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,19})")
 TOPICS: Final = (SUBMIT_ORDER, BROKER_FILL, POSITION_EVENTS, EXECUTION_EVENTS)
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: what waits in <topic>.dlq. List, show, replay, discard.")
 
 
 def _origin(topic: str | None) -> str | None:
-    return None if topic is None else topic.removesuffix(".dlq")
+    if topic is None:
+        return None
+    origin = topic.removesuffix(".dlq")
+    if not _TOPIC.fullmatch(origin):
+        raise typer.BadParameter(f"{shown(topic)} is not a topic, such as {', '.join(TOPICS)}")
+    return origin
 
 
 def _places(texts: list[str] | None) -> list[str]:
     for text in texts or ():
-        partition, colon, offset = text.partition(":")
-        if not (colon and partition.isdecimal() and offset.isdecimal()):
-            raise typer.BadParameter(f"{text!r} is not PARTITION:OFFSET, such as 0:12")
+        found = _PLACE.fullmatch(text)
+        if found is None or int(found[1]) > LARGEST_PARTITION or int(found[2]) > LARGEST_ID:
+            raise typer.BadParameter(f"{shown(text)} is not PARTITION:OFFSET, such as 0:12")
     return list(texts or ())
 
 
@@ -53,7 +63,7 @@ All = Annotated[bool, typer.Option("--all", help="Every letter that waits.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
-@dlq.command("list")
+@dlq.command("list", epilog=examples("dlq list --topic broker-fill"))
 def list_(topic: Topic = None, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List the letters that nobody has replayed or discarded yet, the oldest of each topic first."""
 
@@ -73,11 +83,13 @@ def list_(topic: Topic = None, limit: Limit = 100, as_json: AsJson = False) -> N
     print_rows([{**row, "place": f"{row['partition']}:{row['offset']}"} for row in rows], columns)
 
 
-@dlq.command("show")
+@dlq.command("show", epilog=examples("dlq show broker-fill 0 12"))
 def show_(
     topic: Annotated[str, typer.Argument(callback=_origin, help="The topic, such as broker-fill.")],
-    partition: Annotated[int, typer.Argument(min=0, help="The partition of the dead letter topic.")],
-    offset: Annotated[int, typer.Argument(min=0, help="The offset in it.")],
+    partition: Annotated[
+        int, typer.Argument(min=0, max=LARGEST_PARTITION, help="The partition of the dead letter topic.")
+    ],
+    offset: Annotated[int, typer.Argument(min=0, max=LARGEST_ID, help="The offset in it.")],
     as_json: AsJson = False,
 ) -> None:
     """Show one letter: its headers, its original bytes, and which close it is about where that can be read."""
@@ -100,14 +112,22 @@ def show_(
     console.print(f"value\n{plain(value)}", markup=False, highlight=False, soft_wrap=True)
 
 
-@dlq.command("replay")
+@dlq.command(
+    "replay",
+    epilog=examples(
+        "dlq replay --topic broker-fill 0:12 --reason 'the reader is mended' --dry-run",
+        "dlq replay --topic broker-fill --all --reason 'the reader is mended'",
+    ),
+)
 def replay_(
     reason: Reason,
     places: Places = None,
     topic: Topic = None,
     every: All = False,
     force: Annotated[bool, typer.Option("--force", help="Also letters that came back too often.")] = False,
-    max_replays: Annotated[int, typer.Option(min=1, help="Refuse letters that came back so often.")] = MAX_REPLAYS,
+    max_replays: Annotated[
+        int, typer.Option(min=1, max=1000, help="Refuse letters that came back so often.")
+    ] = MAX_REPLAYS,
     dry_run: DryRun = False,
     by: By = "",
 ) -> None:
@@ -118,7 +138,7 @@ def replay_(
     _handle("replayed", places, topic, every, dry_run, by, reason, None if force else max_replays)
 
 
-@dlq.command("discard")
+@dlq.command("discard", epilog=examples("dlq discard --topic broker-fill 0:12 --reason 'of a test account'"))
 def discard_(
     reason: Reason,
     places: Places = None,

@@ -1,14 +1,11 @@
-"""What every command takes from its environment: the settings, the database, the broker's account, who is acting."""
+"""What every command takes from its environment: the settings, the database, Kafka, the broker's account."""
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, TypeVar
-
-import typer
+from typing import Final, TypeVar
 
 from closectl.output import fail
 from closectl.settings import ClosectlSettings
@@ -16,33 +13,13 @@ from closectl.verifying import Account
 from closeflow.domain.absence import window
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
-from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, make_engine
+from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, first_line, make_engine, sqlstate
 
 T = TypeVar("T")
-
-
-def _given(reason: str) -> str:
-    if not reason.strip():
-        raise typer.BadParameter("say why; it is kept with what was done")
-    return reason.strip()
-
-
-def _actor(by: str) -> str:
-    """Who acts: as given, else the login's name."""
-    if by.strip():
-        return by.strip()
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        raise typer.BadParameter("this login has no name; say who you are") from None
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")]
-Reason = Annotated[str, typer.Option(callback=_given, help="Why, for whoever reads it in a year. It is kept.")]
-By = Annotated[str, typer.Option(callback=_actor, show_default="the login's name", help="Who does it.")]
-"""Give it the default "", which becomes the name of the login."""
-Yes = Annotated[bool, typer.Option("--yes", help="Do it. Without this, what would be done is only shown.")]
+KAFKA_NOT_SET: Final = "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"
+MISSING_TABLES: Final = frozenset({"3F000", "42P01", "42703"})
+"""Undefined schema, table and column."""
+NOT_ALLOWED: Final = "42501"
 
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
@@ -68,17 +45,41 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     try:
         return asyncio.run(run())
     except DatabaseError as error:
-        fail(f"the database did not do it: {str(error).splitlines()[0]}", code=2)
+        fail(_database_says(error), code=2)
     except CommitUnknown as error:
         fail(f"whether it was done is not known: {error}; repeating the command does no harm", code=2)
 
 
+def _database_says(error: DatabaseError) -> str:
+    state, said = sqlstate(error), first_line(error)
+    if state is None:
+        return f"the database of CLOSECTL_POSTGRES_DSN cannot be asked: {said}"
+    if state in MISSING_TABLES:
+        return f"the database has not the tables of this closectl ({said}); bring it to the newest schema: make migrate"
+    if state == NOT_ALLOWED:
+        return f"this login may not do it ({said}); give CLOSECTL_POSTGRES_DSN of role closeflow_operator"
+    return f"the database did not do it: {said}"
+
+
 def kafka_connection() -> KafkaConnection:
     """The Kafka of CLOSECTL_KAFKA_BOOTSTRAP_SERVERS."""
-    servers = load(ClosectlSettings).kafka_bootstrap_servers
+    kafka = kafka_if_set()
+    if kafka is None:
+        fail(f"{KAFKA_NOT_SET}; give host:port of Kafka", code=2)
+    return kafka
+
+
+def kafka_if_set() -> KafkaConnection | None:
+    settings = load(ClosectlSettings)
+    servers, ca_path = settings.kafka_bootstrap_servers, settings.kafka_ca_path
     if servers is None:
-        fail("CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set; give host:port of Kafka", code=2)
-    return KafkaConnection(servers, client_id="closectl")
+        return None
+    kafka = KafkaConnection(servers, settings.kafka_security_protocol, ca_path, client_id="closectl")
+    try:
+        kafka.options()
+    except OSError as error:
+        fail(f"CLOSECTL_KAFKA_CA_PATH {ca_path} is not a readable certificate: {error}", code=2)
+    return kafka
 
 
 def account_at_broker() -> Account | str:

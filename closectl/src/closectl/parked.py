@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from closectl.environment import AsJson, Limit, with_database
+from closectl.arguments import AsJson, Limit, named
+from closectl.command_line import examples
+from closectl.environment import with_database
 from closectl.output import print_json, print_rows
 from closeflow.storage.direct import Row
 from closeflow.storage.engine import Database, transaction
@@ -15,9 +17,9 @@ from closeflow.storage.parking import list_parked
 parked = typer.Typer(no_args_is_help=True, help="Parked records: kept until their order or request is known.")
 
 
-@parked.command("list")
+@parked.command("list", epilog=examples("parked list --topic broker-fill"))
 def list_(
-    topic: Annotated[str | None, typer.Option(help="Only records of this topic, such as broker-fill.")] = None,
+    topic: Annotated[str | None, named("Only records of this topic, such as broker-fill.")] = None,
     released: Annotated[bool, typer.Option("--released", help="Also those that were published again.")] = False,
     limit: Limit = 100,
     as_json: AsJson = False,

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from closeflow.settings import HttpUrl, ServiceSettings
+from closeflow.settings import (
+    HttpUrl,
+    OptionalDsn,
+    SecurityProtocol,
+    Servers,
+    ServiceSettings,
+    refuse_plaintext_kafka,
+)
+
+
+def _header(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+        raise ValueError("must be printable ASCII")
+    return value
+
+
+Credential = Annotated[SecretStr | None, Field(min_length=1), AfterValidator(_header)]
+NotEmpty = Annotated[str, Field(min_length=1)]
 
 
 class ClosectlSettings(ServiceSettings):
@@ -20,12 +38,20 @@ class ClosectlSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="CLOSECTL_", frozen=True, extra="forbid")
 
     api_url: HttpUrl | None = None
-    postgres_dsn: SecretStr | None = None
-    kafka_bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")] | None = None
-    broker: str = "alpaca"
+    postgres_dsn: OptionalDsn = None
+    kafka_bootstrap_servers: Servers | None = None
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
+    kafka_ca_path: Path | None = None
+    broker: NotEmpty = "alpaca"
     broker_url: HttpUrl | None = None
-    broker_key_id: SecretStr | None = None
-    broker_secret_key: SecretStr | None = None
-    broker_account_id: str | None = None
+    broker_key_id: Credential = None
+    broker_secret_key: Credential = None
+    broker_account_id: NotEmpty | None = None
     broker_visibility_lag_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     absence_window_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+
+    @model_validator(mode="after")
+    def _refuse_plaintext_kafka(self) -> Self:
+        if self.kafka_bootstrap_servers is not None and self.kafka_security_protocol == "PLAINTEXT":
+            refuse_plaintext_kafka(self, self.kafka_bootstrap_servers)
+        return self

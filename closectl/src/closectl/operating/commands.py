@@ -9,7 +9,9 @@ from uuid import UUID
 
 import typer
 
-from closectl.environment import AsJson, By, Limit, Reason, with_database
+from closectl.arguments import AsJson, By, IncidentId, Limit, Reason, named, proper_name
+from closectl.command_line import examples
+from closectl.environment import with_database
 from closectl.operating.acting import Acted, NotThere
 from closectl.operating.closes import abandon_request, cancel_request, retry_request
 from closectl.operating.incidents import close_incident_by_hand
@@ -26,6 +28,10 @@ senders = typer.Typer(no_args_is_help=True, help="Processes that send orders, an
 actions = typer.Typer(no_args_is_help=True, help="What operators did by hand.")
 
 RequestId = Annotated[UUID, typer.Argument(help="The close request.")]
+
+
+def _example(verb: str, reason: str) -> str:
+    return examples(f"requests {verb} 01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22 --reason '{reason}'")
 
 
 def perform(work: Callable[[Database], Awaitable[Outcome | Acted]]) -> None:
@@ -46,12 +52,13 @@ def tell(outcome: Outcome | Acted) -> None:
         case Already(what=what):
             console.print(f"nothing to do: {what}", markup=False, highlight=False, soft_wrap=True)
         case Refused(reasons):
-            fail("nothing was done:\n" + "\n".join(f"- {reason}" for reason in reasons))
+            listed = f" {reasons[0]}" if len(reasons) == 1 else "".join(f"\n- {reason}" for reason in reasons)
+            fail(f"nothing was done:{listed}")
         case _:
             assert_never(outcome)
 
 
-@requests.command("retry")
+@requests.command("retry", epilog=_example("retry", "the desk asked for it"))
 def retry_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     """Try a retryable close again now, for what is still owed; also one that is not retried by itself.
 
@@ -61,7 +68,7 @@ def retry_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     perform(lambda database: retry_request(database, request_id, by=by, reason=reason))
 
 
-@requests.command("abandon")
+@requests.command("abandon", epilog=_example("abandon", "it is closed elsewhere"))
 def abandon_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     """Give a retryable close up, or let a position whose close failed be open again; nothing is sent.
 
@@ -70,7 +77,7 @@ def abandon_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     perform(lambda database: abandon_request(database, request_id, by=by, reason=reason))
 
 
-@requests.command("cancel")
+@requests.command("cancel", epilog=_example("cancel", "the desk keeps the position"))
 def cancel_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     """Cancel a close: at once where no order works, else by cancelling its order at the broker.
 
@@ -79,10 +86,10 @@ def cancel_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     perform(lambda database: cancel_request(database, request_id, by=by, reason=reason))
 
 
-@incidents.command("list")
+@incidents.command("list", epilog=examples("incidents list", "incidents list --kind gap --closed"))
 def list_incidents_(
     closed: Annotated[bool, typer.Option("--closed", help="Also those that are closed.")] = False,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as gap.")] = None,
+    kind: Annotated[str | None, named("Only this kind, such as gap.")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -97,10 +104,8 @@ def list_incidents_(
     _print(found, (*columns, "closed_by", "resolution") if closed else columns, as_json)
 
 
-@incidents.command("show")
-def show_incident(
-    incident_id: Annotated[int, typer.Argument(help="The incident's number.")], as_json: AsJson = False
-) -> None:
+@incidents.command("show", epilog=examples("incidents show 7"))
+def show_incident(incident_id: IncidentId, as_json: AsJson = False) -> None:
     """Show one incident, whole."""
 
     async def work(database: Database) -> IncidentRow | None:
@@ -117,10 +122,8 @@ def show_incident(
         console.print(f"{name:18} {'' if value is None else value}", markup=False, highlight=False, soft_wrap=True)
 
 
-@incidents.command("close")
-def close_incident_(
-    incident_id: Annotated[int, typer.Argument(help="The incident's number.")], reason: Reason, by: By = ""
-) -> None:
+@incidents.command("close", epilog=examples("incidents close 7 --reason 'the broker confirmed the fill'"))
+def close_incident_(incident_id: IncidentId, reason: Reason, by: By = "") -> None:
     """Close an incident; the reason becomes its resolution. A request that it froze goes on.
 
     As long as another incident that freezes the request is open, it stays frozen.
@@ -128,7 +131,7 @@ def close_incident_(
     perform(lambda database: close_incident_by_hand(database, incident_id, by=by, reason=reason))
 
 
-@senders.command("list")
+@senders.command("list", epilog=examples("senders list"))
 def list_senders_(limit: Limit = 100, as_json: AsJson = False) -> None:
     """List the processes that send orders; `unanswered` are their sends without an answer."""
 
@@ -143,9 +146,11 @@ def list_senders_(limit: Limit = 100, as_json: AsJson = False) -> None:
     _print(rows, columns, as_json)
 
 
-@senders.command("exited")
+@senders.command("exited", epilog=examples("senders exited host-1/4711 --reason 'ps shows no such process'"))
 def sender_exited_(
-    instance_id: Annotated[str, typer.Argument(help="The sender, as `closectl senders list` names it.")],
+    instance_id: Annotated[
+        str, typer.Argument(callback=proper_name, help="The sender, as `closectl senders list` names it.")
+    ],
     reason: Reason,
     by: By = "",
 ) -> None:
@@ -156,9 +161,9 @@ def sender_exited_(
     perform(lambda database: confirm_sender_exit(database, instance_id, by=by, reason=reason))
 
 
-@actions.command("list")
+@actions.command("list", epilog=examples("actions list --subject global"))
 def list_actions_(
-    subject: Annotated[str | None, typer.Option(help="Only of this request, order, position, incident, …")] = None,
+    subject: Annotated[str | None, named("Only of this request, order, position, incident, …")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:

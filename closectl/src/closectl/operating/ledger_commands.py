@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Final
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
-from closectl.environment import AsJson, By, Reason, Yes, absence_window, account_at_broker, broker_name, with_database
+from closectl.arguments import (
+    AsJson,
+    By,
+    Moment,
+    Number,
+    OrderId,
+    PositionId,
+    Reason,
+    Yes,
+    amount,
+    number,
+    proper_name,
+)
+from closectl.command_line import examples
+from closectl.environment import absence_window, account_at_broker, broker_name, with_database
 from closectl.operating.acting import Acted, NotThere
 from closectl.operating.amending import adjust_position, name_execution
 from closectl.operating.commands import perform, tell
 from closectl.operating.lost import Inquiry, Judged
 from closectl.output import fail, print_json, print_rows
-from closeflow.contracts.wire import Name, SignedDecimal
 from closeflow.domain.amend import Adjustment, Fill
 from closeflow.domain.operate import Done, Outcome
 from closeflow.storage.engine import Database
@@ -24,32 +35,11 @@ from closeflow.storage.saving import MoveRefused
 
 orders = typer.Typer(no_args_is_help=True, help="Orders: declare one lost, name a fill.")
 
-OrderId = Annotated[str, typer.Argument(help="The client order id, cf-….")]
-PositionId = Annotated[int, typer.Argument(help="The position.")]
+Positive = Annotated[Decimal, typer.Option(parser=amount, metavar="NUMBER")]
+_ORDER: Final = "cf-01932f4e8a107c3b9d215f0f7e6a1b22-1"
 
 
-_NUMBER: Final = TypeAdapter[Decimal](SignedDecimal)
-_NAME: Final = TypeAdapter[str](Name)
-
-
-def _number(text: str) -> Decimal:
-    try:
-        return _NUMBER.validate_python(text)
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text}: {error.errors()[0]['msg']}") from None
-
-
-def _name(text: str) -> str:
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError as error:
-        raise typer.BadParameter(error.errors()[0]["msg"]) from None
-
-
-Number = Annotated[Decimal, typer.Option(parser=_number, metavar="NUMBER")]
-
-
-@orders.command("lost")
+@orders.command("lost", epilog=examples(f"orders lost {_ORDER} --reason 'the broker denies it in writing' --yes"))
 def lost_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False, as_json: AsJson = False) -> None:
     """Declare that the broker does not have an order: its request goes on as if it had ended unfilled.
 
@@ -87,20 +77,25 @@ def _judge(work: Callable[[Inquiry], Awaitable[Judged]], yes: bool, as_json: boo
     _conclude(judged.outcome, yes=yes, quiet=as_json)
 
 
-@orders.command("execution")
+@orders.command(
+    "execution",
+    epilog=examples(
+        f"orders execution {_ORDER} --exec-id 20260302::9f3 --quantity 4 --price 99.5 --reason 'by the confirmation'"
+    ),
+)
 def execution_(
     order_id: OrderId,
     exec_id: Annotated[
-        str, typer.Option(callback=_name, help="The broker's own id of the execution; then it is booked once.")
+        str, typer.Option(callback=proper_name, help="The broker's own id of the execution; then it is booked once.")
     ],
-    quantity: Number,
-    price: Number,
+    quantity: Positive,
+    price: Positive,
     reason: Reason,
     cum: Annotated[
         Decimal | None,
-        typer.Option(parser=_number, metavar="NUMBER", help="What the order had filled with it, if the broker says."),
+        typer.Option(parser=amount, metavar="NUMBER", help="What the order had filled with it, if the broker says."),
     ] = None,
-    at: Annotated[datetime | None, typer.Option(help="When it was executed, in UTC; now if it is not known.")] = None,
+    at: Moment = None,
     by: By = "",
     yes: Yes = False,
 ) -> None:
@@ -113,10 +108,17 @@ def execution_(
         exec_id=exec_id,
         quantity=quantity,
         price=price,
-        occurred_at=at.replace(tzinfo=UTC) if at is not None else None,
+        occurred_at=at,
         cum_quantity=cum,
     )
     _perform(lambda database: name_execution(database, order_id, fill, by=by, reason=reason, dry=not yes), yes)
+
+
+ADJUST_EXAMPLES: Final = examples(
+    "positions adjust 104 --delta -5 --reason 'transferred out'",
+    "positions adjust 104 --delta -5 --if-quantity 20 --reason 'transferred out' --yes",
+)
+OVERRIDE_EXAMPLES: Final = examples("positions override 104 --reason 'the broker holds nothing of it' --yes")
 
 
 def adjust_(
@@ -125,7 +127,7 @@ def adjust_(
     reason: Reason,
     expected: Annotated[
         Decimal | None,
-        typer.Option("--if-quantity", parser=_number, metavar="NUMBER", help="Only if this is its quantity now."),
+        typer.Option("--if-quantity", parser=number, metavar="NUMBER", help="Only if this is its quantity now."),
     ] = None,
     by: By = "",
     yes: Yes = False,
