@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy import text
 
 import devstack
+from closeflow.contracts import dead_letter_topic
+from closeflow.kafka import KafkaConnection, TopicSpec, ensure_topics
+from closeflow.kafka.topics import remove_topics
 from closeflow.storage.engine import Database, make_engine, transaction
+from tests.closectl.offices import Office
 from tests.closectl.seeding import Closes
 from tests.conftest import Database as OnTestStack
 from tests.conftest import fresh_database
@@ -40,3 +46,13 @@ async def closes(closes_database: OnTestStack) -> AsyncIterator[Database]:
         await tx.execute(_NOT_DUE)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def office(stack: devstack.Stack, module_database: OnTestStack) -> Iterator[Office]:
+    topic = f"test-{uuid.uuid4().hex[:12]}"
+    kafka = KafkaConnection(stack.kafka_bootstrap_servers)
+    specs = [TopicSpec(name=name, partitions=1, config={}) for name in (topic, dead_letter_topic(topic))]
+    asyncio.run(ensure_topics(kafka, specs))
+    yield Office(topic, kafka, module_database)
+    asyncio.run(remove_topics(kafka, specs))

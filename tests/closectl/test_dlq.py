@@ -4,103 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.structs import TopicPartition
 
-import devstack
-from closeflow.contracts import ErrorClass, dead_letter_topic
-from closeflow.kafka import DeadLetter, KafkaConnection, TopicSpec, ensure_topics, open_producer
-from closeflow.kafka.dead_letters import open_dead_letter_office
-from closeflow.kafka.letter_box import OPERATOR_GROUP
-from closeflow.kafka.records import Headers
-from closeflow.kafka.tail import TailRecord, open_tail
+from closeflow.contracts import dead_letter_topic
+from closeflow.kafka import TopicSpec, ensure_topics, open_producer
 from closeflow.kafka.topics import remove_topics
-from tests.closectl.running import ROLE, Done, answer, closectl
-from tests.conftest import Database as OnTestStack
+from tests.closectl.offices import Office
+from tests.closectl.running import ROLE, answer, closectl
 from tests.storage.seeding import owner
 
 REQUEST = uuid.UUID(int=7)
 ORDER = f"cf-{REQUEST.hex}-1"
 NAMING_AN_ORDER = f'{{"client_order_id": "{ORDER}", "last_qty": "NaN"}}'.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Office:
-    """A topic with its dead letters, and `closectl dlq` on them."""
-
-    topic: str
-    kafka: KafkaConnection
-    database: OnTestStack
-
-    def put(self, values: Sequence[bytes | None], *, headers: Headers = ()) -> None:
-        async def publish() -> None:
-            letters = [
-                DeadLetter(
-                    topic=self.topic,
-                    partition=3,
-                    offset=40 + number,
-                    key=b"k\xff" if value is None else b"k",
-                    raw=value,
-                    headers=(("traceparent", b"t"), *headers),
-                    reason="it is\x1b[2J wrong",
-                    error_class=ErrorClass.BAD_VALUE,
-                )
-                for number, value in enumerate(values)
-            ]
-            async with open_dead_letter_office(self.kafka, "a-consumer") as office:
-                await office.publish(letters, datetime.now(UTC))
-
-        asyncio.run(publish())
-
-    def run(self, verb: str, *arguments: str) -> Done:
-        return closectl("dlq", verb, "--topic", self.topic, "--by", "ann", "--reason", "mended", *arguments, **self.at)
-
-    @property
-    def at(self) -> dict[str, str]:
-        return {"postgres_dsn": self.database.dsn(ROLE), "kafka_bootstrap_servers": self.kafka.bootstrap_servers}
-
-    def listed(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = answer("dlq", "list", "--topic", self.topic, **self.at)
-        return found
-
-    def waiting(self) -> list[int]:
-        return [one["offset"] for one in self.listed()]
-
-    def came_back(self) -> list[TailRecord]:
-        async def drain() -> list[TailRecord]:
-            async with open_tail(self.kafka, [self.topic], None) as tail:
-                return await tail.drain()
-
-        return asyncio.run(drain())
-
-    def committed(self) -> int | None:
-        async def ask() -> int | None:
-            admin = AIOKafkaAdminClient(**self.kafka.options())
-            await admin.start()
-            try:
-                found = await admin.list_consumer_group_offsets(OPERATOR_GROUP)
-            finally:
-                await admin.close()
-            at = found.get(TopicPartition(dead_letter_topic(self.topic), 0))
-            return None if at is None else int(at.offset)
-
-        return asyncio.run(ask())
-
-
-@pytest.fixture
-def office(stack: devstack.Stack, module_database: OnTestStack) -> Iterator[Office]:
-    topic = f"test-{uuid.uuid4().hex[:12]}"
-    kafka = KafkaConnection(stack.kafka_bootstrap_servers)
-    specs = [TopicSpec(name=name, partitions=1, config={}) for name in (topic, dead_letter_topic(topic))]
-    asyncio.run(ensure_topics(kafka, specs))
-    yield Office(topic, kafka, module_database)
-    asyncio.run(remove_topics(kafka, specs))
 
 
 def test_list_and_show_tell_where_a_letter_came_from_and_why(office: Office) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 import devstack
-from tests.closectl.running import ROLE, Done, closectl
+from tests.closectl.running import ROLE, Done, closectl, process
 from tests.conftest import Database as OnTestStack
 from tests.conftest import fresh_database
 
@@ -98,6 +98,11 @@ def test_a_kafka_that_is_none_is_told(database: OnTestStack, verb: Sequence[str]
         line = told(closectl("dlq", *verb, postgres_dsn=database.dsn(ROLE), kafka_bootstrap_servers=servers))
         assert line.startswith("closectl: Kafka did not do it: ")
         assert "repeating the command does no harm" in line
+
+
+def test_a_kafka_that_is_away_is_told_in_one_line_by_the_process_too(database: OnTestStack) -> None:
+    line = told(process("dlq", "list", postgres_dsn=database.dsn(ROLE), kafka_bootstrap_servers="127.0.0.1:1"))
+    assert line.startswith("closectl: Kafka did not do it: it cannot be reached at 127.0.0.1:1; what is not done waits")
 
 
 def test_a_certificate_that_is_none_is_told(database: OnTestStack) -> None:

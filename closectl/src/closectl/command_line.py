@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from closectl.output import errors
+
+_UNHEARD: Final = logging.NullHandler()
+"""What libraries would log on the way comes as the error that they raise."""
 
 
 class OneLineErrors(TyperGroup):
@@ -29,6 +33,7 @@ class OneLineErrors(TyperGroup):
         run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
         if not standalone_mode:
             return run()
+        logging.getLogger().addHandler(_UNHEARD)
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # A terminal that lacks a character is no reason to fail.
         try:

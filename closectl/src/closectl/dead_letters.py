@@ -91,6 +91,8 @@ async def handle_letters(database: Database, kafka: KafkaConnection, origin: str
             # As they were dead-lettered: compressed, and without a limit of our own.
             open_producer(kafka, max_request_bytes=_MAX_REQUEST_BYTES, compress=True) as producer,
         ):
+            if request.action == "replayed":
+                box.require_origin()
             outcome = Outcome()
             starts = await box.starts()
             front = _Front()

@@ -24,7 +24,7 @@ from closectl.environment import kafka_connection, with_database
 from closectl.output import console, fail, plain, print_json, print_rows
 from closeflow.contracts import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER, peek
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.kafka import KafkaConnection, KafkaError, Letter, TopicMissing
+from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError, Letter, TopicMissing
 from closeflow.storage.dead_letters import Handled, LetterAction
 from closeflow.storage.engine import Database
 
@@ -200,7 +200,8 @@ def _run(work: Callable[[Database, KafkaConnection], Awaitable[T]]) -> T:
     try:
         return with_database(lambda database: work(database, kafka))
     except (KafkaError, TimeoutError) as error:
-        what = str(error) or "it did not answer in time"
+        away = f"it cannot be reached at {kafka.bootstrap_servers}"
+        what = away if isinstance(error, KafkaConnectionError) else str(error) or "it did not answer in time"
         fail(f"Kafka did not do it: {what}; what is not done waits, and repeating the command does no harm", code=2)
     except (TopicMissing, Busy) as error:
         fail(str(error))

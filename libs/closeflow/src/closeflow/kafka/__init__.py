@@ -1,6 +1,6 @@
 """The consume loop, producers and dead letters; the only importer of aiokafka."""
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consume import Subscription, run_consumer
@@ -17,6 +17,7 @@ __all__ = [
     "DeadLetterLimit",
     "DeadLetterLimitExceeded",
     "KafkaConnection",
+    "KafkaConnectionError",
     "KafkaError",
     "Letter",
     "LetterBox",

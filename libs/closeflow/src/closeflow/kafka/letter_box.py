@@ -63,7 +63,10 @@ class Letter:
 class LetterBox:
     """The letters of one topic."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, origin: str, partitions: Sequence[TopicPartition]) -> None:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, origin: str, partitions: Sequence[TopicPartition], *, can_go_back: bool
+    ) -> None:
+        self._can_go_back = can_go_back
         self._consumer = consumer
         self._origin = origin
         self._partitions = partitions
@@ -118,6 +121,11 @@ class LetterBox:
             found = await self._consumer.getone(place)
         return self._letter(found) if found.offset == offset else None
 
+    def require_origin(self) -> None:
+        """Raises TopicMissing when the topic is gone to which the letters would go back."""
+        if not self._can_go_back:
+            raise TopicMissing(f"no letter can go back: Kafka has no topic {self._origin}")
+
     async def commit(self, offsets: Mapping[int, int]) -> None:
         """Let the group go on from these offsets, by partition."""
         if offsets:
@@ -163,7 +171,8 @@ async def open_letter_box(
         except LookupError:
             raise TopicMissing(f"{origin} has no dead letters: Kafka has no topic {topic}") from None
         partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        can_go_back = bool(consumer.partitions_for_topic(origin))  # Asked before it looks at its own topics only.
         consumer.assign(partitions)
-        yield LetterBox(consumer, origin, partitions)
+        yield LetterBox(consumer, origin, partitions, can_go_back=can_go_back)
     finally:
         await consumer.stop()
