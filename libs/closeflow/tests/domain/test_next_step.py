@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from closeflow.domain.model import (
+    BrokerStatus,
+    ExecType,
     Order,
     OrderStatus,
     RequestStatus,
@@ -41,6 +43,8 @@ from .builders import (
     a_send,
     a_statement,
     an_order,
+    an_update,
+    applied,
     at,
     canceled,
     filled,
@@ -187,6 +191,17 @@ CANCELS: dict[str, tuple[Order, datetime, Step]] = {
 @pytest.mark.parametrize(("order", "now", "step"), CANCELS.values(), ids=CANCELS)
 def test_cancel(order: Order, now: datetime, step: Step) -> None:
     assert step_of(order, now=now) == step
+
+
+@pytest.mark.parametrize("slow_s", [-3600, -2, 0, 3600], ids=lambda one: f"the broker's clock {one} s off")
+def test_whether_a_cancel_was_refused_does_not_depend_on_the_brokers_clock(slow_s: float) -> None:
+    taken = to_cancel(SendAnswer.ACCEPTED, broker_update_seq=1)
+    refusal = an_update(
+        ExecType.CANCEL_REJECTED, BrokerStatus.NEW, cum=0, seq=2, transact_time=at(0.3 + slow_s), received_at=at(0.4)
+    )
+    assert step_of(applied(taken, refusal), now=at(6)) == SendCancel(2)
+    asked_again = applied(to_cancel(cancel_requested_at=at(1)), refusal)
+    assert asked_again.status is OrderStatus.PENDING_CANCEL, "it was refused before it was asked for again"
 
 
 def test_a_cancel_that_was_refused_three_times_is_for_a_person() -> None:

@@ -120,7 +120,10 @@ class Execution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """The newest statement of one kind about an order. Quantities are absent where the broker did not state them."""
+    """The newest statement of one kind about an order. Quantities are absent where the broker did not state them.
+
+    `stated_at` is the broker's time, except for a refused cancel: that is when we heard of it.
+    """
 
     kind: StatementKind
     stated_at: datetime

@@ -242,7 +242,8 @@ def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
         return order
     new = Statement(
         kind=kind,
-        stated_at=update.transact_time,
+        # That a cancel was refused is held against when we asked for it, so it has to be of our clock.
+        stated_at=update.received_at if kind is StatementKind.CANCEL_REJECTED else update.transact_time,
         source=update.source,
         broker_seq=update.broker_seq,
         cum_quantity=update.cum_quantity,
