@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from order_submitter.breaker import (
     admitted,
     after_answer,
     from_row,
+    shared,
     to_row,
 )
 
@@ -33,6 +35,9 @@ def after(*answers: SubmitAnswer, breaker: Breaker = CLOSED) -> Breaker:
     for answer in answers:
         breaker = after_answer(breaker, answer, now=NOW, rules=RULES)
     return breaker
+
+
+OPENED = after(*[TIMED_OUT] * 3)
 
 
 def test_it_opens_after_so_many_failures_in_a_row() -> None:
@@ -89,6 +94,34 @@ def test_a_probe_that_fails_opens_it_again_and_one_that_is_answered_closes_it() 
     failed = after_answer(probing, TIMED_OUT, now=later(6), rules=RULES)
     assert (failed.state, failed.opened_at, failed.probe_at) == (BreakerState.OPEN, NOW, later(11))
     assert after_answer(probing, REFUSED, now=later(6), rules=RULES).state is BreakerState.CLOSED
+
+
+def test_a_probe_under_way_is_not_forgotten_for_what_the_database_says() -> None:
+    opened = after(*[TIMED_OUT] * 3)
+    mine, let_through = opened, 0
+    for tenth in range(50, 100):
+        now = later(tenth / 10)
+        if tenth % 10 == 0:
+            mine = shared(mine, opened, now=now, rules=RULES)
+        if mine.resumes_at(now) is None:
+            let_through += 1
+            mine = admitted(mine, now=now, rules=RULES)
+    assert let_through == 1
+
+
+PROBING = admitted(after(*[TIMED_OUT] * 3), now=later(5), rules=RULES)
+TOLD: dict[str, tuple[Breaker, float, Breaker]] = {
+    "it was closed": (CLOSED, 6, CLOSED),
+    "it opened anew": (replace(OPENED, opened_at=later(5.5)), 6, replace(OPENED, opened_at=later(5.5))),
+    "another's probe failed": (replace(OPENED, probe_at=later(12)), 8, replace(OPENED, probe_at=later(12))),
+    "nothing new": (OPENED, 6, PROBING),
+    "nothing new, and the clock was set back": (OPENED, -3600, OPENED),
+}
+
+
+@pytest.mark.parametrize(("known", "seconds", "expected"), TOLD.values(), ids=TOLD)
+def test_what_others_wrote_counts(known: Breaker, seconds: float, expected: Breaker) -> None:
+    assert shared(PROBING, known, now=later(seconds), rules=RULES) == expected
 
 
 def test_a_closed_breaker_lets_everything_through() -> None:

@@ -46,7 +46,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.sending import fence_s
 from order_submitter.answers import Entry
-from order_submitter.breaker import BreakerRules, BreakerState
+from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState
 from order_submitter.send import Job, PoolLimits, SenderPool
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -284,3 +284,15 @@ async def test_draining_ends_at_its_deadline_and_leaves_the_send_open() -> None:
     await asyncio.sleep(0)
     await pool.drain(0.01)
     assert (outcome.entries, len(pool.tasks)) == ([], 0)
+
+
+async def test_a_probe_under_way_keeps_the_next_order_back_though_the_database_does_not_know_of_it() -> None:
+    opened = datetime.now(UTC) - timedelta(seconds=6)
+    known = Breaker(state=BreakerState.OPEN, failures=2, opened_at=opened, probe_at=opened + timedelta(seconds=5))
+    pool = a_pool(ScriptedBroker(), Outcome())
+    pool.share_breaker(known)
+    assert pool.reserve(SendKind.SUBMIT), "the probe"
+    pool.share_breaker(known)
+    assert not pool.reserve(SendKind.SUBMIT)
+    pool.share_breaker(CLOSED)
+    assert pool.reserve(SendKind.SUBMIT), "another's order was taken"

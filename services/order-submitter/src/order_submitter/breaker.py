@@ -57,6 +57,16 @@ def admitted(breaker: Breaker, *, now: datetime, rules: BreakerRules) -> Breaker
     return replace(breaker, state=BreakerState.HALF_OPEN, probe_at=now + timedelta(seconds=rules.probe_s))
 
 
+def shared(mine: Breaker, known: Breaker, *, now: datetime, rules: BreakerRules) -> Breaker:
+    """What to go by when the database says `known`. A probe that is under way is only in memory: as long as nothing
+    else was written of this opening, the next order waits for its answer or for the probe after it."""
+    of_this_opening = known.state is not BreakerState.CLOSED and known.opened_at == mine.opened_at
+    if mine.state is not BreakerState.HALF_OPEN or not of_this_opening or mine.probe_at is None:
+        return known
+    ahead = mine.probe_at > now + timedelta(seconds=rules.probe_s)  # By a clock that was set back since.
+    return known if ahead or (known.probe_at is not None and known.probe_at >= mine.probe_at) else mine
+
+
 def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: datetime, rules: BreakerRules) -> Breaker:
     match answer:
         case Acknowledged() | DuplicateId():

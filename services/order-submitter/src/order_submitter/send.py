@@ -32,7 +32,7 @@ from closeflow.domain.sending import fence_s, retry_at, with_send
 from closeflow.domain.tickets import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
-from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, to_row
+from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, shared, to_row
 from order_submitter.rate import TokenBucket
 
 log = structlog.get_logger(__name__)
@@ -113,9 +113,10 @@ class SenderPool:
         await asyncio.sleep(self._bucket.owe(time.monotonic()))
 
     def share_breaker(self, known: Breaker) -> None:
-        """Take over what the database says, unless an answer of our own is still on its way there."""
+        """Take over what the database says, unless an answer of our own is still on its way there, or a probe to the
+        broker."""
         if self._unsaved == 0:
-            self.breaker = known
+            self.breaker = shared(self.breaker, known, now=utc_now(), rules=self._limits.breaker)
 
     def release(self, slots: int) -> None:
         """Give back slots whose sends were not claimed after all."""
