@@ -269,6 +269,19 @@ async def test_a_look_up_asks_by_our_id() -> None:
     assert server.target() == f"/v2/orders:by_client_order_id?client_order_id={TICKET.client_order_id}"
 
 
+async def test_an_open_order_of_somebody_else_that_cannot_be_read_is_passed_over() -> None:
+    foreign = {**ORDER, "id": "order-2", "client_order_id": "theirs", "side": None}
+    nameless = {**ORDER, "id": "order-3", "client_order_id": None}
+    async with serving(answer(200, [foreign, ORDER, nameless])) as server, broker_at(server.url) as broker:
+        assert [one.broker_order_id for one in await broker.open_orders()] == ["order-1"]
+
+
+async def test_an_open_order_of_ours_that_cannot_be_read_is_not_passed_over() -> None:
+    async with serving(answer(200, [{**ORDER, "side": None}])) as server, broker_at(server.url) as broker:
+        with pytest.raises(BrokerUnavailable, match="an order cannot be read"):
+            await broker.open_orders()
+
+
 def activity(n: int, order_id: str = "order-1") -> dict[str, object]:
     return {
         "id": f"20260302150000{n:03}::x",

@@ -27,6 +27,7 @@ from closeflow.domain.answers import (
     Ticket,
     Unanswered,
 )
+from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
 
 log = structlog.get_logger()
@@ -128,19 +129,24 @@ class AlpacaBroker:
 
     async def open_orders(self) -> tuple[BrokerUpdate, ...]:
         found: dict[str, BrokerUpdate] = {}
+        seen: set[str] = set()
         params = {"status": "open", "limit": str(_ORDERS_PER_PAGE), "direction": "asc", "nested": "false"}
         while True:
             reply = await self._read(self._trading, "/v2/orders", params)
             page = [_object(item, "order") for item in _list(reply)]
-            before = len(found)
+            before = len(seen)
             for order in page:
+                seen.add(str(order.get("id")))
                 update = _readable(order, of=self._of, received_at=reply.received_at)
+                if update is None:
+                    continue
                 found[update.broker_order_id or update.client_order_id] = update
                 self._remember(update)
             # `after` excludes orders submitted at that instant, so a page boundary inside one would lose the others.
-            if len(page) < _ORDERS_PER_PAGE or len(found) == before:
+            if len(page) < _ORDERS_PER_PAGE or len(seen) == before:
                 return tuple(found.values())
-            params["after"] = _text(page[-1], "submitted_at")
+            last = next((order for order in reversed(page) if order.get("submitted_at")), page[-1])
+            params["after"] = _text(last, "submitted_at")
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
         params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
@@ -319,10 +325,15 @@ def _text(of: parse.Json, name: str) -> str:
         raise BrokerUnavailable(str(error)) from error
 
 
-def _readable(order: parse.Json, *, of: parse.Account, received_at: datetime) -> BrokerUpdate:
+def _readable(order: parse.Json, *, of: parse.Account, received_at: datetime) -> BrokerUpdate | None:
+    """None for an order that cannot be read and is not ours: somebody else's must not keep us from asking."""
     try:
         return parse.order_update(order, of=of, source=UpdateSource.QUERY, received_at=received_at)
     except parse.Malformed as error:
+        client_order_id = order.get("client_order_id")
+        if not isinstance(client_order_id, str) or parse_client_order_id(client_order_id) is None:
+            log.warning("foreign_order_passed_over", client_order_id=client_order_id, reason=str(error))
+            return None
         raise BrokerUnavailable(f"an order cannot be read: {error}") from error
 
 
