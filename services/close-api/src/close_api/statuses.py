@@ -85,7 +85,8 @@ STATUSES: Final[Mapping[Code, Status]] = {
     Code.EXPOSURE_UNPROVEN: Status(
         409,
         "FAILED_PRECONDITION",
-        "An earlier order of this position may still fill; an operator has to settle it before a new close.",
+        "An earlier order of this position may still fill, or an earlier close of it is frozen; an operator has to "
+        "settle it before a new close.",
     ),
     Code.OVERLOADED: Status(
         503, "RESOURCE_EXHAUSTED", "Too many closes are waiting; repeat with the same Idempotency-Key.", 1

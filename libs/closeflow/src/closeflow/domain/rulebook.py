@@ -32,7 +32,8 @@ RULES: Final[Mapping[str, str]] = {
     "R1": "Executions and adjustments are facts; quantities are sums of facts",
     "R2": "The status of an order is a function of its facts, so the order of arrival does not matter",
     "R3a": (
-        "A sequence orders statements of one kind. An execution id not seen before is applied however late it comes"
+        "A sequence orders statements of one kind. An execution id not seen before is applied however late it comes, "
+        "unless its figures say that it is the other feed's; booked above what is stated, the request is frozen"
     ),
     "R3b": "A refusal proves absence only as the answer to the first send that counts",
     "R4": "A gap is not a fill: nothing is booked from it, and nothing is sent for the position while it is open",
@@ -48,7 +49,10 @@ RULES: Final[Mapping[str, str]] = {
     "R8": "One loop retries, the reconciler's. No HTTP client repeats a POST",
     "R9": "Decide from state. What was received before is never a reason",
     "R10": "In a batch the second item on an entity sees what the first decided",
-    "R11": "A frozen request sends nothing until the incident that froze it is closed",
+    "R11": (
+        "Until the incident that froze a request is closed, neither it nor another of its position sends anything, and "
+        "no close of the position is accepted, even when the request is over"
+    ),
     "Q": (
         "The position changed while it was being closed. It grew: the target is finished. It shrank below the "
         "exposure: the order is cancelled, and what is owed is planned again. Nothing is left: the order is "
@@ -108,5 +112,5 @@ ORDER: Final[Mapping[str, str]] = {
     "O17": "Filled with more than it asked for",
     "O18": "Declared lost while unknown, by an operator on the evidence of R6",
     "O19": "Declared lost although it had been acknowledged",
-    "O20": "Lost and found again",
+    "O20": "Lost and found again, also where nothing of it has changed",
 }
