@@ -89,6 +89,10 @@ def test_a_fill_that_is_booked_twice_opens_one_incident_and_freezes(updates: tup
 HONEST: dict[str, tuple[BrokerUpdate, ...]] = {
     "a fill newer than every statement": (NEW, STREAMED),
     "one that states nothing and is newer": (NEW, listed(transact_time=at(5))),
+    "the same, though that a cancel was refused was heard later": (
+        an_update(E.CANCEL_REJECTED, B.NEW, cum=0, seq=2, transact_time=at(1), received_at=at(99)),
+        listed(transact_time=at(5)),
+    ),
     "nothing states a quantity": (an_update(E.NEW, B.NEW), listed()),
     "an end that overtook the last fill": (CANCELED, STREAMED),
     "a fill after the end": (

@@ -106,7 +106,9 @@ def booked_above_stated(order: Order) -> Decimal:
         return ZERO
     excused = ZERO
     if not _over(order, told):
-        newest = max([one.stated_at for one in told] + [one.occurred_at for one in trades if one.cum_quantity])
+        # When we heard that a cancel was refused says nothing of the broker's time.
+        stated = [one.stated_at for one in told if one.kind is not StatementKind.CANCEL_REJECTED]
+        newest = max(stated + [one.occurred_at for one in trades if one.cum_quantity], default=None)
         excused = sum((one.quantity for one in standing if _newer(one.trade, newest)), ZERO)
     return max(ZERO, facts.executed(order) - excused - order.stated_cum_quantity)
 
@@ -124,5 +126,5 @@ def _over(order: Order, told: list[Statement]) -> bool:
     return facts.terminal_statement(order) is not None or any(one.kind is StatementKind.FILLED for one in told)
 
 
-def _newer(trade: Execution, newest: datetime) -> bool:
-    return trade.cum_quantity is None and trade.occurred_at + SAME_FILL_WITHIN >= newest
+def _newer(trade: Execution, newest: datetime | None) -> bool:
+    return trade.cum_quantity is None and (newest is None or trade.occurred_at + SAME_FILL_WITHIN >= newest)
