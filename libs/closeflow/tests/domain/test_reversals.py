@@ -142,6 +142,17 @@ def test_a_bust_and_its_trade_in_either_order_leave_a_retry_to_a_person(first: i
     assert kinds & {"position_reopened", "retry_by_hand"}
 
 
+def test_a_bust_under_a_request_that_waits_for_its_retry_leaves_that_to_a_person() -> None:
+    waiting = a_book(canceled(done=40), status=C.RETRYABLE, filled_quantity=Decimal(40))
+    waiting = replace(waiting, position=a_position(60, opening_quantity=Decimal(100), status=P.CLOSE_RETRYABLE))
+    busted = an_update(E.TRADE_CANCEL, B.CANCELED, exec_id="x1", exec_ref_id="e1", cum=0, seq=10)
+    book, steps = fed(waiting, busted)
+    assert state(book) == ("close_retryable", "retryable", Decimal(100), False)
+    assert [one.kind for one in steps[-1].incidents] == ["retry_by_hand"]
+    again = settle(book, book, now=NOW, policy=POLICY)
+    assert again.incidents == ()
+
+
 @pytest.mark.parametrize("told", [a_bust(), a_correction(80)], ids=["bust", "correction"])
 @pytest.mark.parametrize("first", [0, 1], ids=["the stream first", "the activities first"])
 def test_a_reversal_that_both_feeds_tell_by_their_own_names_is_one(told: BrokerUpdate, first: int) -> None:

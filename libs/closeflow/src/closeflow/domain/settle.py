@@ -270,10 +270,14 @@ def _request_incidents(before: CloseRequest, after: CloseRequest) -> list[Incide
     if after.filled_quantity > max(after.target_quantity, before.filled_quantity):
         detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
         found.append(_incident(after, "overfill", detail, severity="critical"))
-    if after.status is RequestStatus.RETRYABLE and not after.auto_retry and before.status is not after.status:
+    if _waits_for_a_person(after) and not _waits_for_a_person(before):
         detail = "the broker took back an execution of it; only an operator retries it"
         found.append(_incident(after, RETRY_BY_HAND, detail, severity="critical"))
     return found
+
+
+def _waits_for_a_person(request: CloseRequest) -> bool:
+    return request.status is RequestStatus.RETRYABLE and not request.auto_retry
 
 
 def _incident(
