@@ -10,16 +10,15 @@ from itertools import accumulate
 from typing import Final, TypeVar
 
 from closeflow.domain.controls import TradingState
-from closeflow.domain.model import ZERO, BrokerStatus, PositionStatus, RequestStatus
-from tests.simulation.broker import LIVE
+from closeflow.domain.model import ZERO, PositionStatus, RequestStatus
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.filler import BATCH as FILLS_AT_ONCE
 from tests.simulation.filler import Filler
 from tests.simulation.operator import Operator
 from tests.simulation.process import Process
-from tests.simulation.reports import BrokerOrder
 from tests.simulation.submitter import BATCH as PLANS_AT_ONCE
 from tests.simulation.submitter import Submitter
+from tests.simulation.trading import broker_busts, broker_corrects, broker_ends, broker_fills, broker_pauses
 from tests.simulation.world import MOST_AT_ONCE, World, hold
 
 Action = Callable[[World], bool]
@@ -168,41 +167,6 @@ def network_stalls(world: World) -> bool:
     return True
 
 
-def _a_live_order(world: World) -> BrokerOrder | None:
-    live = list(world.exchange.live())
-    return world.random.choice(live) if live else None
-
-
-def broker_fills(world: World) -> bool:
-    order = _a_live_order(world)
-    if order is None or order.status in (BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY):
-        return False
-    whole = world.random.random() < 0.4
-    world.exchange.fill(order, order.leaves if whole else Decimal(world.random.randint(1, int(order.leaves))))
-    return True
-
-
-def broker_ends(world: World) -> bool:
-    order = _a_live_order(world)
-    if order is None or (not order.cancel_asked and world.random.random() < 0.8):
-        return False
-    world.exchange.end(order)
-    return True
-
-
-def broker_pauses(world: World) -> bool:
-    order = _a_live_order(world)
-    if order is None:
-        return False
-    if order.status in (BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY):
-        world.exchange.resume(order)
-    elif world.random.random() < 0.2:
-        world.exchange.pause(order)
-    else:
-        return False
-    return True
-
-
 def report_arrives(world: World) -> bool:
     return run(world.gateway, lambda gateway: gateway.deliver())
 
@@ -309,6 +273,8 @@ WEIGHTS: Final[Mapping[Action, float]] = {
     broker_fills: 12,
     broker_ends: 6,
     broker_pauses: 4,
+    broker_busts: 1,
+    broker_corrects: 1,
     report_arrives: 12,
     backfill: 2,
     consume_fills: 14,
@@ -352,13 +318,3 @@ def schedule(world: World) -> Callable[[], str]:
     """Draws one action after another."""
     sums = list(accumulate(weights(world)))
     return lambda: world.random.choices(_NAMES, cum_weights=sums)[0]
-
-
-def is_quiet(world: World) -> bool:
-    """Nothing is on its way anywhere."""
-    moving = any(one.jobs or one.questions or one.consumer.batch for one in world.submitters)
-    moving = moving or any(one.consumer.batch for one in world.fillers)
-    moving = moving or bool(world.network.calls or world.exchange.stream or world.submit_group.lag())
-    live = any(one.status in LIVE and one.leaves > ZERO for one in world.exchange.orders)
-    unsent = world.connector.sent < len(world.database.wal)
-    return not (moving or live or unsent or world.fill_group.lag())

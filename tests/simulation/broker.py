@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 from closeflow.broker.protocol import IdDeduplication
 from closeflow.domain.answers import (
@@ -23,9 +25,10 @@ from closeflow.domain.answers import (
     Ticket,
     Unanswered,
 )
+from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import ZERO, BrokerStatus, BrokerUpdate, ExecType, RejectClass, Side, UpdateSource
 from tests.simulation import reports
-from tests.simulation.clock import Clock
+from tests.simulation.clock import START, Clock
 from tests.simulation.core import VISIBILITY_LAG_S
 from tests.simulation.faults import Fault, Faults, Violation
 from tests.simulation.reports import BrokerOrder, Fill
@@ -39,6 +42,7 @@ LIVE: Final = frozenset(
         BrokerStatus.DONE_FOR_DAY,
     }
 )
+_WORKING: Final = frozenset({BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED})
 CALMLY: Final = (BrokerStatus.CANCELED, BrokerStatus.EXPIRED)
 REFUSALS: Final = (
     Refused("market_closed", RejectClass.RETRYABLE, "the market is closed"),
@@ -60,8 +64,17 @@ class Exchange:
     quantities: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     orders: list[BrokerOrder] = field(default_factory=list)
     stream: list[BrokerUpdate] = field(default_factory=list)
+    reversed: set[str] = field(default_factory=set)
+    """Orders that executions were taken back from or changed of: what we know of them may be too much for a while."""
+    told_at: datetime = START
     price: int = 100
     named: int = 0
+
+    def now(self) -> datetime:
+        now = self.clock.now("broker")
+        if self.style.reverses:
+            now = self.told_at = max(now, self.told_at + timedelta(microseconds=1))
+        return now
 
     def live(self) -> Iterator[BrokerOrder]:
         return (one for one in self.orders if one.status in LIVE)
@@ -110,7 +123,8 @@ class Exchange:
         if len(named) > 1:
             raise Violation(f"7 deterministic id: the broker has {len(named)} orders named {ticket.client_order_id}")
         live = [one for one in self.live() if one.ticket.symbol == ticket.symbol]
-        if len(live) > 1:
+        together = [one for one in live if _request_of(one) == _request_of(live[-1])]
+        if len(together) > 1:
             raise Violation(f"3 one live: {[one.ticket.client_order_id for one in live]} live together at the broker")
         leaves = sum((one.leaves for one in live), ZERO)
         held = self.quantities[ticket.symbol]
@@ -125,10 +139,37 @@ class Exchange:
         order.seq += 1
         order.status = BrokerStatus.FILLED if order.leaves == ZERO else BrokerStatus.PARTIALLY_FILLED
         price = Decimal(self.price + self.faults.random.randint(-3, 3))
-        fill = Fill(f"e-{self.named}", f"a-{self.named}", quantity, price, order.cum, self.clock.now("broker"))
+        while any((one.cum, one.quantity, one.price) == (order.cum, quantity, price) for one in order.fills):
+            price += 1  # Two fills that are alike in all their figures nothing tells apart but their names (R3a).
+        fill = Fill(f"e-{self.named}", f"a-{self.named}", quantity, price, order.cum, self.now())
+        self._book(order, fill, quantity)
+
+    def _book(self, order: BrokerOrder, fill: Fill, moved: Decimal) -> None:
         order.fills.append(fill)
-        self.quantities[order.ticket.symbol] += quantity if order.ticket.side is Side.BUY else -quantity
-        self.stream.append(reports.trade(order, fill, self.style, at=self.clock.now("broker")))
+        self.quantities[order.ticket.symbol] += moved if order.ticket.side is Side.BUY else -moved
+        self.stream.append(reports.trade(order, fill, self.style, at=fill.at))
+
+    def reverse(self, order: BrokerOrder, fill: Fill, quantity: Decimal, *, revive: bool) -> None:
+        """Bust the fill, or correct it to another quantity and price. As the broker-simulator's `reversals`: an order
+        that is over stays over, `filled` becoming `canceled`, unless it is to live again."""
+        self.named += 1
+        kind = ExecType.TRADE_CORRECT if quantity else ExecType.TRADE_CANCEL
+        self.faults.saw(Fault.CORRECTED if quantity else Fault.BUSTED)
+        moved = quantity - fill.quantity
+        order.cum += moved
+        order.seq += 1
+        if order.leaves == ZERO:
+            order.status = BrokerStatus.FILLED
+        elif order.status in _WORKING or (order.status is BrokerStatus.FILLED and revive):
+            order.cancel_asked = order.cancel_asked and order.status in _WORKING
+            order.status = BrokerStatus.PARTIALLY_FILLED if order.cum else BrokerStatus.NEW
+        elif order.status is BrokerStatus.FILLED:
+            order.status = BrokerStatus.CANCELED
+        price = Decimal(self.price + self.faults.random.randint(-3, 3))
+        fill.replaced = True
+        self.reversed.add(order.ticket.client_order_id)
+        names = f"e-{self.named}", f"a-{self.named}"
+        self._book(order, Fill(*names, quantity, price, order.cum, self.now(), kind, fill), moved)
 
     def cancel(self, broker_order_id: str) -> CancelAnswer:
         order = next((one for one in self.orders if one.broker_order_id == broker_order_id), None)
@@ -172,11 +213,11 @@ class Exchange:
         self._say(order, ExecType(status.value), without_quantity=self.faults.happens(Fault.NO_QUANTITY))
 
     def _say(self, order: BrokerOrder, exec_type: ExecType, *, without_quantity: bool = False) -> None:
-        at = self.clock.now("broker")
+        at = self.now()
         self.stream.append(reports.event(order, exec_type, self.style, at=at, without_quantity=without_quantity))
 
     def statement(self, order: BrokerOrder, source: UpdateSource) -> BrokerUpdate:
-        return reports.statement(order, self.style, source=source, at=self.clock.now("broker"))
+        return reports.statement(order, self.style, source=source, at=self.now())
 
     def look_up(self, client_order_id: str, source: UpdateSource = UpdateSource.QUERY) -> LookUpAnswer:
         if self.faults.happens(Fault.LOOK_UP_FAILED):
@@ -186,8 +227,15 @@ class Exchange:
 
     def executions(self) -> list[BrokerUpdate]:
         """Every execution that may be listed by now, oldest first."""
-        at = self.clock.now("broker")
+        at = self.now()
         listed = [
             (fill.at, reports.activity(order, fill, self.style, at=at)) for order in self.orders for fill in order.fills
         ]
         return [update for _, update in sorted(listed, key=lambda one: one[0])]
+
+
+def _request_of(order: BrokerOrder) -> UUID:
+    ours = parse_client_order_id(order.ticket.client_order_id)
+    if ours is None:
+        raise Violation(f"7 deterministic id: {order.ticket.client_order_id} is no id of ours")
+    return ours[0]

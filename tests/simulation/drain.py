@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Final
 
 from closeflow.domain.controls import TradingState
-from closeflow.domain.model import UNFINISHED
+from closeflow.domain.model import UNFINISHED, ZERO
 from tests.simulation import actions
+from tests.simulation.broker import LIVE
 from tests.simulation.faults import Violation
 from tests.simulation.queries import due_orders, orders_with_gap
 from tests.simulation.submitter import Submitter
@@ -35,12 +36,12 @@ def drain(world: World) -> int:
     """Returns how many rounds it took; it is a violation if there is no end."""
     for number in range(MOST_ROUNDS):
         _round(world)
-        if actions.is_quiet(world) and _settled(world):
+        if is_quiet(world) and _settled(world):
             world.clock.advance(LAST_WAIT_S)
             for _ in range(3):
                 _round(world)
             world.audit.once()
-            if actions.is_quiet(world) and _settled(world):
+            if is_quiet(world) and _settled(world):
                 return number
         world.clock.advance(PAUSES_S[min(number // 6, len(PAUSES_S) - 1)])
     left = [str(one.id) for one in world.database.requests() if one.status in UNFINISHED]
@@ -64,6 +65,7 @@ def _round(world: World) -> None:
     while world.exchange.stream:
         actions.run(world.gateway, lambda gateway: gateway.deliver())
     reconciler = world.reconcilers[0]
+    actions.run(world.gateway, lambda gateway: gateway.backfill())
     actions.run(reconciler, lambda one: one.wake_requests())
     actions.run(reconciler, lambda one: one.ask_quiet_orders())
     actions.run(reconciler, lambda one: one.fill_gaps())
@@ -95,3 +97,13 @@ def _settled(world: World) -> bool:
     waiting = [one for one in world.database.requests() if one.status in UNFINISHED and str(one.id) not in told]
     quiet = not waiting and not world.audit.missing
     return quiet and not due_orders(world.database) and not orders_with_gap(world.database)
+
+
+def is_quiet(world: World) -> bool:
+    """Nothing is on its way anywhere."""
+    moving = any(one.jobs or one.questions or one.consumer.batch for one in world.submitters)
+    moving = moving or any(one.consumer.batch for one in world.fillers)
+    moving = moving or bool(world.network.calls or world.exchange.stream or world.submit_group.lag())
+    live = any(one.status in LIVE and one.leaves > ZERO for one in world.exchange.orders)
+    unsent = world.connector.sent < len(world.database.wal)
+    return not (moving or live or unsent or world.fill_group.lag())

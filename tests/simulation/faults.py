@@ -50,6 +50,8 @@ class Fault(StrEnum):
     CANCEL_REFUSED = "cancel refused while the order lives"
     CANCELED_UNASKED = "canceled or expired unasked"
     PAUSED_ORDER = "suspended or done for day"
+    BUSTED = "execution busted"
+    CORRECTED = "execution corrected"
     NO_QUANTITY = "end stated without its quantity"
     REPORT_DROPPED = "report dropped"
     REPORT_REPEATED = "report repeated"

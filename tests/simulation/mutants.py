@@ -9,7 +9,8 @@ from typing import Final
 
 from closeflow.domain import sending
 from closeflow.domain.controls import Controls
-from closeflow.domain.model import Book, Order, OrderStatus, RejectClass, SendKind
+from closeflow.domain.events import EXECUTION_REVERSED
+from closeflow.domain.model import Book, ExecType, Order, OrderStatus, RejectClass, SendKind, UpdateSource
 from closeflow.domain.settle import RetryPolicy
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
 from tests.simulation.core import Core
@@ -57,6 +58,23 @@ def new_id_on_silence(
     return step
 
 
+def read_reversals_of_the_stream_only(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+    """The activities are asked for fills, and for nothing that took a fill back."""
+    kept = [
+        one
+        for one in records
+        if one.value.source is UpdateSource.STREAM
+        or one.value.exec_type not in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
+    ]
+    return fold_batch(known, kept, policy=policy)
+
+
+def keep_reversals_from_accounting(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+    folded = fold_batch(known, records, policy=policy)
+    folded.events = [one for one in folded.events if one.event_type != EXECUTION_REVERSED]
+    return folded
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`theme` is where it is to be looked for."""
@@ -67,6 +85,8 @@ class Mutant:
 
 MUTANTS: Final[Mapping[str, Mutant]] = {
     "an execution per message": Mutant(Core(fold_batch=book_each_message), "cancels"),
+    "reversals read from the stream only": Mutant(Core(fold_batch=read_reversals_of_the_stream_only), "reversals"),
+    "accounting not told of reversals": Mutant(Core(fold_batch=keep_reversals_from_accounting), "reversals"),
     "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),
     "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
     "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence"),

@@ -19,20 +19,31 @@ _LEAVES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a broker words its reports: whether they carry a sequence, and whether its two feeds name a fill alike."""
+    """How a broker words its reports: whether they carry a sequence, and whether its two feeds name a fill alike.
+    One that `reverses` busts and corrects, and no two of its times are alike or in another order than what it did."""
 
     sequenced: bool
     one_name: bool
+    reverses: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Fill:
+    """An execution of the broker's: a trade, or the bust or correction of `ref`, which it takes the place of."""
+
     exec_id: str
     activity_id: str
     quantity: Decimal
     price: Decimal
     cum: Decimal
     at: datetime
+    kind: ExecType = ExecType.TRADE
+    ref: Fill | None = None
+    replaced: bool = False
+
+    @property
+    def stands(self) -> bool:
+        return not self.replaced and self.kind is not ExecType.TRADE_CANCEL
 
 
 @dataclass(slots=True)
@@ -82,15 +93,17 @@ def event(
 
 
 def trade(order: BrokerOrder, fill: Fill, style: Style, *, at: datetime) -> BrokerUpdate:
-    """As `trade_update`, for a fill."""
+    """As `trade_update`, for a fill, its bust or its correction."""
+    bust = fill.kind is ExecType.TRADE_CANCEL
     return _streamed(
         order,
-        ExecType.TRADE,
+        fill.kind,
         style,
         at,
         exec_id=fill.exec_id,
-        last_quantity=fill.quantity,
-        last_price=fill.price,
+        exec_ref_id=fill.ref.exec_id if fill.ref else None,
+        last_quantity=None if bust else fill.quantity,
+        last_price=None if bust else fill.price,
     )
 
 
@@ -109,23 +122,31 @@ def _streamed(order: BrokerOrder, exec_type: ExecType, style: Style, at: datetim
 
 def activity(order: BrokerOrder, fill: Fill, style: Style, *, at: datetime) -> BrokerUpdate:
     """As `fill_activity`: the other feed's name, no sequence, no status."""
-    exec_id = fill.exec_id if style.one_name else fill.activity_id
-    ticket = order.ticket
+    exec_id, ref_id = _names(fill, style)
+    ticket, bust = order.ticket, fill.kind is ExecType.TRADE_CANCEL
     return BrokerUpdate(
         event_id=broker_update_id("fill", order.broker_order_id, exec_id, fill.quantity, fill.price, fill.cum),
         broker=BROKER,
         account_id=ACCOUNT,
         symbol=ticket.symbol,
         client_order_id=ticket.client_order_id,
-        exec_type=ExecType.TRADE,
+        exec_type=fill.kind,
         side=ticket.side,
         source=UpdateSource.BACKFILL,
         transact_time=fill.at,
         received_at=at,
         broker_order_id=order.broker_order_id,
         exec_id=exec_id,
+        exec_ref_id=ref_id,
         cum_quantity=fill.cum,
         leaves_quantity=ticket.quantity - fill.cum,
-        last_quantity=fill.quantity,
-        last_price=fill.price,
+        last_quantity=None if bust else fill.quantity,
+        last_price=None if bust else fill.price,
     )
+
+
+def _names(fill: Fill, style: Style) -> tuple[str, str | None]:
+    """What the activities call a fill, and what it changes."""
+    if style.one_name:
+        return fill.exec_id, fill.ref.exec_id if fill.ref else None
+    return fill.activity_id, fill.ref.activity_id if fill.ref else None

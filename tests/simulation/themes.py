@@ -33,6 +33,7 @@ class Theme:
         return {fault: random.choice(_OFTEN if fault in self.often else _RARELY) for fault in Fault}
 
 
+REVERSALS: Final = "reversals"
 THEMES: Final = (
     Theme("everything"),
     Theme(
@@ -57,6 +58,21 @@ THEMES: Final = (
         "ends",
         frozenset({F.NO_QUANTITY, F.REPORT_DROPPED, F.REPORT_REORDERED, F.REJECTED_LATER}),
         {"operator_acts": 0, "broker_ends": 8, "wake_requests": 4, "broker_fills": 2, "report_arrives": 0.5},
+    ),
+    Theme(
+        REVERSALS,
+        frozenset({F.REPORT_DROPPED, F.REPORT_REORDERED, F.REPORT_REPEATED}),
+        {
+            "broker_fills": 3,
+            "broker_busts": 2,
+            "broker_corrects": 2,
+            "operator_acts": 2,
+            "request_arrives": 2,
+            "report_arrives": 2,
+            "consume_fills": 2,
+            "backfill": 2,
+            "wake_requests": 2,
+        },
     ),
     Theme(
         "refusals",

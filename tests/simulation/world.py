@@ -30,7 +30,7 @@ from tests.simulation.process import Process, Surroundings
 from tests.simulation.reconciler import Reconciler
 from tests.simulation.reports import Style
 from tests.simulation.submitter import Submitter
-from tests.simulation.themes import THEMES, Theme
+from tests.simulation.themes import REVERSALS, THEMES, Theme
 
 INSTANCES: Final = 2
 MOST_AT_ONCE: Final = 3
@@ -79,8 +79,8 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
     database = Database(clock, faults, safety.committed)
     safety.database = database
     deduplication = random.choice([*IdDeduplication, IdDeduplication.FOREVER])
-    style = Style(sequenced=random.random() < 0.7, one_name=random.random() < 0.5)
-    exchange = Exchange(clock, faults, deduplication, style)
+    exchange = Exchange(clock, faults, deduplication, _style(random, drawn))
+    safety.reversed = exchange.reversed
     network = Network(exchange, faults, safety.on_wire)
     topics = {name: Topic[Event]() for name in TopicName}
     fills = Topic[BrokerFillV1]()
@@ -114,6 +114,11 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
     for process in world.processes():
         process.start()
     return world
+
+
+def _style(random: Random, theme: Theme) -> Style:
+    reverses = random.random() < (1.0 if theme.name == REVERSALS else 0.3)
+    return Style(sequenced=random.random() < 0.7, one_name=random.random() < 0.5, reverses=reverses)
 
 
 def hold(world: World) -> None:
