@@ -13,6 +13,7 @@ from tests.simulation.core import Core
 from tests.simulation.drain import drain, heal
 from tests.simulation.ending import check_ended
 from tests.simulation.faults import Fault
+from tests.simulation.themes import TURNS
 from tests.simulation.world import REAL, make_world
 
 STEPS: Final = (120, 320)
@@ -38,7 +39,7 @@ class Ran:
 def run_seed(seed: int, *, core: Core = REAL, theme: str | None = None, tell: Tell | None = None) -> Ran:
     """`tell` gets a line for every step, for a person who replays a seed."""
     random = Random(seed)
-    world = make_world(random, core, theme)
+    world = make_world(random, core, theme or TURNS[seed % len(TURNS)].name)
     draw, wanted, ran = schedule(world), random.randint(*STEPS), Ran(seed)
     try:
         while ran.steps < wanted:

@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.running import run_seed
 from tests.simulation.summary import Summary
 
-SEEDS: Final = range(1, 121)
+SEEDS: Final = range(1, 161)
 
 
 @pytest.fixture(scope="module")

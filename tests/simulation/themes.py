@@ -20,11 +20,12 @@ _RARELY: Final = (0.0, 0.0, 0.0, 0.01)
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """`actions` multiply the usual weights of the named actions."""
+    """`actions` multiply the usual weights of the named actions; `slow`: time goes past leases and time-outs."""
 
     name: str
     often: frozenset[Fault] = frozenset()
     actions: Mapping[str, float] = field(default_factory=dict)
+    slow: bool = False
 
     def odds(self, random: Random) -> dict[Fault, float]:
         """Swarm testing: each run leaves some faults out, so that every combination gets its turn."""
@@ -38,16 +39,20 @@ THEMES: Final = (
     Theme("everything"),
     Theme(
         "silence",
-        frozenset({F.STALLED, F.ANSWER_LOST, F.REQUEST_LOST, F.REPEAT_REFUSED, F.NOT_VISIBLE, F.PAUSE}),
+        frozenset({F.STALLED, F.ANSWER_LOST, F.REPEAT_REFUSED, F.NOT_VISIBLE, F.PAUSE}),
         {
             "network_stalls": 4,
-            "time_passes": 3,
+            "time_passes": 2,
+            "request_arrives": 2,
+            "trouble_connector": 0.3,
+            "close_again": 0.3,
             "keep_watch": 4,
             "look_up": 4,
             "attend_orders": 4,
             "operator_acts": 0,
             "pause": 0.3,
         },
+        slow=True,
     ),
     Theme(
         "cancels",
@@ -100,3 +105,5 @@ THEMES: Final = (
         {"clock_jumps": 4, "keep_watch": 2, "network_stalls": 2},
     ),
 )
+TURNS: Final = (*THEMES, *(one for one in THEMES if one.slow))
+"""Which theme a seed has, in turn; where time has to go by, less happens in a run."""

@@ -78,7 +78,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
     clock, faults, safety = Clock(), Faults(random, drawn.odds(random)), Safety()
     database = Database(clock, faults, safety.committed)
     safety.database = database
-    deduplication = random.choice([*IdDeduplication, IdDeduplication.FOREVER])
+    deduplication = random.choice([*IdDeduplication, *[IdDeduplication.FOREVER] * 2])
     exchange = Exchange(clock, faults, deduplication, _style(random, drawn))
     safety.reversed = exchange.reversed
     network = Network(exchange, faults, safety.on_wire)
@@ -102,7 +102,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
         reconcilers=[Reconciler(name=f"reconciler-{n}", around=around) for n in range(INSTANCES)],
         gateway=Gateway(name="gateway", around=around),
         operator=Operator(name="operator", around=around),
-        strides_s=random.choice(PACES_S),
+        strides_s=random.choice(PACES_S[1:] if drawn.slow else PACES_S),
         connector=connector,
         audit=Audit(database, topics, connector),
         topics=topics,
