@@ -54,6 +54,7 @@ class Fault(StrEnum):
     CORRECTED = "execution corrected"
     NO_QUANTITY = "end stated without its quantity"
     REPORT_DROPPED = "report dropped"
+    FILL_DROPPED = "report of a fill dropped"
     REPORT_REPEATED = "report repeated"
     REPORT_REORDERED = "report out of order"
     DATABASE_CLOCK = "database clock jumped"

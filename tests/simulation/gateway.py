@@ -32,7 +32,10 @@ class Gateway(Process):
             at = faults.random.randrange(1, len(stream))
         repeated = faults.happens(Fault.REPORT_REPEATED)
         update = stream[at] if repeated else stream.pop(at)
-        if not faults.happens(Fault.REPORT_DROPPED):
+        lost = faults.happens(Fault.REPORT_DROPPED)
+        if update.exec_id is not None:
+            lost = faults.happens(Fault.FILL_DROPPED) or lost
+        if not lost:
             self._publish([replace(update, received_at=self.wall())])
         return True
 

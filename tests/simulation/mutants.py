@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
-from closeflow.domain import sending
+from closeflow.domain import facts, sending
 from closeflow.domain.controls import Controls
 from closeflow.domain.events import EXECUTION_REVERSED
-from closeflow.domain.model import Book, ExecType, Order, OrderStatus, RejectClass, SendKind, UpdateSource
+from closeflow.domain.model import ZERO, Book, ExecType, Order, OrderStatus, RejectClass, SendKind, UpdateSource
+from closeflow.domain.plan import plan
 from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.wake import wake
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
 from tests.simulation.core import Core
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
@@ -75,6 +80,20 @@ def keep_reversals_from_accounting(known: Known, records: Sequence[UpdateRecord]
     return folded
 
 
+def seeing_no_gap(decide: Callable[P, R]) -> Callable[P, R]:
+    """Rule R4 forgotten: while this decides, a fill that is known and cannot be named is none."""
+
+    def decided(*args: P.args, **kwargs: P.kwargs) -> R:
+        real = facts.unattributed
+        facts.unattributed = lambda order: ZERO
+        try:
+            return decide(*args, **kwargs)
+        finally:
+            facts.unattributed = real
+
+    return decided
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`theme` is where it is to be looked for."""
@@ -83,8 +102,15 @@ class Mutant:
     theme: str
 
 
+RETRY_OVER_A_GAP: Final = Core(
+    plan=seeing_no_gap(plan),
+    recheck=seeing_no_gap(sending.recheck),
+    fold_batch=seeing_no_gap(fold_batch),
+    wake=seeing_no_gap(wake),
+)
 MUTANTS: Final[Mapping[str, Mutant]] = {
     "an execution per message": Mutant(Core(fold_batch=book_each_message), "cancels"),
+    "a retry with an open gap": Mutant(RETRY_OVER_A_GAP, "gaps"),
     "reversals read from the stream only": Mutant(Core(fold_batch=read_reversals_of_the_stream_only), "reversals"),
     "accounting not told of reversals": Mutant(Core(fold_batch=keep_reversals_from_accounting), "reversals"),
     "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),
