@@ -89,8 +89,8 @@ MUTANTS: Final = (
     Mutant(
         "cleaner by age only",
         "migrations/versions/0005_operations.py",
-        "        IF unproven > 0 THEN",
-        "        IF false THEN",
+        "            IF unproven THEN",
+        "            IF false THEN",
         ("tests/storage/test_outbox_partitions.py::test_a_day_that_kafka_may_lack_is_kept",),
     ),
     Mutant(
