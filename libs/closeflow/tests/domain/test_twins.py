@@ -110,6 +110,20 @@ HONEST: dict[str, tuple[BrokerUpdate, ...]] = {
         BUST,
         a_trade("s2", 40, 40, seq=6, order_status=B.PARTIALLY_FILLED, transact_time=at(30)),
     ),
+    "two busts of fills that one feed each told, the second before the first": (
+        STREAMED,
+        listed("a2", 20, 60, transact_time=at(4)),
+        an_update(
+            E.TRADE_CANCEL,
+            None,
+            cum=0,
+            exec_id="y2",
+            exec_ref_id="a2",
+            transact_time=at(21),
+            source=UpdateSource.BACKFILL,
+        ),
+        an_update(E.TRADE_CANCEL, B.NEW, cum=20, seq=5, exec_id="x1", exec_ref_id="s1", transact_time=at(20)),
+    ),
     "two busts, the second before the first": (
         STREAMED,
         a_trade("s2", 20, 60, seq=3, order_status=B.PARTIALLY_FILLED, transact_time=at(4)),

@@ -98,8 +98,8 @@ def booked_above_stated(order: Order) -> Decimal:
     """
     last = ledger.last_reversal(order)
     trades = [one.trade for one in ledger.standings(order)]
-    if last is not None and (_reversal_waits(order) or len({_feed(one.source) for one in trades}) < 2):
-        return ZERO  # What is too much is explained by a bust whose report has not come yet.
+    if last is not None and (_reversal_waits(order) or not _stands_and_falls(order)):
+        return ZERO  # What is too much may be what another bust takes back, whose report has not come yet.
     standing = [one for one in ledger.standings(order) if one.quantity]
     told = [one for one in facts.broker_statements(order) if one.cum_quantity is not None and facts.counts(one, last)]
     if not told and all(one.cum_quantity is None for one in trades):
@@ -111,6 +111,18 @@ def booked_above_stated(order: Order) -> Decimal:
         newest = max(stated + [one.occurred_at for one in trades if one.cum_quantity], default=None)
         excused = sum((one.quantity for one in standing if _newer(one.trade, newest)), ZERO)
     return max(ZERO, facts.executed(order) - excused - order.stated_cum_quantity)
+
+
+def _stands_and_falls(order: Order) -> bool:
+    """Whether something that stands looks like what was taken back, under the other feed's name."""
+    standings = ledger.standings(order)
+    fallen = [one.trade for one in standings if one.by is not one.trade]
+    standing = [one.trade for one in standings if one.by is one.trade]
+    return any(_feed(a.source) != _feed(b.source) and _figures(a) == _figures(b) for a in standing for b in fallen)
+
+
+def _figures(trade: Execution) -> tuple[Decimal | None, Decimal, Decimal]:
+    return trade.cum_quantity, trade.quantity, trade.price
 
 
 def _reversal_waits(order: Order) -> bool:
