@@ -44,12 +44,16 @@ check: $(STAMP) ## Format, lint, types (mypy --strict), import contracts, schema
 	@$(BIN)/pytest -q libs/closeflow/tests/contracts/test_schema_files.py
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
-# tests; they are stopped afterwards, also after Ctrl-C, unless they ran before.
+# tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an
+# instance of their own (conftest.py says which tests run beside which).
 test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the first run downloads them)
-	@$(BIN)/python -m devstack status --instance test >/dev/null 2>&1; ran=$$?; \
-	$(BIN)/python -m devstack up --instance test >/dev/null || exit; \
-	trap : INT TERM; $(BIN)/pytest -q --durations=10; result=$$?; \
-	[ $$ran -eq 0 ] || told=$$($(BIN)/python -m devstack down --instance test 2>&1) || echo "$$told"; \
+	@result=0; mine=""; for one in test system; do \
+		$(BIN)/python -m devstack status --instance $$one >/dev/null 2>&1 || mine="$$mine $$one"; \
+		$(BIN)/python -m devstack up --instance $$one >/dev/null || { result=$$?; break; }; \
+	done; \
+	trap : INT TERM; [ $$result -ne 0 ] || \
+		{ $(BIN)/pytest -q --durations=10 -n 2 --dist loadgroup --no-loadscope-reorder; result=$$?; }; \
+	for one in $$mine; do told=$$($(BIN)/python -m devstack down --instance $$one 2>&1) || echo "$$told"; done; \
 	exit $$result
 
 # SIMULATION_SEED is the first seed, SIMULATION_SEEDS how many.

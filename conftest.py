@@ -1,10 +1,14 @@
 """Imported before any test: pytest would otherwise take the directories of these names for the packages themselves.
 
 Where CI is set, a test that is skipped has failed: whatever is missing there is missing by mistake.
+
+`make test` runs two processes (pytest-xdist). The tests of the whole system have servers of their own, and wait more
+than they compute; those that share the other servers stay in one process too, because they share its topics.
 """
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
@@ -15,6 +19,8 @@ import devstack
 __all__ = ["closectl", "devstack"]
 
 STRICT: Final = os.environ.get("CI", "").lower() not in ("", "0", "false")
+HERE: Final = Path(__file__).parent
+TOGETHER: Final = ("tests/system", "tests/closectl", "tests/kafka", "tests/pipeline", "tests/storage", "devstack")
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -34,3 +40,15 @@ def failed_if_skipped(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure where CI is set: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a process of pytest-xdist: what has to stay together, the longest first; other files where there is room."""
+    if not hasattr(config, "workerinput"):
+        return
+    places = {item: item.path.relative_to(HERE).as_posix() for item in items}
+    for item, place in places.items():
+        group = "system" if place.startswith(TOGETHER[0]) else "servers" if place.startswith(TOGETHER) else place
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (not places[item].startswith(TOGETHER[0]), not places[item].startswith(TOGETHER)))

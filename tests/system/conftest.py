@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("tests.system.desk")
 from tests.system.desk import Desk  # noqa: E402
 
 DATABASE: Final = "closeflow_system"
+INSTANCE: Final = "system"
 
 OVERRIDES: Final = {
     # A broker that does not answer, and a sender that died, are noticed in seconds instead of half a minute; the order
@@ -51,9 +52,14 @@ OVERRIDES: Final = {
 
 
 @pytest.fixture(scope="session")
+def stack() -> devstack.Stack:
+    """Servers of their own: these tests need the real topics, and break the servers."""
+    return devstack.up(INSTANCE)
+
+
+@pytest.fixture(scope="session")
 def system(stack: devstack.Stack) -> Iterator[System]:
-    """Everything running. The topics are the real ones and there is one set of them per Kafka, so whatever other tests
-    left there is removed first, and no other test may run beside these."""
+    """Everything running. There is one set of topics per Kafka, so what an earlier run left there is removed first."""
     made = System(stack, DATABASE, stack.data_dir / "system", overrides=OVERRIDES)
     made.directory.mkdir(parents=True, exist_ok=True)
     for log in made.directory.glob("*.log"):
