@@ -123,6 +123,8 @@ def test_a_repeated_adjustment_changes_nothing() -> None:
         pytest.param(still(), "0.0000000001", "at most 9 digits", id="less than a billionth"),
         pytest.param(still(asset_type=AssetType.OPTION), "0.5", "at most 0 digits", id="half a contract"),
         pytest.param(still(overfill_of=3), 1, "adjust that one", id="a derived position"),
+        (still(100), 10**15 - 100, "none can be told of that large"),
+        (still(-100), 100 - 10**15, "none can be told of that large"),
     ],
 )
 def test_what_is_no_adjustment(book: Book, delta: object, told: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from closeflow.domain import facts, ledger
 from closeflow.domain.accept import LOT_DIGITS
@@ -13,6 +14,9 @@ from closeflow.domain.model import ZERO, Book, Execution, Order, UpdateSource
 from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused
 from closeflow.domain.settle import settle
 from closeflow.domain.updates import Applied, apply_update
+
+LARGEST_QUANTITY: Final = Decimal("1e15")
+"""Events can tell of less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,8 @@ def _delta_problem(book: Book, delta: Decimal) -> str | None:
     digits = LOT_DIGITS[position.asset_type]
     if len(decimal_text(delta).partition(".")[2]) > digits:
         return f"the delta of a {position.asset_type} position has at most {digits} digits after the point"
+    if abs(position.quantity + delta) >= LARGEST_QUANTITY:
+        return f"the position would be {decimal_text(position.quantity + delta)}, and none can be told of that large"
     return None
 
 
