@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -109,6 +111,7 @@ WRONG: Final[dict[str, tuple[Sequence[str], str]]] = {
     "NaN": (["close", "104", "--limit-price", "NaN"], "'NaN' must be a decimal number such as 12.5"),
     "nothing to close": (["close", "104", "--quantity", "0"], "'0' must be greater than 0"),
     "too precise": (["close", "104", "--quantity", "0." + "1" * 19], "more than 18 digits after the point"),
+    "too large by a digit": (["close", "1", "--quantity", "9" * 16], "below 1000000000000000 in size"),
     "too large": (["positions", "adjust", "1", "--delta", "1" + "0" * 15, "--reason", "r"], "below 1000000000000000"),
     "order type": (["close", "104", "--order-type", "stop"], "'limit', 'market'"),
     "infinite wait": (["close", "104", "--wait", "inf"], "a number of seconds from 0 to 86400"),
@@ -143,3 +146,12 @@ def test_bytes_that_are_no_text_are_refused_by_the_process_too(given: bytes) -> 
     assert (done.exit_code, done.stdout) == (2, "")
     assert one_line(done)
     assert "is not UTF-8" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "closectl", "close", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr

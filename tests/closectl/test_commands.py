@@ -144,3 +144,18 @@ def test_a_close_that_is_not_there_is_told(closes_database: OnTestStack) -> None
     done = closectl("show", str(REQUESTS[6]), postgres_dsn=closes_database.dsn(ROLE))
     assert (done.exit_code, done.stdout) == (1, "")
     assert f"there is no close request {REQUESTS[6]}" in done.stderr
+
+
+def test_what_others_wrote_cannot_play_with_the_terminal(database: OnTestStack) -> None:
+    wild = "\x1b[2J\x07 [red]"
+    with owner(database.admin_dsn) as db:
+        db.execute("INSERT INTO incidents (kind, severity, client_order_id) VALUES ('gap', 'warning', %s)", (wild,))
+        db.execute("INSERT INTO operator_actions (by, action, subject, reason) VALUES (%s, 'halt', 'x', 'r')", (wild,))
+        db.execute("UPDATE positions SET symbol = %s WHERE id = %s", (wild, add_position(db)))
+        db.execute(
+            "INSERT INTO status_history (entity, entity_id, to_status, by) VALUES ('order', %s, 'x', 'x')", (wild,)
+        )
+    for command in (["actions", "list"], ["positions", "list"], ["verify"], ["incidents", "show", "1"]):
+        done = process(*command, postgres_dsn=database.dsn(ROLE))
+        assert not {"\x1b", "\x07"} & set(done.stdout + done.stderr), command
+        assert "[red]" in done.stdout, command

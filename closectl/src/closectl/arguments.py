@@ -71,7 +71,7 @@ def number(text: str) -> Decimal:
     if not _NUMBER.fullmatch(text):
         raise typer.BadParameter(f"{shown(text)} must be a decimal number such as 12.5")
     value = Decimal(text)
-    if abs(value) >= LARGEST_NUMBER:
+    if value.copy_abs() >= LARGEST_NUMBER:
         raise typer.BadParameter(f"{shown(text)} must be below {LARGEST_NUMBER:f} in size")
     if -int(value.as_tuple().exponent) > FRACTION_DIGITS:
         raise typer.BadParameter(f"{shown(text)} has more than {FRACTION_DIGITS} digits after the point")

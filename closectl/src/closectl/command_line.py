@@ -12,7 +12,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from closectl.output import errors
+from closectl.output import errors, visible
 
 _UNHEARD: Final = logging.NullHandler()
 """What libraries would log on the way comes as the error that they raise."""
@@ -40,6 +40,9 @@ class OneLineErrors(TyperGroup):
             code = run()
         except typer.Abort:
             sys.exit(1)
+        except OSError as error:
+            errors.print(f"closectl: not everything could be read or written: {visible(str(error))}")
+            sys.exit(2)
         except Exception as error:
             if not hasattr(error, "format_message"):  # A ClickException, which typer does not export.
                 raise
@@ -54,7 +57,7 @@ def _tell(error: Any) -> int:
         return int(error.exit_code)
     where = context.command_path if context is not None else "closectl"
     message = " ".join(error.format_message().split()).rstrip(".")
-    errors.print(f"{where}: {message}; `{where} --help` tells more")
+    errors.print(f"{where}: {visible(message)}; `{where} --help` tells more")
     return int(error.exit_code)
 
 

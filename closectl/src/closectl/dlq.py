@@ -21,7 +21,7 @@ from closectl.dead_letters import (
     waiting_letters,
 )
 from closectl.environment import kafka_connection, with_database
-from closectl.output import console, fail, plain, print_json, print_rows
+from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.contracts import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER, peek
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError, Letter, TopicMissing
@@ -227,7 +227,7 @@ def _row(letter: Letter) -> dict[str, object]:
         "offset": letter.offset,
         "appended_at": letter.appended_at,
         **{
-            name: _visible(letter.header(f"dlq_{name}"))
+            name: _header(letter, name)
             for name in (
                 *("origin_topic", "origin_partition", "origin_offset", "consumer_group"),
                 *("error_class", "reason", "attempts", "first_seen"),
@@ -236,6 +236,11 @@ def _row(letter: Letter) -> dict[str, object]:
         "replays": letter.replays,
         "key": _readable(letter.key)[1],
     }
+
+
+def _header(letter: Letter, name: str) -> str | None:
+    found = letter.header(f"dlq_{name}")
+    return None if found is None else visible(found)
 
 
 def _shown(letter: Letter, handled: Handled | None) -> dict[str, object]:
@@ -256,8 +261,8 @@ def _about(letter: Letter) -> dict[str, object]:
     order, request = said.get("client_order_id"), said.get("close_request_id")
     parsed = parse_client_order_id(order) if isinstance(order, str) else None
     return {
-        "client_order_id": _visible(order) if isinstance(order, str) else None,
-        "close_request_id": str(parsed[0]) if parsed else _visible(request) if isinstance(request, str) else None,
+        "client_order_id": visible(order) if isinstance(order, str) else None,
+        "close_request_id": str(parsed[0]) if parsed else visible(request) if isinstance(request, str) else None,
     }
 
 
@@ -266,13 +271,6 @@ def _readable(raw: bytes | None) -> tuple[str | None, str | None]:
     if raw is None:
         return None, None
     try:
-        return "utf-8", _visible(raw.decode())
+        return "utf-8", visible(raw.decode())
     except UnicodeDecodeError:
         return "hex", raw.hex()
-
-
-def _visible(text: str | None) -> str | None:
-    """Somebody else's text with control characters written out, so that it cannot play with the terminal."""
-    if text is None:
-        return None
-    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)

@@ -21,6 +21,11 @@ console = Console()
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
+def visible(text: str) -> str:
+    """Somebody else's text with control characters written out, so that it cannot play with the terminal."""
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+
+
 def plain(value: Any) -> str:
     """A value as a person reads it."""
     match value:
@@ -31,7 +36,7 @@ def plain(value: Any) -> str:
         case datetime():
             return value.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         case _:
-            return str(value)
+            return visible(str(value))
 
 
 def json_value(value: Any) -> Any:
@@ -67,5 +72,5 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, tit
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """Exit codes: 1 refused or a violation, 2 the environment (settings, a server that is away)."""
-    errors.print(f"closectl: {message}")
+    errors.print(f"closectl: {visible(message)}")
     raise typer.Exit(code)

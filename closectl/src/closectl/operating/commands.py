@@ -16,7 +16,7 @@ from closectl.operating.acting import Acted, NotThere
 from closectl.operating.closes import abandon_request, cancel_request, retry_request
 from closectl.operating.incidents import close_incident_by_hand
 from closectl.operating.senders import confirm_sender_exit
-from closectl.output import console, fail, print_json, print_rows
+from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.domain.operate import Already, Done, Outcome, Refused
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.operating import IncidentRow, find_incident, list_actions, list_incidents, list_senders
@@ -48,9 +48,9 @@ def perform(work: Callable[[Database], Awaitable[Outcome | Acted]]) -> None:
 def tell(outcome: Outcome | Acted) -> None:
     match outcome:
         case Done(what=what) | Acted(what=what):
-            console.print(what, markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(what), markup=False, highlight=False, soft_wrap=True)
         case Already(what=what):
-            console.print(f"nothing to do: {what}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"nothing to do: {visible(what)}", markup=False, highlight=False, soft_wrap=True)
         case Refused(reasons):
             listed = f" {reasons[0]}" if len(reasons) == 1 else "".join(f"\n- {reason}" for reason in reasons)
             fail(f"nothing was done:{listed}")
@@ -119,7 +119,7 @@ def show_incident(incident_id: IncidentId, as_json: AsJson = False) -> None:
         print_json(asdict(found))
         return
     for name, value in asdict(found).items():
-        console.print(f"{name:18} {'' if value is None else value}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name:18} {plain(value)}", markup=False, highlight=False, soft_wrap=True)
 
 
 @incidents.command("close", epilog=examples("incidents close 7 --reason 'the broker confirmed the fill'"))

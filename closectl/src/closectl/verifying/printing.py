@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from closectl.output import console
+from closectl.output import console, visible
 from closectl.verifying.report import INVARIANTS, NOT_IN_STATE, Report
 
 
@@ -40,7 +40,7 @@ def _verdict(report: Report, number: int) -> str:
 
 
 def _line(text: str, *, style: str = "") -> None:
-    console.print(escape(text), style=style or None, highlight=False, soft_wrap=True)
+    console.print(escape(visible(text)), style=style or None, highlight=False, soft_wrap=True)
 
 
 def report_json(report: Report) -> dict[str, Any]:

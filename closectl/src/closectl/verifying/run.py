@@ -17,7 +17,7 @@ from closectl.verifying.report import Finding, NotChecked, Report, looked
 from closectl.verifying.topics import check_topics
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.protocol import BrokerUnavailable
-from closeflow.kafka import KafkaConnection, KafkaError
+from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError
 from closeflow.kafka.offsets import committed_offsets
 from closeflow.storage.engine import Database, Transaction
 from closeflow.storage.verifying import Unquiet, load_open_incidents, read_books, snapshot, unquiet
@@ -119,6 +119,8 @@ async def _check_topics(
 
 
 def _unread(kafka: KafkaConnection, error: Exception) -> str:
+    if isinstance(error, KafkaConnectionError):
+        return f"Kafka at {kafka.bootstrap_servers} could not be read (it cannot be reached)"
     return f"Kafka at {kafka.bootstrap_servers} could not be read ({error or type(error).__name__})"
 
 
