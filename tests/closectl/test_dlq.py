@@ -174,3 +174,8 @@ def test_servers_that_are_away_are_told_with_exit_code_2(office: Office) -> None
     assert (nowhere.exit_code, "say of which topic these are: --topic" in nowhere.stderr) == (2, True)
     missing = closectl("dlq", "show", office.topic, "0", "5", **office.at)
     assert (missing.exit_code, "has no letter 0:5" in missing.stderr) == (1, True)
+
+
+def test_the_deeds_of_a_topic_with_a_long_name_can_be_listed(office: Office) -> None:
+    subject = f"{'x' * 200}.dlq/2147483647/9223372036854775807"
+    assert answer("actions", "list", "--subject", subject, **office.at) == []

@@ -17,6 +17,7 @@ LARGEST_PARTITION: Final = 2**31 - 1
 LARGEST_NUMBER: Final = Decimal(10) ** 15
 FRACTION_DIGITS: Final = 18
 LONGEST_NAME: Final = 128
+LONGEST_SUBJECT: Final = 300
 LONGEST_REASON: Final = 2000
 LONGEST_WAIT_S: Final = 86_400
 FORWARD: Final = timedelta(minutes=5)
@@ -48,6 +49,11 @@ def _text(value: str, *, most: int, also: str = "") -> str:
 def proper_name(value: str | None) -> str | None:
     """A callback: a name without control characters, if there is one."""
     return None if value is None else _text(value, most=LONGEST_NAME)
+
+
+def subject(value: str | None) -> str | None:
+    """A callback: what a deed was about, which may be the place of a record."""
+    return None if value is None else _text(value, most=LONGEST_SUBJECT)
 
 
 def _given(reason: str) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from closectl.arguments import AsJson, By, IncidentId, Limit, Reason, named, proper_name
+from closectl.arguments import subject as subject_
 from closectl.command_line import examples
 from closectl.environment import with_database
 from closectl.operating.acting import Acted, NotThere
@@ -163,7 +164,9 @@ def sender_exited_(
 
 @actions.command("list", epilog=examples("actions list --subject global"))
 def list_actions_(
-    subject: Annotated[str | None, named("Only of this request, order, position, incident, …")] = None,
+    subject: Annotated[
+        str | None, typer.Option(callback=subject_, help="Only of this request, order, position, incident, …")
+    ] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
