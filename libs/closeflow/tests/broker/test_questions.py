@@ -1,0 +1,159 @@
+"""What the adapter asks the broker, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import pytest
+
+from closeflow.broker import BrokerUnavailable
+from closeflow.domain.answers import Acknowledged
+from closeflow.domain.model import AssetType, UpdateSource
+
+from .serving import ORDER, TICKET, answer, broker_at, serving
+
+
+async def test_a_look_up_asks_by_our_id() -> None:
+    async with serving(answer(200, ORDER)) as server, broker_at(server.url) as broker:
+        assert isinstance(await broker.look_up(TICKET.client_order_id), Acknowledged)
+    assert server.target() == f"/v2/orders:by_client_order_id?client_order_id={TICKET.client_order_id}"
+
+
+async def test_an_open_order_of_somebody_else_that_cannot_be_read_is_passed_over() -> None:
+    foreign = {**ORDER, "id": "order-2", "client_order_id": "theirs", "side": None}
+    nameless = {**ORDER, "id": "order-3", "client_order_id": None}
+    async with serving(answer(200, [foreign, ORDER, nameless])) as server, broker_at(server.url) as broker:
+        assert [one.broker_order_id for one in await broker.open_orders()] == ["order-1"]
+
+
+async def test_an_open_order_of_ours_that_cannot_be_read_is_not_passed_over() -> None:
+    async with serving(answer(200, [{**ORDER, "side": None}])) as server, broker_at(server.url) as broker:
+        with pytest.raises(BrokerUnavailable, match="an order cannot be read"):
+            await broker.open_orders()
+
+
+def activity(n: int, order_id: str = "order-1") -> dict[str, object]:
+    return {
+        "id": f"20260302150000{n:03}::x",
+        "activity_type": "FILL",
+        "type": "partial_fill",
+        "transaction_time": "2026-03-02T15:00:00Z",
+        "price": "190",
+        "qty": "1",
+        "cum_qty": str(n),
+        "leaves_qty": "0",
+        "side": "sell",
+        "symbol": "AAPL",
+        "order_id": order_id,
+    }
+
+
+async def test_executions_come_in_pages_with_each_order_named_once() -> None:
+    pages = [activity(n) for n in range(1, 101)], [activity(101)]
+    steps = answer(200, pages[0]), answer(200, ORDER), answer(200, pages[1])
+    async with serving(*steps) as server, broker_at(server.url) as broker:
+        after = datetime(2026, 3, 2, 14, 0, tzinfo=UTC)
+        first = await broker.executions(after=after)
+        assert first.next_page == pages[0][-1]["id"]
+        second = await broker.executions(after=after, page=first.next_page)
+    assert second.next_page is None
+    updates = first.updates + second.updates
+    assert [update.cum_quantity for update in updates] == [Decimal(n) for n in range(1, 102)]
+    assert {(update.client_order_id, update.source) for update in updates} == {
+        (TICKET.client_order_id, UpdateSource.BACKFILL)
+    }
+    assert server.target(1) == "/v2/orders/order-1"
+
+
+async def test_an_execution_whose_order_cannot_be_named_is_not_passed_on() -> None:
+    async with serving(answer(200, [activity(1)]), answer(500)) as server, broker_at(server.url) as broker:
+        page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert (page.updates, page.unnamed, page.is_whole) == ((), (str(activity(1)["id"]),), False)
+
+
+async def test_a_broker_that_takes_no_questions_is_not_asked_for_the_names_of_a_page() -> None:
+    limited = answer(429, {"message": "too many requests"}, "Retry-After: 7")
+    async with serving(answer(200, [activity(1)]), limited) as server, broker_at(server.url) as broker:
+        with pytest.raises(BrokerUnavailable, match="order-1") as refused:
+            await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert refused.value.retry_after_s == 7
+
+
+NO_ORDER: Final = {"code": 40410000, "message": "order not found"}
+
+
+@pytest.mark.parametrize(
+    ("strange", "answers"),
+    [
+        pytest.param({**activity(1), "price": "abc"}, [answer(200, ORDER)], id="one that cannot be read"),
+        pytest.param({**activity(1), "order_id": None}, [answer(200, ORDER)], id="one without an order"),
+        pytest.param("?", [answer(200, ORDER)], id="one that is no object"),
+        pytest.param(activity(1, "mute"), [answer(500), answer(200, ORDER)], id="one whose order has no answer"),
+        pytest.param(
+            activity(1, "gone"), [answer(404, NO_ORDER), answer(200, ORDER)], id="one whose order the broker denies"
+        ),
+    ],
+)
+async def test_a_strange_execution_does_not_hold_up_the_others(strange: object, answers: list[Any]) -> None:
+    async with serving(answer(200, [strange, activity(2)]), *answers) as server, broker_at(server.url) as broker:
+        page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert [update.cum_quantity for update in page.updates] == [Decimal(2)]
+    assert not page.is_whole, "what was left out may be the one that somebody looks for"
+
+
+async def test_a_page_whose_last_execution_has_no_id_is_read_on_from_the_one_before() -> None:
+    listed = [*(activity(n) for n in range(1, 100)), {**activity(100), "id": None}]
+    async with serving(answer(200, listed), answer(200, ORDER)) as server, broker_at(server.url) as broker:
+        page = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert page.next_page == listed[-2]["id"]
+
+
+async def test_a_position_the_broker_does_not_hold_is_zero_but_a_wrong_path_is_not() -> None:
+    none = {"code": 40410000, "message": "position does not exist"}
+    wrong = {"code": 40410000, "message": "endpoint not found"}
+    async with serving(answer(404, none), answer(404, wrong)) as server, broker_at(server.url) as broker:
+        assert await broker.position("BTC/USD") == 0
+        assert server.target() == "/v2/positions/BTCUSD"
+        with pytest.raises(BrokerUnavailable):
+            await broker.position("BTC/USD")
+
+
+async def test_quotes_come_from_three_feeds_and_a_silent_feed_costs_only_its_own() -> None:
+    quote = {"t": "2026-03-02T15:00:00Z", "bp": 189.1, "ap": 189.3}
+    stocks = answer(200, {"quotes": {"AAPL": quote, "MSFT": {**quote, "bp": 0}}})
+    crypto = answer(200, {"quotes": {"BTC/USD": quote}})
+
+    async def by_path(writer: asyncio.StreamWriter) -> None:
+        step = next(
+            step
+            for part, step in (("stocks", stocks), ("options", answer(500)), ("crypto", crypto))
+            if part in server.target()
+        )
+        await step(writer)
+
+    symbols = {
+        "AAPL": AssetType.STOCK,
+        "MSFT": AssetType.STOCK,
+        "AAPL260320C00190000": AssetType.OPTION,
+        "BTC/USD": AssetType.CRYPTO,
+    }
+    async with serving(by_path) as server, broker_at(server.url) as broker:
+        quotes = await broker.quotes(symbols)
+    assert set(quotes) == {"AAPL", "BTC/USD"}
+    assert (quotes["AAPL"].bid, quotes["AAPL"].ask) == (Decimal("189.1"), Decimal("189.3"))
+
+
+async def test_the_market_clock_is_read() -> None:
+    body = {
+        "timestamp": "2026-03-02T10:00:00.5-05:00",
+        "is_open": True,
+        "next_open": "2026-03-03T09:30:00-05:00",
+        "next_close": "2026-03-02T16:00:00-05:00",
+    }
+    async with serving(answer(200, body)) as server, broker_at(server.url) as broker:
+        clock = await broker.clock()
+    assert clock.is_open
+    assert clock.next_open == datetime(2026, 3, 3, 14, 30, tzinfo=UTC)
