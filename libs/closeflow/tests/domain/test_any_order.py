@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeflow.domain import facts, ledger
-from closeflow.domain.model import Book, BrokerUpdate, CloseRequest, Order, Position, Side
+from closeflow.domain.model import Book, BrokerUpdate, CloseRequest, Order, Position, Side, UpdateSource
 from closeflow.domain.settle import settle
 from closeflow.domain.transitions import illegal_moves
 from closeflow.domain.updates import Applied, apply_update, judge_update
@@ -85,6 +85,21 @@ def _check_agrees(history: History, state: Book) -> None:
     assert state.position.quantity == QUANTITY - history.executed
     again = settle(state, state, now=at(99), policy=POLICY)
     assert (again.book, again.events, again.incidents) == (state, (), ())
+
+
+@FAST
+@given(tellings(histories()))
+def test_activities_without_a_cumulative_quantity_never_book_a_fill_twice(telling: Telling) -> None:
+    history, updates, _ = telling
+    order, kinds = an_order(), set[str]()
+    for update in updates:
+        if update.exec_id is not None and update.source is UpdateSource.BACKFILL:
+            update = replace(update, cum_quantity=None, transact_time=at(int(update.exec_id[1:])))
+        verdict = judge_update(order, update)
+        if isinstance(verdict, Applied):
+            order, kinds = verdict.order, kinds | {one.kind for one in verdict.incidents}
+    assert facts.executed(order) <= history.executed
+    assert "executed_above_stated" not in kinds
 
 
 def standing(book: Book) -> tuple[object, ...]:

@@ -43,6 +43,12 @@ ONE_FILL: dict[str, tuple[BrokerUpdate, ...]] = {
     "the same, before the stream's report": (listed(), STREAMED),
     "the price with more zeros": (STREAMED, listed(cum=40, last_price=Decimal("10.000"))),
     "the quantity with more zeros": (STREAMED, listed(cum=40, last_quantity=Decimal("40.0"))),
+    "of two alike at nearly one time, each has its own": (
+        STREAMED,
+        a_trade("s2", 40, 80, seq=3, order_status=B.PARTIALLY_FILLED, transact_time=at(2.5)),
+        listed("a2", transact_time=at(2.5)),
+        listed("a1"),
+    ),
     "of two alike, the one of that time": (
         STREAMED,
         a_trade("s2", 40, 80, seq=3, order_status=B.PARTIALLY_FILLED, transact_time=at(9)),
@@ -57,6 +63,7 @@ def test_what_two_feeds_say_of_one_fill_is_one_execution(updates: tuple[BrokerUp
     order, kinds = told(working(), *updates)
     assert (facts.executed(order), kinds) == (order.stated_cum_quantity, [])
     assert len(order.executions) == len(updates) - len(order.aliases)
+    assert {("a2", "s2"), ("a1", "s1"), ("s1", "a1")}.issuperset(order.aliases.items())
 
 
 TWICE: dict[str, tuple[BrokerUpdate, ...]] = {

@@ -40,7 +40,7 @@ def twin_of(order: Order, execution: Execution) -> Execution | None:
         same = next((one for one in alike if one.cum_quantity == execution.cum_quantity), None)
         if same is not None:
             return same
-    return _named_by_hand(order, alike, execution) or _only_one(alike, execution)
+    return _named_by_hand(order, alike, execution) or _nearest(alike, execution)
 
 
 def _unnamed(order: Order, execution: Execution) -> Iterator[Execution]:
@@ -70,14 +70,20 @@ def _named_by_hand(order: Order, alike: list[Execution], execution: Execution) -
     return next((one for one in alike if one.source is UpdateSource.OPERATOR and _cum_unknown(one, execution)), None)
 
 
-def _only_one(alike: list[Execution], execution: Execution) -> Execution | None:
-    """Where a feed states no cumulative quantity: the only execution of these figures at that time, if it is one."""
+def _nearest(alike: list[Execution], execution: Execution) -> Execution | None:
+    """Where a feed states no cumulative quantity: the execution of these figures that is nearest to it in time. Each
+    has one such name, so that of several fills that are alike none is booked twice, and a new one is booked once the
+    feeds are even; until then it is a gap."""
     found = [
         one
         for one in alike
         if one.source is not UpdateSource.OPERATOR and _cum_unknown(one, execution) and _near(one, execution)
     ]
-    return found[0] if len(found) == 1 else None
+
+    def distance(one: Execution) -> tuple[timedelta, datetime, str]:
+        return (abs(one.occurred_at - execution.occurred_at), one.occurred_at, one.exec_id)
+
+    return min(found, key=distance, default=None)
 
 
 def _cum_unknown(one: Execution, other: Execution) -> bool:
