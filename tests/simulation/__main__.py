@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.simulation.running import Ran, run_seed
 from tests.simulation.summary import Summary
+from tests.simulation.themes import THEMES
 
 PROGRESS_S: Final = 10.0
 
@@ -16,19 +17,20 @@ PROGRESS_S: Final = 10.0
 def main() -> int:
     args = _arguments()
     if args.trace:
-        ran = run_seed(args.seed, tell=_say)
+        ran = run_seed(args.seed, theme=args.theme, tell=_say)
         _say(f"seed {args.seed}: {ran.steps} steps, everything held")
         return 0
     summary, told = Summary(), time.monotonic()
     for seed in range(args.seed, args.seed + args.seeds):
-        ran = run_seed(seed)
+        ran = run_seed(seed, theme=args.theme)
         summary.add(ran)
         if ran.violation is not None:
             _say(_failure(ran))
         if time.monotonic() - told >= PROGRESS_S:
             told = time.monotonic()
             _say(f"... {summary.seeds} of {args.seeds} seeds, {summary.steps} steps, {summary.violations} violations")
-    missing = summary.missing() if args.seeds >= summary.ENOUGH_SEEDS else []
+    enough = args.seeds >= summary.ENOUGH_SEEDS and args.theme is None
+    missing = summary.missing() if enough else []
     for line in summary.lines():
         _say(line)
     if missing:
@@ -44,6 +46,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
     parser.add_argument("--seeds", type=int, default=1000, help="how many (default: 1000)")
+    themes = [one.name for one in THEMES]
+    parser.add_argument("--theme", choices=themes, help="what goes wrong often (default: each in its turn)")
     parser.add_argument("--trace", action="store_true", help="replay the first seed alone, telling every step")
     return parser.parse_args()
 
@@ -53,7 +57,7 @@ def _failure(ran: Ran) -> str:
         [
             f"seed {ran.seed} FAILED after {ran.steps} steps: {ran.violation}",
             f"  its last actions: {', '.join(ran.last)}",
-            f"  to replay it: .venv/bin/python -m tests.simulation --seed {ran.seed} --trace",
+            f"  to replay it: {ran.replay}",
         ]
     )
 

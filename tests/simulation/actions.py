@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Final, TypeVar
 
 from closeflow.domain.controls import TradingState
-from closeflow.domain.model import ZERO, PositionStatus, RequestStatus
+from closeflow.domain.model import ZERO, OrderStatus, PositionStatus, RequestStatus
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.filler import BATCH as FILLS_AT_ONCE
 from tests.simulation.filler import Filler
@@ -80,6 +80,22 @@ def operator_acts(world: World) -> bool:
     sent = [one for one in working if one.status is RequestStatus.SUBMITTED and verb is Operator.cancel]
     request = world.random.choice(sent or working or requests)
     return run(world.operator, lambda operator: verb(operator, request))
+
+
+def operator_clears_up(world: World) -> bool:
+    """Ask the broker about an order of which nobody knows anything; later declare it lost, if the evidence holds.
+
+    That nothing of it is still on its way is assumed of the network (R6), so it is not asked for before.
+    """
+    on_the_way = {call.job.order.client_order_id for call in world.network.calls}
+    unknown = [one for one in world.database.orders() if one.status is OrderStatus.SUBMIT_UNKNOWN]
+    found = [one for one in unknown if one.not_found_count and one.client_order_id not in on_the_way]
+    if not found:
+        return False
+    order = world.random.choice(found)
+    if order.client_order_id in world.operator.asked:
+        return run(world.operator, lambda operator: operator.declares_lost(order))
+    return run(world.operator, lambda operator: operator.asks(order))
 
 
 def controls_change(world: World) -> bool:
@@ -261,6 +277,7 @@ WEIGHTS: Final[Mapping[Action, float]] = {
     close: 5,
     close_again: 0.5,
     operator_acts: 1,
+    operator_clears_up: 1,
     controls_change: 1,
     commit_shows: 3,
     consume_submits: 12,

@@ -172,6 +172,8 @@ class Database:
     """The open ones, by kind and subject."""
     raised: set[str] = field(default_factory=set)
     """Every kind of incident that was ever opened."""
+    exited: dict[str, datetime] = field(default_factory=dict)
+    """Senders that a person has seen to be gone, and when that was written."""
     xact: int = 0
     trading: TradingState = TradingState.ACTIVE
     halted_at: float = 0.0

@@ -89,7 +89,7 @@ def _check_agrees(world: World, book: Book) -> None:
 
 def _check_label(order: Order, theirs: int) -> None:
     status = order.status
-    absent = status in (OrderStatus.PLANNED, OrderStatus.DENIED, OrderStatus.SUBMIT_UNKNOWN)
+    absent = status in (OrderStatus.PLANNED, OrderStatus.DENIED, OrderStatus.SUBMIT_UNKNOWN, OrderStatus.LOST)
     refused = status is OrderStatus.REJECTED and order.broker_order_id is None
     check(bool(theirs) is not (absent or refused), "11 agree", f"{order.client_order_id} is {status}: {theirs} there")
 

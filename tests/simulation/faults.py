@@ -43,6 +43,7 @@ class Fault(StrEnum):
     UNMAPPED = "refusal nobody mapped"
     REPEAT_REFUSED = "refusal of a repeat"
     DUPLICATE_ID = "duplicate id answered"
+    DECLARED_LOST = "order declared lost"
     REJECTED_LATER = "accepted, then rejected"
     LOOK_UP_FAILED = "look-up without an answer"
     NOT_VISIBLE = "accepted order not visible to a look-up"

@@ -18,17 +18,25 @@ from closeflow.domain.model import (
     Book,
     CloseRequest,
     Order,
+    Send,
     SendKind,
     Side,
     Topic,
 )
+from closeflow.domain.sending import NOT_FOUND_WINDOW_S
 from closeflow.domain.transitions import illegal_moves
+from tests.simulation.core import LEASE_S
 from tests.simulation.counting import changed, entered, filled, known, open_quantity, over, told_to_accounting
 from tests.simulation.database import Database, Tx
 from tests.simulation.faults import Violation
 from tests.simulation.jobs import Call
 
 HALT_WITHIN_S = 1.0
+
+
+def submits(order: Order | None) -> list[Send]:
+    """Those that the broker may have seen."""
+    return [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts] if order else []
 
 
 def check(condition: bool, invariant: str, detail: str) -> None:
@@ -43,6 +51,8 @@ class Safety:
     database: Database = field(init=False)
     reversed: Set[str] = frozenset()
     wire: dict[str, Ticket] = field(default_factory=dict)
+    claimed: dict[tuple[str, int], float] = field(default_factory=dict)
+    """True time of each submit's claim, by client order id and number."""
     commits: int = 0
 
     def committed(self, before: Mapping[int, Book], tx: Tx) -> None:
@@ -54,6 +64,13 @@ class Safety:
             for order, _ in tx.sends:
                 most = self.database.limits.max_order_quantity
                 check(order.quantity <= most, "19 limits", f"{order.client_order_id} is for {order.quantity} > {most}")
+        for order, send in tx.sends:
+            if send.kind is SendKind.SUBMIT:
+                self._check_repeat(before[order.position_id].orders.get(order.client_order_id), send.n)
+                self.claimed[(order.client_order_id, send.n)] = self.database.clock.elapsed
+        for incident in tx.incidents:
+            if incident.kind == "order_not_found" and incident.client_order_id is not None:
+                self._check_absent(incident.client_order_id)
         touched = {after.position.id for _, after in tx.changes}
         touched |= {order.position_id for order, _ in tx.sends}
         touched |= {one.position_id for said in tx.answers if (one := self.database.order(said.client_order_id))}
@@ -71,6 +88,21 @@ class Safety:
                 if order is not was.orders.get(name):
                     _check_order(was, now, order, upset=name in self.reversed)
             _check_events(was, now, tx)
+
+    def _check_repeat(self, order: Order | None, n: int) -> None:
+        """Invariant 20: an id goes out again only once a sender that never answered has been silent for a lease."""
+        for one in submits(order):
+            silent = self.database.clock.elapsed - self.claimed[(order.client_order_id, one.n)] if order else 0.0
+            late = one.answer is not None or silent >= LEASE_S
+            check(late, "20 clock", f"submit {n} is claimed {silent} s after submit {one.n}, which nobody answered")
+
+    def _check_absent(self, client_order_id: str) -> None:
+        """Rule R6: a person is told only after the window, and the lease of a sender that never answered before it."""
+        order = self.database.order(client_order_id)
+        for one in submits(order):
+            silent = self.database.clock.elapsed - self.claimed[(client_order_id, one.n)]
+            least = NOT_FOUND_WINDOW_S + (LEASE_S if one.answer is None else 0.0)
+            check(silent >= least, "20 clock", f"{client_order_id} is taken for absent after {silent} s")
 
     def on_wire(self, call: Call, ticket: Ticket, sender: str) -> None:
         """Invariant 7, and that nothing goes out without its row."""

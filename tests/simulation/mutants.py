@@ -63,6 +63,14 @@ def new_id_on_silence(
     return step
 
 
+def impatient(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> sending.Step:
+    """Neither the lease of a sender that has not answered is waited for, nor a lease by the own clock."""
+    sends = tuple(replace(one, lease_until=min(one.lease_until, now)) for one in order.sends)
+    order = replace(order, sends=sends)
+    everyone = watched | {one.n for one in sends}
+    return sending.next_step(book, order, controls=controls, now=now, watched=everyone)
+
+
 def read_reversals_of_the_stream_only(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
     """The activities are asked for fills, and for nothing that took a fill back."""
     kept = [
@@ -114,6 +122,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "reversals read from the stream only": Mutant(Core(fold_batch=read_reversals_of_the_stream_only), "reversals"),
     "accounting not told of reversals": Mutant(Core(fold_batch=keep_reversals_from_accounting), "reversals"),
     "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),
+    "nobody's lease waited for": Mutant(Core(next_step=impatient), "silence"),
     "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
     "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence"),
 }

@@ -1,21 +1,27 @@
-"""The operator's verbs, on requests that chance picks: cancel, retry now, abandon."""
+"""The operator's verbs, on requests and orders that chance picks: cancel, retry now, abandon, declare lost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
-from closeflow.domain import operate
-from closeflow.domain.model import Book, CloseRequest
-from tests.simulation.core import RESEND_AFTER
+from closeflow.domain import absence, operate
+from closeflow.domain.answers import NotFound
+from closeflow.domain.model import Book, CloseRequest, Order, OrderStatus
+from tests.simulation.core import RESEND_AFTER, VISIBILITY_LAG_S
 from tests.simulation.database import Tx
+from tests.simulation.faults import Fault
 from tests.simulation.process import DATABASE_ERRORS, Process
 
+WITHIN: Final = absence.window(VISIBILITY_LAG_S)
 Verb = Callable[[Tx, Book, CloseRequest], operate.Outcome]
 
 
 @dataclass(slots=True, kw_only=True)
 class Operator(Process):
+    asked: dict[str, absence.Asked] = field(default_factory=dict)
+
     def cancel(self, request: CloseRequest) -> bool:
         return self._do(request, lambda tx, book, one: operate.cancel(book, one, now=tx.now))
 
@@ -26,6 +32,41 @@ class Operator(Process):
 
     def abandon(self, request: CloseRequest) -> bool:
         return self._do(request, lambda tx, book, one: operate.abandon(book, one, now=tx.now))
+
+    def asks(self, order: Order) -> bool:
+        """As the first half of `closectl orders lost`: what the broker says now. Before, senders without an answer that
+        are gone are confirmed to be, as `closectl senders exited` does."""
+        database, exchange = self.around.database, self.around.exchange
+        for one in order.sends:
+            if one.answer is None and one.sender not in self.around.lives:
+                database.exited.setdefault(one.sender, database.now())
+        answer = exchange.look_up(order.client_order_id)
+        listed = (one for one in exchange.executions() if one.client_order_id == order.client_order_id)
+        self.asked[order.client_order_id] = absence.Asked(
+            order=order,
+            at=database.now(),
+            looked_up=None if isinstance(answer, NotFound) else type(answer).__name__,
+            executions=tuple(one.exec_id or "" for one in listed),
+            held=exchange.quantities[order.symbol],
+        )
+        return True
+
+    def declares_lost(self, order: Order) -> bool:
+        """As its second half, in the transaction that judges the evidence. Whether it is lost now."""
+        asked, database = self.asked.pop(order.client_order_id), self.around.database
+
+        def verb(tx: Tx, book: Book, _: CloseRequest) -> operate.Outcome:
+            found = book.orders[order.client_order_id]
+            known = absence.Known(exited=database.exited, expected=book.position.quantity)
+            points = absence.evidence(found, asked, known, now=tx.now, within=WITHIN)
+            gathered = {order.client_order_id: points}
+            return absence.declare_lost(book, gathered, reason="gone", now=tx.now, only=order.client_order_id)
+
+        done = self._do(database.books[order.position_id].requests[order.close_request_id], verb)
+        now = database.order(order.client_order_id)
+        if now is not None and now.status is OrderStatus.LOST:
+            self.around.faults.saw(Fault.DECLARED_LOST)
+        return done
 
     def _do(self, request: CloseRequest, verb: Verb) -> bool:
         """Whether it changed anything. One that fails is simply given again, or not."""

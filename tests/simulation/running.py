@@ -13,7 +13,7 @@ from tests.simulation.core import Core
 from tests.simulation.drain import drain, heal
 from tests.simulation.ending import check_ended
 from tests.simulation.faults import Fault
-from tests.simulation.themes import TURNS
+from tests.simulation.themes import THEMES
 from tests.simulation.world import REAL, make_world
 
 STEPS: Final = (120, 320)
@@ -26,6 +26,7 @@ class Ran:
     """What one seed came to. `violation` is None when everything held."""
 
     seed: int
+    theme: str | None = None
     steps: int = 0
     actions: Counter[str] = field(default_factory=Counter)
     faults: Counter[Fault] = field(default_factory=Counter)
@@ -35,12 +36,18 @@ class Ran:
     violation: str | None = None
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_ACTIONS))
 
+    @property
+    def replay(self) -> str:
+        """The command that takes the same steps again and tells them."""
+        theme = f" --theme {self.theme}" if self.theme else ""
+        return f".venv/bin/python -m tests.simulation --seed {self.seed}{theme} --trace"
+
 
 def run_seed(seed: int, *, core: Core = REAL, theme: str | None = None, tell: Tell | None = None) -> Ran:
     """`tell` gets a line for every step, for a person who replays a seed."""
     random = Random(seed)
-    world = make_world(random, core, theme or TURNS[seed % len(TURNS)].name)
-    draw, wanted, ran = schedule(world), random.randint(*STEPS), Ran(seed)
+    world = make_world(random, core, theme or THEMES[seed % len(THEMES)].name)
+    draw, wanted, ran = schedule(world), random.randint(*STEPS) * (2 if world.theme.slow else 1), Ran(seed, theme)
     try:
         while ran.steps < wanted:
             name = draw()

@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.running import run_seed
 
-MOST_SEEDS: Final = 120
+MOST_SEEDS: Final = 200
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)

@@ -20,7 +20,8 @@ _RARELY: Final = (0.0, 0.0, 0.0, 0.01)
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """`actions` multiply the usual weights of the named actions; `slow`: time goes past leases and time-outs."""
+    """`actions` multiply the usual weights of the named actions; `slow`: time goes past
+    leases and time-outs, and because less happens meanwhile such a run takes twice as many steps."""
 
     name: str
     often: frozenset[Fault] = frozenset()
@@ -50,6 +51,24 @@ THEMES: Final = (
             "look_up": 4,
             "attend_orders": 4,
             "operator_acts": 0,
+            "operator_clears_up": 6,
+            "pause": 0.3,
+        },
+        slow=True,
+    ),
+    Theme(
+        "absence",
+        frozenset({F.REQUEST_LOST, F.PAUSE}),
+        {
+            "time_passes": 3,
+            "keep_watch": 4,
+            "look_up": 6,
+            "attend_orders": 6,
+            "request_arrives": 2,
+            "operator_acts": 0,
+            "operator_clears_up": 10,
+            "trouble_connector": 0.3,
+            "close_again": 0.3,
             "pause": 0.3,
         },
         slow=True,
@@ -124,5 +143,3 @@ THEMES: Final = (
         {"clock_jumps": 4, "keep_watch": 2, "network_stalls": 2},
     ),
 )
-TURNS: Final = (*THEMES, *(one for one in THEMES if one.slow))
-"""Which theme a seed has, in turn; where time has to go by, less happens in a run."""
