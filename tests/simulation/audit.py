@@ -14,14 +14,13 @@ from closeflow.domain.publication import (
     Emission,
     EventKey,
     Judged,
-    emit_again,
     is_published,
     judge_publication,
     lost,
     superseded,
 )
 from tests.simulation.cdc import Connector
-from tests.simulation.core import PUBLISH_WITHIN
+from tests.simulation.core import PUBLISH_WITHIN, Core
 from tests.simulation.database import Database, Row, Tx
 from tests.simulation.log import Topic
 from tests.simulation.process import DATABASE_ERRORS
@@ -47,6 +46,7 @@ class Audit:
     database: Database
     topics: Mapping[TopicName, Topic[Event]]
     connector: Connector
+    core: Core
     through: int = 0
     missing: set[EventKey] = field(default_factory=set)
     since: dict[EventKey, float] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Audit:
         starts = lost(gone - good, emissions)
         positions = {by_key[key].judged.position_id for key in starts}
         mine = [one for one in emissions if one.position_id in positions]
-        for key in emit_again(mine, missing - good, budget=EMIT_BUDGET):
+        for key in self.core.emit_again(mine, missing - good, budget=EMIT_BUDGET):
             event = by_key[key].event
             emission = event.emission + 1
             tx.events.append(replace(event, emission=emission, payload={**event.payload, "emission": emission}))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from closeflow.broker.protocol import IdDeduplication
 from closeflow.domain import plan as planning
-from closeflow.domain import sending, wake
+from closeflow.domain import publication, sending, wake
 from closeflow.domain.controls import Controls
 from closeflow.domain.model import Book, CloseRequest, Order
 from closeflow.domain.settle import RetryPolicy
@@ -76,6 +76,12 @@ class Wake(Protocol):
     ) -> wake.Woken | wake.PutOff | wake.Waits: ...
 
 
+class EmitAgain(Protocol):
+    def __call__(
+        self, emissions: Sequence[publication.Emission], missing: Collection[publication.EventKey], *, budget: int
+    ) -> tuple[publication.EventKey, ...]: ...
+
+
 def may_repeat(deduplication: IdDeduplication) -> bool:
     """As `Recovery._may_repeat`: the same id goes out again only where the broker refuses it for ever."""
     return deduplication is IdDeduplication.FOREVER
@@ -88,4 +94,5 @@ class Core:
     next_step: NextStep = sending.next_step
     fold_batch: FoldBatch = fold.fold_batch
     wake: Wake = wake.wake
+    emit_again: EmitAgain = publication.emit_again
     may_repeat: Callable[[IdDeduplication], bool] = may_repeat

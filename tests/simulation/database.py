@@ -91,6 +91,8 @@ class Tx:
 
     database: Database
     now: datetime
+    by_hand: bool = False
+    """An operator's, whom market hours and the kill switch do not hold back from a retry."""
     changes: list[tuple[Book, Book]] = field(default_factory=list)
     sends: list[tuple[Order, Send]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)

@@ -34,7 +34,7 @@ from tests.simulation.jobs import Call
 HALT_WITHIN_S = 1.0
 
 
-def submits(order: Order | None) -> list[Send]:
+def counting_sends(order: Order | None) -> list[Send]:
     """Those that the broker may have seen."""
     return [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts] if order else []
 
@@ -91,7 +91,7 @@ class Safety:
 
     def _check_repeat(self, order: Order | None, n: int) -> None:
         """Invariant 20: an id goes out again only once a sender that never answered has been silent for a lease."""
-        for one in submits(order):
+        for one in counting_sends(order):
             silent = self.database.clock.elapsed - self.claimed[(order.client_order_id, one.n)] if order else 0.0
             late = one.answer is not None or silent >= LEASE_S
             check(late, "20 clock", f"submit {n} is claimed {silent} s after submit {one.n}, which nobody answered")
@@ -99,7 +99,7 @@ class Safety:
     def _check_absent(self, client_order_id: str) -> None:
         """Rule R6: a person is told only after the window, and the lease of a sender that never answered before it."""
         order = self.database.order(client_order_id)
-        for one in submits(order):
+        for one in counting_sends(order):
             silent = self.database.clock.elapsed - self.claimed[(client_order_id, one.n)]
             least = NOT_FOUND_WINDOW_S + (LEASE_S if one.answer is None else 0.0)
             check(silent >= least, "20 clock", f"{client_order_id} is taken for absent after {silent} s")
@@ -145,7 +145,15 @@ def _check_request(before: Book, book: Book, request: CloseRequest, tx: Tx, *, u
     else:
         check(request.target_quantity == was.target_quantity, "C: the target is fixed", str(request.id))
         check(request.attempt >= was.attempt, "8 attempt fence", f"request {request.id} went back an attempt")
-        check(request.retry_count <= request.max_retries, "8 attempt fence", f"request {request.id} retried too often")
+        again = upset or request.retry_count <= request.max_retries
+        check(again, "8 attempt fence", f"request {request.id} retried too often")
+        sent = sum(1 for one in orders if counting_sends(one))
+        check(upset or sent <= request.max_retries + 1, "8 attempt fence", f"request {request.id} sent {sent} orders")
+        retried = request.attempt > was.attempt
+        canceled = was.cancel_requested_at is not None
+        check(not (retried and canceled), "C: a cancel ends it", f"request {request.id} is retried after it")
+        halted = tx.database.trading is TradingState.HALTED and not tx.by_hand
+        check(not (retried and halted), "18 kill", f"request {request.id} is retried under a halt")
     sold = sum(map(filled, orders), ZERO)
     check(request.filled_quantity == sold, "11 agree", f"request {request.id}: {request.filled_quantity} is not {sold}")
     check(upset or sold <= request.target_quantity, "2 no oversell", f"request {request.id}: {sold} filled")
@@ -209,6 +217,8 @@ def _check_send(before: Book, book: Book, order: Order) -> None:
     mine: Iterable[Order] = book.orders_of(order.close_request_id)
     taken = sum((known(one) + open_quantity(one) for one in mine), ZERO)
     target = book.requests[order.close_request_id].target_quantity
+    was = before.requests[order.close_request_id]
+    check(was.cancel_requested_at is None, "C: a cancel ends it", f"{order.client_order_id} is sent after it")
     check(taken <= target, "2 no oversell", f"{order.client_order_id}: {taken} of a target of {target}")
     check(not over(order), "9 no regress", f"{order.client_order_id} is sent though it is over")
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, ParamSpec, TypeVar
 
 from closeflow.domain import facts, sending
 from closeflow.domain.controls import Controls
 from closeflow.domain.events import EXECUTION_REVERSED
-from closeflow.domain.model import ZERO, Book, ExecType, Order, OrderStatus, RejectClass, SendKind, UpdateSource
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    ExecType,
+    Order,
+    OrderStatus,
+    RejectClass,
+    SendKind,
+    UpdateSource,
+)
 from closeflow.domain.plan import plan
+from closeflow.domain.publication import Emission, EventKey, emit_again, lost
 from closeflow.domain.settle import RetryPolicy
-from closeflow.domain.wake import wake
+from closeflow.domain.wake import Conditions, PutOff, Waits, Woken, wake
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
-from tests.simulation.core import Core
+from tests.simulation.core import Core, FoldBatch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +72,79 @@ def new_id_on_silence(
     if isinstance(step, sending.LookUp) and order.status is OrderStatus.SUBMIT_UNKNOWN:
         return sending.Withdraw("not_found", RejectClass.RETRYABLE)
     return step
+
+
+def seeing(changed: Callable[[CloseRequest], CloseRequest], fold: FoldBatch = fold_batch) -> FoldBatch:
+    """The fold on requests that are not as they are; what it writes is not touched by the difference."""
+
+    def decided(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+        books = {key: _with_requests(book, map(changed, book.requests.values())) for key, book in known.books.items()}
+        folded = fold(replace(known, books=books), records, policy=policy)
+        for key, book in folded.books.items():
+            kept = known.books[key].requests
+            folded.books[key] = book if book is not books[key] else known.books[key]
+            restored = (_restored(one, kept[one.id]) for one in book.requests.values())
+            if book is not books[key]:
+                folded.books[key] = _with_requests(book, restored)
+        return folded
+
+    return decided
+
+
+def _restored(request: CloseRequest, kept: CloseRequest) -> CloseRequest:
+    return replace(request, max_retries=kept.max_retries, cancel_requested_at=kept.cancel_requested_at)
+
+
+def _with_requests(book: Book, requests: Iterable[CloseRequest]) -> Book:
+    return replace(book, requests={one.id: one for one in requests})
+
+
+def never_canceled(request: CloseRequest) -> CloseRequest:
+    return replace(request, cancel_requested_at=None)
+
+
+def never_tired(request: CloseRequest) -> CloseRequest:
+    return replace(request, max_retries=request.max_retries + 100)
+
+
+def retry_when_halted(
+    book: Book,
+    request: CloseRequest,
+    *,
+    now: datetime,
+    resend_after: timedelta,
+    unknown_after: timedelta,
+    conditions: Conditions | None = None,
+) -> Woken | PutOff | Waits:
+    calm = None if conditions is None else replace(conditions, halted=False)
+    return wake(book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=calm)
+
+
+def retry_when_canceled(
+    book: Book,
+    request: CloseRequest,
+    *,
+    now: datetime,
+    resend_after: timedelta,
+    unknown_after: timedelta,
+    conditions: Conditions | None = None,
+) -> Woken | PutOff | Waits:
+    kept, request = request, never_canceled(request)
+    verdict = wake(
+        book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=conditions
+    )
+    if isinstance(verdict, Waits):
+        return verdict
+    after = _restored(verdict.book.requests[kept.id], kept)
+    return replace(verdict, book=_with_requests(verdict.book, {**verdict.book.requests, kept.id: after}.values()))
+
+
+def emit_only_the_lost(
+    emissions: Sequence[Emission], missing: Collection[EventKey], *, budget: int
+) -> tuple[EventKey, ...]:
+    """What was published after the lost event is not said again behind it."""
+    gone = lost(missing, emissions)
+    return tuple(key for key in emit_again(emissions, missing, budget=budget) if key in gone)
 
 
 def impatient(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> sending.Step:
@@ -119,6 +203,12 @@ RETRY_OVER_A_GAP: Final = Core(
 MUTANTS: Final[Mapping[str, Mutant]] = {
     "an execution per message": Mutant(Core(fold_batch=book_each_message), "cancels"),
     "a retry with an open gap": Mutant(RETRY_OVER_A_GAP, "gaps"),
+    "a retry after the user's cancel": Mutant(
+        Core(fold_batch=seeing(never_canceled), wake=retry_when_canceled), "cancels"
+    ),
+    "retries without end": Mutant(Core(fold_batch=seeing(never_tired)), "ends"),
+    "a retry under a halt": Mutant(Core(wake=retry_when_halted), "controls"),
+    "only what was lost emitted again": Mutant(Core(emit_again=emit_only_the_lost), "publication"),
     "reversals read from the stream only": Mutant(Core(fold_batch=read_reversals_of_the_stream_only), "reversals"),
     "accounting not told of reversals": Mutant(Core(fold_batch=keep_reversals_from_accounting), "reversals"),
     "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),

@@ -72,6 +72,7 @@ class Operator(Process):
         """Whether it changed anything. One that fails is simply given again, or not."""
 
         def work(tx: Tx) -> bool:
+            tx.by_hand = True
             book = tx.lock_books(position_ids=[request.position_id], request_ids=[request.id])[request.position_id]
             outcome = verb(tx, book, book.requests[request.id])
             if not isinstance(outcome, operate.Done):

@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from tests.simulation.faults import Violation
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.running import run_seed
 
@@ -15,4 +16,4 @@ MOST_SEEDS: Final = 200
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_a_wrong_decision_is_found(mutant: Mutant) -> None:
     runs = (run_seed(seed, core=mutant.core, theme=mutant.theme) for seed in range(1, MOST_SEEDS + 1))
-    assert any(ran.violation is not None for ran in runs)
+    assert any((ran.violation or "").startswith(Violation.__name__) for ran in runs)

@@ -104,7 +104,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
         operator=Operator(name="operator", around=around),
         strides_s=random.choice(PACES_S[1:] if drawn.slow else PACES_S),
         connector=connector,
-        audit=Audit(database, topics, connector),
+        audit=Audit(database, topics, connector, core),
         topics=topics,
         submit_group=submit_group,
         fill_group=fill_group,
