@@ -103,11 +103,16 @@ def controls_change(world: World) -> bool:
     database, faults = world.database, world.faults
     if database.trading is not TradingState.ACTIVE and world.random.random() < 0.5:
         database.trading = TradingState.ACTIVE
-    elif faults.happens(Fault.HALTED):
-        database.trading = world.random.choice((TradingState.HALTED, TradingState.HALTED, TradingState.REDUCING))
-        database.halted_at = world.clock.elapsed
-    elif faults.happens(Fault.LIMITED):
+    elif faults.strikes(Fault.HALTED):
+        state = world.random.choice((TradingState.HALTED, TradingState.HALTED, TradingState.REDUCING))
+        if state is TradingState.HALTED and database.trading is not state:
+            faults.saw(Fault.HALTED)
+            database.halted_at = world.clock.elapsed
+        database.trading = state
+    elif faults.strikes(Fault.LIMITED):
         most = world.random.choice((1, 2, 100))
+        if most < database.limits.submits_per_minute:
+            faults.saw(Fault.LIMITED)
         database.limits = replace(database.limits, submits_per_minute=most, window_count=0)
     else:
         return False
@@ -218,9 +223,9 @@ def confirm_rows(world: World) -> bool:
 
 def trouble_connector(world: World) -> bool:
     connector = world.connector
-    if world.faults.happens(Fault.CDC_RESENT):
+    if world.faults.strikes(Fault.CDC_RESENT):
         return connector.resend()
-    return connector.lose_slot() if world.faults.happens(Fault.SLOT_LOST) else connector.stop()
+    return connector.lose_slot() if world.faults.strikes(Fault.SLOT_LOST) else connector.stop()
 
 
 def connector_restarts(world: World) -> bool:
@@ -264,11 +269,15 @@ def time_passes(world: World) -> bool:
 def clock_jumps(world: World) -> bool:
     """Any wall clock, by up to an hour either way; monotonic clocks never do."""
     fault = world.random.choice((Fault.DATABASE_CLOCK, Fault.PROCESS_CLOCK, Fault.BROKER_CLOCK))
-    if not world.faults.happens(fault):
+    if not world.faults.strikes(fault):
         return False
     names = {Fault.DATABASE_CLOCK: "database", Fault.BROKER_CLOCK: "broker"}
     whose = names.get(fault) or any_of(world, world.processes()).name
+    before = world.clock.now(whose)
     world.clock.jump(whose, timedelta(seconds=world.random.choice((-3600, -40, -2, 0, 2, 40, 3600))))
+    if world.clock.now(whose) == before:
+        return False
+    world.faults.saw(fault)
     return True
 
 

@@ -51,7 +51,7 @@ class CloseApi(Process):
         )
         if isinstance(decision, Accepted):
             assert book is not None
-            if self.around.faults.happens(Fault.CDC_EARLY):
+            if self.around.faults.strikes(Fault.CDC_EARLY):
                 self.around.database.hidden[decision.request.id] = command.position_id
             tx.save_books([(book, decision.book)])
             tx.events += decision.events

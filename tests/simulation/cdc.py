@@ -21,12 +21,17 @@ class Connector:
     topics: Mapping[TopicName, Topic[Event]]
     sent: int = 0
     confirmed: int = 0
+    furthest: int = 0
+    """No row behind it was ever sent."""
     running: bool = True
 
     def publish(self) -> bool:
         if not self.running or self.sent >= len(self.database.wal):
             return False
         row = self.database.wal[self.sent]
+        if self.sent < self.furthest:
+            self.faults.saw(Fault.CDC_RESENT)
+        self.furthest = max(self.furthest, self.sent + 1)
         self.topics[row.event.topic].append(row.event.key, row.event)
         self.sent += 1
         return True
@@ -43,8 +48,6 @@ class Connector:
 
     def restart(self) -> bool:
         """What was sent and not confirmed is sent again."""
-        if self.sent > self.confirmed:
-            self.faults.saw(Fault.CDC_RESENT)
         self.sent, self.running = self.confirmed, True
         return True
 
@@ -52,14 +55,13 @@ class Connector:
         """Rows of long ago come again: another snapshot mode, or an operator who set the offsets back."""
         if not self.confirmed:
             return False
-        self.faults.saw(Fault.CDC_RESENT)
         self.sent = self.confirmed = self.faults.random.randrange(self.confirmed)
         return True
 
     def lose_slot(self) -> bool:
         """The new slot begins at the end of the log: what waited is never sent by it."""
-        if self.sent < len(self.database.wal):
+        if self.furthest < len(self.database.wal):
             self.faults.saw(Fault.SLOT_LOST)
-        self.sent = self.confirmed = len(self.database.wal)
+        self.furthest = self.sent = self.confirmed = len(self.database.wal)
         self.running = True
         return True

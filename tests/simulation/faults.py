@@ -73,20 +73,23 @@ HABITS: Final = frozenset({Fault.REPEAT_REFUSED, Fault.NO_QUANTITY, Fault.CANCEL
 
 @dataclass(slots=True)
 class Faults:
-    """`happens` draws whether a fault strikes now; `seen` counts those that did."""
+    """`happens` draws whether a fault strikes now; `seen` counts those that had an effect."""
 
     random: Random
     odds: dict[Fault, float]
     seen: Counter[Fault] = field(default_factory=Counter)
     over: bool = False
 
-    def happens(self, fault: Fault) -> bool:
+    def strikes(self, fault: Fault) -> bool:
+        """For one whose effect shows later, or not at all: whoever sees that counts it by `saw`."""
         odds = self.odds[fault]
-        if (self.over and fault not in HABITS) or not odds or self.random.random() >= odds:
-            return False
-        self.seen[fault] += 1
-        return True
+        return (not self.over or fault in HABITS) and bool(odds) and self.random.random() < odds
+
+    def happens(self, fault: Fault) -> bool:
+        struck = self.strikes(fault)
+        self.seen[fault] += struck
+        return struck
 
     def saw(self, fault: Fault) -> None:
-        """Count a fault that came about by the order of the steps and not by a draw."""
+        """Count a fault where its effect is, or one that came about by the order of the steps and not by a draw."""
         self.seen[fault] += 1

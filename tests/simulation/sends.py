@@ -88,7 +88,10 @@ def _read(of: Submitter, job: Job) -> None:
     """The answer if it is there; the time-out if it is due. An answer that came and was lost ends the same way."""
     assert job.call is not None
     faults = of.around.faults
-    if job.call.answer is not None and not faults.happens(Fault.ANSWER_LOST):
+    answer_lost = job.call.answer is not None and faults.strikes(Fault.ANSWER_LOST)
+    if answer_lost and isinstance(job.call.answer, Acknowledged):
+        faults.saw(Fault.ANSWER_LOST)
+    if job.call.answer is not None and not answer_lost:
         job.answer, job.stage = job.call.answer, Stage.ANSWERED
     elif job.call.answer is not None or of.monotonic() - job.called_at >= HTTP_DEADLINE_S:
         job.call.given_up = True
