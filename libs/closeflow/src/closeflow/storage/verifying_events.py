@@ -17,7 +17,15 @@ NO_SILENT_STUCK: Final = sql_check(
     "close_requests",
     """
     WITH told AS MATERIALIZED (
-        SELECT * FROM incidents WHERE closed_at IS NULL OR closed_at > closeflow_now() - interval '5 min'
+        SELECT i.about, bool_or(i.closed_at IS NULL) AS open, max(i.closed_at) AS closed_at
+        FROM (SELECT unnest(ARRAY['request ' || close_request_id, 'position ' || position_id,
+                                  'order ' || client_order_id]) AS about, closed_at FROM incidents
+              UNION ALL
+              SELECT 'asked for ' || e.close_request_id, n.closed_at
+              FROM incidents n JOIN outbox_events e ON e.id::text = split_part(n.subject, '/', 1)
+              WHERE n.kind = 'event_not_published' AND e.topic = 'submit-order') i
+        WHERE i.about IS NOT NULL AND (i.closed_at IS NULL OR i.closed_at > closeflow_now() - interval '5 min')
+        GROUP BY i.about
     )
     SELECT 'close request ' || r.id AS subject,
            'is ' || r.status || COALESCE(', frozen by ' || r.frozen_reason, '')
@@ -32,14 +40,12 @@ NO_SILENT_STUCK: Final = sql_check(
     LEFT JOIN LATERAL (SELECT max(h.at) AS at FROM status_history h
                        WHERE (h.entity = 'close_request' AND h.entity_id = r.id::text)
                           OR (h.entity = 'order' AND h.entity_id = o.client_order_id)) moved ON true
-    LEFT JOIN LATERAL (SELECT max(i.closed_at) AS closed_at, COALESCE(bool_or(i.closed_at IS NULL), false) AS open
-                       FROM told i
-                       WHERE i.close_request_id = r.id OR i.position_id = r.position_id
-                          OR i.client_order_id = o.client_order_id
-                          OR (r.status = 'pending' AND i.kind = 'event_not_published'
-                              AND split_part(i.subject, '/', 1) IN (
-                                  SELECT e.id::text FROM outbox_events e
-                                  WHERE e.close_request_id = r.id AND e.topic = 'submit-order'))) incident ON true
+    LEFT JOIN told i1 ON i1.about = 'request ' || r.id
+    LEFT JOIN told i2 ON i2.about = 'position ' || r.position_id
+    LEFT JOIN told i3 ON i3.about = 'order ' || o.client_order_id
+    LEFT JOIN told i4 ON i4.about = 'asked for ' || r.id AND r.status = 'pending'
+    CROSS JOIN LATERAL (SELECT COALESCE(i1.open OR i2.open OR i3.open OR i4.open, false) AS open,
+                               GREATEST(i1.closed_at, i2.closed_at, i3.closed_at, i4.closed_at) AS closed_at) incident
     LEFT JOIN LATERAL (SELECT max(c.at) AS at, COALESCE(bool_or(c.state = 'halted'), true) AS halted
                        FROM trading_controls c WHERE c.scope IN ('global', r.account_id)) held ON true
     WHERE r.status IN ('pending', 'submitted', 'retryable') AND NOT incident.open
