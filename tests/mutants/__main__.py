@@ -31,10 +31,11 @@ class Copy:
             if name and (REPOSITORY / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes((REPOSITORY / name).read_bytes())
-        (root / ".devstack").symlink_to(REPOSITORY / ".devstack")
-        sources = [str(root), *map(str, sorted(root.glob("*/src"))), *map(str, sorted(root.glob("*/*/src")))]
-        # Before the installed packages, so that tests and the services they start are those of the copy.
-        self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+        # Before the installed packages, so that tests and the services they start are those of the copy. All but the
+        # one that knows the servers: a clone's belong to it alone, and another would start some of its own.
+        sources = [root, *sorted({*root.glob("*/src"), *root.glob("*/*/src")} - {root / "devstack" / "src"})]
+        path = os.pathsep.join(map(str, sources))
+        self._environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def test(self, tests: Sequence[str]) -> tuple[int, str]:
         """pytest's exit code and output."""
