@@ -25,9 +25,11 @@ _LIMITS = text("""
 """)
 
 _NOT_DUE = text("""
-    UPDATE close_requests SET next_attempt_at = closeflow_now() + interval '1 hour' WHERE status = 'pending'
+    UPDATE close_requests SET next_attempt_at = closeflow_now() + interval '1 hour', working_timeout_s = 86400,
+        reason = CASE status WHEN 'pending' THEN 'market_closed' ELSE reason END
+    WHERE status IN ('pending', 'submitted')
 """)
-"""However long the tests take, nobody has forgotten the one that is only accepted."""
+"""However long the tests take, the one that is only accepted is not forgotten, nor is the one at work late."""
 
 
 @pytest.fixture(scope="session")

@@ -6,22 +6,26 @@ from typing import Final
 
 Plant = tuple[int, str, str]
 
+
+def _and(*parts: str) -> str:
+    return ";".join(parts)
+
+
 _ACCEPTED_LONG_AGO: Final = """UPDATE close_requests SET created_at = $long_ago,
-        next_attempt_at = closeflow_now() + interval '20 s', emission = 120 WHERE id = '$R4';
+        next_attempt_at = closeflow_now() + interval '20 s', emission = 120, reason = NULL WHERE id = '$R4';
     UPDATE status_history SET at = $long_ago WHERE entity_id = '$R4'"""
-_PLANNED_LONG_AGO: Final = """UPDATE orders SET created_at = $long_ago WHERE client_order_id = '$O3';
-    UPDATE status_history SET at = $long_ago WHERE entity_id IN ('$O3', '$R3')"""
+_TIMED: Final = "UPDATE close_requests SET working_timeout_s = 60 WHERE id = '$R3'"
+_PLANNED_LONG_AGO: Final = _and(
+    _TIMED,
+    "UPDATE orders SET created_at = $long_ago WHERE client_order_id = '$O3'",
+    "UPDATE status_history SET at = $long_ago WHERE entity_id IN ('$O3', '$R3')",
+)
 _RETRY_LONG_DUE: Final = (
     """UPDATE close_requests SET status = 'retryable', next_attempt_at = $long_ago WHERE id = '$R4'"""
 )
 _SUSPENDED: Final = """UPDATE orders SET status = 'suspended', created_at = created_at - interval '$since'
         WHERE client_order_id = '$O3';
     UPDATE status_history SET at = closeflow_now() - interval '$since' WHERE entity_id IN ('$O3', '$R3')"""
-
-
-def _and(*parts: str) -> str:
-    return ";".join(parts)
-
 
 PROGRESS_PLANTS: Final[dict[str, Plant]] = {
     "close that is asked for again for ever": (13, "close request $R4", _ACCEPTED_LONG_AGO),
@@ -65,13 +69,17 @@ PROGRESS_PLANTS: Final[dict[str, Plant]] = {
 }
 
 WAITING: Final[dict[str, str]] = {
-    "order within its time to work": """UPDATE orders SET created_at = closeflow_now() - interval '100 s'
-        WHERE client_order_id = '$O3';
-        UPDATE status_history SET at = closeflow_now() - interval '100 s' WHERE entity_id IN ('$O3', '$R3')""",
+    "order within its time to work": _and(
+        _TIMED,
+        "UPDATE orders SET created_at = closeflow_now() - interval '100 s' WHERE client_order_id = '$O3'",
+        "UPDATE status_history SET at = closeflow_now() - interval '100 s' WHERE entity_id IN ('$O3', '$R3')",
+    ),
     "order that may work for hours": _and(
         _PLANNED_LONG_AGO, "UPDATE close_requests SET working_timeout_s = 7200 WHERE id = '$R3'"
     ),
-    "order that was found a moment ago": """UPDATE orders SET created_at = $long_ago WHERE client_order_id = '$O3'""",
+    "order that was found a moment ago": _and(
+        _PLANNED_LONG_AGO, "UPDATE status_history SET at = closeflow_now() WHERE entity_id = '$O3'"
+    ),
     "order with an incident": _and(
         _PLANNED_LONG_AGO,
         "INSERT INTO incidents (kind, severity, client_order_id) VALUES ('cancel_refused', 'critical', '$O3')",
