@@ -191,6 +191,17 @@ def test_a_bust_that_the_activities_tell_before_the_stream_leaves_no_gap(name: s
     assert sums(applied(FILLED_ORDER, CORRECTED, listed, streamed)) == (0, 0, 0)
 
 
+def test_after_a_bust_a_statement_without_a_sequence_is_newer_though_it_says_less() -> None:
+    filled = a_trade("t1", 40, 40, order_status=B.PARTIALLY_FILLED, transact_time=at(10))
+    busted = bust("t1", B.NEW, 0, seq=None, transact_time=at(20))
+    again = a_trade("t2", 5, 5, order_status=B.PARTIALLY_FILLED, transact_time=at(30))
+    paused = an_update(E.DONE_FOR_DAY, B.DONE_FOR_DAY, cum=5, transact_time=at(40))
+    resumed = an_update(E.ORDER_STATUS, B.PARTIALLY_FILLED, cum=5, source=UpdateSource.QUERY, transact_time=at(50))
+    order = applied(working(statements=()), filled, busted, again, paused)
+    assert order.status is OrderStatus.DONE_FOR_DAY
+    assert applied(order, resumed).status is OrderStatus.PARTIALLY_FILLED
+
+
 def test_after_a_bust_an_equal_fill_of_the_other_feed_is_another_one() -> None:
     busted = applied(FILLED_ORDER, bust("t1", B.NEW, 0))
     second = a_trade("a2", 100, 100, source=UpdateSource.BACKFILL, transact_time=at(60))

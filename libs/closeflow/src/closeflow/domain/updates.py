@@ -263,11 +263,13 @@ def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
 
 
 def _rank(one: Statement) -> tuple[object, ...]:
-    """A total order, so that which of two statements of one kind is kept does not depend on which came first."""
+    """A total order, so that which of two statements of one kind is kept does not depend on which came first. The time
+    comes before the quantity, which a bust lowers; that one is stated at all comes before both."""
     return (
         one.broker_seq if one.broker_seq is not None else -1,
-        one.cum_quantity if one.cum_quantity is not None else -1,
+        one.cum_quantity is not None,
         one.stated_at,
+        one.cum_quantity if one.cum_quantity is not None else -1,
         one.leaves_quantity if one.leaves_quantity is not None else -1,
         one.source,
         one.detail or "",
