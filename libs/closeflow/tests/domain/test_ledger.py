@@ -128,7 +128,7 @@ def test_what_accounting_was_told_sums_up_to_what_stands(rows: Sequence[Executio
         assert balance == stands
 
 
-def bust(of: str, status: BrokerStatus | None, cum: int | None, seq: int = 7, **changes: object) -> BrokerUpdate:
+def bust(of: str, status: BrokerStatus | None, cum: int | None, seq: int | None = 7, **changes: object) -> BrokerUpdate:
     return an_update(E.TRADE_CANCEL, status, exec_id=f"bust-{of}", exec_ref_id=of, cum=cum, seq=seq, **changes)
 
 
