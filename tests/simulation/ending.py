@@ -50,7 +50,9 @@ UNEXPECTED = frozenset(
 )
 """Incidents that say that a record contradicts another: with a broker that lies to nobody, a defect of ours."""
 
-TAKEN_FOR_TOO_MUCH = frozenset({"overfill", "exposure_above_owed", "target_reached_with_live_order"})
+TAKEN_FOR_TOO_MUCH = frozenset(
+    {"executed_above_stated", "overfill", "exposure_above_owed", "target_reached_with_live_order"}
+)
 """Those that come about where what took a fill back arrives later than the fill that took its place."""
 
 
