@@ -74,7 +74,7 @@ async def test_a_retry_waits_for_the_market_the_breaker_and_the_kill_switch(
     make_retryable(bench, request_id)
     job = wake_requests(engine, broker)
 
-    opens_at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=9)
+    opens_at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5)
     bench.control.set_hours(MarketHours(is_open=False, next_open=opens_at))
     assert await job.once() == 0
     assert bench.request(request_id)["next_attempt_at"] == opens_at, "it is due again when the market opens"

@@ -110,9 +110,13 @@ class Desk:
         return self.http.post(path or held.path, headers={"Idempotency-Key": key}, json=body or {})
 
     def close(self, held: Held, key: str = "k", *, path: str | None = None) -> str:
-        """Ask for a close that has to be accepted; returns the close request's id."""
-        answer = self.post(held, key, path=path)
-        assert answer.status_code == httpx.codes.CREATED, answer.text
+        """Ask for a close that has to be accepted, again where the answer is to ask again; returns the request's id."""
+        deadline, accepted = time.monotonic() + WITHIN_S, {httpx.codes.CREATED}
+        while (answer := self.post(held, key, path=path)).status_code not in accepted:
+            again = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline
+            assert again, answer.text
+            accepted.add(httpx.codes.OK)  # It may have been accepted without an answer.
+            time.sleep(float(answer.headers["retry-after"]))
         return str(answer.json()["close_request_id"])
 
     def retry(self, request_id: str) -> None:

@@ -178,10 +178,12 @@ def test_a_day_is_not_cleaned_while_connect_is_down(desk: Desk, worker: Worker) 
 def ten_days_ago(desk: Desk) -> Iterator[date]:
     """Imports and close-api write with a clock that is ten days behind; at the end it is the right one again."""
     operator, api = (f"ROLE closeflow_{name} IN DATABASE {DATABASE}" for name in ("operator", "close_api"))
-    with desk.clock(operator, "-10 days"), desk.clock(api, "-10 days"):
+    try:
+        with desk.clock(operator, "-10 days"), desk.clock(api, "-10 days"):
+            desk.restart(CLOSE_API)
+            yield datetime.now(UTC).date() - timedelta(days=10)
+    finally:
         desk.restart(CLOSE_API)
-        yield datetime.now(UTC).date() - timedelta(days=10)
-    desk.restart(CLOSE_API)
 
 
 def kept(desk: Desk, day: date) -> int:
