@@ -108,7 +108,7 @@ class Exchange:
     def _accept(self, ticket: Ticket) -> SubmitAnswer:
         self.named += 1
         order = BrokerOrder(f"b-{self.named}", ticket, visible_at=self.clock.elapsed)
-        if self.faults.happens(Fault.NOT_VISIBLE):
+        if self.faults.strikes(Fault.NOT_VISIBLE):
             order.visible_at += self.faults.random.uniform(0, VISIBILITY_LAG_S)
         self.orders.append(order)
         self._check_oversell(ticket)
@@ -161,7 +161,8 @@ class Exchange:
         if order.leaves == ZERO:
             order.status = BrokerStatus.FILLED
         elif order.status in _WORKING or (order.status is BrokerStatus.FILLED and revive):
-            order.cancel_asked = order.cancel_asked and order.status in _WORKING
+            if order.status is BrokerStatus.FILLED and order.cancel_asked:
+                order.cancel_asked, order.cancel_refused = False, True
             order.status = BrokerStatus.PARTIALLY_FILLED if order.cum else BrokerStatus.NEW
         elif order.status is BrokerStatus.FILLED:
             order.status = BrokerStatus.CANCELED
@@ -180,6 +181,7 @@ class Exchange:
         if order.status not in LIVE:
             return CancelRefused("not open")
         if self.faults.happens(Fault.CANCEL_REFUSED):
+            order.cancel_refused = True
             self._say(order, ExecType.CANCEL_REJECTED)
             return CancelRefused("too late to cancel")
         order.cancel_asked = True
@@ -222,7 +224,10 @@ class Exchange:
     def look_up(self, client_order_id: str, source: UpdateSource = UpdateSource.QUERY) -> LookUpAnswer:
         if self.faults.happens(Fault.LOOK_UP_FAILED):
             return Unanswered("time-out")
-        visible = [one for one in self.named_by(client_order_id) if one.visible_at <= self.clock.elapsed]
+        named = self.named_by(client_order_id)
+        visible = [one for one in named if one.visible_at <= self.clock.elapsed]
+        if named and not visible:
+            self.faults.saw(Fault.NOT_VISIBLE)
         return Acknowledged(self.statement(visible[-1], source)) if visible else NotFound()
 
     def executions(self) -> list[BrokerUpdate]:

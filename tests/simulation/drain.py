@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Final
 
 from closeflow.domain.controls import TradingState
-from closeflow.domain.model import UNFINISHED, ZERO
+from closeflow.domain.model import UNFINISHED, ZERO, BrokerStatus
 from tests.simulation import actions
 from tests.simulation.broker import LIVE
+from tests.simulation.excuses import unexplained
 from tests.simulation.faults import Violation
 from tests.simulation.queries import due_orders, orders_with_gap
 from tests.simulation.submitter import Submitter
@@ -69,6 +70,7 @@ def _round(world: World) -> None:
     actions.run(reconciler, lambda one: one.wake_requests())
     actions.run(reconciler, lambda one: one.ask_quiet_orders())
     actions.run(reconciler, lambda one: one.fill_gaps())
+    actions.run(reconciler, lambda one: one.end_outliving_orders())
     world.audit.once()
 
 
@@ -85,17 +87,22 @@ def _work(world: World, submitter: Submitter) -> None:
 
 
 def _trade(world: World) -> None:
-    """The broker comes to an end with every order: it fills in parts, is canceled where that was asked, or expires."""
+    """The broker comes to an end with every order: it fills in parts, is canceled where that was asked, or expires.
+    Where it lets orders work they rest after that, and only what cancels them ends them."""
     for order in list(world.exchange.live()):
+        if order.status in (BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY):
+            world.exchange.resume(order)
+        if world.lets_work and not order.cancel_asked and not order.cancel_refused:
+            if not order.fills and order.leaves > 1:
+                world.exchange.fill(order, Decimal(1))
+            continue
         world.exchange.fill(order, Decimal(world.random.randint(1, int(order.leaves))))
         if order.leaves and (order.cancel_asked or world.random.random() < 0.3):
             world.exchange.end(order)
 
 
 def _settled(world: World) -> bool:
-    told = {subject for _, subject in world.database.incidents}
-    waiting = [one for one in world.database.requests() if one.status in UNFINISHED and str(one.id) not in told]
-    quiet = not waiting and not world.audit.missing
+    quiet = not unexplained(world.database) and not world.audit.missing
     return quiet and not due_orders(world.database) and not orders_with_gap(world.database)
 
 

@@ -139,6 +139,20 @@ def retry_when_canceled(
     return replace(verdict, book=_with_requests(verdict.book, {**verdict.book.requests, kept.id: after}.values()))
 
 
+def let_work(
+    book: Book,
+    request: CloseRequest,
+    *,
+    now: datetime,
+    resend_after: timedelta,
+    unknown_after: timedelta,
+    conditions: Conditions | None = None,
+) -> Woken | PutOff | Waits:
+    """An order that works for too long is left to itself."""
+    request = replace(request, working_timeout_s=10**6)
+    return wake(book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=conditions)
+
+
 def emit_only_the_lost(
     emissions: Sequence[Emission], missing: Collection[EventKey], *, budget: int
 ) -> tuple[EventKey, ...]:
@@ -208,6 +222,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "retries without end": Mutant(Core(fold_batch=seeing(never_tired)), "ends"),
     "a retry under a halt": Mutant(Core(wake=retry_when_halted), "controls"),
+    "no working time-out": Mutant(Core(wake=let_work), "everything"),
     "only what was lost emitted again": Mutant(Core(emit_again=emit_only_the_lost), "publication"),
     "reversals read from the stream only": Mutant(Core(fold_batch=read_reversals_of_the_stream_only), "reversals"),
     "accounting not told of reversals": Mutant(Core(fold_batch=keep_reversals_from_accounting), "reversals"),

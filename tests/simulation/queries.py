@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from closeflow.domain import facts
 from closeflow.domain.due import is_due
 from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
 from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
@@ -66,6 +67,12 @@ def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
     if order.status is OrderStatus.DONE_FOR_DAY:
         return since <= now - DONE_FOR_DAY_WITHIN
     return order.status in WORKING and since <= now - timedelta(seconds=request.working_timeout_s)
+
+
+def outliving_orders(database: Database) -> list[Order]:
+    """As `misfits.outliving_orders`, without its grace: what is on its way within a transaction is not seen here."""
+    finished = {one.id for one in database.requests() if not one.unfinished}
+    return [one for one in database.orders() if one.close_request_id in finished and not facts.is_done(one)]
 
 
 def quiet_orders(database: Database) -> list[Order]:

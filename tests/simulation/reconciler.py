@@ -1,20 +1,25 @@
-"""The reconciler's jobs: mirrors `requests.WakeRequests`, `orders.AskQuietOrders`, `orders.FillGaps`."""
+"""The reconciler's jobs: mirrors `requests.WakeRequests`, `orders.AskQuietOrders`, `gaps.FillGaps`,
+`outliving.EndOutlivingOrders`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
+from closeflow.domain import facts
 from closeflow.domain.answers import Acknowledged, MarketClock, NotFound
-from closeflow.domain.model import BrokerUpdate, CloseRequest, Incident
+from closeflow.domain.model import BrokerUpdate, CloseRequest, Incident, Order
 from closeflow.domain.wake import SUBMIT_UNKNOWN, Conditions, PutOff, Waits
+from tests.simulation.broker import LIVE
 from tests.simulation.core import RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
-from tests.simulation.queries import due_requests, orders_with_gap, quiet_orders
+from tests.simulation.queries import due_requests, orders_with_gap, outliving_orders, quiet_orders
 
+OUTLIVES: Final = "order_outlives_request"
 GAP_INCIDENT_AFTER: Final = timedelta(seconds=30)
 
 
@@ -86,6 +91,42 @@ class Reconciler(Process):
             self._report(gone)
         return bool(quiet)
 
+    def end_outliving_orders(self) -> bool:
+        """As `EndOutlivingOrders.once`."""
+        found = outliving_orders(self.around.database)
+        known = any(kind == OUTLIVES for kind, _ in self.around.database.incidents)
+        for order in found:
+            answer = self.around.exchange.look_up(order.client_order_id)
+            lives = False
+            if isinstance(answer, Acknowledged):
+                self._publish([answer.update])
+                lives = answer.update.order_status in LIVE
+            try:
+                self.around.database.transact(partial(self._end, order=order, lives=lives))
+            except DATABASE_ERRORS:
+                raise Crashed from None
+        if known or found:
+            self._report(
+                [], kind=OUTLIVES, still=[one.client_order_id for one in outliving_orders(self.around.database)]
+            )
+        return bool(found)
+
+    def _end(self, tx: Tx, *, order: Order, lives: bool) -> None:
+        """As `EndOutlivingOrders._end`."""
+        ids = [order.position_id], [order.close_request_id]
+        book = tx.lock_books(position_ids=ids[0], request_ids=ids[1])[order.position_id]
+        found = book.orders.get(order.client_order_id)
+        if found is None or facts.is_done(found) or book.requests[order.close_request_id].unfinished:
+            return
+        lives = lives or bool(facts.broker_statements(found))
+        if lives and found.cancel_requested_at is None:
+            canceling = facts.derive(replace(found, cancel_requested_at=tx.now))
+            tx.save_books([(book, replace(book, orders={**book.orders, canceling.client_order_id: canceling}))])
+        detail = "its request is finished"
+        tx.incidents.append(
+            Incident(kind=OUTLIVES, severity="critical", detail=detail, client_order_id=order.client_order_id)
+        )
+
     def fill_gaps(self) -> bool:
         """As `FillGaps.once`."""
         gaps = orders_with_gap(self.around.database)
@@ -108,11 +149,11 @@ class Reconciler(Process):
         except KafkaAway:
             raise Crashed from None
 
-    def _report(self, incidents: list[Incident], still: list[str] | None = None) -> None:
+    def _report(self, incidents: list[Incident], still: list[str] | None = None, kind: str = "gap") -> None:
         def work(tx: Tx) -> None:
             tx.incidents += incidents
             if still is not None:
-                tx.close_incidents("gap", still=still)
+                tx.close_incidents(kind, still=still)
 
         try:
             self.around.database.transact(work)

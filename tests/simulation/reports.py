@@ -55,6 +55,8 @@ class BrokerOrder:
     cum: Decimal = ZERO
     seq: int = 1
     cancel_asked: bool = False
+    cancel_refused: bool = False
+    """Or what it asked for was overtaken by a fill that is gone again; then a person has to ask for another."""
     fills: list[Fill] = field(default_factory=list)
 
     @property

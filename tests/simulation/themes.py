@@ -135,7 +135,7 @@ THEMES: Final = (
     Theme(
         "controls",
         frozenset({F.HALTED, F.LIMITED, F.MARKET_CLOSED, F.NO_QUOTE, F.RATE_LIMITED, F.KEY_REFUSED}),
-        {"controls_change": 3, "wake_requests": 2},
+        {"controls_change": 3, "wake_requests": 4, "broker_ends": 6, "broker_fills": 0.5, "report_arrives": 2},
     ),
     Theme(
         "clocks",

@@ -61,6 +61,8 @@ class World:
     operator: Operator
     strides_s: Sequence[float]
     idle: int = 0
+    lets_work: bool
+    """When all is mended the broker ends only orders whose cancel was asked for; the others work until they fill."""
     """How long nothing but time has moved."""
     connector: Connector
     audit: Audit
@@ -102,6 +104,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
         reconcilers=[Reconciler(name=f"reconciler-{n}", around=around) for n in range(INSTANCES)],
         gateway=Gateway(name="gateway", around=around),
         operator=Operator(name="operator", around=around),
+        lets_work=random.random() < 0.5,
         strides_s=random.choice(PACES_S[1:] if drawn.slow else PACES_S),
         connector=connector,
         audit=Audit(database, topics, connector, core),
