@@ -45,14 +45,14 @@ check: $(STAMP) ## Format, lint, types (mypy --strict), import contracts, schema
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
 # tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an
-# instance of their own (conftest.py says which tests run beside which).
+# instance of their own (conftest.py says which tests run beside which). Bytecode is kept, because services start often.
 test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the first run downloads them)
 	@result=0; mine=""; for one in test system; do \
 		$(BIN)/python -m devstack status --instance $$one >/dev/null 2>&1 || mine="$$mine $$one"; \
 		$(BIN)/python -m devstack up --instance $$one >/dev/null || { result=$$?; break; }; \
 	done; \
 	trap : INT TERM; [ $$result -ne 0 ] || \
-		{ $(BIN)/pytest -q --durations=10 -n 2 --no-loadscope-reorder; result=$$?; }; \
+		{ PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --durations=10 -n 2 --no-loadscope-reorder; result=$$?; }; \
 	for one in $$mine; do told=$$($(BIN)/python -m devstack down --instance $$one 2>&1) || echo "$$told"; done; \
 	exit $$result
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -81,17 +82,21 @@ async def published_topics() -> AsyncIterator[list[tuple[str, str]]]:
 
 @pytest.fixture(scope="session")
 def template(stack: devstack.Stack) -> str:
-    """The name of a migrated database that nobody uses. It is kept between runs for as long as the migrations and the
-    day are the same (the day, because the outbox has partitions for the days to come)."""
+    """The name of a migrated database that nobody uses."""
+    return template_of(stack, f"{datetime.now(UTC):%Y%m%d}")
+
+
+@cache
+def template_of(stack: devstack.Stack, day: str) -> str:
+    """It is kept between runs for as long as the migrations and the day are the same (the day, because the outbox has
+    partitions for the days to come)."""
     digest = hashlib.sha256()
     for file in sorted((REPOSITORY / "migrations").rglob("*.py")):
         digest.update(file.read_bytes())
     with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
         admin.execute("SELECT pg_advisory_lock(%s)", (_TEMPLATE_LOCK,))
         drop_stale(stack, admin)
-        day = admin.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')").fetchone()
-        assert day is not None
-        name = f"closeflow_template_{day[0]}_{digest.hexdigest()[:12]}"
+        name = f"closeflow_template_{day}_{digest.hexdigest()[:12]}"
         if admin.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
             making = f"{name}_making"
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(making)))
@@ -123,7 +128,9 @@ def credentials_file(stack: devstack.Stack) -> Path:
 
 @contextmanager
 def fresh_database(stack: devstack.Stack, template: str | None) -> Iterator[Database]:
-    """A copy of the template, or an empty database without one; dropped at the end, with every session in it."""
+    """A copy of the template (of today's, if midnight has passed), or an empty database without one; dropped at the
+    end, with every session in it."""
+    template = template and template_of(stack, f"{datetime.now(UTC):%Y%m%d}")
     name = f"test_{int(time.time()):x}_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(stack.admin_dsn, autocommit=True) as admin:
         source = sql.SQL(" TEMPLATE {} STRATEGY WAL_LOG").format(sql.Identifier(template)) if template else sql.SQL("")
