@@ -296,3 +296,20 @@ async def test_a_probe_under_way_keeps_the_next_order_back_though_the_database_d
     assert not pool.reserve(SendKind.SUBMIT)
     pool.share_breaker(CLOSED)
     assert pool.reserve(SendKind.SUBMIT), "another's order was taken"
+
+
+async def test_a_probe_that_was_not_claimed_after_all_is_given_back() -> None:
+    """Else an order that breaks its transaction each time would take every probe from the orders behind it."""
+    pool = a_pool(ScriptedBroker(), Outcome())
+    due = datetime.now(UTC) - timedelta(seconds=1)
+    pool.share_breaker(Breaker(state=BreakerState.OPEN, failures=2, opened_at=due, probe_at=due))
+
+    assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, False]
+    pool.release(0)
+    assert not pool.reserve(SendKind.SUBMIT), "nothing was given back"
+    pool.release(1)
+    assert pool.reserve(SendKind.SUBMIT)
+    pool.start([a_job(SendKind.SUBMIT)])
+    pool.release(1)
+    assert not pool.reserve(SendKind.SUBMIT), "the probe is under way, whatever else is given back"
+    await pool.drain(1)

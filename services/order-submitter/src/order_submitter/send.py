@@ -32,7 +32,7 @@ from closeflow.domain.sending import fence_s, retry_at, with_send
 from closeflow.domain.tickets import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
-from order_submitter.breaker import CLOSED, Breaker, BreakerRules, admitted, after_answer, shared, to_row
+from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState, admitted, after_answer, shared, to_row
 from order_submitter.rate import TokenBucket
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,8 @@ class SenderPool:
         self._stopping = False
         self._unsaved = 0
         self.breaker: Breaker = CLOSED
+        self._probe: tuple[Breaker, Breaker] | None = None
+        """The breaker without and with a probe that is reserved and whose send is not claimed yet."""
 
     def resumes_at(self) -> datetime | None:
         """Set while the circuit breaker lets no order through."""
@@ -103,8 +105,9 @@ class SenderPool:
             return False
         if not self._bucket.take(time.monotonic()):
             return False
-        if kind is SendKind.SUBMIT:
-            self.breaker = admitted(self.breaker, now=now, rules=self._limits.breaker)
+        if kind is SendKind.SUBMIT and self.breaker.state is not BreakerState.CLOSED:
+            self._probe = self.breaker, admitted(self.breaker, now=now, rules=self._limits.breaker)
+            self.breaker = self._probe[1]
         self._free -= 1
         return True
 
@@ -119,16 +122,20 @@ class SenderPool:
             self.breaker = shared(self.breaker, known, now=utc_now(), rules=self._limits.breaker)
 
     def release(self, slots: int) -> None:
-        """Give back slots whose sends were not claimed after all."""
+        """Give back slots whose sends were not claimed after all, and the probe that was for one of them."""
         self._free += slots
+        if slots and self._probe is not None and self.breaker == self._probe[1]:
+            self.breaker, self._probe = self._probe[0], None
 
     def start(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
+            self._probe = None
             self._spawn(job, None)
 
     def disown(self, jobs: Iterable[Job], reason: str) -> None:
         """Answer sends that may be claimed in the database and that this process will never make."""
         for job in jobs:
+            self._probe = None
             self._spawn(job, NotSent(reason))
 
     async def drain(self, deadline_s: float) -> None:
