@@ -132,7 +132,9 @@ def test_events_that_the_slot_was_moved_past_are_found_and_sent(desk: Desk, work
 
     assert_all_sent_once(desk, portfolio)
     assert "event_not_published" in desk.incidents()
-    assert recoveries(desk) == before, "the connector runs and knows of nothing"
+    # Mostly the connector runs and knows of nothing. Where PostgreSQL has let go of its place already it fails, and the
+    # slot is recovered.
+    assert recoveries(desk) - before in (0, 1)
 
 
 def test_rows_that_a_snapshot_sends_again_make_no_new_order(desk: Desk, worker: Worker) -> None:
