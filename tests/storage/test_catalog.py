@@ -67,9 +67,17 @@ def test_the_clock_is_inlined_and_can_be_shifted(db: Owner) -> None:
     assert "closeflow_now" not in str(plan)
     with db.transaction():
         db.execute("SET LOCAL closeflow.clock_shift = '-1 hour'")
-        shifted = db.execute("SELECT closeflow_now() = now() - interval '1 hour'").fetchone()
+        shifted = db.execute("SELECT closeflow_now() = statement_timestamp() - interval '1 hour'").fetchone()
     assert shifted == (True,)
     assert db.execute("SELECT closeflow_now() = now()").fetchone() == (True,)
+
+
+def test_the_clock_goes_on_within_a_transaction(db: Owner) -> None:
+    """So what is decided after a wait for a lock is later than what was waited for."""
+    with db.transaction():
+        db.execute("SELECT pg_sleep(0.01)")
+        passed = db.execute("SELECT closeflow_now() - now() >= interval '10 ms'").fetchone()
+    assert passed == (True,)
 
 
 def test_every_foreign_key_has_an_index_on_its_side(db: Owner) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from closeflow.domain.controls import AccountLimits, TradingState, counted
-from closeflow.storage.controls import count_submits, lock_controls, set_state
+from closeflow.storage.controls import count_submits, lock_controls, lock_limits, set_state
 from closeflow.storage.engine import transaction
+from closeflow.storage.operating import record_action
 from tests.conftest import Database
 from tests.storage.seeding import owner
 
@@ -56,6 +58,53 @@ async def test_a_halt_counts_as_soon_as_it_is_committed(database: Database, engi
             await set_state(tx, scope="acc", state=TradingState.HALTED, reason="r", by="me")
             assert not (await lock_controls(early, account_id="acc")).controls.halted
         assert (await lock_controls(early, account_id="acc")).controls.halted
+
+
+async def test_a_claim_is_later_than_the_release_that_it_saw(database: Database, engine: AsyncEngine) -> None:
+    """Also one whose transaction began during the halt; the audit judges a send by these two times (invariant 18)."""
+    add_account(database)
+    async with transaction(engine) as early:
+        assert not (await lock_controls(early, account_id="acc")).controls.halted
+        async with transaction(engine) as tx:
+            await release(tx)
+        held = await lock_controls(early, account_id="acc")
+        assert held.now > await last_deed_at(early)
+
+
+async def test_a_claim_that_waited_is_later_than_what_it_waited_for(database: Database, engine: AsyncEngine) -> None:
+    add_account(database)
+
+    async def claim(held_up: asyncio.Event) -> datetime:
+        async with transaction(engine) as tx:
+            pid = (await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            asyncio.get_running_loop().create_task(notice(pid, held_up))
+            return (await lock_controls(tx, account_id="acc")).now
+
+    async def notice(pid: int, held_up: asyncio.Event) -> None:
+        async with engine.connect() as other:
+            waits = text("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = :pid")
+            while not (await other.execute(waits, {"pid": pid})).scalar_one():
+                await other.rollback()
+        held_up.set()
+
+    held_up = asyncio.Event()
+    async with transaction(engine) as tx:
+        await lock_limits(tx, account_id="acc")
+        waiting = asyncio.create_task(claim(held_up))
+        await asyncio.wait_for(held_up.wait(), 20)
+        await release(tx)
+        at = await last_deed_at(tx)
+    assert await waiting > at
+
+
+async def release(tx: AsyncConnection) -> None:
+    await set_state(tx, scope="acc", state=TradingState.ACTIVE, reason="r", by="me")
+    await record_action(tx, by="me", action="release", subject="acc", reason="r", after={"state": "active"})
+
+
+async def last_deed_at(tx: AsyncConnection) -> datetime:
+    found: datetime = (await tx.execute(text("SELECT max(at) FROM operator_actions"))).scalar_one()
+    return found
 
 
 async def test_two_that_claim_at_once_count_one_after_the_other(database: Database, engine: AsyncEngine) -> None:

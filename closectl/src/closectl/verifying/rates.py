@@ -1,8 +1,8 @@
 """Whether an account's submits fit into windows of a minute, of which only the submits are known.
 
 A window begins with the submit that is the first to commit after the one before it is over. That need not be the
-earliest: one that began before it may have waited for the row's lock meanwhile, and counts for this window or for the
-one before. So every grouping that such waits can explain is allowed.
+earliest: rows from before migration 0013 carry the time before the wait for the lock, so one of them counts for its
+window or for the one before. So every grouping that such waits can explain is allowed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from closeflow.domain.model import ZERO, ExecKind, Order, Send, SendAnswer, Send
 from closeflow.storage.verifying import PastBook
 
 MOMENT: Final = timedelta(seconds=1)
-"""How long a transaction may have waited for the position's row after its time was taken."""
+"""How far apart the times of a decision may be. Before migration 0013 they were also from before the wait for the
+position's row."""
 ENDED: Final = frozenset({"denied", "lost", "filled", "canceled", "expired", "rejected"})
 LOCAL: Final = frozenset({"planned", "submit_unknown"})
 

@@ -111,7 +111,7 @@ def counted(controls: Controls, *, now: datetime) -> Controls:
 
 
 def _window_over(limits: AccountLimits, now: datetime) -> bool:
-    """A window may begin a little later than `now`, which is when a transaction began that then waited for another. One
-    that begins more than a window later was written before the clock was set back."""
+    """A window may begin a little later than `now`, because clocks are set a little. One that begins more than a window
+    later was written before the clock was set back."""
     began = limits.window_started_at
     return began is None or not began - WINDOW <= now < began + WINDOW

@@ -15,12 +15,13 @@ from closeflow.storage.engine import Transaction
 from closeflow.storage.rows import storable
 
 # One statement instead of the one that only asked for the time. The lock makes the window's count the account's and not
-# the process's; it is the last of rule R7's, and is held until the commit.
+# the process's; it is the last of rule R7's, and is held until the commit. The time is taken when the lock is held and
+# the switch is read: a claim that saw a release, or a wider limit, is later than it.
 _LOCK_CONTROLS: Final = text("""
     WITH limits AS MATERIALIZED (
         SELECT * FROM account_limits WHERE account_id = :account_id FOR NO KEY UPDATE
     )
-    SELECT closeflow_now() AS now, l.*,
+    SELECT closeflow_now() + (clock_timestamp() - statement_timestamp()) AS now, l.*,
            (SELECT jsonb_object_agg(scope, state) FROM trading_controls WHERE scope IN (:global, :account_id)) AS states
     FROM (VALUES (1)) AS one LEFT JOIN limits l ON TRUE
 """)
@@ -54,7 +55,7 @@ _SET_LIMITS: Final = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controlled:
-    """The database's time, and what holds for the account."""
+    """What holds for the account, and the database's time when it was read."""
 
     now: datetime
     controls: Controls

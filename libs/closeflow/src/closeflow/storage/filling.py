@@ -55,7 +55,8 @@ class ParkedRecord:
 
 
 async def database_now(tx: Transaction) -> datetime:
-    """The one clock (`closeflow_now()`), which a test may shift."""
+    """The one clock (`closeflow_now()`), which a test may shift. Ask after the locks: what this transaction waited for
+    is then earlier."""
     now: datetime = (await fetch(tx, _NOW))[0]["now"]
     return now
 
