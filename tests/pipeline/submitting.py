@@ -197,7 +197,8 @@ class Bench:
     def incidents(self, subject: UUID | str) -> set[str]:
         """The kinds of open incidents about a request, or about another subject."""
         rows = self.query(
-            "SELECT kind FROM incidents WHERE close_request_id::text = %(subject)s OR subject = %(subject)s",
+            "SELECT kind FROM incidents WHERE closed_at IS NULL"
+            " AND (close_request_id::text = %(subject)s OR subject = %(subject)s)",
             subject=str(subject),
         )
         return {row["kind"] for row in rows}

@@ -20,6 +20,7 @@ from closeflow.domain.model import ExecType, UpdateSource
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.reconciling import held_alone
 from reconciler.gaps import FillGaps
+from reconciler.holdings import ResolveIncidents
 from reconciler.orders import AskQuietOrders
 from reconciler.requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
@@ -82,6 +83,13 @@ async def test_a_request_that_cannot_be_woken_holds_up_no_other(
     assert (bench.request(good)["emission"], bench.request(poison)["emission"]) == (2, 1)
     assert bench.incidents(poison) == {"request_not_woken"}
     assert await job.once() == 0, "it is passed over for a while"
+
+    assert await ResolveIncidents(engine).once() == 0, "it did not move"
+    bench.execute("ALTER TABLE close_requests DROP CONSTRAINT poisoned")
+    assert await wake_requests(engine, broker).once() == 1
+    assert bench.request(poison)["emission"] == 2
+    assert await ResolveIncidents(engine).once() == 1
+    assert bench.incidents(poison) == set()
 
 
 async def test_a_zombie_is_emitted_again_under_the_same_event_id(

@@ -86,6 +86,16 @@ async def test_an_update_touches_the_rows_named_that_meet_the_condition(engine: 
     }
 
 
+@pytest.mark.usefixtures("account")
+async def test_an_update_says_when_it_was(engine: AsyncEngine) -> None:
+    async with transaction(engine) as tx:
+        await tx.execute(ADD_POSITIONS, {"rows": rows_json([position(101), position(102)])})
+        await tx.execute(SET_QUANTITY, {"rows": rows_json([{"id": 101, "quantity": Decimal(2), "version": 2}])})
+    rows = await written(engine)
+    assert rows[101].updated_at > rows[101].created_at
+    assert rows[102].updated_at == rows[102].created_at
+
+
 async def test_bytes_and_documents_survive(engine: AsyncEngine) -> None:
     parked = {"topic": "t", "partition": 0, "offset": 2**62, "key": b"\x00\xff", "bytes": None, "reason": "r"}
     document = {"a": [1, None, "x"], "price": Decimal("1.10"), "id": uuid.UUID(int=1)}

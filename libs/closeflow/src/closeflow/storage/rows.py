@@ -93,13 +93,15 @@ def update_rows(
     where: str | None = None,
     returning: Sequence[str] = (),
 ) -> TextClause:
-    """UPDATE of the rows whose `key` columns equal those of the parameter `rows`, to the listed columns of it.
+    """UPDATE of the rows whose `key` columns equal those of the parameter `rows`, to the listed columns of it; a column
+    `updated_at` becomes the time of the statement.
 
     `where` is a further condition; in it the table goes by its own name and the new row by `r`, as in
     "orders.status = 'planned'". Two rows with one key are the caller's mistake: which of them wins is not defined.
     """
     name = _name(table)
     sets = ", ".join(f"{column} = r.{column}" for column in _quoted(table, columns))
+    sets += ", updated_at = closeflow_now()" if "updated_at" in table.c else ""
     match = " AND ".join(f"{name}.{column} = r.{column}" for column in _quoted(table, key))
     further = f" AND ({where})" if where else ""
     return text(
