@@ -33,6 +33,8 @@ EARLY: Final = {
     "cancel_outcome_missing",
     # An order that a look-up does not find yet can also not be cancelled.
     "cancel_refused",
+    # Before one o'clock UTC an hour ago was yesterday, which is before the database's first day.
+    "outbox_default_partition_used",
 }
 
 
@@ -56,7 +58,8 @@ def closing(desk: Desk, each: int) -> list[Held]:
     for held in portfolio:
         assert desk.post(held, "k", body={"order_type": "market"}).status_code == httpx.codes.CREATED
     ids = [held.id for held in portfolio]
-    sent = "SELECT count(*) FROM order_sends JOIN orders USING (client_order_id) WHERE position_id = ANY(%s)"
+    sent = "SELECT count(DISTINCT position_id) FROM order_sends JOIN orders USING (client_order_id)"
+    sent += " WHERE position_id = ANY(%s)"
     desk.until("all claimed", lambda: desk.count(sent, ids) >= len(ids))
     desk.until("a send without an answer", lambda: desk.count(f"{sent} AND answered_at IS NULL", ids))
     return portfolio
