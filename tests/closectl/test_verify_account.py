@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from broker_simulator.control import PositionSpec
+from broker_simulator.control import Outage, PositionSpec
 from broker_simulator.process import SimulatorProcess
 from closectl.verifying.account import BrokerView, check_account
 from closectl.verifying.report import NotChecked, Violation
@@ -193,6 +193,15 @@ async def test_the_broker_is_asked_for_its_orders_fills_and_positions(
     assert found[(7, f"order {UNKNOWN}")] == "is at the broker; the database has no such order"
     assert found[(16, f"order {order_id(1)}")] == "the broker executed nothing, booked is 4 @ 100.25, 6 @ 100.25"
     assert found[(16, "main AAPL")] == "the broker holds 3, the positions make 0"
+    assert not any(isinstance(one, NotChecked) and one.why.startswith("the broker") for one in report.findings)
+
+
+async def test_one_lost_answer_does_not_hide_the_account(closes: Database, simulator: SimulatorProcess) -> None:
+    with simulator.control() as control:
+        control.outage(Outage(kind="reset", method="GET", path_prefix="/v2/positions", requests=1))
+        report = await verify(closes, kafka="not asked", account=account_at(simulator.url), wait_s=0)
+        assert [one.remaining for one in control.outages()] == [0]
+    assert (16, "main AAPL") in {(one.invariant, one.subject) for one in report.violations}
     assert not any(isinstance(one, NotChecked) and one.why.startswith("the broker") for one in report.findings)
 
 

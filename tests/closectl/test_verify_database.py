@@ -12,6 +12,7 @@ from closectl.verifying.report import INVARIANTS, Finding, Looked, Violation
 from closectl.verifying.run import check_database
 from closeflow.storage.engine import Database, Transaction
 from closeflow.storage.verifying import snapshot
+from closeflow.storage.verifying_state import load_state
 from tests.closectl.plants import PLANTS as OF_BOOKS
 from tests.closectl.plants import named, statements
 from tests.closectl.plants_of_progress import PROGRESS_PLANTS, WAITING
@@ -40,6 +41,14 @@ async def test_closes_in_every_state_break_nothing(closes: Database) -> None:
     for one in findings:
         assert isinstance(one, Looked)
         assert one.count > 0 or one.what in RARE
+
+
+async def test_time_stands_still_in_the_snapshot(closes: Database) -> None:
+    """What is committed while the checks run is not seen, so nothing gets late meanwhile."""
+    async with snapshot(closes) as tx:
+        opened_at = (await tx.execute(text("SELECT closeflow_now()"))).scalar_one()
+        await tx.execute(text("SELECT pg_sleep(0.01)"))
+        assert (await load_state(tx)).at <= opened_at
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -97,6 +106,18 @@ HARMLESS: Final = {
         ('me', 'limits', 'main', 'r',
          '{"max_order_qty": "1000", "max_order_notional": "1000000", "submits_per_minute": 1000}',
          '{"max_order_qty": "1", "max_order_notional": "1000000", "submits_per_minute": 1000}', closeflow_now())""",
+    "limit that was changed between the plan by a clock ahead and the send by the right one": """
+        UPDATE orders SET created_at = closeflow_now() + interval '1 hour' WHERE client_order_id = '$O1';
+        INSERT INTO operator_actions (by, action, subject, reason, before, after, at) VALUES
+        ('me', 'limits', 'main', 'r',
+         '{"max_order_qty": "1000", "max_order_notional": "1000000", "submits_per_minute": 1000}',
+         '{"max_order_qty": "999", "max_order_notional": "1000000", "submits_per_minute": 1000}',
+         closeflow_now() + interval '50 minutes')""",
+    "cancel again after a clock ahead was set back": """
+        UPDATE orders SET cancel_requested_at = closeflow_now() WHERE client_order_id = '$O3';
+        INSERT INTO order_sends (client_order_id, kind, n, sender, started_at, lease_until) VALUES
+        ('$O3', 'cancel', 1, 'sub-1', closeflow_now() + interval '1 hour', closeflow_now() + interval '61 minutes'),
+        ('$O3', 'cancel', 2, 'sub-1', closeflow_now(), closeflow_now() + interval '1 minute')""",
     "send again after an unknown answer": """UPDATE order_sends
         SET answer = 'unknown', answered_at = started_at + interval '1 s' WHERE client_order_id = '$O3';
         INSERT INTO order_sends (client_order_id, kind, n, sender, started_at, lease_until)

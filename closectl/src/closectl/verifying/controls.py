@@ -106,7 +106,9 @@ def _most_submits(limits: Sequence[Limits], since: datetime, until: datetime) ->
 
 
 def _in_force(limits: Sequence[Limits], since: datetime, until: datetime) -> list[Limits]:
-    """The limits of an account that held at some moment between the two times, both included."""
+    """The limits of an account that held at some moment between the two times, both included. A clock that was set back
+    may have written the second time before the first."""
+    since, until = min(since, until), max(since, until)
     found: list[Limits] = []
     began: datetime | None = None
     for one in limits:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from closectl.verifying.account import ask_broker, check_account
+from closectl.verifying.account import BrokerView, ask_broker, check_account
 from closectl.verifying.books import DATABASE, BookChecks
 from closectl.verifying.consumed import Committed, check_offsets, check_updates
 from closectl.verifying.controls import ControlChecks
@@ -28,6 +28,9 @@ from closeflow.storage.verifying_orders import ORDER_CHECKS
 from closeflow.storage.verifying_state import State, load_state
 
 POLL_S: Final = 0.25
+ATTEMPTS: Final = 3
+PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
 TOPICS: Final = TopicNames()
 OF_TOPICS: Final = (7, 9, 10, 14, 15, 16, 17, 22)
 OF_BROKER: Final = (7, 16)
@@ -124,6 +127,16 @@ def _unread(kafka: KafkaConnection, error: Exception) -> str:
     return f"Kafka at {kafka.bootstrap_servers} could not be read ({error or type(error).__name__})"
 
 
+async def _asked_again(broker: AlpacaBroker, state: State) -> BrokerView:
+    """One lost answer of thousands is no reason to check nothing. What was named before is not asked for again."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await ask_broker(broker, state)
+        except BrokerUnavailable as error:
+            await asyncio.sleep(min(error.retry_after_s or PAUSE_S, LONGEST_PAUSE_S))
+    return await ask_broker(broker, state)
+
+
 async def _check_account(state: State, account: Account | str) -> list[Finding]:
     if isinstance(account, str):
         return [NotChecked(number, f"the broker: {account}") for number in OF_BROKER]
@@ -136,7 +149,7 @@ async def _check_account(state: State, account: Account | str) -> list[Finding]:
         name=account.broker,
     )
     try:
-        view = await ask_broker(broker, state)
+        view = await _asked_again(broker, state)
     except BrokerUnavailable as error:
         return [NotChecked(number, f"the broker: {account.url} did not answer ({error})") for number in OF_BROKER]
     finally:

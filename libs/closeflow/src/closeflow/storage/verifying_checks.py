@@ -18,6 +18,11 @@ MOST: Final = 1000
 """Violations that one check lists; more of them say nothing new."""
 
 
+SNAPSHOT_AT: Final = "(closeflow_now() - (statement_timestamp() - now()))"
+"""When the snapshot's transaction began. Nothing that was committed later is seen, so nothing is late by more than this
+says, however long the checks take."""
+
+
 @dataclass(frozen=True, slots=True)
 class SqlCheck:
     """`looks_at` is the plural of what `count` counts; `violations` gives rows of (subject, detail)."""

@@ -45,10 +45,10 @@ CLOCK: Final = sql_check(
            concat(b.kind, ' ', b.n, ' started at ', b.started_at, ' within the lease of ', a.n, ', which ends at ',
                   a.lease_until, ' and ', COALESCE('was answered at ' || a.answered_at, 'has no answer')) AS detail
     FROM order_sends a JOIN order_sends b USING (client_order_id, kind)
-    WHERE b.n > a.n AND b.started_at < a.lease_until
+    WHERE b.n > a.n AND b.started_at >= a.started_at AND b.started_at < a.lease_until
       AND (a.answer IS NULL
            OR (a.answer NOT IN ('not_sent', 'not_accepted') AND a.answered_at > b.started_at
-               AND a.answered_at BETWEEN a.started_at AND a.lease_until AND b.started_at >= a.started_at))
+               AND a.answered_at BETWEEN a.started_at AND a.lease_until))
     UNION ALL
     SELECT 'order ' || a.client_order_id,
            concat('was sent again at ', b.started_at, ' although send ', a.n, ' was ', a.answer, ' at ', a.answered_at)

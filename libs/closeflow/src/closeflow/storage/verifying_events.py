@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from closeflow.storage.verifying_checks import sql_check
+from closeflow.storage.verifying_checks import SNAPSHOT_AT, sql_check
 
 # The limits: 60 s of grace over what is due (the reconciler looks every half second), twice that for an order's time to
 # work; 5 min for an accepted close that nobody answered, and for a cancel; 15 min for an order that stays unknown
@@ -15,7 +15,7 @@ NO_SILENT_STUCK: Final = sql_check(
     13,
     "close requests",
     "close_requests",
-    """
+    f"""
     WITH told AS MATERIALIZED (
         SELECT i.about, bool_or(i.closed_at IS NULL) AS open, max(i.closed_at) AS closed_at
         FROM (SELECT unnest(ARRAY['request ' || close_request_id, 'position ' || position_id,
@@ -24,14 +24,14 @@ NO_SILENT_STUCK: Final = sql_check(
               SELECT 'asked for ' || e.close_request_id, n.closed_at
               FROM incidents n JOIN outbox_events e ON e.id::text = split_part(n.subject, '/', 1)
               WHERE n.kind = 'event_not_published' AND e.topic = 'submit-order') i
-        WHERE i.about IS NOT NULL AND (i.closed_at IS NULL OR i.closed_at > closeflow_now() - interval '5 min')
+        WHERE i.about IS NOT NULL AND (i.closed_at IS NULL OR i.closed_at > {SNAPSHOT_AT} - interval '5 min')
         GROUP BY i.about
     )
     SELECT 'close request ' || r.id AS subject,
            'is ' || r.status || COALESCE(', frozen by ' || r.frozen_reason, '')
            || COALESCE(', its order is ' || o.status, '') || '; nothing moves it and no incident is open' AS detail
     FROM close_requests r
-    CROSS JOIN (SELECT closeflow_now() AS now, closeflow_now() - interval '60 s' AS late) l
+    CROSS JOIN (SELECT {SNAPSHOT_AT} AS now, {SNAPSHOT_AT} - interval '60 s' AS late) l
     LEFT JOIN LATERAL (SELECT * FROM orders x WHERE x.close_request_id = r.id ORDER BY x.attempt DESC LIMIT 1) o ON true
     LEFT JOIN LATERAL (SELECT min(s.started_at) FILTER (
                                   WHERE COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')) AS counted_at,
@@ -80,7 +80,7 @@ NO_SILENT_STUCK: Final = sql_check(
            || ' can be named; no incident is open'
     FROM orders o
     WHERE o.stated_cum_qty > o.executed_qty
-      AND COALESCE(o.last_broker_update_at, o.created_at) < closeflow_now() - interval '60 s'
+      AND COALESCE(o.last_broker_update_at, o.created_at) < {SNAPSHOT_AT} - interval '60 s'
       AND NOT EXISTS (SELECT FROM incidents i WHERE i.closed_at IS NULL AND (
           i.client_order_id = o.client_order_id OR i.close_request_id = o.close_request_id
           OR i.position_id = o.position_id))
@@ -91,7 +91,7 @@ NO_SILENT_STUCK: Final = sql_check(
     WHERE r.status IN ('completed', 'failed') AND o.status NOT IN (SELECT status FROM ended) AND NOT p.exposure_unproven
       AND NOT EXISTS (SELECT FROM incidents i WHERE i.closed_at IS NULL AND (
           i.client_order_id = o.client_order_id OR i.close_request_id = r.id OR i.position_id = p.id))
-    """,
+    """,  # noqa: S608 (a constant of ours)
 )
 PUBLISHED: Final = sql_check(
     14,

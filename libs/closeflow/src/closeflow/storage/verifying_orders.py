@@ -67,8 +67,13 @@ ATTEMPT_FENCE: Final = sql_check(
          AND s.kind IN ('canceled', 'expired', 'rejected')
     CROSS JOIN LATERAL (SELECT COALESCE(sum(e.quantity), 0) AS executed FROM effective e
                         WHERE e.client_order_id = before.client_order_id
-                          -- What is recorded in the future was recorded before the clock was set back.
-                          AND (e.recorded_at <= o.created_at OR e.recorded_at > closeflow_now())) w
+                          AND (e.recorded_at <= o.created_at
+                               -- The clock was set back between the two.
+                               OR EXISTS (SELECT FROM status_history h
+                                          WHERE h.entity = 'order' AND h.entity_id = before.client_order_id
+                                            AND h.at > o.created_at
+                                            AND h.id < (SELECT min(m.id) FROM status_history m WHERE m.entity = 'order'
+                                                        AND m.entity_id = o.client_order_id)))) w
     WHERE s.cum_qty > w.executed AND NOT EXISTS (
         SELECT FROM executions e WHERE e.client_order_id = before.client_order_id AND e.kind <> 'trade')
       AND NOT EXISTS (SELECT FROM incidents i WHERE i.client_order_id = before.client_order_id)
@@ -166,8 +171,9 @@ ONCE: Final = sql_check(
     FROM inbox GROUP BY consumer, event_id HAVING count(*) > 1
     UNION ALL
     SELECT 'order ' || o.client_order_id, 'was planned, but the order-submitter has no receipt of its event'
-    FROM orders o CROSS JOIN kept
-    WHERE (o.created_at AT TIME ZONE 'UTC')::date >= kept.since AND NOT EXISTS (
+    FROM orders o JOIN close_requests r ON r.id = o.close_request_id CROSS JOIN kept
+    -- An order may be planned on the day after its event: those of the request's own day and later are kept.
+    WHERE (r.created_at AT TIME ZONE 'UTC')::date >= kept.since AND NOT EXISTS (
         SELECT FROM outbox_events e JOIN inbox i ON i.event_id = e.id
         WHERE e.close_request_id = o.close_request_id AND e.attempt = o.attempt AND e.topic = 'submit-order'
           AND i.consumer = 'order-submitter' AND i.outcome = 'applied')

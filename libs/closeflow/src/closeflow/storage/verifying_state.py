@@ -15,9 +15,9 @@ from sqlalchemy import text
 from closeflow.domain.model import ExecKind, PositionStatus, Side
 from closeflow.storage.direct import fetch
 from closeflow.storage.engine import Transaction
-from closeflow.storage.verifying_checks import COMMON
+from closeflow.storage.verifying_checks import COMMON, SNAPSHOT_AT
 
-_NOW: Final = text("SELECT closeflow_now()")
+_NOW: Final = text(f"SELECT {SNAPSHOT_AT}")
 _OUTBOX: Final = text("""
     SELECT id, emission, topic, event_type, position_id, position_version, occurred_at FROM outbox_events
     ORDER BY xact_id, id, emission
@@ -126,8 +126,8 @@ class KnownOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """All as it was at `at`, the database's time. `receipts` are the inbox: by consumer, the outcome of each event;
-    `parked` names records by topic, partition and offset; `noted` the orders that ever had an incident."""
+    """All as it was at `at`, when the snapshot was opened. `receipts` are the inbox: by consumer, the outcome of each
+    event; `parked` names records by topic, partition and offset; `noted` the orders that ever had an incident."""
 
     at: datetime
     outbox: tuple[OutboxEntry, ...]
