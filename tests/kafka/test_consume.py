@@ -244,7 +244,7 @@ async def test_stopping_does_not_wait_for_a_rebalance(
         second = Member(connection, topic)
         await rebalancing(admin, topic)
         second.stop.set()
-        async with asyncio.timeout(QUICK.session_ms / 1000 + 2):
+        async with asyncio.timeout(QUICK.rebalance_ms / 1000 / 2):
             await second.task
         release.set()
         await eventually(lambda: len(first.partitions) == 1, "the first member goes on alone")

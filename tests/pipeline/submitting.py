@@ -83,8 +83,8 @@ class Bench:
             "broker_secret_key": self.simulator.secret_key,
             "broker_account_id": self.account_id,
             "broker_deduplication": "forever",
-            "lease_s": "2",
-            "http_deadline_s": "0.5",
+            "lease_s": "6",
+            "http_deadline_s": "2",  # longer than anything takes here that is not meant to be lost
             "poll_interval_s": "0.05",
             "watch_interval_s": "0.1",
             "request_visible_within_s": "2",

@@ -236,7 +236,7 @@ async def test_an_instance_that_loses_its_lock_stops_listening_and_comes_back(be
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             ).fetchall()
         assert len(ended) == 1
-        await until(lambda: "account_lock_lost" in bench.log, "the loss is noticed", within_s=1)
+        await until(lambda: "account_lock_lost" in bench.log, "the loss is noticed")
         await until(lambda: bench.log.count("stream_subscribed") == 2, "it listens again")
         assert bench.control.listeners() == 1
 
@@ -262,6 +262,6 @@ async def test_the_lock_has_one_holder_who_notices_its_end_at_once(database: Dat
                 await asyncio.shield(waiting)
         with psycopg.connect(database.admin_dsn) as admin:
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'first'")
-        await raised_within(watching, 1.0)
-        async with asyncio.timeout(2.0):
+        await raised_within(watching, 10)  # not at the next probe
+        async with asyncio.timeout(10):
             await waiting

@@ -136,7 +136,7 @@ async def test_an_order_that_is_proven_absent_is_sent_again_byte_for_byte(bench:
 async def test_without_proven_deduplication_an_unknown_order_is_never_sent_again(alone: Bench) -> None:
     alone.control.outage(Outage(kind="reset", method="POST", path_prefix="/v2/orders", requests=1))
     request_id = alone.add_request()
-    with alone.submitter(broker_deduplication="while_open", lease_s="1"):
+    with alone.submitter(broker_deduplication="while_open", lease_s="4"):
         await alone.ask(request_id)
         await until(
             lambda: [one["reconcile_not_found_count"] for one in alone.orders(request_id)] >= [2], "it is looked up"
@@ -235,7 +235,7 @@ async def test_a_record_whose_sql_fails_is_parked_and_frozen_and_the_others_go_o
 
 async def test_an_order_that_cannot_be_attended_to_holds_up_no_other(alone: Bench) -> None:
     alone.control.outage(
-        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=2, retry_after_s=2)
+        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=2, retry_after_s=5)
     )
     poison, good = alone.add_request(), alone.add_request()
     poisoned = client_order_id(poison, 1)
@@ -302,7 +302,7 @@ async def test_a_refused_key_opens_the_breaker_and_fails_no_close(alone: Bench) 
         found = alone.query("SELECT state FROM broker_breakers WHERE account_id = %(id)s", id=alone.account_id)
         return [one["state"] for one in found]
 
-    with alone.submitter(breaker_probe_s="2"):
+    with alone.submitter(breaker_probe_s="5"):
         await alone.ask(first)
         await until(lambda: "broker_credentials_refused" in alone.incidents(alone.account_id), "an incident is open")
         await alone.ask(second)
@@ -316,7 +316,7 @@ async def test_a_refused_key_opens_the_breaker_and_fails_no_close(alone: Bench) 
 async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) -> None:
     alone.control.script(Behaviour(answer=AcceptLate(hold_s=1)), count=5)
     requests = [alone.add_request() for _ in range(10)]
-    with alone.submitter(in_flight="6", http_deadline_s="1.2") as first:
+    with alone.submitter(in_flight="6") as first:
         await alone.ask(*requests)
         await until(lambda: sum(len(alone.sends(one)) for one in requests) >= 6, "sends are in flight")
         first.kill()
@@ -329,7 +329,8 @@ async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) 
 
 async def test_two_instances_send_every_order_once(alone: Bench) -> None:
     requests = [alone.add_request() for _ in range(50)]
-    with alone.submitter(in_flight="8"), alone.submitter(in_flight="8"):
+    unhurried = {"in_flight": "8", "lease_s": "30", "http_deadline_s": "5"}
+    with alone.submitter(**unhurried), alone.submitter(**unhurried):
         await alone.ask(*requests)
         for request_id in requests:
             await alone.hear(request_id)

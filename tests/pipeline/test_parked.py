@@ -308,7 +308,7 @@ async def test_an_unreadable_event_is_told_of_under_the_request_that_it_names(se
 
 async def test_a_frozen_request_sends_nothing_until_it_is_released(served: Bench) -> None:
     served.control.outage(
-        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=1)
+        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=5)
     )
     request_id = served.add_request()
     await served.ask(request_id)

@@ -146,17 +146,17 @@ async def test_an_order_that_works_for_too_long_is_asked_to_be_cancelled_once(
     request_id = bench.add_request()
     await place(bench, broker, request_id)
     job = wake_requests(engine, broker)
-    bench.execute("UPDATE orders SET created_at = now() - interval '59 seconds'")
+    bench.execute("UPDATE orders SET created_at = now() - interval '30 seconds'")
     assert await job.once() == 0
     bench.execute("UPDATE orders SET created_at = now() - interval '60 seconds'")
     bench.execute(
         "INSERT INTO order_sends (client_order_id, kind, n, sender, lease_until, started_at, answered_at, answer)"
-        " VALUES (%(order)s, 'submit', 1, 's', now(), now() - interval '59 seconds', now(), 'accepted'),"
+        " VALUES (%(order)s, 'submit', 1, 's', now(), now() - interval '30 seconds', now(), 'accepted'),"
         " (%(order)s, 'submit', 2, 's', now(), now(), now(), 'not_sent')",
         order=client_order_id(request_id, 1),
     )
-    assert await job.once() == 0, "it waited for a second before it was sent"
-    bench.execute("UPDATE order_sends SET started_at = started_at - interval '1 second' WHERE n = 1")
+    assert await job.once() == 0, "it waited for half a minute before it was sent"
+    bench.execute("UPDATE order_sends SET started_at = started_at - interval '30 seconds' WHERE n = 1")
 
     assert await job.once() == 1
     assert await job.once() == 0
@@ -189,7 +189,7 @@ async def test_an_order_that_the_broker_holds_back_is_asked_to_be_cancelled(
     )
     bench.execute("DELETE FROM order_statements WHERE kind <> %(status)s", status=status)
     set_age = "UPDATE orders SET status = %(status)s, created_at = now() - CAST(%(age)s AS interval)"
-    bench.execute(set_age + " + interval '1 second'", status=status, age=after)
+    bench.execute(set_age + " + interval '30 seconds'", status=status, age=after)
     assert await job.once() == 0
     bench.execute(set_age, status=status, age=after)
 

@@ -88,7 +88,7 @@ async def test_a_halt_holds_an_order_that_is_planned_and_lets_cancels_and_look_u
         await bench.hear(working)
         bench.name_at_broker(working)
         # Found late enough to be looked up during the halt.
-        bench.control.script(Behaviour(answer=AcceptSilently(), visible_after_s=2), count=1)
+        bench.control.script(Behaviour(answer=AcceptSilently(), visible_after_s=5), count=1)
         await bench.ask(unknown)
         await until(lambda: bench.sends(unknown) == ["unknown"], "nobody answered")
         bench.control.outage(
@@ -123,7 +123,7 @@ async def test_an_order_over_a_limit_is_never_sent_and_a_person_told(bench: Benc
 
 async def test_a_limit_that_was_lowered_after_the_plan_withdraws_the_order(bench: Bench) -> None:
     bench.control.outage(
-        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=1)
+        Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=5)
     )
     request_id = bench.add_request(10)
     with bench.submitter(**UNHURRIED):
@@ -147,6 +147,7 @@ async def test_the_submits_of_a_minute_are_the_accounts_over_all_processes(bench
         for request_id in requests:
             await bench.ask(request_id)
         await until(lambda: len(held()) == 5, "what is above the limit waits")
+        await until(lambda: [bench.sends(one) for one in requests].count(["accepted"]) == 3, "the others are sent")
         assert sum(posts(bench, one) for one in requests) == 3
         waiting = held()
         wait_s = bench.query(

@@ -242,7 +242,7 @@ def test_a_lost_slot_needs_a_person(stack: devstack.Stack, database: Database, o
         db.execute("SELECT pg_drop_replication_slot(%s)", (own.slot,))
         worker.tell("PUT", "resume")
         with pytest.raises(NotRegistered, match=r"slot \w+ was lost"):
-            register(stack.connect_url, own, dsn=database.admin_dsn, deadline_s=30)
+            register(stack.connect_url, own, dsn=database.admin_dsn)
         assert slot_is(db, own) is not True
 
 

@@ -82,6 +82,7 @@ def desk(system: System) -> Iterator[Desk]:
     """A scenario's hands; whatever it did, at its end the services live, every invariant holds and nobody was
     called for anything that they need not see."""
     with Desk(system) as made:
+        made.close_breaker()
         yield made
         made.control.clear_script()
         made.control.heal_stream()

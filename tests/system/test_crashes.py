@@ -33,8 +33,8 @@ SLOW: Final = (
 
 @contextmanager
 def closing(desk: Desk, portfolio: Sequence[Held], *, every_s: float = 0.04) -> Iterator[threading.Event]:
-    """A portfolio service that asks for all of them, and repeats a call that got no answer. After the first 30 it waits
-    for the event, so that the crash is in the middle however fast or slow the machine is."""
+    """A portfolio service that asks for all of them, and repeats a call that got no answer or is to come later. After
+    the first 30 it waits for the event, so that the crash is in the middle however fast or slow the machine is."""
     go_on = threading.Event()
     refused: list[str] = []
 
@@ -62,9 +62,13 @@ def _ask(http: httpx.Client, held: Held) -> httpx.Response | None:
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
         try:
-            return http.post(held.path, headers={"Idempotency-Key": f"close-{held.id}"}, json={})
+            answer = http.post(held.path, headers={"Idempotency-Key": f"close-{held.id}"}, json={})
         except httpx.TransportError:
             time.sleep(0.05)
+            continue
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return answer
+        time.sleep(float(answer.headers["retry-after"]))
     return None
 
 

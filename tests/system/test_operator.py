@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from uuid import UUID
 
 import httpx
 
@@ -71,19 +72,21 @@ def test_a_working_close_is_cancelled_and_what_filled_stays(desk: Desk) -> None:
 def test_a_close_is_retried_or_abandoned_by_hand_while_nothing_retries_by_itself(desk: Desk) -> None:
     retried, abandoned = desk.hold_all([(7, "stock"), (8, "stock")])
     for held in (retried, abandoned):
-        desk.control.script(CANCELED_AT_ONCE, symbol=held.symbol, count=1)
+        desk.control.script(Behaviour(execution=NeverFill()), symbol=held.symbol, count=1)
+    requests = [desk.close(held) for held in (retried, abandoned)]
+    desk.until("both work", lambda: [order_status(desk, held) for held in (retried, abandoned)] == ["new"] * 2)
     with without(desk, "reconciler"):
-        requests = [desk.close(held) for held in (retried, abandoned)]
+        for held in (retried, abandoned):
+            desk.control.rescript(desk.orders(held)[0]["client_order_id"], CANCELED_AT_ONCE)
         desk.until_status("close_retryable", [retried, abandoned])
 
         done(desk, "requests", "retry", requests[0])
         done(desk, "requests", "abandon", requests[1])
 
-        desk.until_status("closed", [retried])
         assert desk.position(abandoned)["status"] == "open"
         assert desk.request(requests[1])["reason"] == "abandoned"
-        again = desk.close(abandoned, key="again")
-        desk.until_status("closed", [abandoned])
+    again = desk.close(abandoned, key="again")
+    desk.until_status("closed", [retried, abandoned])
     assert desk.request(again)["status"] == "completed"
     desk.assert_closed_once([retried, abandoned], attempts=2)
     said = "SELECT reason FROM operator_actions WHERE subject = ANY(%s)"
@@ -119,7 +122,8 @@ def test_an_order_that_was_declared_lost_is_found_again_late(desk: Desk) -> None
     desk.control.script(Behaviour(execution=NeverFill()), symbol=held.symbol)
     desk.control.outage(Outage(kind="black_hole", method="POST", path_prefix="/v2/orders", requests=1))
     request = desk.close(held)
-    desk.until("sent", lambda: desk.at_broker(held))
+    ids = f"cf-{UUID(request).hex}-"
+    desk.until("sent", lambda: desk.control.orders(prefix=ids))
     desk.system.kill("order-submitter")
     desk.system.start("order-submitter")
     name = desk.orders(held)[0]["client_order_id"]
