@@ -11,7 +11,7 @@ from sqlalchemy import text
 from closectl.verifying.report import INVARIANTS, Finding, Looked, Violation
 from closectl.verifying.run import check_database
 from closeflow.storage.engine import Database, Transaction
-from closeflow.storage.verifying import snapshot
+from closeflow.storage.verifying import snapshot, unquiet
 from closeflow.storage.verifying_state import load_state
 from tests.closectl.plants import PLANTS as OF_BOOKS
 from tests.closectl.plants import named, statements
@@ -41,6 +41,22 @@ async def test_closes_in_every_state_break_nothing(closes: Database) -> None:
     for one in findings:
         assert isinstance(one, Looked)
         assert one.count > 0 or one.what in RARE
+
+
+async def test_it_is_not_quiet_while_an_event_is_missing_in_kafka(closes: Database) -> None:
+    async with closes.connect() as tx:
+        before = (await unquiet(tx)).missing
+        await plant(tx, PLANTS["event that the audit misses"][2])
+        missed = (await unquiet(tx)).missing
+        await tx.execute(
+            text(
+                "UPDATE outbox_audit SET missing = jsonb_build_array(jsonb_build_object('id', e.id, 'emission', 0))"
+                " FROM (SELECT id FROM outbox_events LIMIT 1) e"
+            )
+        )
+        emitted_again = (await unquiet(tx)).missing
+        await tx.rollback()
+    assert (before, missed, emitted_again) == (0, 1, 0)
 
 
 async def test_time_stands_still_in_the_snapshot(closes: Database) -> None:

@@ -28,7 +28,10 @@ _UNQUIET: Final = text("""
     SELECT (SELECT count(*) FROM close_requests WHERE status IN ('pending', 'submitted', 'retryable')) AS unfinished,
            (SELECT count(*) FROM orders WHERE stated_cum_qty > executed_qty) AS gaps,
            (SELECT count(*) FROM outbox_events e LEFT JOIN outbox_audit a ON a.day = e.created_on
-            WHERE a.day IS NULL OR e.xact_id >= a.audited_through) AS unaudited
+            WHERE a.day IS NULL OR e.xact_id >= a.audited_through) AS unaudited,
+           (SELECT count(*) FROM outbox_audit a CROSS JOIN LATERAL jsonb_array_elements(a.missing) m
+            WHERE NOT EXISTS (SELECT FROM outbox_events e WHERE e.id = (m ->> 'id')::uuid
+                              AND e.emission > (m ->> 'emission')::integer)) AS missing
 """)
 _POSITIONS: Final = text("""
     SELECT * FROM positions p
@@ -63,20 +66,22 @@ _OPEN_INCIDENTS: Final = text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unquiet:
-    """What is still under way; all 0 when quiet. `unaudited`: outbox rows that the publication audit has not judged."""
+    """What is still under way; all 0 when quiet. `unaudited`: outbox rows that the publication audit has not judged;
+    `missing`: those that it misses in Kafka and that were not emitted again yet."""
 
     unfinished: int
     gaps: int
     unaudited: int
+    missing: int
 
     @property
     def quiet(self) -> bool:
-        return not (self.unfinished or self.gaps or self.unaudited)
+        return not (self.unfinished or self.gaps or self.unaudited or self.missing)
 
     def __str__(self) -> str:
         return (
             f"{self.unfinished} unfinished close requests, {self.gaps} orders with fills that cannot be named yet, "
-            f"{self.unaudited} outbox rows not audited yet"
+            f"{self.unaudited} outbox rows not audited yet, {self.missing} missing in Kafka"
         )
 
 
@@ -119,7 +124,7 @@ async def snapshot(database: Database) -> AsyncIterator[Transaction]:
 
 async def unquiet(tx: Transaction) -> Unquiet:
     row = (await tx.execute(_UNQUIET)).one()
-    return Unquiet(unfinished=row.unfinished, gaps=row.gaps, unaudited=row.unaudited)
+    return Unquiet(unfinished=row.unfinished, gaps=row.gaps, unaudited=row.unaudited, missing=row.missing)
 
 
 async def load_open_incidents(tx: Transaction) -> OpenIncidents:
