@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -36,6 +37,19 @@ def recorded(office: Office) -> int:
     return int(row[0])
 
 
+@contextmanager
+def halted_at(office: Office, number: int) -> Iterator[None]:
+    """Nothing can record this letter meanwhile, because somebody is about to."""
+    letter = answer("dlq", "list", "--topic", office.topic, "--limit", str(number), **office.at)[-1]
+    with psycopg.connect(office.database.admin_dsn) as db:
+        db.execute(
+            "INSERT INTO dead_letter_actions VALUES (%(topic)s, 0, %(offset)s, %(appended_at)s, 'replayed', 'b', 'r')",
+            {**letter, "topic": dead_letter_topic(office.topic)},
+        )
+        yield
+        db.rollback()
+
+
 def started(office: Office, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOSECTL_")}
     environment |= {f"CLOSECTL_{name.upper()}": value for name, value in office.at.items()}
@@ -60,14 +74,13 @@ def test_a_dry_run_changes_nothing(office: Office, verb: str) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_replay_that_is_ended_half_way_is_finished_by_the_next(office: Office, how: signal.Signals) -> None:
     office.put(LETTERS)
-    running = started(office, "replay", "--all")
-    deadline = time.monotonic() + 60
-    while not recorded(office):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    with psycopg.connect(office.database.admin_dsn) as db:
-        db.execute("LOCK TABLE dead_letter_actions IN EXCLUSIVE MODE")  # It cannot go on to the end meanwhile.
+    with halted_at(office, 500):
+        running = started(office, "replay", "--all")
+        deadline = time.monotonic() + 60
+        while not recorded(office):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         running.send_signal(how)
     _, told = running.communicate(timeout=60)
     assert b"Traceback" not in told
