@@ -22,7 +22,11 @@ __all__ = ["closectl", "devstack"]
 
 STRICT: Final = os.environ.get("CI", "").lower() not in ("", "0", "false")
 HERE: Final = Path(__file__).parent
-TOGETHER: Final = (("tests/system",), ("tests/closectl", "tests/kafka", "tests/pipeline", "tests/storage", "devstack"))
+TOGETHER: Final = (
+    ("tests/system",),
+    ("tests/closectl", "tests/kafka", "tests/pipeline", "tests/storage"),
+    ("devstack",),
+)
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
