@@ -54,7 +54,12 @@ def started(office: Office, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLOSECTL_")}
     environment |= {f"CLOSECTL_{name.upper()}": value for name, value in office.at.items()}
     command = [sys.executable, "-m", "closectl", "dlq", *arguments, "--topic", office.topic, "--reason", "mended"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell that started the tests in its background had SIGINT ignored, which a child inherits.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("verb", ["replay", "discard"])
