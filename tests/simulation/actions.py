@@ -85,11 +85,12 @@ def operator_acts(world: World) -> bool:
 def operator_clears_up(world: World) -> bool:
     """Ask the broker about an order of which nobody knows anything; later declare it lost, if the evidence holds.
 
-    That nothing of it is still on its way is assumed of the network (R6), so it is not asked for before.
+    That nothing of it is still on its way, or taken a moment ago and not shown yet, is assumed of the network and the
+    broker (R6), so it is not asked for before.
     """
-    on_the_way = {call.job.order.client_order_id for call in world.network.calls}
+    yet_to_show = {call.job.order.client_order_id for call in world.network.calls} | world.exchange.hidden()
     unknown = [one for one in world.database.orders() if one.status is OrderStatus.SUBMIT_UNKNOWN]
-    found = [one for one in unknown if one.not_found_count and one.client_order_id not in on_the_way]
+    found = [one for one in unknown if one.not_found_count and one.client_order_id not in yet_to_show]
     if not found:
         return False
     order = world.random.choice(found)

@@ -230,6 +230,10 @@ class Exchange:
             self.faults.saw(Fault.NOT_VISIBLE)
         return Acknowledged(self.statement(visible[-1], source)) if visible else NotFound()
 
+    def hidden(self) -> set[str]:
+        """The ids that were taken and that no look-up finds yet."""
+        return {one.ticket.client_order_id for one in self.orders if one.visible_at > self.clock.elapsed}
+
     def executions(self) -> list[BrokerUpdate]:
         """Every execution that may be listed by now, oldest first."""
         at = self.now()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from closeflow.domain.model import Event
 from closeflow.domain.model import Topic as TopicName
+from closeflow.domain.publication import EventKey
 from tests.simulation.database import Database
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.log import Topic
@@ -24,6 +25,8 @@ class Connector:
     furthest: int = 0
     """No row behind it was ever sent."""
     running: bool = True
+    skipped: set[EventKey] = field(default_factory=set)
+    """What a lost slot took; only a connector that is set back can find it."""
 
     def publish(self) -> bool:
         if not self.running or self.sent >= len(self.database.wal):
@@ -62,6 +65,7 @@ class Connector:
         """The new slot begins at the end of the log: what waited is never sent by it."""
         if self.furthest < len(self.database.wal):
             self.faults.saw(Fault.SLOT_LOST)
+        self.skipped |= {row.judged.key for row in self.database.wal[self.furthest :]}
         self.furthest = self.sent = self.confirmed = len(self.database.wal)
         self.running = True
         return True
