@@ -43,6 +43,20 @@ async def test_closes_in_every_state_break_nothing(closes: Database) -> None:
         assert one.count > 0 or one.what in RARE
 
 
+async def test_a_lost_order_that_was_found_may_live_until_its_cancel_is_through(closes: Database) -> None:
+    lost = """INSERT INTO order_statements (client_order_id, kind, stated_at, source)
+        VALUES ('$O3', 'lost', $long_ago, 'operator')"""
+    async with closes.connect() as tx:
+        await plant(tx, f"{PLANTS['second live order of a request'][2]}; {lost}")
+        _, findings = await check_database(tx)
+        without_a_cancel = [one for one in violations(findings) if one.invariant == 3]
+        await plant(tx, "UPDATE orders SET cancel_requested_at = closeflow_now() WHERE client_order_id = '$O3'")
+        _, findings = await check_database(tx)
+        await tx.rollback()
+    assert [one.subject for one in without_a_cancel] == [named("close request $R3")]
+    assert [one for one in violations(findings) if one.invariant == 3] == []
+
+
 async def test_it_is_not_quiet_while_an_event_is_missing_in_kafka(closes: Database) -> None:
     async with closes.connect() as tx:
         before = (await unquiet(tx)).missing

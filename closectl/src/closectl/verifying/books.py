@@ -11,7 +11,7 @@ from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of, unsafe_sends
 from closeflow.domain import facts
 from closeflow.domain.events import decimal_text
-from closeflow.domain.model import Book, CloseRequest, Order
+from closeflow.domain.model import Book, CloseRequest, Order, StatementKind
 from closeflow.storage.verifying import OpenIncidents, PastBook
 
 PRICE_TOLERANCE: Final = Decimal("1e-12")
@@ -37,7 +37,7 @@ class BookChecks:
             self.orders += len(book.orders)
             self.requests += len(book.requests)
             self.wrong[2] += _oversold(book, self.incidents)
-            self.wrong[3] += _live_twice(book)
+            self.wrong[3] += _live_twice(book, self.incidents)
             for order in book.orders.values():
                 self.wrong[9] += _status(order)
                 self.wrong[10] += _quantities(order)
@@ -72,11 +72,19 @@ def _explained(book: Book, request: CloseRequest, live: list[Order], incidents: 
     return all(order.cancel_requested_at is not None or order.client_order_id in incidents.orders for order in live)
 
 
-def _live_twice(book: Book) -> Iterator[tuple[str, str]]:
+def _live_twice(book: Book, incidents: OpenIncidents) -> Iterator[tuple[str, str]]:
+    """An order that a person declared lost, and that was found when the next attempt was there, is being cancelled or
+    has an incident."""
     for request in book.requests.values():
-        live = [order.client_order_id for order in book.orders_of(request.id) if not facts.is_done(order)]
-        if len(live) > 1:
-            yield f"close request {request.id}", f"{len(live)} of its orders may still be filled: {', '.join(live)}"
+        live = [order for order in book.orders_of(request.id) if not facts.is_done(order)]
+        found = [
+            order
+            for order in live
+            if facts.statement(order, StatementKind.LOST) is not None and _explained(book, request, [order], incidents)
+        ]
+        if len(live) - len(found) > 1:
+            names = ", ".join(order.client_order_id for order in live)
+            yield f"close request {request.id}", f"{len(live)} of its orders may still be filled: {names}"
 
 
 def _status(order: Order) -> Iterator[tuple[str, str]]:
