@@ -103,6 +103,48 @@ def reversed_histories(draw: st.DrawFn) -> History:
     return History(tuple(told), cum, ended or cum == QUANTITY)
 
 
+def crossed_reversals() -> dict[str, Telling]:
+    """What was once told in an order that gave another state."""
+    new = update(False, 1, E.NEW, B.NEW, 0)
+
+    def filled(n: int, part: int, cum: int) -> tuple[BrokerUpdate, BrokerUpdate]:
+        status = B.FILLED if cum == QUANTITY else B.PARTIALLY_FILLED
+        stream = a_trade(f"s{n}", part, cum, order_status=status, transact_time=at(10 * n))
+        return stream, replace(stream, exec_id=f"a{n}", **_LISTED)
+
+    def changed(step: int, now: int, cum: int, of: str, listed_of: str = "") -> tuple[BrokerUpdate, BrokerUpdate]:
+        change = _change(False, step, now, cum, over=False)
+        return _as_told(change, UpdateSource.STREAM, of, alike=False), _as_told(
+            change, UpdateSource.BACKFILL, listed_of, alike=False
+        )
+
+    (s2, a2), (s3, _), (s4, _) = filled(2, 1, 1), filled(3, 1, 2), filled(4, 1, 3)
+    (x0, y0), (x1, y1), (x2, y2) = (changed(n, now, 2 + now, "s2", "a2") for n, now in enumerate((1, 2, 1)))
+    corrected_back = History((new, s2, a2, s3, s4, x0, y0, x1, y1, x2, y2), 3, ended=False)
+
+    _, listed = filled(2, 40, 40)
+    (_, raised), (_, busted) = changed(0, 68, 68, "s2", "a2"), changed(1, 0, 0, "s2", "a2")
+    only_listed = History((new, listed, raised, busted), 0, ended=False)
+
+    (f2, g2), (f3, _) = filled(2, 40, 40), filled(3, 60, 100)
+    (p0, q0), (p1, q1), (p2, q2) = (
+        changed(0, 1, 61, "s2", "a2"),
+        changed(1, 23, 83, "x0", "yx0"),
+        changed(2, 40, 100, "x0", "yx0"),
+    )
+    (p3, _), (p4, _), (p5, _) = changed(3, 60, 100, "s3"), changed(4, 1, 41, "x3"), changed(5, 36, 76, "x4")
+    reopened = History((new, f2, g2, f3, p0, q0, p1, q1, p2, q2, p3, p4, p5), 76, ended=False)
+    return {
+        "corrected back to what it was": (corrected_back, (new, s2, a2, s3, x0, y2, y0, x1, y1, x2, s4), ()),
+        "busted before anything else is known": (only_listed, (raised, busted, new, listed), (1, 1, 2)),
+        "reopened while a fill has no name": (
+            reopened,
+            (g2, f2, f3, new, q0, p2, f3, p3, p4, p1, q2, p5, q1, p0),
+            (4, 2, 2, 2, 3),
+        ),
+    }
+
+
 _LISTED: Final[dict[str, Any]] = {
     "order_status": None,
     "broker_seq": None,

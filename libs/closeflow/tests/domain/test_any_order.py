@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +17,10 @@ from closeflow.domain.transitions import illegal_moves
 from closeflow.domain.updates import Applied, apply_update, judge_update
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, an_order, at
-from .histories import QUANTITY, History, Telling, histories, reversed_histories, tellings
+from .histories import QUANTITY, History, Telling, crossed_reversals, histories, reversed_histories, tellings
 
 FAST = settings(max_examples=40, deadline=None, database=None)
+CROSSED = crossed_reversals()
 
 
 def told(book: Book, updates: Sequence[BrokerUpdate], sizes: Sequence[int] = ()) -> Book:
@@ -113,6 +115,15 @@ def standing(book: Book) -> tuple[object, ...]:
 @FAST
 @given(tellings(reversed_histories()))
 def test_any_order_of_busts_and_corrections_gives_the_same_state(telling: Telling) -> None:
+    _check_reversed(telling)
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_reversals_that_cross_each_other_give_the_same_state(name: str) -> None:
+    _check_reversed(CROSSED[name])
+
+
+def _check_reversed(telling: Telling) -> None:
     history, updates, sizes = telling
     state = told(a_book(an_order()), updates, sizes)
     assert standing(state) == standing(told(a_book(an_order()), history.updates))

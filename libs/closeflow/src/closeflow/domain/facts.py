@@ -176,7 +176,7 @@ def derive_status(order: Order) -> OrderStatus:
         return OrderStatus(last.kind.value)
     if cum > ZERO:
         return OrderStatus.PARTIALLY_FILLED
-    if stated:
+    if stated or order.executions:  # What a bust has taken back was filled: the broker has the order.
         return OrderStatus.NEW
     return order.status if order.status in LOCAL_STATUSES else OrderStatus.SUBMIT_UNKNOWN
 

@@ -25,8 +25,9 @@ def bust_window_ends_at(closed_at: datetime) -> datetime:
 def reopen(book: Book, *, now: datetime) -> tuple[Book, Incident]:
     """The book with its position open for what came back; its quantity is already what the ledger says.
 
-    The request whose order was changed goes on: with the order, if that lives again; else, inside the bust window, as
-    one that a person has to retry. Past the window, or without such a request, the position is just open.
+    The request whose order was changed goes on: with the order, if that lives again or what it filled cannot be named
+    yet (R4); else, inside the bust window, as one that a person has to retry. Past the window, or without such a
+    request, the position is just open.
     """
     position = book.position
     closed_at = position.closed_at or now
@@ -63,7 +64,7 @@ def _reversed_request(book: Book) -> CloseRequest | None:
 
 
 def _again(book: Book, request: CloseRequest, inside_window: bool) -> CloseRequest | None:
-    alive = not all(facts.is_done(order) for order in book.orders_of(request.id))
+    alive = not all(facts.is_settled(order) for order in book.orders_of(request.id))
     if not alive and not inside_window:
         return None
     status = RequestStatus.SUBMITTED if alive else RequestStatus.RETRYABLE

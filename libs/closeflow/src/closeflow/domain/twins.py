@@ -28,9 +28,11 @@ def _replaces(order: Order, one: Execution) -> str | None:
 
 def twin_of(order: Order, execution: Execution) -> Execution | None:
     """The execution that this one is another name of: the stream and the activities may name one fill differently, and
-    an operator's may be named by both. A bust or correction is one if it says the same of the same execution."""
+    an operator's may be named by both. A bust or correction is one if it says the same of the same execution; that a
+    correction says so at the same time too, because a later one may correct back to what was there."""
     if execution.kind is not ExecKind.TRADE:
-        return next((one for one in _unnamed(order, execution) if same_content(order, one, execution)), None)
+        told = [one for one in _unnamed(order, execution) if same_content(order, one, execution)]
+        return next((one for one in told if execution.kind is ExecKind.BUST or _near(one, execution)), None)
     alike = [
         one
         for one in _unnamed(order, execution)
