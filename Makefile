@@ -74,6 +74,12 @@ run: $(STAMP) ## Start the servers and services, print their addresses, keep the
 mutants: $(STAMP) ## Break the code in every way that the tests have to notice, one at a time, and see them fail
 	@$(BIN)/python -m tests.mutants
 
+# One of them: make drills DRILL=name
+DRILL ?= $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/drills/*.py))))
+.PHONY: drills
+drills: $(STAMP) ## Bring the whole system into trouble for long, and see every line of it hold (an hour; DRILL=name for one)
+	@failed=0; for one in $(DRILL); do echo; echo "$$one"; $(BIN)/python -m tests.drills.$$one || failed=1; done; exit $$failed
+
 .PHONY: bench
 bench: $(STAMP) ## Measure accepts, CDC and request-to-closed side by side (minutes, on an otherwise idle machine)
 	@failed=0; for one in accept cdc closing; do echo; $(BIN)/python -m bench.$$one || failed=1; done; \
