@@ -12,8 +12,9 @@ from typing import Final
 from closectl.verifying.rates import crowded
 from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of
+from closeflow.domain import pricing
 from closeflow.domain.events import decimal_text
-from closeflow.domain.model import Book, Order, Send, SendKind, Side
+from closeflow.domain.model import Book, Order, Send, SendKind
 from closeflow.storage.verifying import PastBook
 from closeflow.storage.verifying_controls import ControlsHistory, Halt, Limits
 
@@ -97,8 +98,7 @@ def _too_large(book: Book, order: Order, limits: Sequence[Limits]) -> Wrong:
 
 def _price(order: Order) -> Decimal:
     """The limit or the touch, whichever is higher; nothing is known of a market order without its quote."""
-    touch = (order.quote or {}).get("bid" if order.side is Side.SELL else "ask")
-    return max(order.limit_price or Decimal(0), Decimal(touch) if touch is not None else Decimal(0))
+    return max(order.limit_price or Decimal(0), pricing.noted_touch(order.side, order.quote) or Decimal(0))
 
 
 def _most_submits(limits: Sequence[Limits], since: datetime, until: datetime) -> int:

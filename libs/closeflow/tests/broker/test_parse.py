@@ -274,5 +274,22 @@ def test_a_short_position_is_negative_however_it_is_said() -> None:
     assert parse.position_quantity({"qty": "5", "side": "long"}) == Decimal(5)
 
 
-def test_a_one_sided_quote_is_no_quote() -> None:
-    assert parse.quote("X", {"t": "2026-03-02T15:00:00Z", "bp": "0", "ap": "1"}) is None
+@pytest.mark.parametrize(
+    ("sides", "read"),
+    [
+        ({"bp": "0", "ap": "1"}, (None, Decimal(1))),
+        ({"bp": "2", "ap": 0}, (Decimal(2), None)),
+        ({"bp": None, "ap": "1"}, (None, Decimal(1))),
+        ({"ap": "1"}, (None, Decimal(1))),
+    ],
+)
+def test_a_side_that_nobody_quotes_is_absent(
+    sides: dict[str, object], read: tuple[Decimal | None, Decimal | None]
+) -> None:
+    found = parse.quote("X", {"t": "2026-03-02T15:00:00Z", **sides})
+    assert found is not None
+    assert (found.bid, found.ask) == read
+
+
+def test_a_quote_without_any_side_is_none() -> None:
+    assert parse.quote("X", {"t": "2026-03-02T15:00:00Z", "bp": "0", "ap": 0}) is None

@@ -142,7 +142,7 @@ async def test_quotes_come_from_three_feeds_and_a_silent_feed_costs_only_its_own
     }
     async with serving(by_path) as server, broker_at(server.url) as broker:
         quotes = await broker.quotes(symbols)
-    assert set(quotes) == {"AAPL", "BTC/USD"}
+    assert set(quotes) == {"AAPL", "MSFT", "BTC/USD"}
     assert (quotes["AAPL"].bid, quotes["AAPL"].ask) == (Decimal("189.1"), Decimal("189.3"))
 
 

@@ -76,6 +76,12 @@ def quotes(draw: st.DrawFn) -> Quote:
     return Quote(symbol="AAPL", bid=bid, ask=bid + draw(st.decimals(min_value=0, max_value=20, places=5)), at=NOW)
 
 
+def mid_of(quote: Quote) -> Decimal:
+    assert quote.bid is not None
+    assert quote.ask is not None
+    return (quote.bid + quote.ask) / 2
+
+
 def limits(asset: AssetType, side: Side, quote: Quote, bps: int | None, rungs: int) -> list[Decimal]:
     found = [pricing.ladder_price(asset, side, quote, bps, rung=rung, rungs=rungs) for rung in range(1, rungs + 1)]
     assume(all(isinstance(one, pricing.Priced) for one in found))
@@ -87,7 +93,7 @@ def test_every_rung_is_on_the_tick_and_within_the_bound(
     asset: AssetType, side: Side, quote: Quote, bps: int | None, rungs: int
 ) -> None:
     share = Decimal(pricing.DEFAULT_SLIPPAGE_BPS[asset] if bps is None else bps) / 10_000
-    mid = (quote.bid + quote.ask) / 2
+    mid = mid_of(quote)
     for limit in limits(asset, side, quote, bps, rungs):
         assert limit % pricing.tick_size(asset, limit) == 0
         assert limit >= mid * (1 - share) if side is SELL else limit <= mid * (1 + share)
@@ -104,7 +110,7 @@ def test_a_higher_rung_never_asks_for_a_better_price(
 @given(quotes(), BOUNDS, st.integers(min_value=2, max_value=8))
 def test_the_last_rung_is_at_the_bound(quote: Quote, bps: int | None, rungs: int) -> None:
     share = Decimal(pricing.DEFAULT_SLIPPAGE_BPS[STOCK] if bps is None else bps) / 10_000
-    mid = (quote.bid + quote.ask) / 2
+    mid = mid_of(quote)
     assert limits(STOCK, SELL, quote, bps, rungs)[-1] == pricing.tick_above(STOCK, mid * (1 - share))
 
 
@@ -118,7 +124,7 @@ def test_a_short_position_is_priced_as_the_mirror_of_a_long_one(bid: int, spread
     """What a sell gives up below mid a buy pays above it; in a range of one tick, else the grid is not symmetrical."""
     quote = Quote(symbol="AAPL", bid=Decimal(bid) / 100, ask=Decimal(bid + spread) / 100, at=NOW)
     sells, buys = (limits(STOCK, side, quote, bps, rungs) for side in (SELL, BUY))
-    assert [quote.bid + quote.ask - one for one in sells] == buys
+    assert [2 * mid_of(quote) - one for one in sells] == buys
 
 
 @given(ASSETS, SIDES, PRICES)

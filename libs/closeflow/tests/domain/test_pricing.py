@@ -25,6 +25,29 @@ def first_rung(asset: AssetType, side: Side, quote: Quote, bps: int | None) -> D
     return priced.limit if isinstance(priced, pricing.Priced) else priced
 
 
+def one_side(bid: str | None, ask: str | None) -> Quote:
+    sides = [None if one is None else Decimal(one) for one in (bid, ask)]
+    return Quote(symbol="AAPL", bid=sides[0], ask=sides[1], at=NOW)
+
+
+ONE_SIDED = {
+    "a sell needs a bid only": (SELL, one_side("1.00", None), "1.00"),
+    "a buy needs an ask only": (BUY, one_side(None, "0.05"), "0.05"),
+    "a sell without a bid has no price": (SELL, one_side(None, "0.05"), pricing.Unpriced("no_bid")),
+    "a buy without an ask has no price": (BUY, one_side("1.00", None), pricing.Unpriced("no_ask")),
+}
+
+
+@pytest.mark.parametrize(("side", "quote", "price"), ONE_SIDED.values(), ids=ONE_SIDED)
+def test_a_quote_of_one_side_is_enough_for_who_needs_that_side(
+    side: Side, quote: Quote, price: str | pricing.Unpriced
+) -> None:
+    expected = Decimal(price) if isinstance(price, str) else price
+    assert first_rung(OPTION, side, quote, None) == expected
+    market = pricing.at_market(side, quote)
+    assert market == (pricing.Priced(None, expected) if isinstance(expected, Decimal) else expected)
+
+
 NEAR_TOUCH = {
     "a sell is at the bid": (STOCK, SELL, "99.98", "100.02", None, "99.98"),
     "a buy is at the ask": (STOCK, BUY, "99.98", "100.02", None, "100.02"),

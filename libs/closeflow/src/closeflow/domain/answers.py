@@ -93,13 +93,29 @@ CancelAnswer = CancelAccepted | CancelRefused | NotFound | NotAccepted | NotSent
 
 
 @dataclass(frozen=True, slots=True)
+class LastTrade:
+    """The newest trade of a symbol, as of the market data's own time: what a doubtful quote is held against."""
+
+    price: Decimal
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """Best bid and ask of one symbol, in the symbol's currency, as of the market data's own time."""
+    """Best bid and ask of one symbol, in the symbol's currency, as of the market data's own time; a side that nobody
+    quotes is absent.
+
+    `age_s` is how old it was when it was fetched, by the market data's own clock: no clock of ours is compared with it.
+    `standing`: it was asked for again later, and nothing newer exists. `last_trade` is there where it was asked for.
+    """
 
     symbol: str
-    bid: Decimal
-    ask: Decimal
+    bid: Decimal | None
+    ask: Decimal | None
     at: datetime
+    age_s: float = 0.0
+    standing: bool = False
+    last_trade: LastTrade | None = None
 
 
 @dataclass(frozen=True, slots=True)

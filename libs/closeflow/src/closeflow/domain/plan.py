@@ -246,7 +246,9 @@ def _order(
 ) -> Order:
     kept = None
     if quote is not None:
-        kept = {"bid": decimal_text(quote.bid), "ask": decimal_text(quote.ask), "at": time_text(quote.at)}
+        sides = {"bid": quote.bid, "ask": quote.ask}
+        kept = {name: decimal_text(price) for name, price in sides.items() if price is not None}
+        kept["at"] = time_text(quote.at)
     return Order(
         client_order_id=client_order_id(request.id, request.attempt),
         close_request_id=request.id,

@@ -7,6 +7,7 @@ bound of 10 000 bps or more is none: with it a request says that its last rung m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
@@ -73,9 +74,26 @@ def tick_above(asset_type: AssetType, price: Decimal) -> Decimal:
     return (price / tick).to_integral_value(ROUND_CEILING) * tick
 
 
-def is_usable(quote: Quote) -> bool:
-    """Two-sided and not crossed."""
-    return ZERO < quote.bid <= quote.ask
+def touch(side: Side, quote: Quote) -> Decimal | Unpriced:
+    """The price on the other side of the book: a sell needs a bid, a buy an ask, and neither the other one. No price
+    is in a crossed quote."""
+    if quote.bid is not None and quote.ask is not None and quote.bid > quote.ask:
+        return Unpriced("crossed_quote")
+    found = quote.bid if side is Side.SELL else quote.ask
+    if found is None or found <= ZERO:
+        return Unpriced("no_bid" if side is Side.SELL else "no_ask")
+    return found
+
+
+def noted_touch(side: Side, noted: Mapping[str, str] | None) -> Decimal | None:
+    """The touch in the quote that an order keeps; None when the order was planned without one."""
+    found = (noted or {}).get("bid" if side is Side.SELL else "ask")
+    return Decimal(found) if found is not None else None
+
+
+def _middle(near: Decimal, quote: Quote) -> Decimal:
+    """What slippage is measured from: the mid, or the touch itself where the other side is missing."""
+    return (quote.bid + quote.ask) / 2 if quote.bid and quote.ask else near
 
 
 def ladder_price(
@@ -87,31 +105,29 @@ def ladder_price(
     Rounding goes towards the other side of the book, so that the limit still reaches what it aims at, but never beyond
     the bound.
     """
-    if not is_usable(quote):
-        return Unpriced("crossed_quote")
+    near = touch(side, quote)
+    if isinstance(near, Unpriced):
+        return near
     bps = DEFAULT_SLIPPAGE_BPS[asset_type] if max_slippage_bps is None else max_slippage_bps
     if bps >= NO_BOUND_BPS and 1 < rungs <= rung:
         return at_market(side, quote)
     way = Decimal(min(rung, rungs) - 1) / max(1, rungs - 1)
-    mid = (quote.bid + quote.ask) / 2
+    mid = _middle(near, quote)
     if side is Side.SELL:
         bound = mid * max(ZERO, 1 - bps / _TEN_THOUSAND)
-        aim = quote.bid - way * max(ZERO, quote.bid - bound)
+        aim = near - way * max(ZERO, near - bound)
         price = max(tick_below(asset_type, aim), tick_above(asset_type, bound))
     else:
         bound = mid * (1 + bps / _TEN_THOUSAND)
-        aim = quote.ask + way * max(ZERO, bound - quote.ask)
+        aim = near + way * max(ZERO, bound - near)
         price = min(tick_above(asset_type, aim), tick_below(asset_type, bound))
-    return Priced(price, max(price, _touch(side, quote))) if price > ZERO else Unpriced("no_price_within_slippage")
+    return Priced(price, max(price, near)) if price > ZERO else Unpriced("no_price_within_slippage")
 
 
 def at_market(side: Side, quote: Quote) -> Priced | Unpriced:
     """A market order: what it is worth is known from the quote alone."""
-    return Priced(None, _touch(side, quote)) if is_usable(quote) else Unpriced("crossed_quote")
-
-
-def _touch(side: Side, quote: Quote) -> Decimal:
-    return quote.bid if side is Side.SELL else quote.ask
+    near = touch(side, quote)
+    return near if isinstance(near, Unpriced) else Priced(None, near)
 
 
 def users_limit(asset_type: AssetType, side: Side, limit_price: Decimal) -> Priced | Unpriced:

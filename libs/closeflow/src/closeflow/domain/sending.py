@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain import facts
+from closeflow.domain import facts, pricing
 from closeflow.domain.controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL, Controls, breach, room_at
 from closeflow.domain.due import is_due
 from closeflow.domain.model import (
@@ -123,10 +123,8 @@ def _breached(book: Book, order: Order, controls: Controls) -> Withdraw | None:
 
 def _worth(order: Order) -> Decimal | None:
     """The price that the order is measured at: its limit or the touch it was planned at, whichever is higher."""
-    prices = [] if order.limit_price is None else [order.limit_price]
-    if order.quote is not None:
-        prices.append(Decimal(order.quote["bid" if order.side is Side.SELL else "ask"]))
-    return max(prices, default=None)
+    noted = pricing.noted_touch(order.side, order.quote)
+    return max((one for one in (order.limit_price, noted) if one is not None), default=None)
 
 
 def _stopped(book: Book, order: Order, *, now: datetime) -> Withdraw | None:

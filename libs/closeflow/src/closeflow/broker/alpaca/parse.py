@@ -313,9 +313,10 @@ def position_quantity(position: Json) -> Decimal:
 
 
 def quote(symbol_: str, of: Json) -> Quote | None:
-    """None unless both sides are there: Alpaca states a missing bid or ask as 0."""
-    bid, ask = number(of, "bp"), number(of, "ap")
-    if bid <= 0 or ask <= 0:
+    """None without any side: Alpaca states a missing bid or ask as 0."""
+    stated = (optional_number(of, "bp"), optional_number(of, "ap"))
+    bid, ask = (price if price is not None and price > 0 else None for price in stated)
+    if bid is None and ask is None:
         return None
     return Quote(symbol=symbol_, bid=bid, ask=ask, at=time(of, "t"))
 
