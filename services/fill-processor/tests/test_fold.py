@@ -321,10 +321,20 @@ def test_a_statement_that_was_applied_before_is_read_again_once_its_order_is_los
     lost = facts.derive(replace(order, statements=(*order.statements, word)))
     assert lost.status is OrderStatus.LOST
     book = replace(book, orders={lost.client_order_id: lost})
-    same_id = {"event_id": first.value.event_id, "received_at": NOW + timedelta(hours=2)}
+    same_id = {"event_id": first.value.event_id, "received_at": NOW - timedelta(hours=1)}
 
     result = folded(a_record(ExecType.ORDER_STATUS, **said, **same_id), books=(book,), applied={first.value.event_id})
     assert result.books[1].orders[order_id(1)].status is OrderStatus.NEW
     assert [one.kind for one in result.incidents] == ["record_was_wrong"]
     assert result.books[1].requests[request_id(1)].frozen_reason == "record_was_wrong"
-    assert folded(first, books=(book,), applied={first.value.event_id}).incidents == []
+
+
+def test_when_we_heard_of_it_is_told_by_the_database() -> None:
+    """By the publisher's clock it was an hour ago, or will be in an hour: then the order would not count as quiet, its
+    gap not be seen, and a refused cancel be taken for an older or a later one."""
+    for hours in (-1, 1):
+        said: dict[str, Any] = {"received_at": NOW + timedelta(hours=hours), "order_status": BrokerStatus.NEW}
+        result = folded(a_record(ExecType.CANCEL_REJECTED, cum_qty=Decimal(0), broker_seq=3, **said))
+        order = result.books[1].orders[order_id(1)]
+        assert order.last_broker_update_at == NOW
+        assert [one.stated_at for one in order.statements] == [NOW]

@@ -182,8 +182,12 @@ def test_a_lost_order_that_is_found_again_lives_and_freezes_its_close() -> None:
 LISTED: dict[str, Any] = {"seq": 1, "cum": 0, "transact_time": at(0), "source": UpdateSource.QUERY}
 
 
+@pytest.mark.parametrize("heard_s", [1, -3600, -300, 300, 3600])
 @pytest.mark.parametrize("status", [BrokerStatus.NEW, BrokerStatus.SUSPENDED, BrokerStatus.PENDING_CANCEL])
-def test_a_lost_order_that_is_listed_again_lives_though_nothing_of_it_has_changed(status: BrokerStatus) -> None:
+def test_a_lost_order_that_is_listed_again_lives_though_nothing_of_it_has_changed(
+    status: BrokerStatus, heard_s: float
+) -> None:
+    """Whatever the clock of the host that heard it shows, or the database's was set to: exposure 0 would sell twice."""
     first = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(1))
     book, _ = book_after(a_book(unknown()), first)
     denied = known(denied=(5, at(10)))
@@ -193,15 +197,28 @@ def test_a_lost_order_that_is_listed_again_lives_though_nothing_of_it_has_change
     book = outcome.book
     assert book.orders[ORDER].status is OrderStatus.LOST
 
-    repeated, _ = book_after(book, first)
-    assert repeated.orders[ORDER].status is OrderStatus.LOST, "what was heard before it was declared lost"
-    again = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(LATE + 1))
+    again = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(LATE + heard_s))
     found, _ = book_after(book, again)
     assert found.orders[ORDER].status is not OrderStatus.LOST
     assert facts.exposure(found.orders[ORDER]) == 100
     assert found.requests[REQUEST_ID].frozen_reason == "record_was_wrong"
     assert list(illegal_moves(book, found)) == []
     assert book_after(found, again)[0] == found
+
+
+@pytest.mark.parametrize("said_s", [-3600, 3600])
+def test_a_statement_without_a_sequence_overrules_an_earlier_word_that_the_order_is_lost(said_s: float) -> None:
+    """By the broker's clock it may have been said an hour before the order was declared lost by the database's."""
+    stated = a_statement(StatementKind.NEW, 1, 0)
+    book = a_book(working(last_broker_update_at=at(5), statements=(stated,), broker_update_seq=1))
+    points = evidence(
+        book.orders[ORDER], asked(book.orders[ORDER]), known(denied=(5, at(10))), now=at(LATE), within=WITHIN
+    )
+    outcome = declare_lost(book, {ORDER: points}, reason="r", now=at(LATE), only=ORDER)
+    assert isinstance(outcome, Done)
+    update = an_update(ExecType.PENDING_CANCEL, seq=None, cum=None, transact_time=at(LATE + said_s))
+    found, _ = book_after(outcome.book, update)
+    assert facts.exposure(found.orders[ORDER]) == 100
 
 
 def test_an_acknowledged_order_is_lost_only_where_a_newer_word_of_the_broker_can_be_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, assert_never
 from uuid import UUID
@@ -64,7 +64,9 @@ def fold_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPo
     taken = dict(known.taken)
     touched: dict[int, None] = {}
     for record in records:
-        update = record.value.to_domain()
+        # The database tells when we heard of it, because that is compared with times of the database; the time in the
+        # record is of the host that published it.
+        update = replace(record.value.to_domain(), received_at=known.now)
         applied = update.event_id in known.applied or folded.outcomes.get(update.event_id) == APPLIED
         if applied and not _declared_lost(folded, known.positions, update):
             folded.verdicts.append(Repeated.__name__)

@@ -131,17 +131,15 @@ def refused(order: Order) -> bool:
 
 def is_lost(order: Order) -> bool:
     """Whether an operator's word that the order is lost stands (O18, O19). A newer statement of the broker's overrules
-    it, and so does any at all if there was none with a sequence when it was given."""
+    it, and so does any at all if there was none with a sequence when it was given. One without a sequence takes the
+    word's own away when it comes (`updates`), so those that are here were there before."""
     lost = statement(order, StatementKind.LOST)
     if lost is None:
         return False
     since = lost.broker_seq
     if since is None:
         return not broker_statements(order)
-    return all(
-        one.broker_seq <= since if one.broker_seq is not None else one.stated_at <= lost.stated_at
-        for one in broker_statements(order)
-    )
+    return all(one.broker_seq is None or one.broker_seq <= since for one in broker_statements(order))
 
 
 def cancel_pending(order: Order) -> bool:

@@ -203,6 +203,7 @@ class BrokerUpdate:
     source: UpdateSource
     transact_time: datetime
     received_at: datetime
+    """By the clock of the host that heard it, for show; the fill-processor puts the database's time in its place."""
     order_status: BrokerStatus | None = None
     order_quantity: Decimal | None = None
     broker_order_id: str | None = None

@@ -102,8 +102,8 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
 
 
 def _apply(order: Order, update: BrokerUpdate) -> Verdict:
-    changed, execution, raised = _keep_execution(_found_again(order, update), update)
-    changed = _keep_statement(changed, update)
+    changed, execution, raised = _keep_execution(order, update)
+    changed = _found_again(order, _keep_statement(changed, update), update)
     if changed == order:
         return Applied(order, None, raised) if raised else Repeated()
     sequences = [seq for seq in (changed.broker_update_seq, update.broker_seq) if seq is not None]
@@ -113,7 +113,7 @@ def _apply(order: Order, update: BrokerUpdate) -> Verdict:
             changed,
             broker_order_id=order.broker_order_id or update.broker_order_id,
             broker_update_seq=max(sequences, default=None),
-            last_broker_update_at=max(filter(None, (order.last_broker_update_at, update.received_at))),
+            last_broker_update_at=update.received_at,
             next_send_at=None,
         )
     )
@@ -121,13 +121,19 @@ def _apply(order: Order, update: BrokerUpdate) -> Verdict:
     return Applied(changed, execution, (*raised, *(one for some in found for one in some)))
 
 
-def _found_again(order: Order, update: BrokerUpdate) -> Order:
-    """O20: what was heard after an order was declared lost overrules that if it says that the order lives, also where
-    nothing of it has changed since. An operator's word that lost its sequence gives way to any of the broker's."""
-    lost = facts.statement(order, StatementKind.LOST)
-    if lost is None or update.order_status not in _MAY_FILL or update.received_at <= lost.stated_at:
+def _found_again(before: Order, order: Order, update: BrokerUpdate) -> Order:
+    """O20: what the broker says after an order was declared lost overrules that if it says that the order lives, also
+    where nothing of it has changed since. So does a new statement whose age no sequence tells.
+
+    No time is compared: whoever heard it, whoever declared the order lost and the broker have a clock each. If it was
+    said before and comes late, a person looks twice; the other way round the position would be sold twice. An
+    operator's word that lost its sequence gives way to any of the broker's.
+    """
+    lost = facts.statement(before, StatementKind.LOST)
+    new = (one for one in order.statements if one not in before.statements)
+    if lost is None or not facts.is_lost(before):
         return order
-    if not facts.is_lost(order):
+    if update.order_status not in _MAY_FILL and all(one.broker_seq is not None for one in new):
         return order
     rest = (one for one in order.statements if one is not lost)
     statements = (*rest, replace(lost, broker_seq=None))
