@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from closeflow.broker import IdDeduplication
+from closeflow.domain.ticks import CENT, NICKEL
 from closeflow.settings import BadSetting, read
 from order_submitter.settings import OrderSubmitterSettings
 
@@ -26,7 +27,16 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert settings.broker_deduplication is IdDeduplication.WHILE_OPEN
 
 
+def test_increments_and_spreads_are_settings() -> None:
+    given = {"ORDER_SUBMITTER_PRICE_TICKS": "SPY=cent,XYZ=nickel", "ORDER_SUBMITTER_MAX_SPREAD_BPS_OPTION": "5000"}
+    settings = read(OrderSubmitterSettings, GIVEN | given)
+    assert settings.price_ticks == {"SPY": CENT, "XYZ": NICKEL}
+    assert settings.quote_rules.max_spread_bps == {"stock": 1000, "option": 5000, "crypto": 1000}
+
+
 BAD = {
+    "an unknown class of increments": ({"PRICE_TICKS": "SPY=halves"}, "PRICE_TICKS"),
+    "no limit to a spread": ({"MAX_SPREAD_BPS_STOCK": "0"}, "MAX_SPREAD_BPS_STOCK"),
     "a call that outlives its lease": ({"HTTP_DEADLINE_S": "30"}, "HTTP_DEADLINE_S"),
     "a call that outlives its lease if it begins late": ({"HTTP_DEADLINE_S": "29"}, "HTTP_DEADLINE_S"),
     "no sends at all": ({"IN_FLIGHT": "0"}, "IN_FLIGHT"),

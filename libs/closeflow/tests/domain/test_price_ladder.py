@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from closeflow.domain import pricing
 from closeflow.domain.answers import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce
+from closeflow.domain.ticks import CLASSES, COARSER, TICKS, tick_above, tick_below, tick_size
 
 from .builders import NOW
 
@@ -25,7 +26,6 @@ RUNGS: dict[str, tuple[AssetType, Side, int | None, int, int, str | None]] = {
     "a buy goes the other way": (STOCK, BUY, 100, 2, 3, "100.55"),
     "and ends at its bound": (STOCK, BUY, 100, 3, 3, "101.00"),
     "an option has steps of five cents": (OPTION, SELL, 100, 2, 3, "99.45"),
-    "a bound inside the spread is every rung": (STOCK, SELL, 5, 3, 3, "99.95"),
     "a ladder of one rung is the touch": (STOCK, SELL, 100, 1, 1, "99.90"),
     "also when it is tried once more": (STOCK, SELL, 100, 2, 1, "99.90"),
     "without a bound the first is the touch all the same": (STOCK, SELL, 10_000, 1, 3, "99.90"),
@@ -82,6 +82,12 @@ def mid_of(quote: Quote) -> Decimal:
     return (quote.bid + quote.ask) / 2
 
 
+def reach_of(asset: AssetType, side: Side, quote: Quote) -> Decimal:
+    assert quote.bid is not None
+    assert quote.ask is not None
+    return tick_below(TICKS[asset], quote.bid) if side is SELL else tick_above(TICKS[asset], quote.ask)
+
+
 def limits(asset: AssetType, side: Side, quote: Quote, bps: int | None, rungs: int) -> list[Decimal]:
     found = [pricing.ladder_price(asset, side, quote, bps, rung=rung, rungs=rungs) for rung in range(1, rungs + 1)]
     assume(all(isinstance(one, pricing.Priced) for one in found))
@@ -95,8 +101,12 @@ def test_every_rung_is_on_the_tick_and_within_the_bound(
     share = Decimal(pricing.DEFAULT_SLIPPAGE_BPS[asset] if bps is None else bps) / 10_000
     mid = mid_of(quote)
     for limit in limits(asset, side, quote, bps, rungs):
-        assert limit % pricing.tick_size(asset, limit) == 0
-        assert limit >= mid * (1 - share) if side is SELL else limit <= mid * (1 + share)
+        assert limit % tick_size(TICKS[asset], limit) == 0
+        reach = reach_of(asset, side, quote)  # The touch itself where that is as near to the mid as prices go.
+        if side is SELL:
+            assert min(mid * (1 - share), reach) <= limit <= reach, "and it can be filled"
+        else:
+            assert reach <= limit <= max(mid * (1 + share), reach), "and it can be filled"
 
 
 @given(ASSETS, SIDES, quotes(), BOUNDS, LADDERS)
@@ -111,7 +121,8 @@ def test_a_higher_rung_never_asks_for_a_better_price(
 def test_the_last_rung_is_at_the_bound(quote: Quote, bps: int | None, rungs: int) -> None:
     share = Decimal(pricing.DEFAULT_SLIPPAGE_BPS[STOCK] if bps is None else bps) / 10_000
     mid = mid_of(quote)
-    assert limits(STOCK, SELL, quote, bps, rungs)[-1] == pricing.tick_above(STOCK, mid * (1 - share))
+    bound = tick_above(TICKS[STOCK], mid * (1 - share))
+    assert limits(STOCK, SELL, quote, bps, rungs)[-1] == min(bound, reach_of(STOCK, SELL, quote))
 
 
 @given(
@@ -129,20 +140,21 @@ def test_a_short_position_is_priced_as_the_mirror_of_a_long_one(bid: int, spread
 
 @given(ASSETS, SIDES, PRICES)
 def test_the_users_limit_is_on_the_tick_and_never_crossed(asset: AssetType, side: Side, asked: Decimal) -> None:
-    priced = pricing.users_limit(asset, side, asked)
+    priced = pricing.users_limit(side, asked, TICKS[asset])
     if not isinstance(priced, pricing.Priced) or priced.limit is None:
         assert side is BUY
         return
-    assert priced.limit % pricing.tick_size(asset, priced.limit) == 0
+    assert priced.limit % tick_size(TICKS[asset], priced.limit) == 0
     assert priced.limit >= asked if side is SELL else priced.limit <= asked
 
 
 def test_every_asset_type_is_in_every_table() -> None:
     for asset in AssetType:
-        starts = [start for start, _ in pricing.TICKS[asset]]
-        assert starts == sorted(starts, reverse=True)
-        assert starts[-1] == 0
-        assert all(start % tick == 0 for start, tick in pricing.TICKS[asset]), "a band begins on its own grid"
+        for grid in (TICKS[asset], COARSER[asset], *CLASSES.values()):
+            starts = [start for start, _ in grid]
+            assert starts == sorted(starts, reverse=True)
+            assert starts[-1] == 0
+            assert all(start % tick == 0 for start, tick in grid), "a band begins on its own grid"
         assert pricing.LOTS[asset] > 0
         assert 0 < pricing.DEFAULT_SLIPPAGE_BPS[asset] < pricing.NO_BOUND_BPS
 

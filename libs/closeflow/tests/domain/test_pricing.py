@@ -9,6 +9,7 @@ import pytest
 from closeflow.domain import pricing
 from closeflow.domain.answers import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce
+from closeflow.domain.ticks import TICKS
 
 from .builders import NOW
 
@@ -51,14 +52,17 @@ def test_a_quote_of_one_side_is_enough_for_who_needs_that_side(
 NEAR_TOUCH = {
     "a sell is at the bid": (STOCK, SELL, "99.98", "100.02", None, "99.98"),
     "a buy is at the ask": (STOCK, BUY, "99.98", "100.02", None, "100.02"),
-    "a sell is never worse than the bound below mid": (STOCK, SELL, "90", "110", 100, "99.00"),
-    "a buy is never worse than the bound above mid": (STOCK, BUY, "90", "110", 100, "101.00"),
-    "without a bound of its own a stock may slip 2 %": (STOCK, SELL, "90", "110", None, "98.00"),
-    "without a bound of its own an option may slip 20 %": (OPTION, SELL, "1.00", "3.00", None, "1.60"),
-    "without a bound of its own crypto may slip 3 %": (CRYPTO, BUY, "90", "110", None, "103.00"),
-    "a bound of 0 means mid": (STOCK, SELL, "99.98", "100.02", 0, "100.00"),
-    "a sell's bound rounds up, so that it holds": (STOCK, SELL, "99.90", "100.11", 1, "100.00"),
-    "a buy's bound rounds down, so that it holds": (STOCK, BUY, "99.90", "100.11", 1, "100.01"),
+    "a sell is never worse than the bound below mid": (STOCK, SELL, "90", "110", 100, None),
+    "a buy is never worse than the bound above mid": (STOCK, BUY, "90", "110", 100, None),
+    "without a bound of its own a stock may slip 2 %": (STOCK, SELL, "98", "102", None, "98.00"),
+    "and no more": (STOCK, SELL, "97.99", "102.01", None, None),
+    "without a bound of its own an option may slip 20 %": (OPTION, SELL, "1.60", "2.40", None, "1.60"),
+    "and no more than that": (OPTION, SELL, "1.00", "3.00", None, None),
+    "without a bound of its own crypto may slip 3 %": (CRYPTO, BUY, "97", "103", None, "103.00"),
+    "and not a cent more": (CRYPTO, BUY, "96.99", "103.01", None, None),
+    "a bound of 0 means mid": (STOCK, SELL, "99.98", "100.02", 0, None),
+    "a sell's bound rounds up, so that it holds": (STOCK, SELL, "99.90", "100.11", 1, None),
+    "a buy's bound rounds down, so that it holds": (STOCK, BUY, "99.90", "100.11", 1, None),
     "a bid off the tick rounds down, to reach it": (STOCK, SELL, "99.987", "100.02", None, "99.98"),
     "an ask off the tick rounds up, to reach it": (STOCK, BUY, "99.98", "100.013", None, "100.02"),
     "stock below a dollar moves by 0.0001": (STOCK, SELL, "0.51237", "0.5124", None, "0.5123"),
@@ -71,17 +75,20 @@ NEAR_TOUCH = {
 
 
 @pytest.mark.parametrize(("asset", "side", "bid", "ask", "bps", "price"), NEAR_TOUCH.values(), ids=NEAR_TOUCH)
-def test_near_touch(asset: AssetType, side: Side, bid: str, ask: str, bps: int | None, price: str) -> None:
-    assert first_rung(asset, side, a_quote(bid, ask), bps) == Decimal(price)
+def test_near_touch(asset: AssetType, side: Side, bid: str, ask: str, bps: int | None, price: str | None) -> None:
+    """None where the bound forbids the touch: a limit at the bound could only stand and wait."""
+    expected = pricing.Unpriced("touch_beyond_slippage") if price is None else Decimal(price)
+    assert first_rung(asset, side, a_quote(bid, ask), bps) == expected
 
 
 def test_a_crossed_quote_is_no_price() -> None:
     assert first_rung(STOCK, SELL, a_quote("100.02", "99.98"), None) == pricing.Unpriced("crossed_quote")
 
 
-def test_a_buy_whose_bound_is_below_one_tick_has_no_price() -> None:
+def test_what_is_below_one_tick_has_no_price_for_a_sell_and_one_tick_for_a_buy() -> None:
     quote = a_quote("0.001", "0.01")
-    assert first_rung(OPTION, BUY, quote, 10) == pricing.Unpriced("no_price_within_slippage")
+    assert first_rung(OPTION, SELL, quote, 10) == pricing.Unpriced("touch_beyond_slippage")
+    assert first_rung(OPTION, BUY, quote, 10) == Decimal("0.01")
 
 
 USERS_LIMIT = {
@@ -95,11 +102,11 @@ USERS_LIMIT = {
 @pytest.mark.parametrize(("asset", "side", "asked", "price"), USERS_LIMIT.values(), ids=USERS_LIMIT)
 def test_the_users_limit_is_never_made_worse(asset: AssetType, side: Side, asked: str, price: str) -> None:
     limit = Decimal(price)
-    assert pricing.users_limit(asset, side, Decimal(asked)) == pricing.Priced(limit, limit)
+    assert pricing.users_limit(side, Decimal(asked), TICKS[asset]) == pricing.Priced(limit, limit)
 
 
 def test_a_buy_limit_below_one_tick_is_none() -> None:
-    assert isinstance(pricing.users_limit(OPTION, BUY, Decimal("0.001")), pricing.Unpriced)
+    assert isinstance(pricing.users_limit(BUY, Decimal("0.001"), TICKS[OPTION]), pricing.Unpriced)
 
 
 LOTS = {

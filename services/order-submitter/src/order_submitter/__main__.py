@@ -134,6 +134,8 @@ def _planner(
         pool=pool,
         account_id=settings.broker_account_id,
         rules=PlanRules(
+            quote=settings.quote_rules,
+            grids=settings.price_ticks,
             quote_max_age_s=settings.quote_max_age_s,
             retry_s=settings.deferral_s,
             halted_s=settings.halt_deferral_s,

@@ -1,13 +1,21 @@
 """ORDER_SUBMITTER_* environment variables."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from closeflow.broker import IdDeduplication
+from closeflow.domain.model import AssetType
+from closeflow.domain.pricing import MAX_SPREAD_BPS, QuoteRules
 from closeflow.domain.sending import fence_s
+from closeflow.domain.ticks import Grid, read_grids
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
+
+
+def _grids(value: object) -> object:
+    return read_grids(value) if isinstance(value, str) else value
 
 
 class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
@@ -38,6 +46,13 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
     request_visible_within_s: Annotated[float, Field(gt=0, le=20)] = 5.0
 
     quote_max_age_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    # How far bid, ask and last trade may lie apart; what is wider is a stub and no quote.
+    max_spread_bps_stock: Annotated[int, Field(ge=1, le=20_000)] = MAX_SPREAD_BPS[AssetType.STOCK]
+    max_spread_bps_option: Annotated[int, Field(ge=1, le=20_000)] = MAX_SPREAD_BPS[AssetType.OPTION]
+    max_spread_bps_crypto: Annotated[int, Field(ge=1, le=20_000)] = MAX_SPREAD_BPS[AssetType.CRYPTO]
+    last_trade_max_age_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+    price_ticks: Annotated[Mapping[str, Grid], BeforeValidator(_grids)] = {}
+    """By symbol or option root, such as `SPY=cent,XYZ=nickel,BTC/USD=1`; all others have those of their asset type."""
     quote_reuse_s: Annotated[float, Field(ge=0, le=5)] = 0.5
     clock_reuse_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     deferral_s: Annotated[float, Field(gt=0, le=600)] = 1.0
@@ -46,6 +61,15 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_refusals: Annotated[int, Field(ge=1, le=1000)] = 10
     breaker_probe_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+
+    @property
+    def quote_rules(self) -> QuoteRules:
+        spreads = {
+            AssetType.STOCK: self.max_spread_bps_stock,
+            AssetType.OPTION: self.max_spread_bps_option,
+            AssetType.CRYPTO: self.max_spread_bps_crypto,
+        }
+        return QuoteRules(max_spread_bps=spreads, last_trade_max_age_s=self.last_trade_max_age_s)
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

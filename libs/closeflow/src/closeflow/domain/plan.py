@@ -40,6 +40,7 @@ from closeflow.domain.model import (
     Side,
 )
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
+from closeflow.domain.ticks import BAD_INCREMENT, Grid, grid_after, grid_of
 
 MARKET_CLOSED: Final = "market_closed"
 NOTHING_OWED: Final = "nothing_owed"
@@ -69,8 +70,11 @@ class Market:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRules:
-    """Seconds."""
+    """Seconds, and what is set of quotes and of increments."""
 
+    quote: pricing.QuoteRules = field(default_factory=pricing.QuoteRules)
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    """Price increments by symbol or option root, where they are not those of the asset type."""
     quote_max_age_s: float = 5.0
     retry_s: float = 1.0
     """When a deferral with no better hint is due again."""
@@ -200,10 +204,12 @@ def _intent(
         lot = decimal_text(pricing.LOTS[request.asset_type])
         return Deny("bad_lot", f"{decimal_text(quantity)} is not a multiple of {lot}")
     quote = _fresh(market.quotes.get(request.symbol), now, rules)
-    price = _price(book, request, quote)
+    price, quote = _price(book, request, quote, now, rules)
     match price:
         case pricing.Unpriced(reason="limit_below_one_tick"):
             return Deny("bad_price", "the limit price rounds to zero on the tick grid")
+        case pricing.Unpriced(reason=pricing.TOUCH_BEYOND_SLIPPAGE):
+            return Deny(pricing.TOUCH_BEYOND_SLIPPAGE, _beyond(request, quote))
         case pricing.Unpriced(reason=reason):
             return Defer(soon, reason)
         case pricing.Priced():
@@ -222,23 +228,45 @@ def _fresh(quote: Quote | None, now: datetime, rules: PlanRules) -> Quote | None
     return quote
 
 
-def _price(book: Book, request: CloseRequest, quote: Quote | None) -> pricing.Priced | pricing.Unpriced:
-    """The user's own limit needs no quote; everything else does, a market order for the account's limits."""
+def _price(
+    book: Book, request: CloseRequest, quote: Quote | None, now: datetime, rules: PlanRules
+) -> tuple[pricing.Priced | pricing.Unpriced, Quote | None]:
+    """The price, and the quote that it was made from. The user's own limit needs none; everything else does, a market
+    order for the account's limits."""
+    asset_type, side = request.asset_type, request.side
+    orders = book.orders_of(request.id)
+    grid = grid_after(grid_of(asset_type, request.symbol, rules.grids), asset_type, orders)
+    fault = pricing.Unpriced("no_fresh_quote") if quote is None else None
+    if quote is not None:
+        fault = pricing.quote_fault(asset_type, side, quote, grid, rules.quote)
     if request.order_type is OrderType.LIMIT and request.limit_price is not None:
-        return pricing.users_limit(request.asset_type, request.side, request.limit_price)
-    if quote is None:
-        return pricing.Unpriced("no_fresh_quote")
+        used = quote if fault is None and side is Side.SELL else None
+        return pricing.users_limit(side, request.limit_price, grid, market=_market(quote, fault)), used
+    if quote is None or fault is not None:
+        return fault or pricing.Unpriced("no_fresh_quote"), None
     if request.order_type is OrderType.MARKET:
-        return pricing.at_market(request.side, quote)
-    sent = sum(1 for order in book.orders_of(request.id) if facts.sends_that_count(order))
-    return pricing.ladder_price(
-        request.asset_type,
-        request.side,
-        quote,
-        request.max_slippage_bps,
-        rung=sent + 1,
-        rungs=request.max_retries + 1,
-    )
+        return pricing.at_market(side, quote), quote
+    # What was refused for its increment has not tried its rung.
+    sent = sum(1 for order in orders if facts.sends_that_count(order) and order.reject_code != BAD_INCREMENT)
+    bps, rungs = request.max_slippage_bps, request.max_retries + 1
+    return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
+
+
+def _market(quote: Quote | None, fault: pricing.Unpriced | None) -> Decimal | None:
+    """What a sell brings, as far as it is known: the bid, or where that is not believed the last trade."""
+    if quote is None:
+        return None
+    if fault is None:
+        return quote.bid
+    return None if quote.last_trade is None else quote.last_trade.price
+
+
+def _beyond(request: CloseRequest, quote: Quote | None) -> str:
+    bps = request.max_slippage_bps
+    bound = f"{pricing.DEFAULT_SLIPPAGE_BPS[request.asset_type]} (default)" if bps is None else str(bps)
+    sides = () if quote is None else (quote.bid, quote.ask)
+    market = " × ".join("none" if price is None else decimal_text(price) for price in sides)
+    return f"max_slippage_bps, {bound}, does not reach the other side of the market, {market}, from its mid"
 
 
 def _order(

@@ -1,6 +1,7 @@
-"""From a quote to what goes on the order: limit price (the price ladder), tick, lot and time in force.
+"""From a quote to what goes on the order: limit price (the price ladder), lot and time in force.
 
-Rung 1 is the near touch: a sell at the bid, a buy at the ask, never worse than `max_slippage_bps` away from the mid.
+Rung 1 is the near touch: a sell at the bid, a buy at the ask, never worse than `max_slippage_bps` away from the mid,
+unless the market is so narrow that no price is nearer.
 Each further rung goes an equal part of the way from the touch to that bound, and the last one is at the bound. A
 bound of 10 000 bps or more is none: with it a request says that its last rung may be a market order.
 """
@@ -8,25 +9,14 @@ bound of 10 000 bps or more is none: with it a request says that its last rung m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
 from typing import Final
 
 from closeflow.domain.answers import Quote
 from closeflow.domain.model import ZERO, AssetType, Side, TimeInForce
-
-TICKS: Final[dict[AssetType, tuple[tuple[Decimal, Decimal], ...]]] = {
-    # SEC Rule 612 (Regulation NMS): whole cents from one dollar on, hundredths of a cent below.
-    AssetType.STOCK: ((Decimal(1), Decimal("0.01")), (ZERO, Decimal("0.0001"))),
-    # As for classes in the penny interval programme below 3 and out of it above: 0.05 is a legal price in both.
-    AssetType.OPTION: ((Decimal(3), Decimal("0.05")), (ZERO, Decimal("0.01"))),
-    AssetType.CRYPTO: (
-        (Decimal(1), Decimal("0.01")),
-        (Decimal("0.001"), Decimal("0.000001")),
-        (ZERO, Decimal("0.000000001")),
-    ),
-}
-"""Per asset type: from this price on, this tick; highest price first."""
+from closeflow.domain.ticks import TICKS, Grid, tick_above, tick_below, tick_size
 
 LOTS: Final = {
     AssetType.STOCK: Decimal("0.000000001"),
@@ -38,8 +28,26 @@ LOTS: Final = {
 DEFAULT_SLIPPAGE_BPS: Final = {AssetType.STOCK: 200, AssetType.OPTION: 2000, AssetType.CRYPTO: 300}
 """The bound where the request names none: wide enough for a usual spread, never absent."""
 
+MAX_SPREAD_BPS: Final = {AssetType.STOCK: 1000, AssetType.OPTION: 10_000, AssetType.CRYPTO: 1000}
+"""How far bid, ask and last trade may lie apart. FINRA Rule 6272 wants market makers within 8 % of the best price in
+liquid shares; a cheap option with an ask of three times its bid is usual."""
+
+FEW_TICKS: Final = 5
+"""A market so narrow is one, whatever that is in per cent: five cents are one nickel of an option class in nickels."""
+_CENT: Final = Decimal("0.01")
+
 NO_BOUND_BPS: Final = 10_000
+TOUCH_BEYOND_SLIPPAGE: Final = "touch_beyond_slippage"
 _TEN_THOUSAND: Final = Decimal(10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteRules:
+    """When a quote is a stub: nobody means to trade at it, and its mid says nothing."""
+
+    max_spread_bps: Mapping[AssetType, int] = field(default_factory=lambda: MAX_SPREAD_BPS)
+    last_trade_max_age_s: float = 300.0
+    """A trade before that is no witness against a quote of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +64,6 @@ class Unpriced:
     """There is no price that the market and the bound both allow; it may be different in a moment."""
 
     reason: str
-
-
-def tick_size(asset_type: AssetType, price: Decimal) -> Decimal:
-    return next(tick for start, tick in TICKS[asset_type] if price >= start)
-
-
-def tick_below(asset_type: AssetType, price: Decimal) -> Decimal:
-    """The highest legal price that is not above `price`; 0 when there is none."""
-    tick = tick_size(asset_type, price)
-    return (price / tick).to_integral_value(ROUND_FLOOR) * tick
-
-
-def tick_above(asset_type: AssetType, price: Decimal) -> Decimal:
-    """The lowest legal price that is not below `price`."""
-    tick = tick_size(asset_type, price)
-    return (price / tick).to_integral_value(ROUND_CEILING) * tick
 
 
 def touch(side: Side, quote: Quote) -> Decimal | Unpriced:
@@ -91,37 +83,75 @@ def noted_touch(side: Side, noted: Mapping[str, str] | None) -> Decimal | None:
     return Decimal(found) if found is not None else None
 
 
-def _middle(near: Decimal, quote: Quote) -> Decimal:
-    """What slippage is measured from: the mid, or the touch itself where the other side is missing."""
-    return (quote.bid + quote.ask) / 2 if quote.bid and quote.ask else near
+def quote_fault(asset_type: AssetType, side: Side, quote: Quote, grid: Grid, rules: QuoteRules) -> Unpriced | None:
+    """Why this is not taken for a quote; None when it is one. Opening rotation, halts and thin books show as a spread
+    that nobody trades over, or as a touch far from where trades were made a moment ago."""
+    near = touch(side, quote)
+    if isinstance(near, Unpriced):
+        return near
+    bps = rules.max_spread_bps[asset_type]
+    if quote.bid and quote.ask and _far_apart(asset_type, quote.bid, quote.ask, grid, bps):
+        return Unpriced("wide_quote")
+    traded = quote.last_trade
+    # By the market data's own clock, at the moment when the quote was fetched.
+    if traded is None or quote.at + timedelta(seconds=quote.age_s - rules.last_trade_max_age_s) > traded.at:
+        return None
+    return Unpriced("quote_off_last_trade") if _far_apart(asset_type, near, traded.price, grid, bps) else None
+
+
+def _far_apart(asset_type: AssetType, one: Decimal, other: Decimal, grid: Grid, bps: int) -> bool:
+    apart = abs(one - other)
+    return apart > (one + other) / 2 * bps / _TEN_THOUSAND and apart > _few_ticks(asset_type, min(one, other), grid)
+
+
+def _few_ticks(asset_type: AssetType, price: Decimal, grid: Grid) -> Decimal:
+    """Stocks below a dollar may move by less than a cent, and are quoted in whole cents by most all the same."""
+    quoted = _CENT if asset_type is AssetType.STOCK and price >= _CENT else ZERO
+    return max(FEW_TICKS * tick_size(grid, price), quoted)
 
 
 def ladder_price(
-    asset_type: AssetType, side: Side, quote: Quote, max_slippage_bps: int | None, *, rung: int, rungs: int
+    asset_type: AssetType,
+    side: Side,
+    quote: Quote,
+    max_slippage_bps: int | None,
+    *,
+    rung: int,
+    rungs: int,
+    grid: Grid | None = None,
 ) -> Priced | Unpriced:
     """The price of a rung, counted from 1, of a ladder of so many. On one quote a higher rung never asks more for a
     sell and never bids less for a buy. A ladder of one rung is the touch alone.
 
     Rounding goes towards the other side of the book, so that the limit still reaches what it aims at, but never beyond
-    the bound.
+    the bound. Where the bound does not reach the touch there is no price: what it allows could only stand and wait.
     """
     near = touch(side, quote)
     if isinstance(near, Unpriced):
         return near
+    grid = grid or TICKS[asset_type]
     bps = DEFAULT_SLIPPAGE_BPS[asset_type] if max_slippage_bps is None else max_slippage_bps
     if bps >= NO_BOUND_BPS and 1 < rungs <= rung:
         return at_market(side, quote)
-    way = Decimal(min(rung, rungs) - 1) / max(1, rungs - 1)
-    mid = _middle(near, quote)
+    way, share = Decimal(min(rung, rungs) - 1) / max(1, rungs - 1), bps / _TEN_THOUSAND
+    # Slippage is measured from the mid, or from the touch itself where the other side is missing.
+    bid, ask = quote.bid or near, quote.ask or near
+    mid = (bid + ask) / 2
+    # Per cent of mid say little where a tick is many of them: a market of one tick has no price nearer to its mid, and
+    # where the user named no bound a few ticks are within it.
+    most = _few_ticks(asset_type, bid, grid) if max_slippage_bps is None else tick_size(grid, bid)
+    narrow = ask - bid <= most
     if side is Side.SELL:
-        bound = mid * max(ZERO, 1 - bps / _TEN_THOUSAND)
-        aim = near - way * max(ZERO, near - bound)
-        price = max(tick_below(asset_type, aim), tick_above(asset_type, bound))
+        bound, reach = mid * max(ZERO, 1 - share), tick_below(grid, near)
+        bound = min(bound, reach) if narrow else bound
+        price = max(tick_below(grid, near - way * max(ZERO, near - bound)), tick_above(grid, bound))
+        beyond = reach < bound
     else:
-        bound = mid * (1 + bps / _TEN_THOUSAND)
-        aim = near + way * max(ZERO, bound - near)
-        price = min(tick_above(asset_type, aim), tick_below(asset_type, bound))
-    return Priced(price, max(price, near)) if price > ZERO else Unpriced("no_price_within_slippage")
+        bound, reach = mid * (1 + share), tick_above(grid, near)
+        bound = max(bound, reach) if narrow else bound
+        price = min(tick_above(grid, near + way * max(ZERO, bound - near)), tick_below(grid, bound))
+        beyond = reach > bound
+    return Unpriced(TOUCH_BEYOND_SLIPPAGE) if beyond or price <= ZERO else Priced(price, max(price, near))
 
 
 def at_market(side: Side, quote: Quote) -> Priced | Unpriced:
@@ -130,10 +160,12 @@ def at_market(side: Side, quote: Quote) -> Priced | Unpriced:
     return near if isinstance(near, Unpriced) else Priced(None, near)
 
 
-def users_limit(asset_type: AssetType, side: Side, limit_price: Decimal) -> Priced | Unpriced:
-    """The user's own limit on the tick grid, rounded so that it is never worse than asked; it is every rung."""
-    price = tick_above(asset_type, limit_price) if side is Side.SELL else tick_below(asset_type, limit_price)
-    return Priced(price, price) if price > ZERO else Unpriced("limit_below_one_tick")
+def users_limit(side: Side, limit_price: Decimal, grid: Grid, *, market: Decimal | None = None) -> Priced | Unpriced:
+    """The user's own limit on the tick grid, rounded so that it is never worse than asked; it is every rung. A buy
+    costs no more than its limit; a sell brings what the `market` pays, where that is known to be more."""
+    price = tick_above(grid, limit_price) if side is Side.SELL else tick_below(grid, limit_price)
+    worth = max(price, market or ZERO) if side is Side.SELL else price
+    return Priced(price, worth) if price > ZERO else Unpriced("limit_below_one_tick")
 
 
 def fits_lot(asset_type: AssetType, quantity: Decimal) -> bool:
