@@ -129,7 +129,11 @@ RETRYABLE, TERMINAL = RejectClass.RETRYABLE, RejectClass.TERMINAL
         (422, 42210000, "asset AAPL is not tradable", "restricted", TERMINAL),
         (403, 40310000, "insufficient buying power", "insufficient_funds", TERMINAL),
         (422, 40010001, "qty must be > 0", "bad_quantity", TERMINAL),
-        (422, 42210000, "invalid limit_price 1.001. sub-penny increment", "bad_price", TERMINAL),
+        (422, 42210000, "invalid limit_price 1.001. sub-penny increment", "bad_increment", RETRYABLE),
+        (422, 42210000, "limit price must be limited to 2 decimal places", "bad_increment", RETRYABLE),
+        (422, 42210000, "limit_price must be a multiple of 0.05", "bad_increment", RETRYABLE),
+        (422, 40010001, "qty must be a multiple of the trade increment", "bad_quantity", TERMINAL),
+        (422, 40010001, "limit price must be > 0", "bad_price", TERMINAL),
     ],
 )
 def test_a_refusal_is_told_by_code_and_message(

@@ -29,6 +29,7 @@ from closeflow.domain.model import (
     RequestStatus,
 )
 from closeflow.domain.reopen import REVERSED, reopen
+from closeflow.domain.ticks import BAD_INCREMENT, refusals_for_increment
 
 USER_CANCEL: Final = "canceled_by_user"
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
@@ -160,11 +161,14 @@ def _settle_submitted(
     why = (last.reject_code if refused else None) or last.status.value
     if request.cancel_requested_at is not None:
         return _finish(request, RequestStatus.FAILED, USER_CANCEL, now)
-    if refused and last.reject_class is not RejectClass.RETRYABLE:
+    # A refusal for the increment is answered by one order on the coarser grid, which costs no retry.
+    increments = len(refusals_for_increment(book.orders_of(request.id)))
+    if refused and (last.reject_class is not RejectClass.RETRYABLE or increments > 1):
         return _finish(request, RequestStatus.FAILED, why, now)
     if request.deadline_at is not None and request.deadline_at <= now:
         return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
-    if request.retry_count >= request.max_retries and last.status is not OrderStatus.DENIED:
+    free = last.status is OrderStatus.DENIED or last.reject_code == BAD_INCREMENT
+    if request.retry_count >= request.max_retries and not free:
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
     due = policy.next_attempt_at(request, now)
     return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due)

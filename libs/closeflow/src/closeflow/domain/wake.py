@@ -27,6 +27,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.plan import MARKET_CLOSED
 from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
+from closeflow.domain.ticks import BAD_INCREMENT
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
 _LOOK_AGAIN: Final = timedelta(seconds=1)
@@ -151,6 +152,7 @@ def _retry(
         return held
     orders = book.orders_of(request.id)
     sent = bool(orders) and facts.sends_that_count(orders[-1], SendKind.SUBMIT) > 0
+    sent = sent and orders[-1].reject_code != BAD_INCREMENT
     again = replace(
         request,
         status=RequestStatus.PENDING,

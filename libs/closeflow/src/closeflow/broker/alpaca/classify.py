@@ -29,6 +29,7 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import BrokerUpdate, RejectClass, UpdateSource
+from closeflow.domain.ticks import BAD_INCREMENT
 
 FORBIDDEN: Final = 40310000
 INVALID: Final = 42210000
@@ -56,6 +57,8 @@ _ANY: Final = {FORBIDDEN, INVALID, BAD_REQUEST}
 _RETRYABLE: Final = RejectClass.RETRYABLE
 _TERMINAL: Final = RejectClass.TERMINAL
 
+_INCREMENT: Final = r"increment|tick size|minimum (pric|tick)|multiple of|decimal place"
+
 REFUSALS: Final[tuple[Rule, ...]] = (
     _rule(_ANY, r"market is closed|market hours|outside.*trading hours", _RETRYABLE, "market_closed"),
     _rule(_ANY, r"price band|limit up|limit down|too far (away )?from", _RETRYABLE, "price_band"),
@@ -68,7 +71,8 @@ REFUSALS: Final[tuple[Rule, ...]] = (
     _rule({FORBIDDEN}, r"insufficient .*(buying power|balance)", _TERMINAL, "insufficient_funds"),
     _rule(_ANY, r"restricted|not (tradable|active|allowed|enabled|eligible)|expire", _TERMINAL, "restricted"),
     _rule({INVALID, BAD_REQUEST}, r"\bqty\b|quantity|fractional", _TERMINAL, "bad_quantity"),
-    _rule({INVALID, BAD_REQUEST}, r"limit.price|increment", _TERMINAL, "bad_price"),
+    _rule(_ANY, _INCREMENT, _RETRYABLE, BAD_INCREMENT),
+    _rule({INVALID, BAD_REQUEST}, r"limit.price", _TERMINAL, "bad_price"),
 )
 """First match wins. A refusal without a match is terminal for sending, and an incident."""
 
