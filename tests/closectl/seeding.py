@@ -135,7 +135,6 @@ class Closes:
                 sender=send.sender,
                 started_at=send.started_at,
                 answer=SendAnswer.ACCEPTED,
-                answered_at=await database_now(tx),
             )
             await record_answers(tx, answers=[answered])
 

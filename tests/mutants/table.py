@@ -54,8 +54,8 @@ MUTANTS: Final = (
     Mutant(
         "a compare-and-set dropped",
         f"{STORAGE}/submitting.py",
-        '    where="order_sends.answered_at IS NULL",',
-        '    where="true",',
+        " AND s.answered_at IS NULL\n    RETURNING",
+        "\n    RETURNING",
         ("tests/storage/test_answers.py::test_a_second_answer_changes_neither_the_send_nor_its_order",),
     ),
     Mutant(

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,6 +26,7 @@ from broker_simulator.control import (
 from broker_simulator.process import SimulatorProcess
 from closeflow.domain.ids import client_order_id, submit_event_id
 from closeflow.domain.model import AssetType, BrokerStatus, ExecType, RejectClass, UpdateSource
+from tests.host_clocks import HostClocks
 from tests.pipeline.submitting import Bench, behave, open_bench, until
 
 if TYPE_CHECKING:
@@ -311,6 +313,27 @@ async def test_a_refused_key_opens_the_breaker_and_fails_no_close(alone: Bench) 
         await alone.hear(first)  # the probe
         await until(lambda: breaker() == ["closed"], "it is closed")
     assert alone.sends(first) == ["not_accepted", "accepted"]
+
+
+async def test_a_host_whose_clock_is_wrong_and_moves_holds_no_order_back(alone: Bench, tmp_path: Path) -> None:
+    """Whatever is waited for was written by the database's clock, and is held against that."""
+    clocks = HostClocks(tmp_path / "clocks")
+    submit: dict[str, Any] = {"method": "POST", "path_prefix": "/v2/orders", "requests": 1}
+
+    def answered(request_id: UUID) -> bool:
+        return None not in alone.sends(request_id)
+
+    with clocks.inherited(), alone.submitter(breaker_probe_s="1"):
+        for shift_s in (300, -3600):
+            clocks.shift("order_submitter", shift_s)
+            for outage in (Outage(kind="unauthorized", **submit), Outage(kind="rate_limit", **submit)):
+                alone.control.outage(outage)
+                request_id = alone.add_request()
+                await alone.ask(request_id)
+                await alone.hear(request_id)
+                await until(partial(answered, request_id), "its answers are recorded")
+                assert alone.sends(request_id) == ["not_accepted", "accepted"]
+    assert alone.query("SELECT FROM order_sends WHERE NOT answered_at BETWEEN started_at AND lease_until") == []
 
 
 async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
@@ -81,8 +81,7 @@ class Answer:
     sender: str
     started_at: datetime
     answer: SendAnswer
-    answered_at: datetime
-    next_send_at: datetime | None = None
+    again_in_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -293,11 +292,12 @@ class Database:
         mine = [one for one in sends if (one.kind, one.n, one.sender, one.started_at) == claim and one.answer is None]
         if order is None or not mine:
             return
-        answered = replace(mine[0], answer=said.answer, answered_at=said.answered_at)
+        now = self.now()
+        answered = replace(mine[0], answer=said.answer, answered_at=now)
         order = replace(order, sends=tuple(answered if one is mine[0] else one for one in order.sends))
         unsent = order.status in (OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN)
-        if said.next_send_at is not None and (unsent or order.cancel_requested_at is not None):
-            order = replace(order, next_send_at=said.next_send_at)
+        if said.again_in_s is not None and (unsent or order.cancel_requested_at is not None):
+            order = replace(order, next_send_at=now + timedelta(seconds=said.again_in_s))
         unknown = said.answer is SendAnswer.UNKNOWN and said.kind is SendKind.SUBMIT
         if unknown and order.status is OrderStatus.PLANNED:
             order = replace(order, status=OrderStatus.SUBMIT_UNKNOWN)

@@ -5,7 +5,6 @@ Mirrors `order_submitter.send.SenderPool`: the fence, the call, evidence to Kafk
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
 from closeflow.domain.answers import (
@@ -21,7 +20,7 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import Incident, SendAnswer, SendKind
-from closeflow.domain.sending import fence_s, retry_at, with_send
+from closeflow.domain.sending import fence_s, retry_in_s, with_send
 from closeflow.domain.tickets import refusal_update, ticket
 from order_submitter.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
@@ -33,7 +32,7 @@ from tests.simulation.process import DATABASE_ERRORS, KafkaAway
 if TYPE_CHECKING:
     from tests.simulation.submitter import Submitter
 
-SOON: Final = timedelta(seconds=0.5)
+SOON_S: Final = 0.5
 MOST_WRITES: Final = 6
 
 
@@ -53,7 +52,7 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
         case Stage.ANSWERED:
             assert job.answer is not None
             if job.send.kind is SendKind.SUBMIT and not job.fenced:
-                breaker = after_answer(breaker, _submitted(job), now=of.wall(), rules=BREAKER)
+                breaker = after_answer(breaker, _submitted(job), now=of.monotonic(), rules=BREAKER)
             try:
                 job.said = _conclude_submit(of, job) if job.send.kind is SendKind.SUBMIT else _conclude_cancel(of, job)
             except KafkaAway:
@@ -100,23 +99,23 @@ def _read(of: Submitter, job: Job) -> None:
 
 def _conclude_submit(of: Submitter, job: Job) -> Answer:
     """As `SenderPool._conclude`."""
-    now, answer = of.wall(), _submitted(job)
+    answer = _submitted(job)
     match answer:
         case Acknowledged(update):
             of.around.publish(update)
-            return _answer(of, job, SendAnswer.ACCEPTED)
+            return _answer(job, SendAnswer.ACCEPTED)
         case Refused():
-            of.around.publish(refusal_update(ticket(job.order), job.send.n, answer, broker=BROKER, at=now))
-            return _answer(of, job, SendAnswer.REJECTED)
+            of.around.publish(refusal_update(ticket(job.order), job.send.n, answer, broker=BROKER, at=of.wall()))
+            return _answer(job, SendAnswer.REJECTED)
         case DuplicateId():
             found = _look_up(of, job)
-            return _answer(of, job, SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN, None if found else SOON)
+            return _answer(job, SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN, None if found else SOON_S)
         case NotAccepted(retry_after_s=asked_s):
-            return _answer(of, job, SendAnswer.NOT_ACCEPTED, _pause(of, job, asked_s))
+            return _answer(job, SendAnswer.NOT_ACCEPTED, _pause(of, job, asked_s))
         case NotSent():
-            return _answer(of, job, SendAnswer.NOT_SENT, SOON if job.fenced else _pause(of, job, None))
+            return _answer(job, SendAnswer.NOT_SENT, SOON_S if job.fenced else _pause(of, job, None))
         case Unanswered():
-            return _answer(of, job, SendAnswer.UNKNOWN, SOON)
+            return _answer(job, SendAnswer.UNKNOWN, SOON_S)
         case _:
             assert_never(answer)
 
@@ -137,7 +136,7 @@ def _conclude_cancel(of: Submitter, job: Job) -> Answer:
             recorded = SendAnswer.NOT_SENT
         case _:
             recorded = SendAnswer.UNKNOWN
-    return _answer(of, job, recorded, SOON)
+    return _answer(job, recorded, SOON_S)
 
 
 def _look_up(of: Submitter, job: Job) -> bool:
@@ -148,14 +147,12 @@ def _look_up(of: Submitter, job: Job) -> bool:
     return True
 
 
-def _pause(of: Submitter, job: Job, asked_s: float | None) -> timedelta:
-    now = of.wall()
+def _pause(of: Submitter, job: Job, asked_s: float | None) -> float:
     order = with_send(job.order, job.send)
-    return retry_at(order, now=now, jitter=of.around.faults.random.random(), asked_s=asked_s) - now
+    return retry_in_s(order, jitter=of.around.faults.random.random(), asked_s=asked_s)
 
 
-def _answer(of: Submitter, job: Job, answer: SendAnswer, again_in: timedelta | None = None) -> Answer:
-    now = of.wall()
+def _answer(job: Job, answer: SendAnswer, again_in_s: float | None = None) -> Answer:
     return Answer(
         client_order_id=job.order.client_order_id,
         kind=job.send.kind,
@@ -163,8 +160,7 @@ def _answer(of: Submitter, job: Job, answer: SendAnswer, again_in: timedelta | N
         sender=job.send.sender,
         started_at=job.send.started_at,
         answer=answer,
-        answered_at=now,
-        next_send_at=None if again_in is None else now + again_in,
+        again_in_s=again_in_s,
     )
 
 

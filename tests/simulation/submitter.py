@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
@@ -80,9 +80,9 @@ class Submitter(Process):
         if len(self.jobs) + len(tx.sends) >= IN_FLIGHT:
             return False
         if kind is SendKind.SUBMIT:
-            if self.breaker.resumes_at(self.wall()) is not None:
+            if self.breaker.resumes_at(self.monotonic()) is not None:
                 return False
-            self.breaker = admitted(self.breaker, now=self.wall(), rules=BREAKER)
+            self.breaker = admitted(self.breaker, now=self.monotonic(), rules=BREAKER)
         return True
 
     def claim(self, tx: Tx, order: Order, kind: SendKind) -> Order:
@@ -151,7 +151,7 @@ class Submitter(Process):
     def _plan_one(self, tx: Tx, books: dict[int, Book], position_id: int, message: Event) -> planning.Plan:
         book, core = books[position_id], self.around.core
         asked = _asked(message)
-        market = replace(self._market(asked.symbol), sends_resume_at=self.breaker.resumes_at(self.wall()))
+        market = replace(self._market(asked.symbol), sends_resume_at=self._sends_resume_at(tx))
         decided = core.plan(book, asked, controls=tx.controls, market=market, now=tx.now, rules=RULES)
         book = planning.apply_plan(book, asked.close_request_id, decided, now=tx.now)
         if isinstance(decided, planning.Submit):
@@ -165,6 +165,11 @@ class Submitter(Process):
         tx.receipts[(CONSUMER, message.event_id)] = "applied" if applied else "ignored"
         books[position_id] = book
         return decided
+
+    def _sends_resume_at(self, tx: Tx) -> datetime | None:
+        """As `SenderPool.resumes_in_s`, counted from the database's time."""
+        resumes_at = self.breaker.resumes_at(self.monotonic())
+        return None if resumes_at is None else tx.now + timedelta(seconds=resumes_at - self.monotonic())
 
     def _market(self, symbol: str) -> planning.Market:
         faults, now = self.around.faults, self.around.database.now()
@@ -249,7 +254,7 @@ class Submitter(Process):
     def _claim_or_wait(self, tx: Tx, order: Order, kind: SendKind) -> Order:
         if self.reserve(tx, kind):
             return self.claim(tx, order, kind)
-        resumes_at = self.breaker.resumes_at(self.wall())
+        resumes_at = self._sends_resume_at(tx)
         if kind is SendKind.CANCEL or resumes_at is None:
             return order
         return replace(order, next_send_at=resumes_at)

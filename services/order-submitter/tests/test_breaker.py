@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,14 +20,15 @@ from order_submitter.breaker import (
     to_row,
 )
 
-NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
+NOW = 1000.0
+"""Monotonic seconds."""
 RULES = BreakerRules(failures=3, refusals=4, probe_s=5)
 TIMED_OUT = Unanswered("no whole answer within 5 s")
 REFUSED = Refused("market_closed", RejectClass.RETRYABLE, "market is closed")
 
 
-def later(seconds: float) -> datetime:
-    return NOW + timedelta(seconds=seconds)
+def later(seconds: float) -> float:
+    return NOW + seconds
 
 
 def after(*answers: SubmitAnswer, breaker: Breaker = CLOSED) -> Breaker:
@@ -43,7 +43,7 @@ OPENED = after(*[TIMED_OUT] * 3)
 def test_it_opens_after_so_many_failures_in_a_row() -> None:
     assert after(TIMED_OUT, NotSent("connection refused")).resumes_at(NOW) is None
     breaker = after(TIMED_OUT, NotSent("connection refused"), TIMED_OUT)
-    assert (breaker.state, breaker.opened_at, breaker.resumes_at(NOW)) == (BreakerState.OPEN, NOW, later(5))
+    assert (breaker.state, breaker.resumes_at(NOW)) == (BreakerState.OPEN, later(5))
 
 
 @pytest.mark.parametrize("answer", [REFUSED, DuplicateId()])
@@ -55,7 +55,7 @@ def test_any_answer_about_an_order_starts_the_count_of_failures_anew(answer: Sub
 def test_it_opens_after_so_many_refused_orders_in_a_row() -> None:
     assert after(REFUSED, REFUSED, REFUSED).resumes_at(NOW) is None
     breaker = after(REFUSED, REFUSED, REFUSED, REFUSED)
-    assert (breaker.state, breaker.opened_at, breaker.resumes_at(NOW)) == (BreakerState.OPEN, NOW, later(5))
+    assert (breaker.state, breaker.resumes_at(NOW)) == (BreakerState.OPEN, later(5))
 
 
 def test_a_refusal_and_a_failure_do_not_add_up_and_an_order_that_is_taken_ends_both_rows() -> None:
@@ -66,7 +66,7 @@ def test_a_refusal_and_a_failure_do_not_add_up_and_an_order_that_is_taken_ends_b
 def test_a_probe_that_is_refused_like_all_before_it_keeps_it_open() -> None:
     probing = admitted(after(*[REFUSED] * 4), now=later(5), rules=RULES)
     refused = after_answer(probing, REFUSED, now=later(6), rules=RULES)
-    assert (refused.state, refused.opened_at, refused.probe_at) == (BreakerState.OPEN, NOW, later(11))
+    assert (refused.state, refused.probe_at) == (BreakerState.OPEN, later(11))
     assert after_answer(probing, DuplicateId(), now=later(6), rules=RULES) == CLOSED
 
 
@@ -92,7 +92,7 @@ def test_one_probe_goes_through_and_the_next_has_to_wait() -> None:
 def test_a_probe_that_fails_opens_it_again_and_one_that_is_answered_closes_it() -> None:
     probing = admitted(after(NotAccepted("401", None, credentials=True)), now=later(5), rules=RULES)
     failed = after_answer(probing, TIMED_OUT, now=later(6), rules=RULES)
-    assert (failed.state, failed.opened_at, failed.probe_at) == (BreakerState.OPEN, NOW, later(11))
+    assert (failed.state, failed.probe_at) == (BreakerState.OPEN, later(11))
     assert after_answer(probing, REFUSED, now=later(6), rules=RULES).state is BreakerState.CLOSED
 
 
@@ -102,7 +102,7 @@ def test_a_probe_under_way_is_not_forgotten_for_what_the_database_says() -> None
     for tenth in range(50, 100):
         now = later(tenth / 10)
         if tenth % 10 == 0:
-            mine = shared(mine, opened, now=now, rules=RULES)
+            mine = shared(mine, opened)
         if mine.resumes_at(now) is None:
             let_through += 1
             mine = admitted(mine, now=now, rules=RULES)
@@ -110,18 +110,16 @@ def test_a_probe_under_way_is_not_forgotten_for_what_the_database_says() -> None
 
 
 PROBING = admitted(after(*[TIMED_OUT] * 3), now=later(5), rules=RULES)
-TOLD: dict[str, tuple[Breaker, float, Breaker]] = {
-    "it was closed": (CLOSED, 6, CLOSED),
-    "it opened anew": (replace(OPENED, opened_at=later(5.5)), 6, replace(OPENED, opened_at=later(5.5))),
-    "another's probe failed": (replace(OPENED, probe_at=later(12)), 8, replace(OPENED, probe_at=later(12))),
-    "nothing new": (OPENED, 6, PROBING),
-    "nothing new, and the clock was set back": (OPENED, -3600, OPENED),
+TOLD: dict[str, tuple[Breaker, Breaker]] = {
+    "it was closed": (CLOSED, CLOSED),
+    "it opened anew, or another's probe failed": (replace(OPENED, probe_at=later(10.5)),) * 2,
+    "nothing new": (OPENED, PROBING),
 }
 
 
-@pytest.mark.parametrize(("known", "seconds", "expected"), TOLD.values(), ids=TOLD)
-def test_what_others_wrote_counts(known: Breaker, seconds: float, expected: Breaker) -> None:
-    assert shared(PROBING, known, now=later(seconds), rules=RULES) == expected
+@pytest.mark.parametrize(("known", "expected"), TOLD.values(), ids=TOLD)
+def test_what_others_wrote_counts(known: Breaker, expected: Breaker) -> None:
+    assert shared(PROBING, known) == expected
 
 
 def test_a_closed_breaker_lets_everything_through() -> None:
@@ -130,5 +128,15 @@ def test_a_closed_breaker_lets_everything_through() -> None:
 
 def test_it_survives_the_database() -> None:
     for breaker in (after(NotAccepted("rate limited", 42.0)), after(REFUSED), after(*[REFUSED] * 4)):
-        assert from_row(to_row(breaker)) == breaker
-    assert from_row(None) == CLOSED
+        assert from_row(to_row(breaker, now=later(1)), now=later(1)) == breaker
+    assert from_row(None, now=NOW) == CLOSED
+
+
+def test_a_probe_further_ahead_than_any_pause_is_due() -> None:
+    """The database's clock was an hour ahead when it made a time of it."""
+    row = replace(to_row(OPENED, now=NOW), probe_in_s=3605.0)
+    assert from_row(row, now=NOW).resumes_at(NOW) is None
+
+
+def test_no_broker_holds_an_account_back_for_longer_than_any_pause() -> None:
+    assert after(NotAccepted("rate limited", 900.0)).resumes_at(NOW) == later(600)

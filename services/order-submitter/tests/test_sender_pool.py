@@ -170,7 +170,7 @@ async def test_a_submit_is_recorded_as_what_its_answer_proves(
     outcome, _ = await done(replace(broker, heard=[]), a_job())
     assert outcome.answer is answer
     assert outcome.events == ["published"] * published + ["recorded"]
-    again = outcome.entries[0].answered.next_send_at
+    again = outcome.entries[0].answered.again_in_s
     assert (again is None) is (answer in (SendAnswer.ACCEPTED, SendAnswer.REJECTED))
 
 
@@ -243,7 +243,7 @@ async def test_an_open_breaker_holds_orders_back_and_lets_cancels_pass() -> None
     assert outcome.entries[0].incident is not None
     assert outcome.entries[0].incident.kind == "broker_credentials_refused"
     assert outcome.entries[0].breaker is not None
-    assert pool.resumes_at() is not None
+    assert pool.resumes_in_s() is not None
     assert [pool.reserve(kind) for kind in (SendKind.SUBMIT, SendKind.CANCEL)] == [False, True]
 
 
@@ -287,8 +287,7 @@ async def test_draining_ends_at_its_deadline_and_leaves_the_send_open() -> None:
 
 
 async def test_a_probe_under_way_keeps_the_next_order_back_though_the_database_does_not_know_of_it() -> None:
-    opened = datetime.now(UTC) - timedelta(seconds=6)
-    known = Breaker(state=BreakerState.OPEN, failures=2, opened_at=opened, probe_at=opened + timedelta(seconds=5))
+    known = Breaker(state=BreakerState.OPEN, failures=2, probe_at=time.monotonic() - 1)
     pool = a_pool(ScriptedBroker(), Outcome())
     pool.share_breaker(known)
     assert pool.reserve(SendKind.SUBMIT), "the probe"
@@ -301,8 +300,7 @@ async def test_a_probe_under_way_keeps_the_next_order_back_though_the_database_d
 async def test_a_probe_that_was_not_claimed_after_all_is_given_back() -> None:
     """Else an order that breaks its transaction each time would take every probe from the orders behind it."""
     pool = a_pool(ScriptedBroker(), Outcome())
-    due = datetime.now(UTC) - timedelta(seconds=1)
-    pool.share_breaker(Breaker(state=BreakerState.OPEN, failures=2, opened_at=due, probe_at=due))
+    pool.share_breaker(Breaker(state=BreakerState.OPEN, failures=2, probe_at=time.monotonic() - 1))
 
     assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, False]
     pool.release(0)

@@ -36,7 +36,7 @@ from closeflow.domain.sending import (
     look_up_again_at,
     not_found,
     recheck,
-    retry_at,
+    retry_in_s,
     with_send,
 )
 from closeflow.domain.tickets import refusal_update, ticket
@@ -235,7 +235,7 @@ RETRIES = {
 def test_what_was_not_taken_is_due_again(
     sends: tuple[Send, ...], jitter: float, asked_s: float | None, pause: float
 ) -> None:
-    assert retry_at(an_order(sends=sends), now=NOW, jitter=jitter, asked_s=asked_s) == at(pause)
+    assert retry_in_s(an_order(sends=sends), jitter=jitter, asked_s=asked_s) == pause
 
 
 def test_a_not_found_is_evidence_once_every_lease_is_over() -> None:

@@ -193,10 +193,10 @@ class Attendant:
     def _claim(self, decided: Round, order: Order, kind: SendKind, jobs: list[Job]) -> Order:
         """The order with its send claimed; without a free slot it stays due, or waits for the circuit breaker."""
         if not self.pool.reserve(kind):
-            resumes_at = self.pool.resumes_at()
-            if kind is SendKind.CANCEL or resumes_at is None:
+            resumes_in_s = self.pool.resumes_in_s()
+            if kind is SendKind.CANCEL or resumes_in_s is None:
                 return order
-            return replace(order, next_send_at=resumes_at)
+            return replace(order, next_send_at=decided.now + timedelta(seconds=resumes_in_s))
         order, send = claim(order, kind, sender=self.instance_id, now=decided.now, lease_s=self.lease_s)
         decided.claimed.append((order, send))
         if kind is SendKind.SUBMIT:

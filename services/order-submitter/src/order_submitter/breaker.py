@@ -2,16 +2,18 @@
 
 It looks at the answers to orders only: a broker whose reads work while orders time out is not well. So is one that
 refuses order after order: each refusal may be right, but a storm of them uses up the retries of every close.
+
+Times are the process's own monotonic seconds; what is written are durations, and the database makes times of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from closeflow.domain.answers import Acknowledged, DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
+from closeflow.domain.due import FARTHEST
 from closeflow.storage.submitting import BreakerRow
 
 
@@ -36,10 +38,9 @@ class Breaker:
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0
     refusals: int = 0
-    opened_at: datetime | None = None
-    probe_at: datetime | None = None
+    probe_at: float | None = None
 
-    def resumes_at(self, now: datetime) -> datetime | None:
+    def resumes_at(self, now: float) -> float | None:
         """None when an order may go now."""
         if self.state is BreakerState.CLOSED or self.probe_at is None or self.probe_at <= now:
             return None
@@ -48,26 +49,25 @@ class Breaker:
 
 CLOSED: Final = Breaker()
 _RATE_LIMITED_S: Final = 1.0
+_LONGEST_S: Final = FARTHEST.total_seconds()
 
 
-def admitted(breaker: Breaker, *, now: datetime, rules: BreakerRules) -> Breaker:
+def admitted(breaker: Breaker, *, now: float, rules: BreakerRules) -> Breaker:
     """After one order was let through: while it is not closed, that one is the probe and the next has to wait."""
     if breaker.state is BreakerState.CLOSED:
         return breaker
-    return replace(breaker, state=BreakerState.HALF_OPEN, probe_at=now + timedelta(seconds=rules.probe_s))
+    return replace(breaker, state=BreakerState.HALF_OPEN, probe_at=now + rules.probe_s)
 
 
-def shared(mine: Breaker, known: Breaker, *, now: datetime, rules: BreakerRules) -> Breaker:
+def shared(mine: Breaker, known: Breaker) -> Breaker:
     """What to go by when the database says `known`. A probe that is under way is only in memory: as long as nothing
-    else was written of this opening, the next order waits for its answer or for the probe after it."""
-    of_this_opening = known.state is not BreakerState.CLOSED and known.opened_at == mine.opened_at
-    if mine.state is not BreakerState.HALF_OPEN or not of_this_opening or mine.probe_at is None:
+    later was written, the next order waits for its answer or for the probe after it."""
+    if mine.state is not BreakerState.HALF_OPEN or known.state is BreakerState.CLOSED or mine.probe_at is None:
         return known
-    ahead = mine.probe_at > now + timedelta(seconds=rules.probe_s)  # By a clock that was set back since.
-    return known if ahead or (known.probe_at is not None and known.probe_at >= mine.probe_at) else mine
+    return known if known.probe_at is not None and known.probe_at >= mine.probe_at else mine
 
 
-def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: datetime, rules: BreakerRules) -> Breaker:
+def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: float, rules: BreakerRules) -> Breaker:
     match answer:
         case Acknowledged() | DuplicateId():
             return CLOSED
@@ -86,28 +86,27 @@ def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: datetime, rules
             return _opened(replace(breaker, failures=failures), now, rules.probe_s)
 
 
-def _opened(breaker: Breaker, now: datetime, wait_s: float) -> Breaker:
-    opened_at = breaker.opened_at if breaker.state is not BreakerState.CLOSED else now
-    return replace(breaker, state=BreakerState.OPEN, opened_at=opened_at, probe_at=now + timedelta(seconds=wait_s))
+def _opened(breaker: Breaker, now: float, wait_s: float) -> Breaker:
+    return replace(breaker, state=BreakerState.OPEN, probe_at=now + min(wait_s, _LONGEST_S))
 
 
-def from_row(row: BreakerRow | None) -> Breaker:
+def from_row(row: BreakerRow | None, *, now: float) -> Breaker:
+    """As it was read `now`. A probe that is further ahead than any pause was written by a database's clock that was
+    ahead, and is due (ADR 0011)."""
     if row is None:
         return CLOSED
     return Breaker(
         state=BreakerState(row.state),
         failures=row.failures,
         refusals=row.refusals,
-        opened_at=row.opened_at,
-        probe_at=row.probe_at,
+        probe_at=None if row.probe_in_s is None else now + (row.probe_in_s if row.probe_in_s <= _LONGEST_S else 0.0),
     )
 
 
-def to_row(breaker: Breaker) -> BreakerRow:
+def to_row(breaker: Breaker, *, now: float) -> BreakerRow:
     return BreakerRow(
         state=breaker.state.value,
         failures=breaker.failures,
         refusals=breaker.refusals,
-        opened_at=breaker.opened_at,
-        probe_at=breaker.probe_at,
+        probe_in_s=None if breaker.probe_at is None else breaker.probe_at - now,
     )

@@ -55,7 +55,9 @@ class Keeper:
         async def work(tx: Transaction) -> list[UnansweredSend]:
             await sender_seen(tx, instance_id=self.presence.instance_id)
             self.pool.share_breaker(
-                from_row(await load_breaker(tx, broker=self.broker_name, account_id=self.account_id))
+                from_row(
+                    await load_breaker(tx, broker=self.broker_name, account_id=self.account_id), now=time.monotonic()
+                )
             )
             return await unanswered_sends(tx, account_id=self.account_id, most=MOST_WATCHED)
 

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, Protocol, assert_never
 
 import structlog
@@ -28,7 +28,7 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
-from closeflow.domain.sending import fence_s, retry_at, with_send
+from closeflow.domain.sending import fence_s, retry_in_s, with_send
 from closeflow.domain.tickets import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by what they prove", ["kind", "answer"])
 CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
 IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
-_SOON: Final = timedelta(seconds=0.5)
+_SOON_S: Final = 0.5
 
 
 Record = Callable[[Entry], Awaitable[None]]
@@ -92,18 +92,20 @@ class SenderPool:
         self._probe: tuple[Breaker, Breaker] | None = None
         """The breaker without and with a probe that is reserved and whose send is not claimed yet."""
 
-    def resumes_at(self) -> datetime | None:
+    def resumes_in_s(self) -> float | None:
         """Set while the circuit breaker lets no order through."""
-        return self.breaker.resumes_at(utc_now())
+        now = time.monotonic()
+        resumes_at = self.breaker.resumes_at(now)
+        return None if resumes_at is None else resumes_at - now
 
     def reserve(self, kind: SendKind) -> bool:
         """Take a slot and a rate token if both are free. A cancel goes out whatever the breaker says."""
         if self._stopping or self._free == 0:
             return False
-        now = utc_now()
+        now = time.monotonic()
         if kind is SendKind.SUBMIT and self.breaker.resumes_at(now) is not None:
             return False
-        if not self._bucket.take(time.monotonic()):
+        if not self._bucket.take(now):
             return False
         if kind is SendKind.SUBMIT and self.breaker.state is not BreakerState.CLOSED:
             self._probe = self.breaker, admitted(self.breaker, now=now, rules=self._limits.breaker)
@@ -119,7 +121,7 @@ class SenderPool:
         """Take over what the database says, unless an answer of our own is still on its way there, or a probe to the
         broker."""
         if self._unsaved == 0:
-            self.breaker = shared(self.breaker, known, now=utc_now(), rules=self._limits.breaker)
+            self.breaker = shared(self.breaker, known)
 
     def release(self, slots: int) -> None:
         """Give back slots whose sends were not claimed after all, and the probe that was for one of them."""
@@ -192,43 +194,42 @@ class SenderPool:
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         before = self.breaker
         if fenced is None:
-            self.breaker = after_answer(before, answer, now=utc_now(), rules=self._limits.breaker)
+            self.breaker = after_answer(before, answer, now=time.monotonic(), rules=self._limits.breaker)
         moved = self.breaker != before
         self._unsaved += moved
         try:
             entry = await self._conclude(job, answer, fenced=fenced is not None)
-            breaker = to_row(self.breaker) if moved else None
+            breaker = to_row(self.breaker, now=time.monotonic()) if moved else None
             await self._record(Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker))
         finally:
             self._unsaved -= moved
 
     async def _conclude(self, job: Job, answer: SubmitAnswer, *, fenced: bool) -> Answered:
         """Publish what the answer proves, then say what is to be recorded."""
-        now = utc_now()
         match answer:
             case Acknowledged(update):
                 try:
                     await self._publish(update, traceparent=job.traceparent)
                 except ValueError as error:
                     log.warning("answer_unreadable", client_order_id=update.client_order_id, reason=str(error))
-                    return _answered(job, SendAnswer.UNKNOWN, now, next_send_at=now + _SOON)
-                return _answered(job, SendAnswer.ACCEPTED, now)
+                    return _answered(job, SendAnswer.UNKNOWN, again_in_s=_SOON_S)
+                return _answered(job, SendAnswer.ACCEPTED)
             case Refused():
-                update = refusal_update(ticket(job.order), job.send.n, answer, broker=self._broker.name, at=now)
+                update = refusal_update(ticket(job.order), job.send.n, answer, broker=self._broker.name, at=utc_now())
                 await self._publish(update, traceparent=job.traceparent)
-                return _answered(job, SendAnswer.REJECTED, now)
+                return _answered(job, SendAnswer.REJECTED)
             case DuplicateId():
                 # It exists: a first look-up now, and more of them if this one fails.
                 found = await self._look_up(job)
                 answer_kind = SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN
-                return _answered(job, answer_kind, now, next_send_at=None if found else now + _SOON)
+                return _answered(job, answer_kind, again_in_s=None if found else _SOON_S)
             case NotAccepted(retry_after_s=asked_s):
-                return _answered(job, SendAnswer.NOT_ACCEPTED, now, next_send_at=self._retry_at(job, now, asked_s))
+                return _answered(job, SendAnswer.NOT_ACCEPTED, again_in_s=self._retry_in_s(job, asked_s))
             case NotSent():
-                again = now + _SOON if fenced else self._retry_at(job, now, None)
-                return _answered(job, SendAnswer.NOT_SENT, now, next_send_at=again)
+                again_in_s = _SOON_S if fenced else self._retry_in_s(job, None)
+                return _answered(job, SendAnswer.NOT_SENT, again_in_s=again_in_s)
             case Unanswered():
-                return _answered(job, SendAnswer.UNKNOWN, now, next_send_at=now + _SOON)
+                return _answered(job, SendAnswer.UNKNOWN, again_in_s=_SOON_S)
             case _:
                 assert_never(answer)
 
@@ -251,7 +252,6 @@ class SenderPool:
                 answer = await self._broker.cancel(broker_order_id)
         ANSWERS.labels("cancel", type(answer).__name__).inc()
         bound.info("cancel_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
-        now = utc_now()
         match answer:
             case CancelAccepted():
                 recorded = SendAnswer.ACCEPTED
@@ -267,11 +267,10 @@ class SenderPool:
                 recorded = SendAnswer.UNKNOWN
             case _:
                 assert_never(answer)
-        await self._record(Entry(answered=_answered(job, recorded, now, next_send_at=now + _SOON)))
+        await self._record(Entry(answered=_answered(job, recorded, again_in_s=_SOON_S)))
 
-    def _retry_at(self, job: Job, now: datetime, asked_s: float | None) -> datetime:
-        order = with_send(job.order, job.send)
-        return retry_at(order, now=now, jitter=random.random(), asked_s=asked_s)
+    def _retry_in_s(self, job: Job, asked_s: float | None) -> float:
+        return retry_in_s(with_send(job.order, job.send), jitter=random.random(), asked_s=asked_s)
 
     def _credentials_incident(self, answer: SubmitAnswer) -> Incident | None:
         match answer:
@@ -286,7 +285,7 @@ class SenderPool:
                 return None
 
 
-def _answered(job: Job, answer: SendAnswer, now: datetime, *, next_send_at: datetime | None = None) -> Answered:
+def _answered(job: Job, answer: SendAnswer, *, again_in_s: float | None = None) -> Answered:
     return Answered(
         client_order_id=job.order.client_order_id,
         kind=job.send.kind,
@@ -294,6 +293,5 @@ def _answered(job: Job, answer: SendAnswer, now: datetime, *, next_send_at: date
         sender=job.send.sender,
         started_at=job.send.started_at,
         answer=answer,
-        answered_at=now,
-        next_send_at=next_send_at,
+        again_in_s=again_in_s,
     )

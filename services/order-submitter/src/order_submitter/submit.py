@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -184,7 +184,9 @@ class Planner:
     ) -> Plan:
         now = folded.now
         book = folded.books[position_id]
-        market = replace(market, sends_resume_at=self.pool.resumes_at())
+        resumes_in_s = self.pool.resumes_in_s()
+        if resumes_in_s is not None:
+            market = replace(market, sends_resume_at=now + timedelta(seconds=resumes_in_s))
         decided = plan(book, _asked(message), controls=folded.controls, market=market, now=now, rules=self.rules)
         book = apply_plan(book, message.close_request_id, decided, now=now)
         request = book.requests[message.close_request_id]

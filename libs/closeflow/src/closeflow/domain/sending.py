@@ -304,18 +304,18 @@ def look_up_again_at(order: Order, *, now: datetime) -> datetime:
     return now + timedelta(seconds=min(BACK_OFF_CAP_S, max(0.5, silent / 2)))
 
 
-def retry_at(order: Order, *, now: datetime, jitter: float, asked_s: float | None = None) -> datetime:
-    """When a send that the broker did not take is due again: when the broker asked for, else within 2ⁿ seconds, n being
-    such answers in a row, with full jitter (`jitter` in [0, 1))."""
+def retry_in_s(order: Order, *, jitter: float, asked_s: float | None = None) -> float:
+    """In how many seconds a send that the broker did not take is due again: when the broker asked for, else within 2ⁿ
+    seconds, n being such answers in a row, with full jitter (`jitter` in [0, 1))."""
     if asked_s is not None:
-        return now + timedelta(seconds=min(asked_s, 10 * BACK_OFF_CAP_S))
+        return min(asked_s, 10 * BACK_OFF_CAP_S)
     in_a_row = 0
     for one in reversed(_submits(order)):
         if one.counts and one.answer is not None:
             break
         in_a_row += 1
     ceiling = min(BACK_OFF_CAP_S, 2.0 ** min(in_a_row, 10))
-    return now + timedelta(seconds=max(0.1, jitter * ceiling))
+    return max(0.1, jitter * ceiling)
 
 
 def not_found(order: Order, *, now: datetime) -> Order:

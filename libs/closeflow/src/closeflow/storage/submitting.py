@@ -58,19 +58,21 @@ _LOCK_ORDERS: Final = text("""
 """)
 # A claim whose COMMIT was lost may never have been there, and its number may be another claim's by now: that one may be
 # on the wire, so it must not take the answer of the first.
-_ANSWER: Final = update_rows(
-    tables.order_sends,
-    ["client_order_id", "kind", "n", "sender", "started_at"],
-    ["answered_at", "answer"],
-    where="order_sends.answered_at IS NULL",
-    returning=["client_order_id", "kind", "n"],
-)
-_DUE_AGAIN: Final = update_rows(
-    tables.orders,
-    ["client_order_id"],
-    ["next_send_at"],
-    where="orders.status IN ('planned', 'submit_unknown') OR orders.cancel_requested_at IS NOT NULL",
-)
+# When it was answered is when that is recorded, by the clock that leases and the next send are held against.
+_ANSWER: Final = text("""
+    UPDATE order_sends s SET answered_at = closeflow_now(), answer = r.answer
+    FROM jsonb_populate_recordset(NULL::order_sends, CAST(:rows AS jsonb)) AS r
+    WHERE (s.client_order_id, s.kind, s.n, s.sender, s.started_at)
+        = (r.client_order_id, r.kind, r.n, r.sender, r.started_at) AND s.answered_at IS NULL
+    RETURNING s.client_order_id, s.kind, s.n
+""")
+_DUE_AGAIN: Final = text("""
+    UPDATE orders o
+    SET next_send_at = closeflow_now() + make_interval(secs => r.again_in_s), updated_at = closeflow_now()
+    FROM unnest(CAST(:ids AS text[]), CAST(:seconds AS float8[])) AS r (client_order_id, again_in_s)
+    WHERE o.client_order_id = r.client_order_id
+      AND (o.status IN ('planned', 'submit_unknown') OR o.cancel_requested_at IS NOT NULL)
+""")
 _UNKNOWN: Final = update_rows(tables.orders, ["client_order_id"], ["status"], where="orders.status = 'planned'")
 _REGISTER: Final = text("""
     INSERT INTO senders (instance_id, host, pid, started_at, last_seen_at)
@@ -79,17 +81,20 @@ _REGISTER: Final = text("""
 _SEEN: Final = text("UPDATE senders SET last_seen_at = closeflow_now() WHERE instance_id = :instance_id")
 _EXITED: Final = text("UPDATE senders SET exited_at = closeflow_now() WHERE instance_id = :instance_id")
 _LOAD_BREAKER: Final = text("""
-    SELECT state, failures, refusals, opened_at, probe_at FROM broker_breakers
+    SELECT state, failures, refusals,
+           CAST(EXTRACT(EPOCH FROM probe_at - closeflow_now()) AS float8) AS probe_in_s FROM broker_breakers
     WHERE broker = :broker AND account_id = :account_id
 """)
-_SAVE_BREAKER: Final = insert_rows(
-    tables.broker_breakers,
-    ["broker", "account_id", "state", "failures", "refusals", "opened_at", "probe_at"],
-    conflict=(
-        "(broker, account_id) DO UPDATE SET state = EXCLUDED.state, failures = EXCLUDED.failures, "
-        "refusals = EXCLUDED.refusals, opened_at = EXCLUDED.opened_at, probe_at = EXCLUDED.probe_at"
-    ),
-)
+_SAVE_BREAKER: Final = text("""
+    INSERT INTO broker_breakers AS b (broker, account_id, state, failures, refusals, opened_at, probe_at)
+    VALUES (:broker, :account_id, :state, :failures, :refusals,
+            CASE WHEN CAST(:state AS text) <> 'closed' THEN closeflow_now() END,
+            closeflow_now() + make_interval(secs => CAST(:probe_in_s AS float8)))
+    ON CONFLICT (broker, account_id) DO UPDATE
+    SET state = EXCLUDED.state, failures = EXCLUDED.failures, refusals = EXCLUDED.refusals,
+        probe_at = EXCLUDED.probe_at,
+        opened_at = CASE WHEN EXCLUDED.state <> 'closed' THEN COALESCE(b.opened_at, EXCLUDED.opened_at) END
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +120,8 @@ class UnansweredSend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """The answer to one send, which `sender` and `started_at` tell from another claim of the same number.
-    `next_send_at` None leaves the order's as it is."""
+    """The answer to one send, which `sender` and `started_at` tell from another claim of the same number. The database
+    says when: the order is due again so many seconds after the answer is recorded; None leaves that as it is."""
 
     client_order_id: str
     kind: SendKind
@@ -124,8 +129,7 @@ class Answered:
     sender: str
     started_at: datetime
     answer: SendAnswer
-    answered_at: datetime
-    next_send_at: datetime | None = None
+    again_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +137,8 @@ class BreakerRow:
     state: str
     failures: int
     refusals: int
-    opened_at: datetime | None
-    probe_at: datetime | None
+    probe_in_s: float | None
+    """From the moment at which it was written or is read; the database makes a time of it."""
 
 
 async def due_orders(tx: AsyncConnection, *, account_id: str, most: int) -> list[DueOrder]:
@@ -174,17 +178,15 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
             "n": one.n,
             "sender": one.sender,
             "started_at": one.started_at,
-            "answered_at": one.answered_at,
             "answer": one.answer,
         }
         for one in answers
     ]
     taken = {tuple(row.values()) for row in await fetch(tx, _ANSWER, {"rows": rows_json(rows)})}
     answers = [one for one in answers if (one.client_order_id, one.kind, one.n) in taken]
-    due = {one.client_order_id: one.next_send_at for one in answers if one.next_send_at is not None}
+    due = {one.client_order_id: one.again_in_s for one in answers if one.again_in_s is not None}
     if due:
-        again = [{"client_order_id": key, "next_send_at": at} for key, at in due.items()]
-        await change(tx, _DUE_AGAIN, {"rows": rows_json(again)})
+        await change(tx, _DUE_AGAIN, {"ids": list(due), "seconds": list(due.values())})
     unknown = {
         one.client_order_id for one in answers if one.answer is SendAnswer.UNKNOWN and one.kind is SendKind.SUBMIT
     }
@@ -212,13 +214,6 @@ async def load_breaker(tx: AsyncConnection, *, broker: str, account_id: str) -> 
 
 
 async def save_breaker(tx: AsyncConnection, *, broker: str, account_id: str, breaker: BreakerRow) -> None:
-    row = {
-        "broker": broker,
-        "account_id": account_id,
-        "state": breaker.state,
-        "failures": breaker.failures,
-        "refusals": breaker.refusals,
-        "opened_at": breaker.opened_at,
-        "probe_at": breaker.probe_at,
-    }
-    await change(tx, _SAVE_BREAKER, {"rows": rows_json([row])})
+    given = {"state": breaker.state, "failures": breaker.failures, "refusals": breaker.refusals}
+    known = {"broker": broker, "account_id": account_id, "probe_in_s": breaker.probe_in_s}
+    await change(tx, _SAVE_BREAKER, given | known)
