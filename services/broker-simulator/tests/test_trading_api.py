@@ -48,6 +48,16 @@ def test_a_body_that_is_no_object_is_refused(broker: RestProbe) -> None:
     assert broker.http.post("/v2/orders", content=b"[1]").status_code == 400
 
 
+def test_a_query_on_what_changes_something_is_refused(broker: RestProbe) -> None:
+    order = broker.post("cf-1").json()
+    answers = [
+        broker.http.post("/v2/orders", params={"qty": "3"}, json={}),
+        broker.http.delete(f"/v2/orders/{order['id']}", params={"dry_run": "true"}),
+        broker.http.delete("/v2/orders", params={"symbols": "AAPL"}),
+    ]
+    assert [answer.status_code for answer in answers] == [422] * 3
+
+
 def test_open_orders_hold_their_quantity(control: Control, broker: RestProbe) -> None:
     control.script(Behaviour(execution=NeverFill()), count=1)
     held = broker.post("cf-1", qty="100").json()

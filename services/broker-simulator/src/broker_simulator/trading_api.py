@@ -1,6 +1,7 @@
 """The Trading API routes (`/v2/...`)."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 import orjson
@@ -171,13 +172,24 @@ async def refuse_close_position(request: Request) -> Response:
     return refusal_answer(unprocessable("closing by position takes no client order id; send an order instead"))
 
 
+def _without_query(change: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """What changes something takes its arguments from path and body; others would be dropped."""
+
+    async def answer(request: Request) -> Response:
+        if request.url.query:
+            return refusal_answer(invalid_field(f"unknown parameters: {request.url.query[:200]}"))
+        return await change(request)
+
+    return answer
+
+
 TRADING_ROUTES = [
-    Route("/v2/orders", post_order, methods=["POST"]),
+    Route("/v2/orders", _without_query(post_order), methods=["POST"]),
     Route("/v2/orders:by_client_order_id", get_order_by_client_id, methods=["GET"]),
     Route("/v2/orders/{order_id}", get_order, methods=["GET"]),
-    Route("/v2/orders/{order_id}", cancel_order, methods=["DELETE"]),
+    Route("/v2/orders/{order_id}", _without_query(cancel_order), methods=["DELETE"]),
     Route("/v2/orders", list_orders, methods=["GET"]),
-    Route("/v2/orders", cancel_all_orders, methods=["DELETE"]),
+    Route("/v2/orders", _without_query(cancel_all_orders), methods=["DELETE"]),
     Route("/v2/positions", list_positions, methods=["GET"]),
     Route("/v2/positions/{symbol:path}", get_position, methods=["GET"]),
     Route("/v2/positions/{symbol:path}", refuse_close_position, methods=["DELETE"]),

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
 
 from close_api.accept import accept_batch
 from close_api.batches import Batches
 from close_api.http import Api, build_app
+from close_api.server import make_server
 from close_api.settings import Settings
 from closeflow.domain.accept import CloseCommand, Decision
 from closeflow.run import run_service
@@ -32,14 +30,6 @@ log = structlog.get_logger(__name__)
 
 class PortTaken(Exception):
     """The address cannot be listened on."""
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to `run_service`."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -62,7 +52,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     listening = _listen(settings)
     log.info("listening", host=settings.http_host, port=listening.getsockname()[1])
     try:
-        await _answer(_server(build_app(api), settings), listening, closes, stop)
+        await _answer(make_server(build_app(api), answer_within_s=deadline_s), listening, closes, stop)
     finally:
         await engine.dispose()
 
@@ -108,21 +98,6 @@ def _listen(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.http_host}:{settings.http_port} ({error.strerror}); "
             "stop what has the port, or set CLOSE_API_HTTP_PORT"
         ) from error
-
-
-def _server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=2 * settings.request_deadline_ms // 1000 + 1,
-        )
-    )
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from closeflow.domain.model import OrderType
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_POSITION_ID: Final = 2**63 - 1
 KEY_HEADER: Final = "idempotency-key"
+BROKEN: Final = "closeflow.broken"
+"""In the scope of a call behind which the server found bytes that begin no other: its body was longer than it said."""
 _LIMIT: Final = Decimal(10) ** 15
 _FRACTION_DIGITS: Final = 18
 _MAX_FIELD_ERRORS: Final = 20
@@ -123,7 +125,7 @@ def read_request_id(text: str) -> UUID:
 async def _read(request: Request, deadline_s: float) -> bytes:
     length = request.headers.get("content-length")
     if length is None and "transfer-encoding" not in request.headers:
-        return b""
+        return _refuse_broken(request, b"")
     if length is not None and int(length) > MAX_BODY_BYTES:  # The server has refused a length that is no number.
         raise Problem(Code.BODY_TOO_LARGE)
     raw = bytearray()
@@ -135,7 +137,13 @@ async def _read(request: Request, deadline_s: float) -> bytes:
                     raise Problem(Code.BODY_TOO_LARGE)
     except (TimeoutError, ClientDisconnect):
         raise Problem(Code.BODY_TOO_SLOW, headers={"connection": "close"}) from None
-    return bytes(raw)
+    return _refuse_broken(request, bytes(raw))
+
+
+def _refuse_broken(request: Request, raw: bytes) -> bytes:
+    if BROKEN in request.scope:
+        raise Problem(Code.MALFORMED_BODY, extra={"reason": "something that is no call comes behind it"})
+    return raw
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

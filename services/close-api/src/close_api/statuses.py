@@ -25,6 +25,10 @@ class Code(StrEnum):
     INVALID_FIELDS = "invalid_fields"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TOO_SLOW = "body_too_slow"
+    MALFORMED_REQUEST = "malformed_request"
+    LENGTH_REQUIRED = "length_required"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    EXPECTATION_FAILED = "expectation_failed"
     IDEMPOTENCY_KEY_MISSING = "idempotency_key_missing"
     IDEMPOTENCY_KEY_INVALID = "idempotency_key_invalid"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
@@ -54,6 +58,16 @@ STATUSES: Final[Mapping[Code, Status]] = {
     Code.INVALID_FIELDS: Status(422, "INVALID_ARGUMENT", "Some values cannot be used; see fields."),
     Code.BODY_TOO_LARGE: Status(413, "INVALID_ARGUMENT", "The body is larger than 64 KiB; send only the close."),
     Code.BODY_TOO_SLOW: Status(408, "DEADLINE_EXCEEDED", "The body did not arrive in time; send the request again."),
+    Code.MALFORMED_REQUEST: Status(
+        400, "INVALID_ARGUMENT", "Where the body ends cannot be said for certain; send it with one Content-Length."
+    ),
+    Code.LENGTH_REQUIRED: Status(
+        411, "INVALID_ARGUMENT", "A call of HTTP/1.0 needs a Content-Length; 0 when it has no body."
+    ),
+    Code.UNSUPPORTED_MEDIA_TYPE: Status(
+        415, "INVALID_ARGUMENT", "Send the body as application/json in UTF-8, not compressed, or send none."
+    ),
+    Code.EXPECTATION_FAILED: Status(417, "INVALID_ARGUMENT", "Only Expect: 100-continue is understood."),
     Code.IDEMPOTENCY_KEY_MISSING: Status(
         400, "INVALID_ARGUMENT", "Send the header Idempotency-Key: one new value for each close you mean."
     ),

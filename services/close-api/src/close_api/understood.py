@@ -1,0 +1,116 @@
+"""What of a call nobody here reads: refused and named, never dropped. Dropped, `?quantity=3` would close everything."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from close_api.body import KEY_HEADER
+from close_api.statuses import Code, FieldError, Problem, field_problem
+
+_MAX_NAMES: Final = 20
+_NAME_LENGTH: Final = 100
+_READS: Final = frozenset({"GET", "HEAD"})
+_LENGTH: Final = re.compile("[0-9]{1,19}", re.ASCII)
+_JSON_TYPE: Final = re.compile(r'application/json\s*(;\s*(charset=("utf-?8"|utf-?8)\s*)?)*', re.IGNORECASE)
+_ASKS_FOR_MORE: Final = frozenset(
+    {
+        # Preconditions (RFC 9110 section 13): done all the same, the call would change another version.
+        "ifmatch",
+        "ifunmodifiedsince",
+        "idempotencykey",
+        "httpmethod",
+        "httpmethodoverride",
+        "methodoverride",
+        # A close's arguments, where gateways and scripts like to put them.
+        "quantity",
+        "qty",
+        "percentage",
+        "percent",
+        "ordertype",
+        "limitprice",
+        "maxslippagebps",
+        "timeinforce",
+        "workingtimeoutseconds",
+        "deadline",
+        "expectedquantity",
+        "expectedversion",
+        "reason",
+        "dryrun",
+    }
+)
+_CACHE_CONDITIONS: Final = frozenset({"ifnonematch", "ifmodifiedsince", "ifrange"})
+"""Of a read they only spare the answer, which may be given all the same."""
+
+
+def refuse_what_is_not_read(request: Request) -> None:
+    """Raises Problem for a query, a header or a framing of the body that would be ignored otherwise."""
+    if request.scope["query_string"]:
+        raise field_problem(*map(_unknown_parameter, _names(request.scope["query_string"])))
+    reads = request.method in _READS
+    unknown = [name for name, _ in request.scope["headers"] if _asks_for_more(name, reads)]
+    if unknown:
+        raise field_problem(*(_unknown_header(name.decode("latin-1")) for name in unknown[:_MAX_NAMES]))
+    expected = _value(request, "expect")
+    if expected is not None and expected.lower() != "100-continue":
+        raise Problem(Code.EXPECTATION_FAILED)
+    has_body = _has_body(request, reads)
+    if has_body and reads:
+        raise Problem(Code.MALFORMED_BODY, extra={"reason": "this call has no body"})
+    if has_body:
+        _refuse_other_than_json(request)
+
+
+def _has_body(request: Request, reads: bool) -> bool:
+    """Whether a body is announced, in the one way of its HTTP version (RFC 9112 section 6)."""
+    coding, length = _value(request, "transfer-encoding"), _value(request, "content-length")
+    # The end of a body of HTTP/1.0 without a length is that of the connection; the server would take it for the next
+    # call, and this one for a close of everything.
+    if request.scope["http_version"] == "1.0" and not reads and (length is None or coding is not None):
+        raise Problem(Code.LENGTH_REQUIRED)
+    if coding is not None and (coding.lower() != "chunked" or length is not None or "trailer" in request.headers):
+        raise Problem(Code.MALFORMED_REQUEST, extra={"reason": "Transfer-Encoding: chunked alone is read"})
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise Problem(Code.MALFORMED_REQUEST, extra={"reason": "Content-Length is not one whole number"})
+    return coding is not None or (length is not None and int(length) > 0)
+
+
+def _refuse_other_than_json(request: Request) -> None:
+    encoding = _value(request, "content-encoding")
+    if encoding is not None and encoding.lower() != "identity":
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, headers={"accept-encoding": "identity"})
+    content_type = _value(request, "content-type")
+    if content_type is not None and not _JSON_TYPE.fullmatch(content_type):
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, headers={"accept": "application/json"})
+
+
+def _value(request: Request, name: str) -> str | None:
+    """The header's value; one that is repeated is a list with commas, as RFC 9110 section 5.2 has it."""
+    found = request.headers.getlist(name)
+    return ", ".join(found) if found else None
+
+
+@lru_cache(maxsize=1024)
+def _asks_for_more(name: bytes, reads: bool) -> bool:
+    if name == KEY_HEADER.encode():
+        return False
+    squeezed = name.decode("latin-1").replace("-", "").replace("_", "").removeprefix("x")
+    return squeezed in _ASKS_FOR_MORE or (squeezed in _CACHE_CONDITIONS and not reads)
+
+
+def _names(query: bytes) -> list[str]:
+    text = query.decode("latin-1")
+    pairs = parse_qsl(text[:65_536], keep_blank_values=True)
+    return list(dict.fromkeys(name for name, _ in pairs))[:_MAX_NAMES] or [text]
+
+
+def _unknown_parameter(name: str) -> FieldError:
+    return FieldError(name[:_NAME_LENGTH], "is not a parameter of this address; what to close goes into the body")
+
+
+def _unknown_header(name: str) -> FieldError:
+    return FieldError(name[:_NAME_LENGTH], "is a header that is not understood here; remove it")
