@@ -213,7 +213,9 @@ def test_a_fill_without_a_name_is_named_once(desk: Desk) -> None:
         (("positions", "adjust", "99", "--delta", "1"), 1, "there is no position 99"),
         (("positions", "adjust", "1", "--delta", "ten"), 2, "ten"),
         (("positions", "adjust", "1", "--delta", "1e15"), 2, "1e15"),
-        (("orders", "execution", "x", "--exec-id", "e", "--quantity", "1", "--price", "1"), 1, "there is no order x"),
+        (("orders", "execution", "x", "--exec-id", "e", "--quantity", "1", "--price", "0"), 1, "there is no order x"),
+        (("orders", "execution", "x", "--exec-id", "e", "--quantity", "0", "--price", "0"), 2, "greater than 0"),
+        (("orders", "execution", "x", "--exec-id", "e", "--quantity", "1", "--price", "-1"), 2, "below 0"),
     ],
 )
 def test_what_cannot_be_done_is_told(desk: Desk, arguments: tuple[str, ...], code: int, told: str) -> None:

@@ -163,3 +163,25 @@ async def test_an_overfill_that_changes_while_it_is_being_closed_has_its_order_f
     expected = ["exposure_above_owed", "position_changed_outside"] if canceling else ["position_changed_outside"]
     assert await the_row(engine, kinds) == (expected,)
     assert await violations(engine) == []
+
+
+async def test_a_fill_for_nothing_is_booked_corrected_and_taken_back_as_any_other(engine: AsyncEngine) -> None:
+    """A worthless expiry, a cabinet trade. Position 3 is short, so it pays; minus nothing is nothing."""
+    closes = await made(engine)
+    await closes.fill(3, "3", cum="5", price="0")
+    row = await the_row(
+        engine,
+        "SELECT e.price, o.avg_price, p.quantity, p.status FROM executions e JOIN orders o USING (client_order_id)"
+        " JOIN positions p ON p.id = e.position_id WHERE e.exec_id = 'fill-3-1-5'",
+    )
+    assert row == (Decimal(0), 2 * Decimal("100.25") / 5, Decimal(0), "closed")
+    payload = "SELECT payload ->> 'price', payload ->> 'cash_amount' FROM outbox_events"
+    assert await the_row(engine, f"{payload} WHERE payload ->> 'exec_id' = 'fill-3-1-5'") == ("0", "0")
+    said: dict[str, Any] = {"order_status": BrokerStatus.FILLED, "cum_quantity": Decimal(5)}
+    corrected: dict[str, Any] = {"exec_ref_id": "fill-3-1-2", "last_quantity": Decimal(2), "last_price": Decimal(0)}
+    await closes.tell(3, exec_type=ExecType.TRADE_CORRECT, exec_id="free", **corrected, **said)
+    assert await the_row(engine, "SELECT avg_price FROM orders WHERE position_id = 3") == (Decimal(0),)
+    said["cum_quantity"] = Decimal(2)
+    await closes.tell(3, exec_type=ExecType.TRADE_CANCEL, exec_id="undone", exec_ref_id="fill-3-1-5", **said)
+    assert await the_row(engine, "SELECT quantity FROM positions WHERE id = 3") == (Decimal(-3),)
+    assert await violations(engine) == []

@@ -91,6 +91,13 @@ def amount(text: str) -> Decimal:
     return value
 
 
+def price(text: str) -> Decimal:
+    value = number(text)
+    if value < 0:
+        raise typer.BadParameter(f"{shown(text)} must not be below 0")
+    return value
+
+
 def _moment(text: str) -> datetime:
     """RFC 3339, or without an offset for UTC."""
     try:

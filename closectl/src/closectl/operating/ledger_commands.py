@@ -19,6 +19,7 @@ from closectl.arguments import (
     Yes,
     amount,
     number,
+    price,
     proper_name,
 )
 from closectl.command_line import examples
@@ -36,6 +37,7 @@ from closeflow.storage.saving import MoveRefused
 orders = typer.Typer(no_args_is_help=True, help="Orders: declare one lost, name a fill.")
 
 Positive = Annotated[Decimal, typer.Option(parser=amount, metavar="NUMBER")]
+Price = Annotated[Decimal, typer.Option(parser=price, metavar="NUMBER", help="0 when it was for nothing.")]
 _ORDER: Final = "cf-01932f4e8a107c3b9d215f0f7e6a1b22-1"
 
 
@@ -89,7 +91,7 @@ def execution_(
         str, typer.Option(callback=proper_name, help="The broker's own id of the execution; then it is booked once.")
     ],
     quantity: Positive,
-    price: Positive,
+    price: Price,
     reason: Reason,
     cum: Annotated[
         Decimal | None,

@@ -167,13 +167,20 @@ def test_an_operators_execution_closes_a_gap_and_is_booked_as_any_other() -> Non
     assert isinstance(named(outcome.book, a_fill()), Already)
 
 
+def test_an_operators_execution_may_be_for_nothing() -> None:
+    outcome = named(standing(GAP), a_fill(price=Decimal(0)))
+    assert isinstance(outcome, Done)
+    (order,) = outcome.book.orders.values()
+    assert (order.status, order.executions[-1].price) == (OrderStatus.FILLED, Decimal(0))
+
+
 @pytest.mark.parametrize(
     ("order", "fill", "told"),
     [
         pytest.param(GAP, a_fill(quantity=61), "60 of it filled without a name", id="more than the gap"),
         pytest.param(canceled(100, 40), a_fill(), "every fill that is known has its name", id="no gap"),
         pytest.param(GAP, a_fill("e1"), "is booked: 40 @ 10", id="an id that is booked with other content"),
-        pytest.param(GAP, a_fill(price=Decimal(0)), "greater than 0", id="no price"),
+        pytest.param(GAP, a_fill(price=Decimal("-0.01")), "not be below 0", id="less than nothing"),
         pytest.param(GAP, a_fill(cum_quantity=Decimal(101)), "--cum 101", id="more than the broker states"),
     ],
 )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Quantity = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
+Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Status = Annotated[int, Field(ge=400, le=599)]
 
 
@@ -83,7 +84,7 @@ class Step(Spec):
     do: Literal["fill", "cancel", "expire", "reject", "suspend", "done_for_day"]
     after_s: Seconds = 0
     quantity: Quantity | None = None
-    price: Quantity | None = None
+    price: Price | None = None
 
 
 class MatchQuote(Spec):
@@ -97,7 +98,7 @@ class FillAtOnce(Spec):
 
     kind: Literal["fill"] = "fill"
     after_s: Seconds = 0
-    price: Quantity | None = None
+    price: Price | None = None
 
 
 class FillInParts(Spec):

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from .assets import AssetType
-from .behaviour import Behaviour, Quantity, Rule, Seconds, Spec
+from .behaviour import Behaviour, Price, Quantity, Rule, Seconds, Spec
 from .edge import Outage
 from .orders import ExecutionKind
 from .settings import ActivityIds, Deduplication, Reversals
@@ -75,7 +75,7 @@ class Correction(Bust):
     """Give an execution another quantity and price."""
 
     qty: Quantity
-    price: Quantity
+    price: Price
 
 
 class NamedOrder(Spec):

@@ -8,7 +8,18 @@ from typing import ClassVar, Final, Self
 
 from pydantic import model_validator
 
-from closeflow.contracts.wire import Counter, Currency, Id, Money, Name, NumericId, PositiveDecimal, Time, WireModel
+from closeflow.contracts.wire import (
+    Counter,
+    Currency,
+    Id,
+    Money,
+    Name,
+    NumericId,
+    PositiveDecimal,
+    Time,
+    UnsignedDecimal,
+    WireModel,
+)
 from closeflow.domain.model import Side
 
 _EXACT: Final = Context(prec=200)
@@ -48,7 +59,7 @@ class ExecutionEvent(WireModel):
     symbol: Name
     side: Side
     quantity: PositiveDecimal
-    price: PositiveDecimal
+    price: UnsignedDecimal
     multiplier: PositiveDecimal
     cash_amount: Money
     currency: Currency

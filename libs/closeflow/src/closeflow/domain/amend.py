@@ -122,8 +122,10 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
 
 
 def _fill_problem(order: Order, fill: Fill) -> str | None:
-    if not all(one.is_finite() and one > ZERO for one in (fill.quantity, fill.price)):
-        return "quantity and price must be greater than 0"
+    if not (fill.quantity.is_finite() and fill.quantity > ZERO):
+        return "the quantity must be greater than 0"
+    if not (fill.price.is_finite() and fill.price >= ZERO):
+        return "the price must not be below 0; 0 is one (worthless expiry)"
     gap = facts.unattributed(order)
     if fill.quantity > gap:
         told = f"{decimal_text(gap)} of it filled without a name" if gap else "every fill that is known has its name"

@@ -182,6 +182,7 @@ def ledger_event(position: Position, request: CloseRequest, order: Order, entry:
     if event_type != EXECUTION_REVERSED:
         received = received.copy_negate()
     cash = _EXACT.multiply(_EXACT.multiply(received, booked.price), position.multiplier)
+    cash = _EXACT.plus(cash)  # Nothing is paid, not minus nothing.
     return Event(
         topic=Topic.EXECUTION_EVENTS,
         event_type=event_type,

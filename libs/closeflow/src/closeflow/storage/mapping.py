@@ -234,7 +234,8 @@ def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
         "ref_exec_id": one.ref_exec_id,
         "side": one.side,
         "quantity": one.quantity or None,
-        "price": one.price or None,
+        # A bust may know neither; a trade may be for nothing.
+        "price": (one.price or None) if one.kind is ExecKind.BUST else one.price,
         "cum_qty": one.cum_quantity,
         "broker_seq": one.broker_seq,
         "occurred_at": one.occurred_at,

@@ -326,7 +326,7 @@ executions: Final = Table(
     words("ref_exec_id", nullable=True),
     one_of("side", SIDES),
     number("quantity", "> 0", nullable=True),
-    number("price", "> 0", nullable=True),
+    number("price", ">= 0", nullable=True),
     number("cum_qty", ">= 0", nullable=True),
     big("broker_seq", nullable=True),
     moment("occurred_at", nullable=False),
