@@ -108,7 +108,7 @@ def test_numbers_and_flags_are_not_taken_for_each_other() -> None:
 
 def test_a_newer_writers_value_beside_a_real_fault_is_a_fault() -> None:
     with pytest.raises(Undecodable) as refused:
-        _decode_trade(exec_type="restated", last_px="0")
+        _decode_trade(exec_type="restated", last_px="-1")
     assert refused.value.error_class is ErrorClass.BAD_VALUE
 
 

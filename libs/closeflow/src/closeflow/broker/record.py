@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 
 import structlog
 
 from closeflow.contracts import BrokerFillV1, broker_fill_key, build_headers
+from closeflow.contracts.broker_fill import broken_broker_fill
 from closeflow.contracts.codec import encode
 from closeflow.domain.model import BrokerUpdate
 
@@ -29,8 +28,7 @@ def broker_fill_record(update: BrokerUpdate, *, producer: str) -> FillRecord:
         value = encode(BrokerFillV1.from_domain(update))
     except ValueError as error:
         log.error("update_breaks_contract", client_order_id=update.client_order_id, reason=str(error))
-        fields = {field.name: getattr(update, field.name) for field in dataclasses.fields(update)}
-        value = json.dumps({name: str(found) for name, found in fields.items() if found is not None}).encode()
+        value = broken_broker_fill(update)
     headers = build_headers(
         BrokerFillV1,
         event_id=update.event_id,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Self
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import model_validator
 
 from closeflow.contracts.wire import (
+    AsideCurrency,
+    AsideName,
+    AsideNumber,
+    AsidePrice,
     BrokerSeq,
-    Currency,
     Id,
     Name,
     Note,
     PositiveDecimal,
-    SignedDecimal,
+    Price,
     Time,
     UnsignedDecimal,
     WireModel,
@@ -31,6 +37,17 @@ _REQUIRED: Final = {
     ExecType.TRADE_CANCEL: ("exec_id", "exec_ref_id"),
     ExecType.TRADE_CORRECT: ("exec_id", "exec_ref_id", "last_qty", "last_px"),
 }
+
+_KINDS: Final = frozenset(ExecType)
+_OF_KINDS: Final = {
+    "exec_id": frozenset(_REQUIRED),
+    "exec_ref_id": frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT}),
+    "last_qty": frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT}),
+    "last_px": frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT}),
+    "reject_class": _KINDS - frozenset(_REQUIRED),
+}
+"""What only these kinds of update have a use for."""
+_NO_TIME: Final = ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00", "0001-01-01 00:00:00+00:00")
 
 
 class BrokerFillV1(WireModel):
@@ -53,19 +70,39 @@ class BrokerFillV1(WireModel):
     order_qty: PositiveDecimal | None = None
     cum_qty: UnsignedDecimal | None = None
     leaves_qty: UnsignedDecimal | None = None
-    avg_px: UnsignedDecimal | None = None
+    avg_px: AsidePrice = None
     last_qty: PositiveDecimal | None = None
-    last_px: PositiveDecimal | None = None
+    last_px: Price | None = None
     transact_time: Time
     broker_seq: BrokerSeq | None = None
     received_at: Time
     source: UpdateSource
-    reject_code: Name | None = None
+    reject_code: AsideName = None
     reject_class: RejectClass | None = None
     reason: Note | None = None
-    position_qty: SignedDecimal | None = None
-    commission: SignedDecimal | None = None
-    currency: Currency | None = None
+    position_qty: AsideNumber = None
+    commission: AsideNumber = None
+    currency: AsideCurrency = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_says_nothing(cls, values: Any) -> Any:
+        """An empty text is no value, and what the kind of update has no use for is not looked at (FIX sends LastQty 0
+        with an acknowledgement). A zero time is how some systems write none."""
+        if not isinstance(values, dict):
+            return values
+        kept = {
+            name: value
+            for name, value in values.items()
+            if value != "" or name not in cls.model_fields or cls.model_fields[name].is_required()
+        }
+        kind = kept.get("exec_type")
+        for name, kinds in _OF_KINDS.items():
+            if name in kept and isinstance(kind, str) and kind in _KINDS and kind not in kinds:
+                del kept[name]
+        if str(kept.get("transact_time")).startswith(_NO_TIME) and "received_at" in kept:
+            kept["transact_time"] = kept["received_at"]
+        return kept
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -124,35 +161,59 @@ class BrokerFillV1(WireModel):
     @classmethod
     def from_domain(cls, update: BrokerUpdate) -> Self:
         """Raises pydantic's ValidationError (a ValueError) for an update that no reader would accept."""
-        return cls(
-            event_id=update.event_id,
-            broker=update.broker,
-            account_id=update.account_id,
-            symbol=update.symbol,
-            client_order_id=update.client_order_id,
-            broker_order_id=update.broker_order_id,
-            exec_id=update.exec_id,
-            exec_ref_id=update.exec_ref_id,
-            exec_type=update.exec_type,
-            order_status=update.order_status,
-            side=update.side,
-            order_qty=update.order_quantity,
-            cum_qty=update.cum_quantity,
-            leaves_qty=update.leaves_quantity,
-            avg_px=update.average_price,
-            last_qty=update.last_quantity,
-            last_px=update.last_price,
-            transact_time=update.transact_time,
-            broker_seq=update.broker_seq,
-            received_at=update.received_at,
-            source=update.source,
-            reject_code=update.reject_code,
-            reject_class=update.reject_class,
-            reason=update.reason,
-            position_qty=update.position_quantity,
-            commission=update.commission,
-            currency=update.currency,
-        )
+        return cls(**_fields(update))
+
+
+def broken_broker_fill(update: BrokerUpdate) -> bytes:
+    """The value for an update that `from_domain` refuses: every field under its name and as the broker stated it, so
+    that the reader names the one that is wrong, and reads the record when it comes again after a repair; beside them
+    the broker's own message."""
+    fields = {name: _as_stated(value) for name, value in _fields(update).items() if value is not None}
+    return json.dumps({**fields, "broker_message": update.message}, default=str).encode()
+
+
+def _as_stated(value: object) -> object:
+    match value:
+        case Decimal() if value.is_finite():
+            return format(value, "f")
+        case datetime():
+            return value.isoformat()
+        case int():
+            return value
+        case _:
+            return str(value)
+
+
+def _fields(update: BrokerUpdate) -> dict[str, Any]:
+    return {
+        "event_id": update.event_id,
+        "broker": update.broker,
+        "account_id": update.account_id,
+        "symbol": update.symbol,
+        "client_order_id": update.client_order_id,
+        "broker_order_id": update.broker_order_id,
+        "exec_id": update.exec_id,
+        "exec_ref_id": update.exec_ref_id,
+        "exec_type": update.exec_type,
+        "order_status": update.order_status,
+        "side": update.side,
+        "order_qty": update.order_quantity,
+        "cum_qty": update.cum_quantity,
+        "leaves_qty": update.leaves_quantity,
+        "avg_px": update.average_price,
+        "last_qty": update.last_quantity,
+        "last_px": update.last_price,
+        "transact_time": update.transact_time,
+        "broker_seq": update.broker_seq,
+        "received_at": update.received_at,
+        "source": update.source,
+        "reject_code": update.reject_code,
+        "reject_class": update.reject_class,
+        "reason": update.reason,
+        "position_qty": update.position_quantity,
+        "commission": update.commission,
+        "currency": update.currency,
+    }
 
 
 def broker_fill_key(client_order_id: str) -> bytes:

@@ -7,12 +7,23 @@ and a time is RFC 3339. Readers ignore fields they do not know.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 MAX_BYTES: Final = 1024 * 1024
 """The largest value a reader accepts; Kafka's own default for `message.max.bytes` is about the same."""
@@ -29,6 +40,10 @@ _DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _NOTE_LENGTH: Final = 500
+_NAME_LENGTH: Final = 128
+_LONG: Final = 1000
+_SMALLEST: Final = Decimal(1).scaleb(-FRACTION_DIGITS)
+_EXACT: Final = Context(prec=2 * _LONG)
 _MAX_ID: Final = 2**63 - 1
 
 
@@ -58,10 +73,32 @@ def _bounded(limit: Decimal, fraction_digits: int) -> AfterValidator:
         if abs(value) >= limit:
             raise ValueError(f"must be below {limit:.0E}")
         if -exponent > fraction_digits:
-            raise ValueError(f"must have at most {fraction_digits} digits after the point")
+            short = _EXACT.quantize(value, Decimal(1).scaleb(-fraction_digits))
+            if short != value:
+                raise ValueError(f"must have at most {fraction_digits} digits after the point")
+            return short
         return value
 
     return AfterValidator(check)
+
+
+def _cut(value: object) -> object:
+    """Rounded to the digits that are kept: below any price step, an error that moves nothing."""
+    if isinstance(value, str) and len(value) <= _LONG and _DECIMAL.fullmatch(value):
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not value.is_finite() or abs(value) >= LIMIT:
+        return value  # For the rules of the field to name.
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return value if -exponent <= FRACTION_DIGITS else _EXACT.quantize(value, _SMALLEST)
+
+
+def _or_nothing(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """What decides nothing is absent when it cannot be read: no fill may be lost for it."""
+    try:
+        return read(value)
+    except ValueError:
+        return None
 
 
 def _read_time(value: object) -> datetime:
@@ -80,8 +117,18 @@ def _read_time(value: object) -> datetime:
     return value
 
 
-def _clean_note(value: object) -> object:
-    return _CONTROL.sub(" ", value)[:_NOTE_LENGTH] if isinstance(value, str) else value
+def _clean(length: int) -> Callable[[object], object]:
+    def clean(value: object) -> object:
+        if value is None:
+            return None
+        text = value if isinstance(value, str) else str(value)
+        return _CONTROL.sub(" ", text[: 2 * length]).encode(errors="replace").decode()[:length]
+
+    return clean
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
 
 
 def format_time(value: datetime) -> str:
@@ -120,6 +167,8 @@ UnsignedDecimal = Annotated[
     _as_text,
     _decimal_schema(_UNSIGNED, "Decimal, 0 or more, below 1e15."),
 ]
+Price = Annotated[UnsignedDecimal, BeforeValidator(_cut)]
+"""Of an execution: 0 is one (worthless expiry, cabinet trades). More digits than are kept are rounded, not refused."""
 Money = Annotated[
     Decimal,
     BeforeValidator(_read_decimal),
@@ -139,7 +188,13 @@ Counter = Annotated[int, Field(strict=True, ge=1, le=999_999)]
 BrokerSeq = Annotated[int, Field(strict=True, ge=0, le=_MAX_ID)]
 
 # Without control characters: PostgreSQL's text cannot hold NUL, and a name with a line break is nobody's.
-Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=_NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3,5}$")]
-Note = Annotated[str, BeforeValidator(_clean_note), Field(max_length=_NOTE_LENGTH)]
+Note = Annotated[str, BeforeValidator(_clean(_NOTE_LENGTH)), Field(max_length=_NOTE_LENGTH)]
 """Free text of somebody else. It is cut and cleaned, never refused: no fill may be lost for its comment."""
+
+# Fields that decide nothing. They are cut, cleaned, or absent; readers of theirs are people and reports.
+AsidePrice = Annotated[UnsignedDecimal | None, BeforeValidator(_cut), WrapValidator(_or_nothing)]
+AsideNumber = Annotated[SignedDecimal | None, BeforeValidator(_cut), WrapValidator(_or_nothing)]
+AsideName = Annotated[Name | None, BeforeValidator(_clean(_NAME_LENGTH)), WrapValidator(_or_nothing)]
+AsideCurrency = Annotated[Currency | None, BeforeValidator(_upper), WrapValidator(_or_nothing)]

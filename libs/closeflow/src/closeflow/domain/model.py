@@ -221,6 +221,8 @@ class BrokerUpdate:
     position_quantity: Decimal | None = None
     commission: Decimal | None = None
     currency: str | None = None
+    message: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
+    """What the broker said, as it said it; for whoever has to put the update aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -80,6 +81,8 @@ ACTIVITY_TYPES: Final[Mapping[str, ExecType]] = {
     "trade_correct": ExecType.TRADE_CORRECT,
 }
 
+_NUMBER: Final = re.compile(r"-?[0-9]{9,30}(\.[0-9]{1,30})?")
+_SECONDS_BELOW: Final = Decimal(10) ** 11
 _MAX_DIGITS: Final = 40
 """Before or after the point; what is longer was never a quantity or a price."""
 
@@ -119,8 +122,9 @@ def text(of: Json, name: str) -> str:
     return value
 
 
-def optional_text(of: Json, name: str) -> str | None:
-    return text(of, name) if of.get(name) not in (None, "") else None
+def _note(of: Json, name: str) -> str | None:
+    found = of.get(name)
+    return None if found in (None, "") else str(found)
 
 
 def number(of: Json, name: str) -> Decimal:
@@ -131,28 +135,66 @@ def number(of: Json, name: str) -> Decimal:
         parsed = Decimal(value)
     except InvalidOperation:
         raise Malformed(f"{name} is not a number: {value!r}") from None
-    if not parsed.is_finite() or abs(parsed.adjusted()) > _MAX_DIGITS:
+    if not parsed.is_finite() or (parsed and abs(parsed.adjusted()) > _MAX_DIGITS):
         raise Malformed(f"{name} is not a finite number of at most {_MAX_DIGITS} digits")
-    return parsed
+    return Decimal(decimal_text(parsed)) if parsed else Decimal(0)
 
 
 def optional_number(of: Json, name: str) -> Decimal | None:
     return number(of, name) if of.get(name) not in (None, "") else None
 
 
-def time(of: Json, name: str) -> datetime:
-    """RFC 3339; digits after the microsecond are cut off."""
+def aside(of: Json, name: str) -> Decimal | None:
+    """A number that decides nothing: None when it cannot be read, because no fill may be lost for it."""
     try:
-        parsed = datetime.fromisoformat(text(of, name))
-    except ValueError as error:
+        return optional_number(of, name)
+    except Malformed:
+        return None
+
+
+def time(of: Json, name: str) -> datetime:
+    """RFC 3339, or the time since 1970 in seconds, or in thousandths or millionths of one; digits after the microsecond
+    are cut off."""
+    value = of.get(name)
+    try:
+        since_epoch = _since_epoch(value)
+        parsed = datetime.fromisoformat(text(of, name)) if since_epoch is None else _EPOCH + since_epoch
+        if parsed.tzinfo is None:
+            raise Malformed(f"{name} has no time zone")
+        return parsed.astimezone(UTC)
+    except Malformed:
+        raise
+    except (ValueError, ArithmeticError) as error:
         raise Malformed(f"{name} is not a time: {error}") from None
-    if parsed.tzinfo is None:
-        raise Malformed(f"{name} has no time zone")
-    return parsed.astimezone(UTC)
+
+
+def _since_epoch(value: object) -> timedelta | None:
+    """The unit is told by the size: seconds until the year 5138, of which 1e11 milliseconds are 1973."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = Decimal(value)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return None
+    seconds = Decimal(value)
+    while abs(seconds) >= _SECONDS_BELOW:
+        seconds /= 1000
+    return timedelta(microseconds=int(seconds * 1_000_000))
 
 
 def optional_time(of: Json, name: str) -> datetime | None:
-    return time(of, name) if of.get(name) not in (None, "") else None
+    """None also for the year 1 and for 0: some systems write no time so."""
+    value = of.get(name)
+    if value in (None, "") or str(value).startswith("0001-"):
+        return None
+    found = time(of, name)
+    return found if found > _EPOCH else None
+
+
+def aside_time(of: Json, name: str) -> datetime | None:
+    """A time that another can stand for: None when it cannot be read."""
+    try:
+        return optional_time(of, name)
+    except Malformed:
+        return None
 
 
 def side(of: Json) -> Side:
@@ -201,16 +243,17 @@ def order_update(order: Json, *, of: Account, source: UpdateSource, received_at:
         exec_type=ExecType.ORDER_STATUS,
         side=side(order),
         source=source,
-        transact_time=optional_time(order, "updated_at") or optional_time(order, "submitted_at") or received_at,
+        transact_time=optional_time(order, "updated_at") or aside_time(order, "submitted_at") or received_at,
         received_at=received_at,
         order_status=known,
         order_quantity=quantity,
         broker_order_id=text(order, "id"),
         cum_quantity=cum,
         leaves_quantity=_leaves(known, quantity, cum),
-        average_price=optional_number(order, "filled_avg_price"),
+        average_price=aside(order, "filled_avg_price"),
         broker_seq=broker_seq,
         reason=None if known else f"the broker's order status {status!r} is not known",
+        message=order,
     )
 
 
@@ -251,7 +294,7 @@ def trade_update(data: Json, *, of: Account, received_at: datetime) -> BrokerUpd
         exec_type=exec_type,
         side=base.side,
         source=UpdateSource.STREAM,
-        transact_time=optional_time(data, "timestamp") or base.transact_time,
+        transact_time=aside_time(data, "timestamp") or base.transact_time,
         received_at=received_at,
         order_status=base.order_status,
         order_quantity=base.order_quantity,
@@ -265,8 +308,9 @@ def trade_update(data: Json, *, of: Account, received_at: datetime) -> BrokerUpd
         last_quantity=last_quantity,
         last_price=last_price,
         broker_seq=base.broker_seq,
-        reason=base.reason or optional_text(data, "reason") or (None if event in EVENTS else f"event {event!r}"),
-        position_quantity=optional_number(data, "position_qty"),
+        reason=base.reason or _note(data, "reason") or (None if event in EVENTS else f"event {event!r}"),
+        position_quantity=aside(data, "position_qty"),
+        message=data,
     )
 
 
@@ -281,7 +325,7 @@ def fill_activity(activity: Json, *, of: Account, order: OrderName, received_at:
     exec_id = text(activity, "id")
     what = "fill" if exec_type is ExecType.TRADE else exec_type.value
     quantity, price = number(activity, "qty"), number(activity, "price")
-    cum = optional_number(activity, "cum_qty")
+    cum, leaves = optional_number(activity, "cum_qty"), aside(activity, "leaves_qty")
     bust = exec_type is ExecType.TRADE_CANCEL
     return BrokerUpdate(
         event_id=broker_update_id(
@@ -294,15 +338,16 @@ def fill_activity(activity: Json, *, of: Account, order: OrderName, received_at:
         exec_type=exec_type,
         side=side(activity),
         source=UpdateSource.BACKFILL,
-        transact_time=time(activity, "transaction_time"),
+        transact_time=aside_time(activity, "transaction_time") or received_at,
         received_at=received_at,
         broker_order_id=text(activity, "order_id"),
         exec_id=exec_id,
         exec_ref_id=text(activity, "previous_id") if exec_type in _REVERSALS else None,
         cum_quantity=cum,
-        leaves_quantity=optional_number(activity, "leaves_qty"),
+        leaves_quantity=leaves if leaves is None or leaves >= 0 else None,
         last_quantity=None if bust else quantity,
         last_price=None if bust else price,
+        message=activity,
     )
 
 
