@@ -159,15 +159,31 @@ async def test_what_the_broker_did_not_take_goes_out_later_under_the_same_id(ben
 
 
 async def test_what_cannot_be_ordered_is_denied_and_the_position_is_open_again(bench: Bench) -> None:
-    request_id = bench.add_request(Decimal("1.5"), asset_type=AssetType.OPTION)
+    request_id = bench.add_request()
+    bench.control.pin_quote(bench.request(request_id)["symbol"], "97", "103")
     await bench.ask(request_id)
     await until(lambda: bench.request(request_id)["status"] == "failed", "the request is denied")
-    assert bench.request(request_id)["reason"] == "bad_lot"
+    assert bench.request(request_id)["reason"] == "touch_beyond_slippage"
     position = bench.position(request_id)
     assert (position["status"], position["active_close_request_id"]) == ("open", None)
     events = bench.query("SELECT * FROM outbox_events WHERE close_request_id = %(id)s", id=request_id)
     assert [(one["topic"], one["event_type"]) for one in events] == [("position-events", "CLOSE_REQUEST_FAILED")]
     assert bench.orders(request_id) == []
+
+
+async def test_what_is_below_a_lot_is_left(bench: Bench) -> None:
+    request_id = bench.add_request(Decimal("1.5"), asset_type=AssetType.OPTION)
+    await bench.ask(request_id)
+    await bench.hear(request_id)
+    assert [one["quantity"] for one in bench.orders(request_id)] == [1]
+
+
+async def test_a_stub_quote_sends_nothing(bench: Bench) -> None:
+    request_id = bench.add_request(-10)
+    bench.control.pin_quote(bench.request(request_id)["symbol"], "0.01", "199999.99")
+    await bench.ask(request_id)
+    await until(lambda: bench.request(request_id)["reason"] == "wide_quote", "the close waits")
+    assert (bench.request(request_id)["status"], bench.orders(request_id)) == ("pending", [])
 
 
 async def test_a_closed_market_defers_without_using_up_a_retry(alone: Bench) -> None:

@@ -15,6 +15,7 @@ from closeflow.domain.model import (
     RequestStatus,
     Topic,
 )
+from closeflow.domain.pricing import is_residual
 from closeflow.domain.reopen import REVERSED
 from closeflow.domain.settle import EXTERNALLY_CLOSED
 from tests.simulation.audit import published
@@ -114,7 +115,11 @@ def _check_not_stuck(world: World) -> None:
 def _check_position(book: Book) -> None:
     position = book.position
     closed = position.status is PositionStatus.CLOSED
-    check(closed is (position.quantity == ZERO), "11 agree", f"{position.id}: {position.status} {position.quantity}")
+    check(
+        closed is is_residual(position.asset_type, position.quantity),
+        "11 agree",
+        f"{position.id}: {position.status} {position.quantity}",
+    )
     check(closed is (position.closed_at is not None), "11 agree", f"{position.id}: closed at {position.closed_at}")
     clear = all(over(one) for one in book.orders.values())
     check(clear or position.exposure_unproven or not closed, "11 agree", f"{position.id}: exposure is not said")

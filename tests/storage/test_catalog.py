@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
+from closeflow.domain.model import AssetType
+from closeflow.domain.pricing import LOTS
 from tests.conftest import Database
 from tests.storage.seeding import Owner, owner
 
@@ -87,3 +90,16 @@ def test_every_foreign_key_has_an_index_on_its_side(db: Owner) -> None:
         " AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = k.conrelid AND i.indkey[0] = k.conkey[1])"
     ).fetchall()
     assert bare == []
+
+
+@pytest.mark.parametrize("asset_type", AssetType)
+def test_a_closed_position_keeps_less_than_a_lot_at_most(db: Owner, asset_type: AssetType) -> None:
+    insert = (
+        "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status, closed_at)"
+        " VALUES ('acc', 'A', %s, 1, %s, 'closed', now())"
+    )
+    with db.transaction(force_rollback=True):
+        db.execute("INSERT INTO accounts (account_id, broker) VALUES ('acc', 'alpaca') ON CONFLICT DO NOTHING")
+        db.execute(insert, (asset_type, -LOTS[asset_type] / 2))
+        with pytest.raises(psycopg.errors.CheckViolation):
+            db.execute(insert, (asset_type, LOTS[asset_type]))

@@ -334,15 +334,9 @@ def test_crypto_trades_while_the_market_is_closed() -> None:
     assert decided.order.time_in_force is TimeInForce.GTC
 
 
-OPTION = replace(a_position(3, asset_type=AssetType.OPTION), quantity=Decimal("1.5"))
-
 DENIALS: dict[str, tuple[Book, str]] = {
     "the user has cancelled": (pending(cancel_requested_at=NOW), "canceled_by_user"),
     "the deadline has passed": (pending(deadline_at=NOW), "deadline_passed"),
-    "a lot that cannot be traded": (
-        a_book(position=OPTION, status=RequestStatus.PENDING, asset_type=AssetType.OPTION),
-        "bad_lot",
-    ),
     "a limit that rounds to nothing": (
         a_book(
             position=a_position(-100),

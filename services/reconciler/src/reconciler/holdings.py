@@ -15,7 +15,7 @@ import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.domain.events import decimal_text, time_text
-from closeflow.domain.holdings import Compared, Pair, compare
+from closeflow.domain.holdings import Compared, Pair, agree, compare
 from closeflow.domain.model import ZERO, BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.engine import Database, transaction
@@ -179,7 +179,7 @@ def _evidence(
         "listed_since": time_text(since),
         "position_at_broker": decimal_text(held),
         "position_expected": decimal_text(expected),
-        "position_agrees": held == expected,
+        "position_agrees": agree(expected, held),
     }
 
 

@@ -30,6 +30,7 @@ from closeflow.domain.model import (
     Side,
     TimeInForce,
 )
+from closeflow.domain.pricing import is_residual, tradable
 from closeflow.domain.settle import publish_position
 
 WORKING_TIMEOUT_S: Final = 60
@@ -49,7 +50,7 @@ TIME_IN_FORCE: Final[Mapping[AssetType, TimeInForce]] = {
 class CloseCommand:
     """One call to close a position. `request_id` is the id a new request would get; a replay keeps the first one.
 
-    `quantity` None means all of it. `accounts` None means every account.
+    `quantity` None means all of it that can be traded. `accounts` None means every account.
     """
 
     request_id: UUID
@@ -160,14 +161,15 @@ def accept_close(
         return TradingHalted(position.id)
     if position.status is PositionStatus.CLOSED:
         return PositionClosed(position.id)
-    if position.quantity == ZERO:
+    if is_residual(position.asset_type, position.quantity):
         return ZeroQuantity(position.id)
     active = _active_request_id(book)
     if active is not None or position.status not in (PositionStatus.OPEN, PositionStatus.CLOSE_FAILED):
         return AlreadyClosing(position.id, active)
     if position.exposure_unproven or not is_clear(book) or is_frozen(book):
         return ExposureUnproven(position.id)
-    target = abs(position.quantity) if command.quantity is None else command.quantity
+    everything = tradable(position.asset_type, position.quantity)
+    target = everything if command.quantity is None else command.quantity
     problem = _quantity_problem(position, target)
     if problem is not None:
         return QuantityInvalid(position.id, problem)

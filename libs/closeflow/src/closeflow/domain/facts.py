@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain import ledger
+from closeflow.domain import ledger, pricing
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -222,14 +222,15 @@ def is_frozen(book: Book) -> bool:
 
 
 def owed(book: Book, request: CloseRequest) -> Decimal:
-    """What a new attempt of the request may order without selling more than is there (rule R5); never negative."""
+    """What a new attempt of the request may order without selling more than is there (rule R5), in whole lots; never
+    negative."""
     mine = [order for order in book.orders.values() if order.close_request_id == request.id]
     others = [order for order in book.orders.values() if order.close_request_id != request.id]
     of_target = request.target_quantity - sum((known_cum(order) for order in mine), ZERO)
     taken = sum((exposure(order) + unattributed(order) for order in others), ZERO)
     # Fills of this request that we cannot name yet have not lowered the position, so they are taken from it here.
     taken += sum((unattributed(order) for order in mine), ZERO)
-    return max(ZERO, min(of_target, abs(book.position.quantity) - taken))
+    return pricing.tradable(request.asset_type, max(ZERO, min(of_target, abs(book.position.quantity) - taken)))
 
 
 def closable(book: Book, side: Side) -> Decimal:

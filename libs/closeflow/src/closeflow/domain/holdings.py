@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from closeflow.domain.model import ZERO
+from closeflow.domain.pricing import LOTS
 
 Pair = tuple[Decimal, Decimal]
 """Ours and the broker's."""
@@ -25,11 +26,16 @@ class Compared:
     equal: Set[str] = frozenset()
 
 
+def agree(ours: Decimal, theirs: Decimal) -> bool:
+    """A broker that tells fewer digits than it fills with differs by less than can be traded of anything."""
+    return abs(ours - theirs) < min(LOTS.values())
+
+
 def compare(ours: Mapping[str, Decimal], theirs: Mapping[str, Decimal], *, known: Set[str], last: Compared) -> Compared:
     """Compare the quiet symbols, which `ours` are; `known` are all that we ever had. What the broker does not list it
     does not hold. `last` is the comparison before this one."""
     pairs = {symbol: (quantity, theirs.get(symbol, ZERO)) for symbol, quantity in ours.items()}
-    differing = {symbol: pair for symbol, pair in pairs.items() if pair[0] != pair[1]}
+    differing = {symbol: pair for symbol, pair in pairs.items() if not agree(*pair)}
     unknown = {symbol: held for symbol, held in theirs.items() if symbol not in known and held != ZERO}
     return Compared(
         differing=differing,

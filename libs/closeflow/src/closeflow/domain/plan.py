@@ -200,9 +200,6 @@ def _intent(
         return Defer(soon, NOTHING_OWED)
     if (request.side is Side.SELL) != (book.position.quantity > ZERO):
         return Deny("side_changed", f"a {request.side} does not reduce a position of {book.position.quantity}")
-    if not pricing.fits_lot(request.asset_type, quantity):
-        lot = decimal_text(pricing.LOTS[request.asset_type])
-        return Deny("bad_lot", f"{decimal_text(quantity)} is not a multiple of {lot}")
     quote = _fresh(market.quotes.get(request.symbol), now, rules)
     price, quote = _price(book, request, quote, now, rules)
     match price:

@@ -168,6 +168,17 @@ def users_limit(side: Side, limit_price: Decimal, grid: Grid, *, market: Decimal
     return Priced(price, worth) if price > ZERO else Unpriced("limit_below_one_tick")
 
 
+def tradable(asset_type: AssetType, quantity: Decimal) -> Decimal:
+    """The most of a quantity, without its sign, that can be ordered; the rest is below a lot."""
+    lot = LOTS[asset_type]
+    return abs(quantity) // lot * lot
+
+
+def is_residual(asset_type: AssetType, quantity: Decimal) -> bool:
+    """Nothing, or less than can be traded: what a position may be left with when it ends."""
+    return abs(quantity) < LOTS[asset_type]
+
+
 def fits_lot(asset_type: AssetType, quantity: Decimal) -> bool:
     return quantity > ZERO and quantity % LOTS[asset_type] == ZERO
 

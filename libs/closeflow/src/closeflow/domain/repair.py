@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Final
 
 from closeflow.domain import facts
-from closeflow.domain.model import ZERO, Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
+from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
+from closeflow.domain.pricing import is_residual
 from closeflow.domain.settle import EXTERNALLY_CLOSED, POSITION_STATUS_OF, publish_position, settle_position
 from closeflow.domain.transitions import illegal_moves
 
@@ -76,7 +77,11 @@ def _wrong(book: Book) -> Iterator[str]:
 def _mended(book: Book, now: datetime) -> tuple[Book, CloseRequest | None]:
     position = book.position
     active = next(_unfinished(book), None)
-    if active is not None and position.quantity == ZERO and all(map(facts.is_done, book.orders_of(active.id))):
+    if (
+        active is not None
+        and is_residual(position.asset_type, position.quantity)
+        and all(map(facts.is_done, book.orders_of(active.id)))
+    ):
         status = RequestStatus.COMPLETED
         active = replace(active, status=status, reason=EXTERNALLY_CLOSED, next_attempt_at=None, completed_at=now)
         book = replace(book, requests={**book.requests, active.id: active})

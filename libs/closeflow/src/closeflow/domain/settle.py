@@ -82,7 +82,7 @@ def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> S
         book = replace(book, requests={**book.requests, request.id: settled})
         book, raised = _cancel_oversold_orders(book, settled, now=now)
         incidents += raised
-    if book.position.status is PositionStatus.CLOSED and book.position.quantity != ZERO:
+    if book.position.status is PositionStatus.CLOSED and not _is_over(book.position):
         book, reopened = reopen(book, now=now)
         incidents.append(reopened)
     book, last = settle_position(book, now=now)
@@ -135,10 +135,11 @@ def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy:
         request = replace(request, auto_retry=False)  # What the broker took back once a person has to look at.
     if request.status is RequestStatus.COMPLETED or not all(facts.is_done(order) for order in orders):
         return request
+    residual = RESIDUAL if book.position.quantity != ZERO and _is_over(book.position) else None
     if filled >= request.target_quantity:
-        return _finish(request, RequestStatus.COMPLETED, None, now)
-    if book.position.quantity == ZERO and (request.unfinished or late_fill):
-        return _finish(request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now)
+        return _finish(request, RequestStatus.COMPLETED, residual, now)
+    if _is_over(book.position) and (request.unfinished or late_fill):
+        return _finish(request, RequestStatus.COMPLETED, residual or EXTERNALLY_CLOSED, now)
     if request.unfinished and book.position.quantity != ZERO and facts.closable(book, request.side) == ZERO:
         return _finish(request, RequestStatus.FAILED, SIDE_CHANGED, now)  # Rule Q.
     if request.status is not RequestStatus.SUBMITTED or not orders:
@@ -152,7 +153,7 @@ def _settle_submitted(
     """C5's rest, C6, C6a and C7: every order is over, the target is not reached, and it is decided whether to go on."""
     if not facts.is_clear(book):
         return request
-    if request.remaining_quantity < pricing.LOTS[request.asset_type]:
+    if pricing.is_residual(request.asset_type, request.remaining_quantity):
         return _finish(request, RequestStatus.COMPLETED, RESIDUAL, now)
     # Frozen is not failed either: a new close of the position would go round whatever froze this one.
     if request.frozen_reason is not None:
@@ -182,7 +183,7 @@ def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | 
         unproven = unproven and position.exposure_unproven
         return _with_position(book, status=POSITION_STATUS_OF[request.status], exposure_unproven=unproven), request
     closed_at = position.closed_at
-    if position.quantity == ZERO:
+    if _is_over(position):
         status = PositionStatus.CLOSED
         closed_at = closed_at or _last_execution_at(book) or now
     elif request is None:
@@ -195,6 +196,11 @@ def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | 
         book, status=status, exposure_unproven=unproven, active_close_request_id=None, closed_at=closed_at
     )
     return book, request or _newest_finished(book)
+
+
+def _is_over(position: Position) -> bool:
+    """Whether nothing is left of it that could be traded."""
+    return pricing.is_residual(position.asset_type, position.quantity)
 
 
 def _gave_up_quietly(book: Book, request: CloseRequest) -> bool:

@@ -26,7 +26,14 @@ from closeflow.domain.model import (
     SendKind,
 )
 from closeflow.domain.plan import MARKET_CLOSED
-from closeflow.domain.settle import DEADLINE_PASSED, EXTERNALLY_CLOSED, USER_CANCEL, publish_position, settle_position
+from closeflow.domain.settle import (
+    DEADLINE_PASSED,
+    EXTERNALLY_CLOSED,
+    RESIDUAL,
+    USER_CANCEL,
+    publish_position,
+    settle_position,
+)
 from closeflow.domain.ticks import BAD_INCREMENT
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
@@ -104,8 +111,9 @@ def wake(
         return Waits("another close of the position is frozen")
     if not facts.is_clear(book):
         return Waits("not clear")
-    if book.position.quantity == ZERO:
-        return _finish(book, request, RequestStatus.COMPLETED, EXTERNALLY_CLOSED, now=now)
+    if pricing.is_residual(request.asset_type, book.position.quantity):
+        why = EXTERNALLY_CLOSED if book.position.quantity == ZERO else RESIDUAL
+        return _finish(book, request, RequestStatus.COMPLETED, why, now=now)
     if request.status is RequestStatus.PENDING:
         return _send_again(book, request, now=now, resend_after=resend_after, conditions=conditions)
     return _retry(book, request, now=now, resend_after=resend_after, conditions=conditions)

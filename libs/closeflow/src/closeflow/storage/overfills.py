@@ -14,17 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from closeflow.domain.events import position_event
 from closeflow.domain.model import Event, Position
 from closeflow.storage import mapping
+from closeflow.storage.columns import LOT
 from closeflow.storage.direct import Row, fetch
 from closeflow.storage.rows import rows_json
 
 # Version 2, because that of a position's first event is. Its own executions stay what they are: only what it was opened
 # with changes, and its quantity by as much.
-_HOLD: Final = text("""
+_HOLD: Final = text(
+    """
     INSERT INTO positions (account_id, symbol, asset_type, multiplier, currency, opening_qty, quantity, version,
                            status, closed_at, overfill_of)
     SELECT p.account_id, p.symbol, p.asset_type, p.multiplier, p.currency, r.quantity, r.quantity, 2,
-           CASE WHEN r.quantity = 0 THEN 'closed' ELSE 'open' END,
-           CASE WHEN r.quantity = 0 THEN closeflow_now() END, p.id
+           CASE WHEN abs(r.quantity) < @LOT THEN 'closed' ELSE 'open' END,
+           CASE WHEN abs(r.quantity) < @LOT THEN closeflow_now() END, p.id
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id bigint, quantity numeric) JOIN positions p USING (id)
     WHERE r.quantity <> 0 OR EXISTS (SELECT FROM positions t WHERE t.overfill_of = p.id)
     ORDER BY p.id
@@ -35,18 +37,20 @@ _HOLD: Final = text("""
         updated_at = closeflow_now(),
         status = CASE
             WHEN positions.active_close_request_id IS NOT NULL THEN positions.status
-            WHEN positions.quantity + EXCLUDED.opening_qty - positions.opening_qty = 0 THEN 'closed'
+            WHEN abs(positions.quantity + EXCLUDED.opening_qty - positions.opening_qty) < @POSITIONS THEN 'closed'
             WHEN positions.status = 'closed' THEN 'open'
             ELSE positions.status END,
         closed_at = CASE
             WHEN positions.active_close_request_id IS NULL
-                 AND positions.quantity + EXCLUDED.opening_qty - positions.opening_qty = 0 THEN closeflow_now() END,
+                 AND abs(positions.quantity + EXCLUDED.opening_qty - positions.opening_qty) < @POSITIONS
+            THEN closeflow_now() END,
         reopened_at = CASE
             WHEN positions.status = 'closed' THEN COALESCE(positions.reopened_at, closeflow_now())
             ELSE positions.reopened_at END
     WHERE positions.opening_qty <> EXCLUDED.opening_qty
     RETURNING *, closeflow_now() AS at
-""")
+""".replace("@LOT", LOT).replace("@POSITIONS", LOT.replace("asset_type", "positions.asset_type"))
+)
 _BEING_CLOSED: Final = text("""
     SELECT id, opening_qty FROM positions
     WHERE overfill_of = ANY(CAST(:ids AS bigint[])) AND active_close_request_id IS NOT NULL

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from closeflow.storage.columns import (
     ASSET_TYPES,
     CLOSE_REQUEST_STATUSES,
+    LOT,
     NOT_ENDED,
     ORDER_STATUSES,
     ORDER_TYPES,
@@ -116,7 +117,7 @@ positions: Final = Table(
     big("version", server_default=text("1")),
     stamp("created_at"),
     stamp("updated_at"),
-    CheckConstraint("status <> 'closed' OR (quantity = 0 AND closed_at IS NOT NULL)", name="closed"),
+    CheckConstraint(f"status <> 'closed' OR (abs(quantity) < {LOT} AND closed_at IS NOT NULL)", name="closed"),
 )
 Index(
     "positions_netted_key",

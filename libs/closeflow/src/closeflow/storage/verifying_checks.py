@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import TextClause, bindparam, text
 
 from closeflow.domain.transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
+from closeflow.storage.columns import LOT
 from closeflow.storage.engine import Transaction
 
 MOST: Final = 1000
@@ -201,11 +202,11 @@ AGREE: Final = sql_check(
     UNION ALL
     SELECT 'position ' || id,
            'is closed with quantity ' || quantity || ', closed at ' || COALESCE(closed_at::text, 'no time')
-    FROM positions WHERE status = 'closed' AND (quantity <> 0 OR closed_at IS NULL)
+    FROM positions WHERE status = 'closed' AND (abs(quantity) >= @LOT OR closed_at IS NULL)
     UNION ALL
-    SELECT 'position ' || id, 'has quantity 0 and is ' || status
+    SELECT 'position ' || id, 'has quantity ' || quantity || ' and is ' || status
     FROM positions p
-    WHERE quantity = 0 AND opening_qty <> 0 AND status <> 'closed' AND NOT EXISTS (
+    WHERE abs(quantity) < @LOT AND opening_qty <> 0 AND status <> 'closed' AND NOT EXISTS (
         SELECT FROM close_requests r WHERE r.position_id = p.id AND r.status IN (SELECT status FROM unfinished))
     UNION ALL
     SELECT 'position ' || p.id,
@@ -218,7 +219,7 @@ AGREE: Final = sql_check(
     WHERE p.active_close_request_id::text IS DISTINCT FROM u.id
        OR (p.status = 'closing') <> COALESCE(r.status IN ('pending', 'submitted'), false)
        OR (p.status = 'close_retryable') <> COALESCE(r.status = 'retryable', false)
-    """,
+    """.replace("@LOT", LOT),
 )
 BOOK_CHECKS: Final = (CONSERVE, ONE_ACTIVE, IDEMPOTENCY, ATOMIC_ACCEPT, AGREE)
 
