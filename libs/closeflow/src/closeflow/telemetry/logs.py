@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import structlog
@@ -16,6 +18,11 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 _TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
+# The same where rich is installed: it would show them, and take half a minute for a deep one.
+_CONSOLE: Final = structlog.dev.ConsoleRenderer(
+    colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+)
+_DEPTH: Final = 6
 
 
 class LogFormat(StrEnum):
@@ -39,26 +46,77 @@ def configure_logging(log_format: LogFormat | str, service: str, *, level: int =
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         add_service,
     ]
-    closing: list[Processor] = (
+    rendered = _rendered_whatever_it_holds(
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
         if LogFormat(log_format) is LogFormat.JSON
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_CONSOLE]
     )
     structlog.configure(
-        processors=[*shared, *closing],
+        processors=[*shared, rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=True,
     )
     library = logging.StreamHandler(sys.stderr)
     library.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *closing],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
         )
     )
     logging.basicConfig(handlers=[library], level=logging.WARNING, force=True)
 
 
+class _StandardError(structlog.WriteLogger):
+    """May be a full disk, or a pipe that nobody reads any more: then the line is lost, and the service goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
+
+
+def _rendered_whatever_it_holds(renderers: Sequence[Processor]) -> Processor:
+    """A log line that could not be rendered has ended a consumer: what a renderer refuses is shown as text."""
+
+    def render(logger: WrappedLogger, name: str, event: EventDict) -> EventDict | str:
+        shown: Any = event
+        for renderer in renderers:
+            shown = renderer(logger, name, shown)
+        return cast("EventDict | str", shown)
+
+    def rendered(logger: WrappedLogger, name: str, event: EventDict) -> EventDict | str:
+        try:
+            return render(logger, name, dict(event))
+        except Exception:
+            return render(logger, name, _plain(event, _DEPTH))
+
+    return rendered
+
+
 def _to_json(event: EventDict, **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+    return orjson.dumps(event, default=_text, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """The same in what every renderer takes. Deeper than `depth` it is text, so a circle ends."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and abs(value) < 2**63:
+        return int(value)
+    if depth and isinstance(value, Mapping):
+        return {_text(key): _plain(one, depth - 1) for key, one in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one, depth - 1) for one in value]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value).encode(errors="backslashreplace").decode()
+    except Exception as error:
+        return f"<a {type(value).__name__} that cannot be shown: {type(error).__name__}>"
