@@ -11,7 +11,7 @@ import pytest
 SERVICE = """
 import asyncio, sys
 from decimal import Decimal
-from closeflow.run import run_service
+from closeflow.run import run_parts, run_service
 from closeflow.telemetry import configure_logging
 
 configure_logging("json", "demo")
@@ -35,6 +35,23 @@ async def total(parts):
 async def fails(stop):
     print("started", flush=True)
     raise RuntimeError("the database is gone")
+
+async def returns(stop):
+    print("started", flush=True)
+
+async def cancels_itself(stop):
+    print("started", flush=True)
+    raise asyncio.CancelledError
+
+def beside_a_good_part(ending):
+    async def serves(stop):
+        await run_parts(stop, {"good": stop.wait(), "ending": ending(stop)})
+    return serves
+
+part_fails = beside_a_good_part(fails)
+part_returns = beside_a_good_part(returns)
+part_is_cancelled = beside_a_good_part(cancels_itself)
+parts_obey = beside_a_good_part(obeys)
 
 run_service(globals()[sys.argv[1]], stop_deadline_s=float(sys.argv[2]))
 """
@@ -74,6 +91,32 @@ def test_a_failure_is_logged_and_exits_with_1() -> None:
     assert process.returncode == 1
     assert "service_failed" in err
     assert "the database is gone" in err
+
+
+@pytest.mark.parametrize(
+    ("main", "line", "said"),
+    [
+        ("returns", "service_ended_unasked", "returned"),
+        ("cancels_itself", "service_ended_unasked", "cancelled"),
+        ("part_fails", "service_failed", "the database is gone"),
+        ("part_returns", "service_failed", "ending returned"),
+        ("part_is_cancelled", "service_failed", "ending was cancelled"),
+    ],
+)
+def test_an_end_that_nobody_asked_for_is_one_line_and_exits_with_1(main: str, line: str, said: str) -> None:
+    with _start(main, 30) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    (told,) = err.splitlines()
+    assert line in told
+    assert said in told
+
+
+def test_parts_that_end_when_they_are_asked_to_end_well() -> None:
+    with _start("parts_obey", 30) as process:
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
+    assert (out, process.returncode) == ("finished\n", 0)
 
 
 def test_a_service_adds_quantities_exactly() -> None:

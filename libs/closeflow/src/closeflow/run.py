@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import decimal
 import signal
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -23,11 +23,40 @@ position of which PostgreSQL says that it is closed would keep a rest."""
 log = structlog.get_logger(__name__)
 
 
+class EndedUnasked(Exception):
+    """A part of a service ended although nobody asked it to stop."""
+
+
+async def run_parts(stop: asyncio.Event, parts: dict[str, Coroutine[Any, Any, object]]) -> None:
+    """Run the named parts until `stop` is set and each has ended by itself.
+
+    One that ends before that ends the others, whether it fails, returns or is cancelled by something inside it: an
+    `asyncio.TaskGroup` takes the last two for a good end, and the service would live on without it. Raises its error,
+    or EndedUnasked.
+    """
+    running = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
+    left = set(running.values())
+    try:
+        while left:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            for name in (name for name, task in running.items() if task in done):
+                if running[name].cancelled():
+                    raise EndedUnasked(f"{name} was cancelled")
+                running[name].result()
+                if not stop.is_set():
+                    raise EndedUnasked(f"{name} returned")
+    finally:
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
 def run_service(main: Main, *, stop_deadline_s: float = STOP_DEADLINE_S) -> None:
     """Run `main(stop)` on uvloop until it returns, with decimals of DIGITS digits. SIGTERM and SIGINT set `stop`; a
     second one, or the deadline, cancels.
 
-    Raises SystemExit: 0 after a return, 1 after an exception (logged as `service_failed`) or a stop cut short.
+    Raises SystemExit: 0 when it returned because it was asked to; else 1, after one line that says why: an exception
+    (`service_failed`), an end that nobody asked for (`service_ended_unasked`), or a stop cut short.
     """
     decimal.setcontext(decimal.Context(prec=DIGITS))
     raise SystemExit(uvloop.run(_supervise(main, stop_deadline_s)))
@@ -51,10 +80,16 @@ async def _supervise(main: Main, stop_deadline_s: float) -> int:
     try:
         await running
     except asyncio.CancelledError:
-        log.error("stop_cut_short", deadline_s=stop_deadline_s)
+        if stop.is_set():
+            log.error("stop_cut_short", deadline_s=stop_deadline_s)
+        else:
+            log.error("service_ended_unasked", how="cancelled")
         return 1
-    except Exception:
-        log.exception("service_failed")
+    except Exception as error:
+        log.exception("service_failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0])
+        return 1
+    if not stop.is_set():
+        log.error("service_ended_unasked", how="returned")
         return 1
     log.info("service_stopped")
     return 0
