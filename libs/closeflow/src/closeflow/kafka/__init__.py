@@ -7,11 +7,13 @@ from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.dead_letters import DeadLetterLimit, DeadLetterLimitExceeded
 from closeflow.kafka.letter_box import Letter, LetterBox, open_letter_box
 from closeflow.kafka.producer import Outgoing, Producer, open_producer
+from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import ConsumerTiming
 from closeflow.kafka.topics import TopicMismatch, TopicMissing, TopicSpec, ensure_topics, load_topics, require_topics
 
 __all__ = [
+    "ConsumerProgress",
     "ConsumerTiming",
     "DeadLetter",
     "DeadLetterLimit",

@@ -3,8 +3,8 @@
 - Offsets are committed per partition, last offset + 1, only after `process_batch` returned and every dead letter is
   acknowledged. Whatever happens in between, the batch is read again.
 - Before partitions are given up, the batch in flight is finished and committed.
-- Only `Undecodable`, and records the use-case returns as `Rejected`, become dead letters; any other error stops the
-  loop.
+- Only `Undecodable`, and records the use-case returns as `Rejected`, become dead letters. An error of Kafka starts the
+  loop again; one that the use-case says will pass (`again_after`) gives it the batch again; any other error ends it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import KafkaError
 
 from closeflow.contracts import Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
 from closeflow.kafka.connection import KafkaConnection
@@ -30,8 +30,9 @@ from closeflow.kafka.dead_letters import (
     DeadLetterOffice,
     open_dead_letter_office,
 )
+from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
-from closeflow.kafka.timing import PRODUCTION, ConsumerTiming
+from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause
 from closeflow.kafka.topics import require_topics
 from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
 
@@ -48,7 +49,8 @@ class Subscription(Generic[M]):
     `process_batch` gets the readable records in partition order, commits its own transaction, and may return records to
     dead-letter. It must bear to see a record again. `before_dead_letters` is told of the unreadable ones first, before
     `process_batch`, so that it can freeze what they are about. `on_assigned` gets the partitions held now: none while
-    the group rebalances.
+    the group rebalances. `again_after` says of an error of theirs that it will pass: the same batch is given again
+    after a growing pause.
     """
 
     topic: str
@@ -57,8 +59,13 @@ class Subscription(Generic[M]):
     process_batch: Callable[[Sequence[Record[M]]], Awaitable[Sequence[Rejected[M]] | None]]
     before_dead_letters: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
     on_assigned: Callable[[frozenset[int]], None] | None = None
+    again_after: Callable[[Exception], bool] = lambda _: False
     dead_letter_limit: DeadLetterLimit = DEFAULT_LIMIT
     max_records: int = MAX_RECORDS
+
+
+class ConsumerStalled(Exception):
+    """Nothing moved for `ConsumerTiming.stalled_s`, or aiokafka ended by itself what was asked of it."""
 
 
 async def run_consumer(
@@ -67,12 +74,53 @@ async def run_consumer(
     stop: asyncio.Event,
     *,
     timing: ConsumerTiming = PRODUCTION,
+    progress: ConsumerProgress | None = None,
 ) -> None:
     """Consume until `stop` is set: the batch in flight is finished and committed, then the group is left.
 
-    Raises what `process_batch` raises, TimeoutError when a batch takes longer than its deadline,
-    `DeadLetterLimitExceeded`, `TopicMissing`, or aiokafka's KafkaError; nothing is committed for that batch.
+    While Kafka is away, or throws us out, it starts again and again, after pauses that grow up to the cap. Raises what
+    `process_batch` raises, TimeoutError when a batch takes longer than its deadline, `DeadLetterLimitExceeded`, or
+    `TopicMissing`; nothing is committed for that batch.
     """
+    progress = progress or ConsumerProgress()
+    pause = GrowingPause(timing.restart_pause_s, timing.restart_pause_cap_s)
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            await _consume(connection, subscription, stop, timing, progress)
+        except (KafkaError, ConsumerStalled) as error:
+            if time.monotonic() - began > timing.stalled_s:
+                pause.reset()
+            reason, next_in_s = f"{type(error).__name__}: {error}", pause.next_s()
+            progress.failed(reason)
+            log.warning("consumer_starts_again", topic=subscription.topic, reason=reason, next_in_s=next_in_s)
+            await _wait_for(stop, next_in_s)
+
+
+async def _consume(
+    connection: KafkaConnection,
+    subscription: Subscription[M],
+    stop: asyncio.Event,
+    timing: ConsumerTiming,
+    progress: ConsumerProgress,
+) -> None:
+    try:
+        await _consume_once(connection, subscription, stop, timing, progress)
+    except asyncio.CancelledError:
+        # Where Kafka is away, aiokafka lets the cancellation of its own tasks out: it would pass for one of ours.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConsumerStalled("aiokafka cancelled itself") from None
+
+
+async def _consume_once(
+    connection: KafkaConnection,
+    subscription: Subscription[M],
+    stop: asyncio.Event,
+    timing: ConsumerTiming,
+    progress: ConsumerProgress,
+) -> None:
     await require_topics(connection, [subscription.topic, dead_letter_topic(subscription.topic)])
     consumer = AIOKafkaConsumer(
         **connection.options(),
@@ -87,7 +135,7 @@ async def run_consumer(
     )
     async with AsyncExitStack() as stack:
         office = await stack.enter_async_context(open_dead_letter_office(connection, subscription.group))
-        loop = _Loop(consumer, subscription, office, stop, timing)
+        loop = _Loop(consumer, subscription, office, stop, timing, progress)
         consumer.subscribe([subscription.topic], listener=loop)
         stack.push_async_callback(loop.leave)
         await loop.run()
@@ -101,12 +149,16 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         office: DeadLetterOffice,
         stop: asyncio.Event,
         timing: ConsumerTiming,
+        progress: ConsumerProgress,
     ) -> None:
         self._consumer = consumer
         self._subscription = subscription
         self._office = office
         self._stop = stop
         self._timing = timing
+        self._progress = progress
+        self._pause = GrowingPause(timing.restart_pause_s, timing.restart_pause_cap_s)
+        self._fetched: dict[TopicPartition, int | None] = {}
         self._budget = DeadLetterBudget(subscription.dead_letter_limit)
         self._in_flight = asyncio.Lock()
         self._log = log.bind(topic=subscription.topic, group=subscription.group)
@@ -115,11 +167,13 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         """Called by aiokafka before it joins again; polls give nothing from here until new partitions are assigned."""
         async with self._in_flight:
             self._announce(frozenset())
+            self._progress.revoked()
         if revoked:
             self._log.info("partitions_revoked", partitions=sorted(tp.partition for tp in revoked))
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._announce(frozenset(tp.partition for tp in assigned))
+        self._progress.assigned(frozenset(tp.partition for tp in assigned))
         self._log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
 
     def _announce(self, partitions: frozenset[int]) -> None:
@@ -127,10 +181,15 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             self._subscription.on_assigned(partitions)
 
     async def run(self) -> None:
+        began = time.monotonic()
         polling = asyncio.create_task(self._poll_until_stopped())
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait({polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            while not polling.done() and not stopping.done():
+                await asyncio.wait(
+                    {polling, stopping}, return_when=asyncio.FIRST_COMPLETED, timeout=self._timing.stalled_s / 10
+                )
+                self._refuse_standstill(began)
             # A join, or a poll while the group rebalances, can wait long, so it is cut off; a batch in flight is not.
             if not polling.done() and not self._in_flight.locked():
                 polling.cancel()
@@ -141,15 +200,26 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             await asyncio.wait({polling, stopping})
         if not polling.cancelled():
             polling.result()
+        elif not self._stop.is_set():
+            raise ConsumerStalled("the poll was cancelled by nobody of ours")
+
+    def _refuse_standstill(self, began: float) -> None:
+        still_for_s = min(self._progress.still_for_s(), time.monotonic() - began)
+        if still_for_s > self._timing.stalled_s and not self._in_flight.locked():
+            raise ConsumerStalled(f"nothing moved for {still_for_s:.0f} s")
 
     async def leave(self) -> None:
         """Leave the group, so that the others need not wait for our session to end; not for longer than it would take
-        to end by itself, because aiokafka first waits for a join that is under way."""
-        try:
-            async with asyncio.timeout(self._timing.session_ms / 1000):
-                await self._consumer.stop()
-        except TimeoutError:
+        to end by itself, because aiokafka first waits for a join that is under way. In a task of its own, so that its
+        error, or its cancellation of itself, does not hide the one that the loop ended with.
+        """
+        leaving = asyncio.create_task(self._consumer.stop())
+        done, _ = await asyncio.wait({leaving}, timeout=self._timing.session_ms / 1000)
+        if not done:
+            leaving.cancel()
             self._log.warning("group_leave_timed_out")
+        elif leaving.cancelled() or leaving.exception() is not None:
+            self._log.warning("group_leave_failed")
 
     async def _poll_until_stopped(self) -> None:
         await self._consumer.start()
@@ -161,16 +231,41 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             )
             if batch:
                 async with self._in_flight:
-                    await self._handle(batch)
+                    failure = await self._handle(batch)
+                if failure is not None:
+                    await self._wait_after(failure)
+            elif self._was_answered():
+                self._progress.moved()
 
-    async def _handle(self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+    def _was_answered(self) -> bool:
+        """Whether Kafka answered a fetch since the last look. The times are only compared with each other."""
+        before = self._fetched
+        self._fetched = {tp: self._consumer.last_poll_timestamp(tp) for tp in self._consumer.assignment()}
+        return self._fetched != before
+
+    async def _wait_after(self, failure: Exception) -> None:
+        reason, next_in_s = f"{type(failure).__name__}: {failure}".partition("\n")[0], self._pause.next_s()
+        self._progress.failed(reason)
+        self._log.warning("batch_given_again", reason=reason, next_in_s=next_in_s)
+        await _wait_for(self._stop, next_in_s)
+
+    async def _handle(self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> Exception | None:
+        """Returns the error for which the batch has to be given again; the next poll then begins with it."""
         started = time.monotonic()
         topic = self._subscription.topic
         async with asyncio.timeout(self._timing.batch_deadline_s):
             readable, letters = self._decode(batch)
-            if letters and self._subscription.before_dead_letters is not None:
-                await self._subscription.before_dead_letters(letters)
-            rejected = (await self._subscription.process_batch(readable) if readable else None) or ()
+            try:
+                if letters and self._subscription.before_dead_letters is not None:
+                    await self._subscription.before_dead_letters(letters)
+                rejected = (await self._subscription.process_batch(readable) if readable else None) or ()
+            except Exception as error:
+                if not self._subscription.again_after(error):
+                    raise
+                self._budget = DeadLetterBudget(self._subscription.dead_letter_limit)  # These would be counted again.
+                for tp, records in batch.items():
+                    self._consumer.seek(tp, records[0].offset)
+                return error
             if rejected:
                 self._budget.count(True for _ in rejected)
                 letters.extend(rejection.dead_letter() for rejection in rejected)
@@ -180,6 +275,9 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         KAFKA_RECORDS.labels(topic, "processed").inc(len(readable) - len(rejected))
         KAFKA_RECORDS.labels(topic, "dead_lettered").inc(len(letters))
         KAFKA_BATCH_SECONDS.labels(topic).observe(time.monotonic() - started)
+        self._pause.reset()
+        self._progress.succeeded()
+        return None
 
     def _decode(
         self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]
@@ -216,13 +314,19 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         try:
             async with asyncio.timeout(self._timing.commit_deadline_s):
                 await self._consumer.commit(dict(offsets))
-        except (CommitFailedError, IllegalStateError, TimeoutError) as error:
+        except (KafkaError, TimeoutError) as error:
             by_partition = {tp.partition: offset for tp, offset in offsets.items()}
-            self._log.warning("offset_commit_failed", error=str(error), offsets=by_partition)
+            self._log.warning("offset_commit_failed", error=f"{type(error).__name__}: {error}", offsets=by_partition)
             return
         for tp, offset in offsets.items():
             end = self._consumer.highwater(tp)
             KAFKA_LAG.labels(tp.topic, tp.partition).set(max(0, end - offset) if end is not None else 0)
+
+
+async def _wait_for(stop: asyncio.Event, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await stop.wait()
 
 
 def _record(found: Any, value: M) -> Record[M]:

@@ -34,5 +34,31 @@ class ConsumerTiming:
     commit_deadline_s: float = 20.0
     """aiokafka repeats a commit without end while Kafka is away; the next batch's commit covers this one's."""
 
+    stalled_s: float = 60.0
+    """A consumer that did not move for so long starts afresh, from the bootstrap servers: aiokafka goes on asking the
+    addresses that it knows, although Kafka may have come back at others."""
+
+    restart_pause_s: float = 0.5
+    """Before it starts again after an error, or gives a batch again; doubled with each that follows, up to the cap."""
+
+    restart_pause_cap_s: float = 10.0
+
 
 PRODUCTION: Final = ConsumerTiming()
+
+
+@dataclass(slots=True)
+class GrowingPause:
+    """Doubles from one failure to the next, up to the cap."""
+
+    first_s: float
+    cap_s: float
+    failures: int = 0
+
+    def next_s(self) -> float:
+        pause_s = min(self.cap_s, self.first_s * 2.0 ** min(self.failures, 32))
+        self.failures += 1
+        return pause_s
+
+    def reset(self) -> None:
+        self.failures = 0

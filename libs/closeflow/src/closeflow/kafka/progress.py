@@ -1,0 +1,58 @@
+"""Whether a consumer is in its group and moves: what its service's readiness says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+STALLED_AFTER_S: Final = 20.0
+"""A fetch is answered within a poll (half a second), also where there is nothing to read; a rebalance takes seconds."""
+
+
+class ConsumerProgress:
+    """A consumer moves when Kafka answers its fetches, or a batch was processed. One that holds no partitions, because
+    the others of its group have them all, moves while it is in the group."""
+
+    def __init__(
+        self, *, stalled_after_s: float = STALLED_AFTER_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stalled_after_s = stalled_after_s
+        self._clock = clock
+        self._partitions: frozenset[int] | None = None
+        self._moved_at: float | None = None
+        self._failure: str | None = "it has not joined its group yet"
+
+    def assigned(self, partitions: frozenset[int]) -> None:
+        self._partitions, self._failure = partitions, None
+        self.moved()
+
+    def revoked(self) -> None:
+        self._partitions = None
+
+    def moved(self) -> None:
+        self._moved_at = self._clock()
+
+    def failed(self, reason: str) -> None:
+        """It does nothing until it is assigned partitions, or a batch succeeds, again."""
+        self._failure = reason
+
+    def succeeded(self) -> None:
+        self._failure = None
+        self.moved()
+
+    def still_for_s(self) -> float:
+        """How long nothing moved, since the first assignment; 0 before it."""
+        if self._moved_at is None or self._partitions == frozenset():
+            return 0.0
+        return self._clock() - self._moved_at
+
+    def trouble(self) -> str | None:
+        """None while it is well."""
+        if self._failure is not None:
+            return self._failure
+        still_for_s = self.still_for_s()
+        if still_for_s < self._stalled_after_s:
+            return None
+        holds = "it holds no partitions" if self._partitions is None else "Kafka has not answered its fetches"
+        return f"{holds} for {still_for_s:.0f} s"
