@@ -25,6 +25,8 @@ def test_it_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     assert parent.stdout is not None
     simulator = SimulatorProcess(tmp_path, port=int(parent.stdout.readline()))
     assert httpx.get(f"{simulator.url}/healthz").is_success
+    assert (head := httpx.head(f"{simulator.url}/healthz")).is_success
+    assert head.content == b""
 
     parent.kill()
     parent.wait()

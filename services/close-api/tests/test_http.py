@@ -258,6 +258,12 @@ async def test_a_close_with_a_query_is_refused_before_anything_is_asked(path: st
     assert len(work.asked) == 1
 
 
+async def test_head_is_answered_as_get_without_the_body() -> None:
+    async with calling(Deciding()) as client:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert (await client.head(path)).status_code == (await client.get(path)).status_code
+
+
 async def test_no_address_is_redirected() -> None:
     async with calling(Deciding()) as client:
         answer = await client.post(

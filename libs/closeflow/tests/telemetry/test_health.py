@@ -38,6 +38,44 @@ async def test_a_service_without_needs_is_ready() -> None:
         assert (await client.get(f"http://127.0.0.1:{port}/readyz?verbose=1")).json() == {"status": "ready"}
 
 
+async def test_head_is_answered_as_get_without_the_body() -> None:
+    async def unready() -> Mapping[str, str | None]:
+        return {"postgres": "connection refused"}
+
+    async with (
+        serve_health("127.0.0.1", 0, unready) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        for path in ("/healthz", "/readyz", "/metrics", "/nothing"):
+            got, head = await client.get(path), await client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+        assert (await client.head("/readyz")).headers["content-length"] == (await client.get("/readyz")).headers[
+            "content-length"
+        ]
+
+
+async def test_a_look_that_hangs_or_fails_is_unready_and_is_not_begun_twice() -> None:
+    looks = 0
+    thawed = asyncio.Event()
+
+    async def frozen() -> Mapping[str, str | None]:
+        nonlocal looks
+        looks += 1
+        await thawed.wait()
+        raise RuntimeError("no")
+
+    async with (
+        serve_health("127.0.0.1", 0, frozen) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        answers = await asyncio.gather(*(client.get("/readyz") for _ in range(3)))
+        assert [(one.status_code, "has not answered" in one.text) for one in answers] == [(503, True)] * 3
+        assert looks == 1
+        thawed.set()
+        assert (await client.get("/readyz")).json()["missing"] == {"readiness": "RuntimeError: no"}
+
+
 async def test_an_endless_request_is_cut_off_and_the_next_one_is_answered() -> None:
     async with serve_health("127.0.0.1", 0) as port, httpx.AsyncClient() as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -58,6 +58,8 @@ _POSITION_PARAMETER: Final = {
     "required": True,
     "schema": {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_POSITION_ID},
 }
+_LOOKS: Final = ["GET", "HEAD"]
+"""Probes ask with either; the answer to HEAD is that to GET without its body."""
 _REQUEST_PARAMETER: Final = {
     "name": "close_request_id",
     "in": "path",
@@ -248,19 +250,19 @@ def _add_states(app: FastAPI, api: Api) -> None:
 
 
 def _add_service(app: FastAPI, api: Api) -> None:
-    @app.get("/healthz", summary="200 while the process turns", include_in_schema=False)
+    @app.api_route("/healthz", methods=_LOOKS, summary="200 while the process turns", include_in_schema=False)
     async def healthz(_request: Request) -> Response:
         return json_response(b'{"status":"ok"}')
 
-    @app.get("/readyz", summary="Whether closes can be accepted", include_in_schema=False)
+    @app.api_route("/readyz", methods=_LOOKS, summary="Whether closes can be accepted", include_in_schema=False)
     async def readyz(_request: Request) -> Response:
         return await api.ready()
 
-    @app.get("/openapi.json", include_in_schema=False)
+    @app.api_route("/openapi.json", methods=_LOOKS, include_in_schema=False)
     async def openapi(_request: Request) -> Response:
         return json_response(orjson.dumps(app.openapi()))
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.api_route("/metrics", methods=_LOOKS, include_in_schema=False)
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

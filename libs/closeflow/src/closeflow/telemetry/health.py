@@ -14,6 +14,7 @@ Readiness = Callable[[], Awaitable[Mapping[str, str | None]]]
 """What the service needs, by name: None when it is there, else what is wrong with it."""
 
 _READ_DEADLINE_S: Final = 5.0
+_LOOK_DEADLINE_S: Final = 2.0
 _MAX_REQUEST_BYTES: Final = 8192
 _JSON: Final = "application/json"
 
@@ -28,12 +29,13 @@ async def serve_health(host: str, port: int, readiness: Readiness = always_ready
 
     `/healthz` is 200 while the event loop turns; `/readyz` is 503 with the reasons when something needed is missing.
     """
+    looks = _Looks(readiness)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_READ_DEADLINE_S):
                 request = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_response(*await _route(request, readiness)))
+                writer.write(_response(request, *await _route(request, looks)))
                 await writer.drain()
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # A caller that does not finish its request gets no answer.
@@ -47,15 +49,33 @@ async def serve_health(host: str, port: int, readiness: Readiness = always_ready
         server.close()
 
 
-async def _route(request: bytes, readiness: Readiness) -> tuple[str, str, bytes]:
+class _Looks:
+    """One look at a time: one that hangs, because a server is frozen, is an answer too, and others do not join it."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._look: asyncio.Future[Mapping[str, str | None]] | None = None
+
+    async def missing(self) -> dict[str, str]:
+        if self._look is None or self._look.done():
+            self._look = asyncio.ensure_future(self._readiness())
+        done, _ = await asyncio.wait({self._look}, timeout=_LOOK_DEADLINE_S)
+        if not done:
+            return {"readiness": f"what it asks has not answered for {_LOOK_DEADLINE_S:.0f} s"}
+        if self._look.cancelled() or (error := self._look.exception()) is not None:
+            return {"readiness": "cannot be told" if self._look.cancelled() else f"{type(error).__name__}: {error}"}
+        return {name: why for name, why in self._look.result().items() if why is not None}
+
+
+async def _route(request: bytes, looks: _Looks) -> tuple[str, str, bytes]:
     method, target, *_ = [*request.split(b"\r\n", 1)[0].split(b" "), b"", b""]
-    if method != b"GET":
-        return "405 Method Not Allowed", _JSON, b'{"error":"only GET is answered here"}'
+    if method not in (b"GET", b"HEAD"):
+        return "405 Method Not Allowed", _JSON, b'{"error":"only GET and HEAD are answered here"}'
     match target.split(b"?", 1)[0]:
         case b"/healthz":
             return "200 OK", _JSON, b'{"status":"ok"}'
         case b"/readyz":
-            missing = {name: why for name, why in (await readiness()).items() if why is not None}
+            missing = await looks.missing()
             if missing:
                 return "503 Service Unavailable", _JSON, orjson.dumps({"status": "unready", "missing": missing})
             return "200 OK", _JSON, b'{"status":"ready"}'
@@ -65,8 +85,8 @@ async def _route(request: bytes, readiness: Readiness) -> tuple[str, str, bytes]
             return "404 Not Found", _JSON, b'{"error":"try /healthz, /readyz or /metrics"}'
 
 
-def _response(status: str, content_type: str, body: bytes) -> bytes:
+def _response(request: bytes, status: str, content_type: str, body: bytes) -> bytes:
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode() + (b"" if request.startswith(b"HEAD ") else body)
