@@ -31,6 +31,7 @@ class Consumer:
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self.given: list[int] = []
+        self.began = asyncio.Event()
         self.processed: list[int] = []
         self.release = asyncio.Event()
         self.release.set()
@@ -50,6 +51,7 @@ class Consumer:
 
     async def _process(self, batch: Batch) -> None:
         self.given += numbers(batch)
+        self.began.set()
         await self.release.wait()
         if self.failures:
             self.failures -= 1
@@ -102,9 +104,7 @@ async def test_a_commit_that_kafka_did_not_take_is_a_warning_and_the_consumer_go
     consumer = Consumer(connection, topic)
     consumer.release.clear()
     await publish(connection, topic, range(1))
-    async with asyncio.timeout(30):
-        while not consumer.given:
-            await asyncio.sleep(0.05)
+    await consumer.began.wait()
     with kafka_killed():
         consumer.release.set()
         await consumer.until_processed(0)

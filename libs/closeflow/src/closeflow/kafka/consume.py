@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from closeflow.contracts import Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
+from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.dead_letters import (
     DEFAULT_LIMIT,
@@ -210,16 +211,8 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
 
     async def leave(self) -> None:
         """Leave the group, so that the others need not wait for our session to end; not for longer than it would take
-        to end by itself, because aiokafka first waits for a join that is under way. In a task of its own, so that its
-        error, or its cancellation of itself, does not hide the one that the loop ended with.
-        """
-        leaving = asyncio.create_task(self._consumer.stop())
-        done, _ = await asyncio.wait({leaving}, timeout=self._timing.session_ms / 1000)
-        if not done:
-            leaving.cancel()
-            self._log.warning("group_leave_timed_out")
-        elif leaving.cancelled() or leaving.exception() is not None:
-            self._log.warning("group_leave_failed")
+        to end by itself, because aiokafka first waits for a join that is under way."""
+        await close(self._consumer.stop(), what="consumer", within_s=self._timing.session_ms / 1000)
 
     async def _poll_until_stopped(self) -> None:
         await self._consumer.start()

@@ -16,6 +16,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.contracts import dead_letter_topic
+from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.dead_letters import replay_headers, replays_of
 from closeflow.kafka.producer import Outgoing
@@ -175,4 +176,4 @@ async def open_letter_box(
         consumer.assign(partitions)
         yield LetterBox(consumer, origin, partitions, can_go_back=can_go_back)
     finally:
-        await consumer.stop()
+        await close(consumer.stop(), what="dead letter reader")

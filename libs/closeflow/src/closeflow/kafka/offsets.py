@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.tail import Partition
 
@@ -20,7 +21,7 @@ async def committed_offsets(
     try:
         found = {group: await admin.list_consumer_group_offsets(group) for group in groups}
     finally:
-        await admin.close()
+        await close(admin.close(), what="admin")
     return {
         group: {(tp.topic, tp.partition): said.offset for tp, said in offsets.items() if said.offset >= 0}
         for group, offsets in found.items()

@@ -10,6 +10,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.records import Headers
 
@@ -99,7 +100,7 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: O
         await _seek(consumer, partitions, since or {})
         yield Tail(consumer, partitions)
     finally:
-        await consumer.stop()
+        await close(consumer.stop(), what="tail")
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:

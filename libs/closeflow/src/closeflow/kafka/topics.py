@@ -12,6 +12,7 @@ import yaml
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 
 _VISIBLE_DEADLINE_S: Final = 15.0
@@ -68,7 +69,7 @@ async def ensure_topics(
         await _verify(admin, topics)
         return tuple(spec.name for spec in missing)
     finally:
-        await admin.close()
+        await close(admin.close(), what="admin")
 
 
 async def require_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
@@ -78,7 +79,7 @@ async def require_topics(connection: KafkaConnection, names: Sequence[str]) -> N
     try:
         missing = sorted(set(names) - set(await admin.list_topics()))
     finally:
-        await admin.close()
+        await close(admin.close(), what="admin")
     if missing:
         raise TopicMissing(f"Kafka has no topic {', '.join(missing)}; create the topics of schemas/topics first")
 
@@ -120,4 +121,4 @@ async def remove_topics(connection: KafkaConnection, topics: Sequence[TopicSpec]
                     break
                 await asyncio.sleep(0.05)
     finally:
-        await admin.close()
+        await close(admin.close(), what="admin")
