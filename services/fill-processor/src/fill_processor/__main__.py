@@ -7,10 +7,11 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.settle import RetryPolicy
 from closeflow.kafka.consume import Subscription, run_consumer
-from closeflow.run import run_service
+from closeflow.kafka.progress import ConsumerProgress
+from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.engine import DatabaseError, make_engine, transaction
-from closeflow.storage.filling import database_now
+from closeflow.storage.away import database_trouble, is_away
+from closeflow.storage.engine import make_engine
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
 from fill_processor.process import Processor
@@ -34,20 +35,17 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         model=BrokerFillV1,
         process_batch=processor.process_batch,
         before_dead_letters=processor.freeze_unreadable,
+        again_after=is_away,
         max_records=settings.batch_max_records,
     )
+    progress = ConsumerProgress()
 
     async def readiness() -> Mapping[str, str | None]:
-        try:
-            async with transaction(engine) as tx:
-                await database_now(tx)
-        except (DatabaseError, OSError) as error:
-            return {"database": str(error).splitlines()[0]}
-        return {"database": None}
+        return {"database": await database_trouble(engine), "consumer": progress.trouble()}
 
     try:
         async with serve_health(settings.health_host, settings.health_port, readiness):
-            await run_consumer(settings.kafka, subscription, stop)
+            await run_parts(stop, {"consumer": run_consumer(settings.kafka, subscription, stop, progress=progress)})
     finally:
         await engine.dispose()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from closeflow.broker.alpaca import ALPACA, AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.plan import PlanRules
 from closeflow.domain.settle import RetryPolicy
-from closeflow.kafka import Subscription, open_producer, run_consumer
-from closeflow.run import run_service
+from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
+from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
-from closeflow.storage.filling import database_now
+from closeflow.storage.away import Patience, database_trouble, is_away
+from closeflow.storage.engine import Database, make_engine
 from closeflow.telemetry import configure_logging, serve_health
 from order_submitter.answers import AnswerLog
 from order_submitter.attend import Attendant, attend_until_stopped
@@ -61,8 +61,18 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
         broker = make_broker(settings)
         stack.push_async_callback(broker.aclose)
         publisher = FillPublisher(await stack.enter_async_context(open_producer(settings.kafka)))
-        await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, _readiness(database)))
-        await _work(settings, stop, database, broker, publisher)
+        progress, attending, keeping = ConsumerProgress(), Patience(), Patience()
+
+        async def readiness() -> Mapping[str, str | None]:
+            return {
+                "database": await database_trouble(database),
+                "consumer": progress.trouble(),
+                "attend": attending.trouble,
+                "keep": keeping.trouble,
+            }
+
+        await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
+        await _work(settings, stop, database, broker, publisher, (progress, attending, keeping))
 
 
 async def _work(
@@ -71,7 +81,9 @@ async def _work(
     database: Database,
     broker: Broker,
     publisher: FillPublisher,
+    watched: tuple[ConsumerProgress, Patience, Patience],
 ) -> None:
+    progress, attending, keeping = watched
     presence = this_process()
     answers = AnswerLog(database, broker=broker.name, account_id=broker.account_id)
     pool = SenderPool(broker, publisher.publish, answers.record, _limits(settings))
@@ -111,14 +123,21 @@ async def _work(
         model=SubmitOrder,
         process_batch=planner.plan_batch,
         before_dead_letters=planner.report_unreadable,
+        again_after=is_away,
         max_records=settings.batch_max_records,
     )
     await keeper.register()
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(run_consumer(settings.kafka, subscription, stop))
-            tasks.create_task(attend_until_stopped(attendant, stop, interval_s=settings.poll_interval_s))
-            tasks.create_task(keep_until_stopped(keeper, stop, interval_s=settings.watch_interval_s))
+        await run_parts(
+            stop,
+            {
+                "consumer": run_consumer(settings.kafka, subscription, stop, progress=progress),
+                "attend": attend_until_stopped(
+                    attendant, stop, interval_s=settings.poll_interval_s, patience=attending
+                ),
+                "keep": keep_until_stopped(keeper, stop, interval_s=settings.watch_interval_s, patience=keeping),
+            },
+        )
     finally:
         await recovery.stop()
         await pool.drain(settings.http_deadline_s + 1)
@@ -158,18 +177,6 @@ def _limits(settings: OrderSubmitterSettings) -> PoolLimits:
             probe_s=settings.breaker_probe_s,
         ),
     )
-
-
-def _readiness(database: Database) -> Callable[[], Awaitable[Mapping[str, str | None]]]:
-    async def readiness() -> Mapping[str, str | None]:
-        try:
-            async with transaction(database) as tx:
-                await database_now(tx)
-        except (DatabaseError, OSError) as error:
-            return {"database": str(error).splitlines()[0]}
-        return {"database": None}
-
-    return readiness
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from closeflow.domain.sending import (
     withdrawn,
 )
 from closeflow.domain.settle import RetryPolicy, settle
+from closeflow.storage.away import Patience
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import count_submits, lock_controls
 from closeflow.storage.engine import (
@@ -217,14 +218,28 @@ async def _save(tx: Transaction, decided: Round) -> None:
     await report_incidents(tx, incidents=decided.incidents)
 
 
-async def attend_until_stopped(attendant: Attendant, stop: asyncio.Event, *, interval_s: float) -> None:
+async def attend_until_stopped(
+    attendant: Attendant, stop: asyncio.Event, *, interval_s: float, patience: Patience
+) -> None:
     """Look, and look again at once while there is more than one look's worth to do."""
     while not stop.is_set():
-        looked_at = await attendant.attend_once()
+        try:
+            looked_at = await attendant.attend_once()
+        except Exception as error:
+            await wait_out(error, patience, stop, poll="attend")
+            continue
+        patience.rewarded()
         if looked_at < MOST_AT_ONCE:
             await wait_for(stop, interval_s)
         else:
             await asyncio.sleep(interval_s / 10)
+
+
+async def wait_out(error: Exception, patience: Patience, stop: asyncio.Event, *, poll: str) -> None:
+    """The poll goes on after an error that passes by itself; raises any other."""
+    pause_s = patience.pause_s(error)
+    log.warning("poll_failed", poll=poll, reason=patience.trouble, next_in_s=pause_s)
+    await wait_for(stop, pause_s)
 
 
 async def wait_for(stop: asyncio.Event, timeout_s: float) -> None:

@@ -7,7 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from closeflow.storage.engine import Database, Transaction, retrying
+import structlog
+
+from closeflow.storage.away import Patience, reason
+from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
 from closeflow.storage.submitting import (
     UnansweredSend,
     load_breaker,
@@ -16,13 +19,16 @@ from closeflow.storage.submitting import (
     sender_seen,
     unanswered_sends,
 )
-from order_submitter.attend import wait_for
+from order_submitter.attend import wait_for, wait_out
 from order_submitter.breaker import from_row
 from order_submitter.presence import Presence
 from order_submitter.recover import Recovery, Watch
 from order_submitter.send import SenderPool
 
+log = structlog.get_logger(__name__)
+
 MOST_WATCHED: Final = 1000
+SIGN_OFF_WITHIN_S: Final = 5.0
 _EARLY_FIRST_S: Final = 0.5
 _EARLY_CAP_S: Final = 15.0
 
@@ -48,8 +54,13 @@ class Keeper:
         await retrying(self.database, work)
 
     async def sign_off(self) -> None:
-        """To be called once nothing of this instance can reach the wire any more."""
-        await retrying(self.database, lambda tx: sender_exited(tx, instance_id=self.presence.instance_id))
+        """To be called once nothing of this instance can reach the wire any more. Where the database is away it is left
+        to a person to confirm: it must not keep the process from ending."""
+        try:
+            async with asyncio.timeout(SIGN_OFF_WITHIN_S):
+                await retrying(self.database, lambda tx: sender_exited(tx, instance_id=self.presence.instance_id))
+        except (DatabaseError, CommitUnknown, OSError) as error:
+            log.warning("sender_not_signed_off", instance_id=self.presence.instance_id, reason=reason(error))
 
     async def keep_once(self) -> None:
         async def work(tx: Transaction) -> list[UnansweredSend]:
@@ -78,7 +89,12 @@ class Keeper:
                 self.early[client_order_id] = (now + pause, min(_EARLY_CAP_S, pause * 2))
 
 
-async def keep_until_stopped(keeper: Keeper, stop: asyncio.Event, *, interval_s: float) -> None:
+async def keep_until_stopped(keeper: Keeper, stop: asyncio.Event, *, interval_s: float, patience: Patience) -> None:
     while not stop.is_set():
-        await keeper.keep_once()
+        try:
+            await keeper.keep_once()
+        except Exception as error:
+            await wait_out(error, patience, stop, poll="keep")
+            continue
+        patience.rewarded()
         await wait_for(stop, interval_s)
