@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import httpx
 from rich.console import Console
@@ -25,6 +25,7 @@ from closeflow.kafka.tail import open_tail
 from closeflow.kafka.topics import load_topics
 from closeflow.storage.engine import Database, make_engine
 from demo.progress import POLL_S, Progress, is_final, read_rows
+from demo.restarts import Restarts
 from demo.scenario import STORIES, Asked, close_all, script, surprises
 from demo.services import DidNotStart
 from demo.system import ACCOUNT, REPOSITORY, SIMULATOR, System
@@ -113,7 +114,8 @@ def _demo(system: System, console: Console) -> int:
     return GOOD
 
 
-def _run(system: System, console: Console) -> int:
+def _run(system: System, console: Console) -> NoReturn:
+    """Until Ctrl-C: what ends is started again, as a service manager does it."""
     _set_up(system)
     console.print(
         f"\nclose-api        {system.url()}   (described by {system.url()}/openapi.json)",
@@ -126,13 +128,16 @@ def _run(system: System, console: Console) -> int:
     for name, value in _settings(system).items():
         console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
     console.print("\nCtrl-C stops the services; `make down` stops the servers.", highlight=False, soft_wrap=True)
-    while all(service.running for service in system.running.values()):
+    restarts = Restarts(system.launch, system.report)
+    told: tuple[str, ...] = ()
+    while True:
+        restarts.look(system.running)
+        wrong = devstack.status(system.stack.instance).explanation
+        for line in wrong:
+            if line not in told:
+                system.report(f"[red]{line}[/]")
+        told = wrong
         time.sleep(0.5)
-    ended = [name for name, service in system.running.items() if not service.running]
-    console.print(
-        f"[red]{', '.join(ended)} ended; see the logs in {system.directory}[/]", highlight=False, soft_wrap=True
-    )
-    return ENVIRONMENT
 
 
 def _set_up(system: System) -> None:
