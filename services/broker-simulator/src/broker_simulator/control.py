@@ -197,8 +197,18 @@ class Control:
 
     # market
 
-    def pin_quote(self, symbol: str, bid: Decimal | str, ask: Decimal | str, *, age_s: float = 0) -> None:
-        self._call("PUT", "/quotes", {symbol: {"bid": str(bid), "ask": str(ask), "age_s": age_s}})
+    def pin_quote(
+        self,
+        symbol: str,
+        bid: Decimal | str,
+        ask: Decimal | str,
+        *,
+        age_s: float = 0,
+        tick: Decimal | str | None = None,
+    ) -> None:
+        """With `tick`, a limit that is no multiple of it is refused."""
+        pin = {"bid": str(bid), "ask": str(ask), "age_s": age_s, "tick": None if tick is None else str(tick)}
+        self._call("PUT", "/quotes", {symbol: pin})
 
     def withhold_quote(self, symbol: str) -> None:
         """The broker has no quote for this symbol."""

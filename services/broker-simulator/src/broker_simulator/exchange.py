@@ -92,7 +92,7 @@ class Exchange:
         """One `POST /v2/orders`; committed when this returns."""
         fields = read_fields(body)
         at_us = self.ticker.next_us()
-        ticket = read_ticket(fields)
+        ticket = read_ticket(fields, self.quotes.tick_of)
         with self._store.transaction():
             receipt = self._store.add_receipt(client_order_id_of(fields), at_us, body, "held")
             if isinstance(ticket, Refusal):

@@ -1,13 +1,13 @@
 """From the body of `POST /v2/orders` to a ticket, or to the refusal that Alpaca gives."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
 from uuid import uuid4
 
 import orjson
 
-from .assets import AssetClass, class_of, tick_of
+from .assets import AssetClass, class_of
 from .errors import Refusal, invalid_field, malformed_body, unprocessable
 from .numbers import plain
 from .orders import Side, Ticket
@@ -37,8 +37,10 @@ def client_order_id_of(fields: Mapping[str, object] | None) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def read_ticket(fields: Mapping[str, object] | None) -> Ticket | Refusal:
-    """Check the request as Alpaca does: form first, then what the asset class allows."""
+def read_ticket(
+    fields: Mapping[str, object] | None, tick_of: Callable[[str, AssetClass, Decimal], Decimal]
+) -> Ticket | Refusal:
+    """Check the request as Alpaca does: form first, then what the asset class and the symbol's `tick_of` allow."""
     if fields is None:
         return malformed_body()
     symbol, side, order_type = fields.get("symbol"), fields.get("side"), fields.get("type", "market")
@@ -81,10 +83,10 @@ def read_ticket(fields: Mapping[str, object] | None) -> Ticket | Refusal:
         limit_price=limit_price if order_type == "limit" else None,
         position_intent=None if intent is None else str(intent),
     )
-    return _class_rules(ticket) or ticket
+    return _class_rules(ticket, tick_of) or ticket
 
 
-def _class_rules(ticket: Ticket) -> Refusal | None:
+def _class_rules(ticket: Ticket, tick_of: Callable[[str, AssetClass, Decimal], Decimal]) -> Refusal | None:
     whole = ticket.qty == ticket.qty.to_integral_value()
     tif = ticket.time_in_force
     if tif not in _TIMES_IN_FORCE[ticket.asset_class]:
@@ -94,8 +96,9 @@ def _class_rules(ticket: Ticket) -> Refusal | None:
         return unprocessable("qty must be a whole number for options")
     if ticket.asset_class == "us_equity" and not whole and tif != "day":
         return unprocessable("fractional orders must be DAY orders")
-    if ticket.limit_price is not None and ticket.limit_price % tick_of(ticket.asset_class, ticket.limit_price):
-        price = plain(ticket.limit_price)
+    limit = ticket.limit_price
+    if limit is not None and limit % tick_of(ticket.symbol, ticket.asset_class, limit):
+        price = plain(limit)
         return unprocessable(
             f"invalid limit_price {price}. sub-penny increment does not fulfill minimum pricing criteria"
         )

@@ -34,17 +34,19 @@ class Quote:
 
 
 class Pin(Spec):
-    """A quote that stays. `age_s` makes it look that old; `missing` makes the broker have no quote at all."""
+    """A quote that stays. `age_s` makes it look that old; `missing` makes the broker have no quote at all; with `tick`
+    it refuses limits that are no multiple of it, as for an option class in nickels."""
 
     bid: Quantity | None = None
     ask: Quantity | None = None
     age_s: Seconds = 0
     missing: bool = False
+    tick: Quantity | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "Pin":
-        if not self.missing and (self.bid is None or self.ask is None or self.bid > self.ask):
-            raise ValueError("a pinned quote needs bid and ask, bid not above ask; or missing: true")
+        if not self.missing and (self.bid is None or self.ask is None):
+            raise ValueError("a pinned quote needs bid and ask, crossed or not; or missing: true")
         return self
 
 
@@ -94,6 +96,10 @@ class QuoteBoard:
         self._ticked_us = at_us
         for walk in self._walks.values():
             walk.step()
+
+    def tick_of(self, symbol: str, asset_class: AssetClass, price: Decimal) -> Decimal:
+        pin = self.pins.get(symbol)
+        return tick_of(asset_class, price) if pin is None or pin.tick is None else pin.tick
 
     def quote(self, symbol: str, now_us: int) -> Quote | None:
         """None for a symbol of no known form, or pinned as missing."""

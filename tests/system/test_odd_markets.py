@@ -1,0 +1,37 @@
+"""Markets that are hardly any: stub quotes, one tick, increments of their own. Nothing is sent that cannot fill."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from tests.system.desk import Desk
+
+
+def test_odd_markets(desk: Desk) -> None:
+    stub, crossed, off, narrow, nickel = portfolio = desk.hold_all(
+        [(-3, "stock"), (3, "stock"), (3, "stock"), (3, "option"), (3, "option")]
+    )
+    desk.control.pin_quote(stub.symbol, "0.01", "199999.99")
+    desk.control.pin_quote(crossed.symbol, "100.05", "99.95")
+    desk.control.pin_quote(off.symbol, "97", "103")
+    desk.control.pin_quote(narrow.symbol, "0.05", "0.06")
+    desk.control.pin_quote(nickel.symbol, "2.43", "2.47", tick="0.05")
+    requests = {held: desk.close(held) for held in portfolio}
+
+    def reasons() -> list[str | None]:
+        return [desk.request(requests[held])["reason"] for held in (stub, crossed, off)]
+
+    desk.until("it is told why", lambda: reasons() == ["wide_quote", "crossed_quote", "touch_beyond_slippage"])
+    desk.until_status("closed", [narrow, nickel])
+    assert [one["limit_price"] for one in desk.orders(narrow)] == [Decimal("0.05")]
+    assert [one["limit_price"] for one in desk.orders(nickel)] == [Decimal("2.43"), Decimal("2.40")]
+    assert desk.request(requests[nickel])["retry_count"] == 0
+    assert [desk.at_broker(held) for held in (stub, crossed, off)] == [[], [], []]
+    assert desk.request(requests[off])["status"] == "failed"
+    assert desk.position(off)["status"] == "open"
+
+    for held in (stub, crossed, off):
+        desk.control.pin_quote(held.symbol, "99.95", "100.05")
+    desk.close(off, "again")
+    desk.until_status("closed", portfolio)
+    desk.assert_closed_once([stub, crossed, off, narrow])
