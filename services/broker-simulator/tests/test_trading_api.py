@@ -111,12 +111,11 @@ def test_quotes_can_be_old_or_absent(control: Control, broker: RestProbe) -> Non
 
 def test_a_limit_off_the_increment_is_refused(control: Control, broker: RestProbe) -> None:
     option = "AAPL261218C00200000"
-    ticket = {"symbol": option, "qty": "1", "type": "limit"}
     control.pin_quote(option, "2.40", "2.45", tick="0.05")
-    refusal = broker.post("cf-1", **ticket, limit_price="2.41")
+    refusal = broker.post("cf-1", symbol=option, qty="1", type="limit", limit_price="2.41")
     assert (refusal.status_code, refusal.json()["code"]) == (422, 42210000)
     assert "increment" in refusal.json()["message"]
-    assert broker.post("cf-2", **ticket, limit_price="2.40").status_code == 200
+    assert broker.post("cf-2", symbol=option, qty="1", type="limit", limit_price="2.40").status_code == 200
 
 
 def test_a_closed_market_queues_orders_and_crypto_goes_on(control: Control, broker: RestProbe) -> None:
