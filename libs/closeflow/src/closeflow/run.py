@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import decimal
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -15,10 +14,6 @@ Main = Callable[[asyncio.Event], Awaitable[None]]
 
 STOP_DEADLINE_S: Final = 45.0
 """From the signal to the end; longer than a batch of Kafka records may take. What is cut off is read again."""
-
-DIGITS: Final = 40
-"""A quantity has up to 33 digits (15 before the point, 18 after it). Python's own 28 would round their sums, and a
-position of which PostgreSQL says that it is closed would keep a rest."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +47,12 @@ async def run_parts(stop: asyncio.Event, parts: dict[str, Coroutine[Any, Any, ob
 
 
 def run_service(main: Main, *, stop_deadline_s: float = STOP_DEADLINE_S) -> None:
-    """Run `main(stop)` on uvloop until it returns, with decimals of DIGITS digits. SIGTERM and SIGINT set `stop`; a
-    second one, or the deadline, cancels.
+    """Run `main(stop)` on uvloop until it returns. SIGTERM and SIGINT set `stop`; a second one, or the deadline,
+    cancels.
 
     Raises SystemExit: 0 when it returned because it was asked to; else 1, after one line that says why: an exception
     (`service_failed`), an end that nobody asked for (`service_ended_unasked`), or a stop cut short.
     """
-    decimal.setcontext(decimal.Context(prec=DIGITS))
     raise SystemExit(uvloop.run(_supervise(main, stop_deadline_s)))
 
 

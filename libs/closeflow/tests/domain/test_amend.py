@@ -62,6 +62,16 @@ def standing(*orders: Order, **changes: Any) -> Book:
     return replace(book, position=replace(book.position, quantity=book.ledger_quantity))
 
 
+def test_an_adjustment_rounds_nothing() -> None:
+    """A fee in kind leaves 18 digits after the point; with Python's own 28 in all, the ledger would not add up."""
+    held = Decimal("333333333333333.333333333333333333")
+    book = still(asset_type=AssetType.CRYPTO)
+    position = replace(book.position, quantity=held, opening_quantity=held)
+    outcome = adjusted(replace(book, position=position, base_quantity=held, ledger_quantity=held), "0.5")
+    assert isinstance(outcome, Done)
+    assert outcome.book.position.quantity == Decimal("333333333333333.833333333333333333")
+
+
 def still(quantity: int = 100, **changes: Any) -> Book:
     position = a_position(quantity, **{"status": PositionStatus.OPEN, "active_close_request_id": None, **changes})
     return a_book(position=position, requests=[])
