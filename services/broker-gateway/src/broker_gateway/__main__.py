@@ -10,6 +10,7 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamTarget
+from closeflow.heartbeat import beating
 from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.engine import make_engine
@@ -60,7 +61,10 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
         await stop.wait()
 
     try:
-        async with serve_health(settings.health_host, settings.health_port, relay.readiness):
+        async with (
+            serve_health(settings.health_host, settings.health_port, relay.readiness),
+            beating(engine, SERVICE),
+        ):
             await race(until_stopped(), relay.run())
     finally:
         await broker.aclose()

@@ -17,6 +17,7 @@ from close_api.http import Api, build_app
 from close_api.server import make_server
 from close_api.settings import Settings
 from closeflow.domain.accept import CloseCommand, Decision
+from closeflow.heartbeat import beating
 from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.engine import make_engine
@@ -52,7 +53,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     listening = _listen(settings)
     log.info("listening", host=settings.http_host, port=listening.getsockname()[1])
     try:
-        await _answer(make_server(build_app(api), answer_within_s=deadline_s), listening, closes, stop)
+        async with beating(engine, "close-api"):
+            await _answer(make_server(build_app(api), answer_within_s=deadline_s), listening, closes, stop)
     finally:
         await engine.dispose()
 

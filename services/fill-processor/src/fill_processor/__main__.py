@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.settle import RetryPolicy
+from closeflow.heartbeat import beating
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.progress import ConsumerProgress
 from closeflow.run import run_parts, run_service
@@ -44,7 +45,10 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         return {"database": await database_trouble(engine), "consumer": progress.trouble()}
 
     try:
-        async with serve_health(settings.health_host, settings.health_port, readiness):
+        async with (
+            serve_health(settings.health_host, settings.health_port, readiness),
+            beating(engine, "fill-processor"),
+        ):
             await run_parts(stop, {"consumer": run_consumer(settings.kafka, subscription, stop, progress=progress)})
     finally:
         await engine.dispose()

@@ -12,6 +12,7 @@ from closeflow.broker.alpaca import ALPACA, AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.plan import PlanRules
 from closeflow.domain.settle import RetryPolicy
+from closeflow.heartbeat import beating
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
@@ -72,6 +73,7 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
             }
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
+        await stack.enter_async_context(beating(database, "order-submitter"))
         await _work(settings, stop, database, broker, publisher, (progress, attending, keeping))
 
 

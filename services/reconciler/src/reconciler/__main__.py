@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.replication import Limits
+from closeflow.heartbeat import beating
 from closeflow.kafka.producer import Producer, open_producer
-from closeflow.run import run_service
+from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.engine import Database, DatabaseError, make_engine, transaction
-from closeflow.storage.filling import database_now
+from closeflow.storage.away import Patience, database_trouble
+from closeflow.storage.engine import Database, make_engine, transaction
+from closeflow.storage.job_cycles import register_jobs
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
 from reconciler.connect import Connect, open_connect
@@ -26,11 +29,11 @@ from reconciler.orders import AskQuietOrders, Pauses, Rest
 from reconciler.outliving import EndOutlivingOrders
 from reconciler.parked import ReleaseParked
 from reconciler.partitions import KeepPartitions
-from reconciler.publication import AuditPublication
+from reconciler.publication import AUDIT, AuditPublication
 from reconciler.repairs import RepairPositions
 from reconciler.replication import WatchReplication
 from reconciler.requests import MarketHours, WakeRequests
-from reconciler.schedule import FAILURES, Job, schedule
+from reconciler.schedule import FAILURES, Cycles, Job, counted, keep_running, pause, until_stopped
 from reconciler.settings import ReconcilerSettings
 
 log = structlog.get_logger(__name__)
@@ -53,16 +56,18 @@ class Parts:
 
 
 def jobs(parts: Parts) -> Iterator[Job]:
-    """Every job that runs in cycles."""
-    settings = parts.settings
-    yield Job("wake_requests", wake_requests(parts).once, settings.requests_interval_s)
-    yield Job("repair_positions", repair_positions(parts).once, settings.repairs_interval_s)
+    """Every job that runs in cycles. Those that do not hold the lock of their name work on every replica, and are
+    counted here."""
+    settings, database = parts.settings, parts.database
+    wake, repair, resolve = wake_requests(parts), repair_positions(parts), ResolveIncidents(database)
+    yield counted(database, Job("wake_requests", wake.once, settings.requests_interval_s))
+    yield counted(database, Job("repair_positions", repair.once, settings.repairs_interval_s))
+    yield counted(database, Job("resolve_incidents", resolve.once, settings.resolve_interval_s))
     yield Job("ask_quiet_orders", ask_quiet_orders(parts).once, settings.orders_interval_s)
     yield Job("end_outliving_orders", end_outliving_orders(parts).once, settings.orders_interval_s)
     yield Job("fill_gaps", fill_gaps(parts).once, settings.gaps_interval_s)
     yield Job("compare_positions", compare_positions(parts).once, settings.holdings_interval_s)
     yield Job("assemble_evidence", assemble_evidence(parts).once, settings.evidence_interval_s)
-    yield Job("resolve_incidents", ResolveIncidents(parts.database).once, settings.resolve_interval_s)
     yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
     yield Job("watch_replication", watch_replication(parts).once, settings.watch_interval_s)
@@ -156,14 +161,26 @@ def watch_replication(parts: Parts) -> WatchReplication:
     return WatchReplication(parts.database, parts.connect, settings.replication_slot, limits)
 
 
-async def _keep_auditing(audit: AuditPublication, stop: asyncio.Event) -> None:
+async def _keep_auditing(audit: AuditPublication, cycles: Cycles, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
-            await audit.run(stop)
+            await audit.run(stop, lambda: cycles.finished(AUDIT, now=time.monotonic()))
         except Exception:
-            FAILURES.labels("audit_publication").inc()
-            log.exception("job_failed", job="audit_publication")
-            await asyncio.wait([asyncio.create_task(stop.wait())], timeout=audit.interval_s)
+            FAILURES.labels(AUDIT).inc()
+            log.exception("job_failed", job=AUDIT)
+            await pause(stop, audit.interval_s)
+
+
+async def _register(database: Database, cycles: Cycles, stop: asyncio.Event) -> None:
+    """Tell the others which jobs to watch; waits for a database that is away."""
+    patience, registered = Patience(), False
+    while not registered and not stop.is_set():
+        try:
+            async with transaction(database) as tx:
+                await register_jobs(tx, allowed=cycles.allowed)
+            registered = True
+        except Exception as error:
+            await pause(stop, patience.pause_s(error))
 
 
 async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
@@ -174,14 +191,6 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
         application_name="reconciler",
         idle_in_transaction_timeout_ms=60_000,
     )
-
-    async def readiness() -> Mapping[str, str | None]:
-        try:
-            async with transaction(database) as tx:
-                await database_now(tx)
-        except (DatabaseError, OSError) as error:
-            return {"database": str(error).splitlines()[0]}
-        return {"database": None}
 
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
@@ -194,7 +203,6 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
         )
         stack.push_async_callback(broker.aclose)
         producer = await stack.enter_async_context(open_producer(settings.kafka))
-        await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
         audit = AuditPublication(
             database,
             settings.kafka,
@@ -204,14 +212,22 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             settings.audit_budget,
             settings.emit_again_budget,
         )
-        auditing = asyncio.create_task(_keep_auditing(audit, stop))
         connect = await stack.enter_async_context(open_connect(settings.connect_url, settings.connector))
         parts = Parts(settings, database, broker, producer, connect)
-        scheduler = schedule(jobs(parts), start_up_delay_s=settings.start_up_delay_s)
-        scheduler.start()
-        await stop.wait()
-        scheduler.shutdown(wait=False)
-        await auditing
+        mine = list(jobs(parts))
+        intervals = [*((one.name, one.interval_s) for one in mine), (AUDIT, settings.audit_interval_s)]
+        cycles = Cycles(intervals, now=time.monotonic())
+
+        async def readiness() -> Mapping[str, str | None]:
+            return {"database": await database_trouble(database), "jobs": cycles.trouble(now=time.monotonic())}
+
+        await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
+        await _register(database, cycles, stop)
+        delay_s = settings.start_up_delay_s
+        looping = {one.name: keep_running(one, cycles, stop, start_up_delay_s=delay_s) for one in mine}
+        looping[AUDIT] = _keep_auditing(audit, cycles, stop)
+        await stack.enter_async_context(beating(database, "reconciler"))
+        await run_parts(stop, {name: until_stopped(stop, part) for name, part in looping.items()})
 
 
 def main() -> None:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -46,9 +45,11 @@ from closeflow.storage.auditing import (
 )
 from closeflow.storage.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.filling import database_now
+from closeflow.storage.job_cycles import count_cycle
 from closeflow.storage.reconciling import close_incidents, held_alone
 from closeflow.storage.replication import confirmed_through, written_through
 from closeflow.storage.saving import report_incidents
+from reconciler.schedule import pause
 from reconciler.sightings import Sightings, Waits
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ log = structlog.get_logger(__name__)
 UNPUBLISHED = Gauge("closeflow_outbox_missing_events", "Outbox rows past their time that are not in Kafka")
 EMITTED_AGAIN = Counter("closeflow_outbox_emitted_again_total", "Events that the publication audit emitted again")
 
+AUDIT: Final = "audit_publication"
 MISSING: Final = "event_not_published"
 TOPICS: Final = tuple(Topic)
 CANDIDATES: Final = 10_000
@@ -102,22 +104,26 @@ class AuditPublication:
     _waits: Waits = field(default_factory=Waits)
     _positions: dict[Partition, int] = field(default_factory=dict)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Audit while this process holds the lock, until stopped."""
+    async def run(self, stop: asyncio.Event, finished: Callable[[], None]) -> None:
+        """Audit while this process holds the lock, until stopped; `finished` is called after every cycle."""
         while not stop.is_set():
-            async with held_alone(self.database, "audit_publication") as mine:
+            async with held_alone(self.database, AUDIT) as mine:
                 if mine:
-                    await self._while_held(stop)
-            await _pause(stop, self.interval_s)
+                    await self._while_held(stop, finished)
+            finished()
+            await pause(stop, self.interval_s)
 
-    async def _while_held(self, stop: asyncio.Event) -> None:
+    async def _while_held(self, stop: asyncio.Event, finished: Callable[[], None]) -> None:
         async with transaction(self.database) as tx:
             self._positions = await read_positions(tx)
         self._seen, self._waits = Sightings(), Waits()
         async with open_tail(self.kafka, TOPICS, self._positions) as tail:
             while not stop.is_set():
                 await self.once(tail)
-                await _pause(stop, self.interval_s)
+                async with transaction(self.database) as tx:
+                    await count_cycle(tx, job=AUDIT)
+                finished()
+                await pause(stop, self.interval_s)
 
     async def once(self, tail: Tail) -> int:
         """One cycle; returns how many rows are missing now. The rows and the slot are read before the topics' ends are
@@ -264,8 +270,3 @@ def _missing(row: OutboxRow) -> Incident:
         detail=f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka",
         subject=_subject(row.key),
     )
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

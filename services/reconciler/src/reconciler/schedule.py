@@ -1,21 +1,37 @@
-"""Jobs and when they run: each at its interval, none joined by a second cycle of itself, a failed one tried again."""
+"""Jobs as loops on monotonic time: each runs a cycle, waits for its interval and runs again, whatever clocks show.
+
+A cycle that ended without an error is counted in `job_cycles` by whoever did the work, for the other services to see.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from prometheus_client import Counter, Gauge
+
+from closeflow.storage.engine import Database, transaction
+from closeflow.storage.job_cycles import count_cycle
 
 FAILURES = Counter("closeflow_reconciler_failures_total", "Cycles that failed and will be tried again", ["job"])
 DONE = Counter("closeflow_reconciler_repairs_total", "What the jobs did", ["job"])
 TOOK = Gauge("closeflow_reconciler_cycle_seconds", "How long the last cycle took", ["job"])
 
+INTERVALS: Final = 5
+LEAST_ALLOWED_S: Final = 30.0
+STOP_WITHIN_S: Final = 5.0
+
 log = structlog.get_logger(__name__)
+
+
+def allowed_s(interval_s: float) -> float:
+    """How long a job may go on without finishing a cycle before somebody has to look."""
+    return max(LEAST_ALLOWED_S, INTERVALS * interval_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +43,73 @@ class Job:
     interval_s: float
 
 
-def schedule(jobs: Iterable[Job], *, start_up_delay_s: float) -> AsyncIOScheduler:
-    """A scheduler, not started, whose jobs all begin after the delay: what the last process left may still be going
-    on."""
-    scheduler = AsyncIOScheduler()
-    first = datetime.now().astimezone() + timedelta(seconds=start_up_delay_s)
-    for job in jobs:
-        scheduler.add_job(
-            _guarded(job),
-            "interval",
-            seconds=job.interval_s,
-            id=job.name,
-            next_run_time=first,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
-    return scheduler
+def counted(database: Database, job: Job) -> Job:
+    """The job with its cycles counted: one that does not do so by holding the lock of its name."""
+
+    async def once() -> int:
+        done = await job.once()
+        async with transaction(database) as tx:
+            await count_cycle(tx, job=job.name)
+        return done
+
+    return replace(job, once=once)
 
 
-def _guarded(job: Job) -> Callable[[], Awaitable[None]]:
-    async def cycle() -> None:
+class Cycles:
+    """When each job of this process last finished a cycle; one that only saw that another replica does it, too."""
+
+    def __init__(self, intervals: Iterable[tuple[str, float]], *, now: float) -> None:
+        self._allowed = {name: allowed_s(interval_s) for name, interval_s in intervals}
+        self._finished = dict.fromkeys(self._allowed, now)
+
+    @property
+    def allowed(self) -> dict[str, float]:
+        """By job, after how many seconds without a cycle it counts as stalled."""
+        return dict(self._allowed)
+
+    def finished(self, name: str, *, now: float) -> None:
+        self._finished[name] = now
+
+    def trouble(self, *, now: float) -> str | None:
+        """The jobs that stand still, if any do."""
+        silent = {name: now - at for name, at in self._finished.items() if now - at >= self._allowed[name]}
+        return ", ".join(f"{name} has not finished a cycle for {for_s:.0f} s" for name, for_s in silent.items()) or None
+
+
+async def keep_running(job: Job, cycles: Cycles, stop: asyncio.Event, *, start_up_delay_s: float) -> None:
+    """Run the job until stopped. It begins after the delay: what the last process left may still be going on."""
+    await pause(stop, start_up_delay_s)
+    while not stop.is_set():
         began = time.monotonic()
         try:
             DONE.labels(job.name).inc(await job.once())
+            cycles.finished(job.name, now=time.monotonic())
         except Exception:
             FAILURES.labels(job.name).inc()
             log.exception("job_failed", job=job.name)
         TOOK.labels(job.name).set(time.monotonic() - began)
+        await pause(stop, job.interval_s)
 
-    return cycle
+
+async def until_stopped(
+    stop: asyncio.Event, part: Coroutine[Any, Any, None], *, within_s: float = STOP_WITHIN_S
+) -> None:
+    """Run a part of the service. What it is in the middle of when the service stops gets a moment; a cycle that hangs
+    is cut off, and begun again from the database by whoever comes next."""
+    working, stopping = asyncio.create_task(part), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working}, timeout=within_s if not working.done() else 0)
+        if working.done():
+            working.result()
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait so long, or until stopped."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from closeflow.storage.engine import driver_url
 
-HEAD: Final = "0015"
+HEAD: Final = "0016"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 DEBEZIUM: Final = "closeflow_debezium"

@@ -170,6 +170,15 @@ broker_breakers: Final = Table(
     moment("probe_at"),
 )
 
+job_cycles: Final = Table(
+    "job_cycles",
+    metadata,
+    words("job", primary_key=True),
+    big("cycles", server_default=text("0")),
+    whole("allowed_s", "> 0", nullable=True),  # NULL for a job that is no more
+    moment("finished_at"),
+)
+
 # One row per day of the outbox: every event whose xact_id is below audited_through is in Kafka, unless it is listed in
 # missing as {"id": ..., "emission": ...}.
 outbox_audit: Final = Table(

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from closeflow.domain.due import FARTHEST
 from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
 from closeflow.storage.engine import Database, Transaction
+from closeflow.storage.job_cycles import count_cycle
 
 _ALIVE: Final = "o.status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')"
 # As `wake` counts how long an order works: from the last send that may have reached the broker.
@@ -114,13 +115,17 @@ class GapOrder:
 async def held_alone(database: Database, name: str) -> AsyncIterator[bool]:
     """Whether this process may do the named job now; with several replicas one does (session advisory lock).
 
-    The lock ends with the connection, so a replica that dies gives it up.
+    The lock ends with the connection, so a replica that dies gives it up. A job that ends without an error has finished
+    a cycle.
     """
     async with database.connect() as connection:
         mine = bool((await connection.execute(_TRY_LOCK, {"name": name})).scalar_one())
         await connection.commit()
         try:
             yield mine
+            if mine:
+                await count_cycle(connection, job=name)
+                await connection.commit()
         finally:
             if mine:
                 await connection.execute(_UNLOCK, {"name": name})
