@@ -234,6 +234,14 @@ def test_somebody_elses_order_is_parked_and_never_matched_by_its_symbol() -> Non
     assert [one.kind for one in result.incidents] == ["foreign_order"]
 
 
+def test_somebody_elses_orders_are_one_incident_of_the_account() -> None:
+    result = folded(*(a_fill(f"e{n}", 40, 40, client_order_id=f"by-hand-{n}") for n in range(3)))
+    assert len(result.parked) == 3
+    said = {(one.kind, one.severity, one.subject, one.client_order_id) for one in result.incidents}
+    assert said == {("foreign_order", "warning", "A", None)}
+    assert "by-hand-2" in result.incidents[-1].detail
+
+
 def test_a_parked_event_that_comes_again_is_judged_again() -> None:
     record = a_fill("e1", 40, 40, client_order_id="by-hand")
     assert len(folded(record, record).parked) == 2

@@ -59,10 +59,9 @@ async def _executions(broker: Broker, order: Order, *, after: datetime) -> tuple
     page: str | None = None
     for _ in range(MAX_PAGES):
         listed = await broker.executions(after=after, page=page)
-        if not listed.is_whole:
-            left_out = ", ".join((*listed.passed_over, *listed.unnamed))
+        if not listed.tell_of(order.symbol):
             raise BrokerUnavailable(
-                f"it lists executions that cannot be read or named, any of which may be: {left_out}"
+                f"it lists executions that cannot be read or named and may be of it: {', '.join(listed.left_out)}"
             )
         found += [
             str(one.exec_id) for one in listed.updates if one.client_order_id == order.client_order_id and one.exec_id

@@ -7,8 +7,9 @@ time, so an order that rested for a day and filled while nobody listened would n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,15 +19,43 @@ from broker_gateway.outlet import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import BrokerUpdate, UpdateSource
+from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
 from closeflow.storage import gateway
 from closeflow.storage.engine import Database, transaction
+from closeflow.storage.saving import report_incidents
 
 log = structlog.get_logger()
 
 FEED: Final = "fill-activities"
 _ORDERS_PER_PAGE: Final = 500
 _LOOK_UPS_AT_ONCE: Final = 4
+_REMEMBERED: Final = 10_000
+LEFT_OUT: Final = "execution_left_out"
+
+
+@dataclass(slots=True)
+class Patience:
+    """With executions whose order could not be asked about. Each is asked about a few times; then it is given up, so
+    that it does not hold up the cursor for ever. Forgetting only costs a repetition."""
+
+    tries: int = 5
+    _counts: dict[str, int] = field(default_factory=dict)
+    _given_up: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    def lasts(self, activity_id: str) -> bool:
+        return activity_id not in self._given_up and self._counts.get(activity_id, 0) + 1 < self.tries
+
+    def count(self, asked: Iterable[str]) -> None:
+        """Another reading ended in which these could not be asked about; whatever else was waited for came."""
+        self._counts = {one: self._counts.get(one, 0) + 1 for one in asked}
+
+    def give_up(self, activity_ids: Iterable[str]) -> list[str]:
+        """Those that were not given up before."""
+        news = [one for one in dict.fromkeys(activity_ids) if one not in self._given_up]
+        self._given_up |= dict.fromkeys(news)
+        while len(self._given_up) > _REMEMBERED:
+            self._given_up.popitem(last=False)
+        return news
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +65,7 @@ class Backfill:
     outlet: Outlet
     overlap: timedelta
     now: Callable[[], datetime]
+    patience: Patience = field(default_factory=Patience)
 
     async def run_once(self) -> int:
         """Publish what is new: the state of every order of ours that is not done, then the executions since the cursor.
@@ -44,12 +74,16 @@ class Backfill:
         publishing what could; the cursor then stands at what Kafka has.
         """
         orders = await self._not_done()
-        stated, unanswered = await self._state_of(orders)
+        try:
+            stated, unanswered = await self._state_of(orders)
+        except BrokerUnavailable as error:
+            # One order of ours that cannot be read spoils the list; the executions may be had all the same.
+            stated, unanswered = [], [error.reason]
         found = await self._states([replace(update, source=UpdateSource.BACKFILL) for update in stated])
         found += await self._executions(min((order.created_at for order in orders), default=self.now()))
         log.info("backfill_finished", orders=len(orders), new_updates=found, unanswered=len(unanswered))
         if unanswered:
-            raise BrokerUnavailable(f"{len(unanswered)} look-ups without an answer, the first: {unanswered[0]}")
+            raise BrokerUnavailable(f"{len(unanswered)} questions without an answer, the first: {unanswered[0]}")
         return found
 
     async def _not_done(self) -> list[gateway.NotDone]:
@@ -99,23 +133,34 @@ class Backfill:
             cursor = await gateway.read_cursor(tx, **cursor_key)
         after = (cursor or oldest) - self.overlap
         found, page = 0, None
-        unnamed: list[str] = []
+        waited_for: list[str] = []
         while True:
             executions = await self.broker.executions(after=after, page=page)
             found += await self.outlet.publish_news(executions.updates)
-            unnamed += executions.unnamed
-            newest = _newest(executions.updates)
+            waiting = [one for one in executions.unnamed if self.patience.lasts(one)]
+            await self._tell_of([*executions.passed_over, *(one for one in executions.unnamed if one not in waiting)])
+            waited_for += waiting
+            newest = executions.through
             # Nothing is behind the cursor that may still be had, and nothing holds up the others.
-            if not unnamed and newest is not None and (cursor is None or newest > cursor):
+            if not waited_for and newest is not None and (cursor is None or newest > cursor):
                 async with transaction(self.database) as tx:
                     await gateway.advance_cursor(tx, **cursor_key, position=newest)
                 cursor = newest
-            if executions.next_page is None and unnamed:
-                raise BrokerUnavailable(f"{len(unnamed)} executions without a name, the first: {unnamed[0]}")
-            if executions.next_page is None:
-                return found
             page = executions.next_page
+            if page is None:
+                break
+        self.patience.count(waited_for)
+        if waited_for:
+            raise BrokerUnavailable(f"{len(waited_for)} executions without a name, the first: {waited_for[0]}")
+        return found
 
-
-def _newest(updates: Iterable[BrokerUpdate]) -> datetime | None:
-    return max((update.transact_time for update in updates), default=None)
+    async def _tell_of(self, given_up: Sequence[str]) -> None:
+        """One incident per account: if a fill of ours is among them, its order states more than is booked, and that is
+        an incident of its own (rule R4)."""
+        news = self.patience.give_up(given_up)
+        if not news:
+            return
+        detail = f"executions that cannot be read, or whose order the broker does not tell: {', '.join(news[:20])}"
+        incident = Incident(kind=LEFT_OUT, severity="warning", detail=detail, subject=self.broker.account_id)
+        async with transaction(self.database) as tx:
+            await report_incidents(tx, incidents=[incident])

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge
 
-from broker_gateway.backfill import Backfill
+from broker_gateway.backfill import Backfill, Patience
 from broker_gateway.outlet import SERVICE, Memory, Outlet
 from broker_gateway.race import race
 from closeflow.broker import Broker, BrokerUnavailable
@@ -76,6 +76,7 @@ class Relay:
     pace: Pace
     now: Callable[[], datetime]
     memory: Memory = field(default_factory=Memory)
+    patience: Patience = field(default_factory=Patience)
     trouble: dict[str, str | None] = field(default_factory=lambda: {"database": "not connected yet", "stream": None})
 
     async def readiness(self) -> Mapping[str, str | None]:
@@ -171,6 +172,7 @@ class Relay:
             outlet=outlet,
             overlap=timedelta(seconds=self.pace.backfill_overlap_s),
             now=self.now,
+            patience=self.patience,
         )
         while True:
             missed.clear()

@@ -9,7 +9,7 @@ Times are seconds. Unknown fields are refused.
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Quantity = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
@@ -172,6 +172,18 @@ class RefuseCancel(Spec):
 CancelAnswer = Annotated[AcceptCancel | RefuseCancel, Field(discriminator="kind")]
 
 
+class Shown(Spec):
+    """JSON fields that are shown otherwise than they are: None, odd forms, too many digits. A multi-leg parent is an
+    order without symbol and side, whose activities have none either."""
+
+    order: dict[str, JsonValue] = {}
+    update: dict[str, JsonValue] = {}
+    activity: dict[str, JsonValue] = {}
+
+
+MULTI_LEG = Shown(order={"symbol": None, "side": None, "order_class": "mleg"}, activity={"symbol": None, "side": None})
+
+
 class Behaviour(Spec):
     """Everything that is scripted for one order. `visible_after_s`: how long look-ups answer not-found.
 
@@ -186,6 +198,7 @@ class Behaviour(Spec):
     cancel: CancelAnswer = AcceptCancel()
     visible_after_s: Seconds = 0
     executions: Literal["named", "unnamed"] = "named"
+    shown: Shown = Shown()
 
 
 ORDINARY = Behaviour()

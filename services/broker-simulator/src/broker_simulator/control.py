@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from .behaviour import (
+    MULTI_LEG,
     Accept,
     AcceptCancel,
     AcceptLate,
@@ -34,6 +35,7 @@ from .behaviour import (
     Reject,
     Rule,
     RunSteps,
+    Shown,
     Step,
     StreamFaults,
 )
@@ -58,6 +60,7 @@ from .quotes import Pin
 from .settings import ActivityIds, Deduplication, Reversals
 
 __all__ = [
+    "MULTI_LEG",
     "Accept",
     "AcceptCancel",
     "AcceptLate",
@@ -83,6 +86,7 @@ __all__ = [
     "Reject",
     "Rule",
     "RunSteps",
+    "Shown",
     "Step",
     "StreamFaults",
 ]

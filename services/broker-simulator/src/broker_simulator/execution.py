@@ -145,8 +145,9 @@ def update_json(notice: Notice) -> dict[str, object]:
         "timestamp": rfc3339(notice.at_us),
         "order": order_json(notice.order),
     }
+    shown = notice.order.behaviour.shown.update
     if notice.execution is None:
-        return body | {"execution_id": str(uuid4())}
+        return body | {"execution_id": str(uuid4())} | shown
     body |= {
         "execution_id": notice.execution.id,
         "price": plain(notice.execution.price),
@@ -155,4 +156,6 @@ def update_json(notice: Notice) -> dict[str, object]:
     }
     if notice.execution.ref_id is not None:
         body |= {"previous_execution_id": notice.execution.ref_id}
-    return body | {"reason": "TRADE_BUST"} if notice.execution.kind == "bust" else body
+    if notice.execution.kind == "bust":
+        body |= {"reason": "TRADE_BUST"}
+    return body | shown

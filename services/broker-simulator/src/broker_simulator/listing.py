@@ -160,10 +160,9 @@ def _activity_json(book: Book, execution: Execution, names: ActivityNames, accou
         "cum_qty": plain(execution.cum_qty),
         "order_status": execution.order_status,
     }
-    if execution.ref_id is None:
-        return body
-    previous = next(one for one in book.executions if one.id == execution.ref_id)
-    return body | {"previous_id": names.of(previous)}
+    if execution.ref_id is not None:
+        body["previous_id"] = names.of(next(one for one in book.executions if one.id == execution.ref_id))
+    return body | book.orders[execution.order_id].behaviour.shown.activity
 
 
 def _activity_type(execution: Execution) -> str:

@@ -125,7 +125,7 @@ def order_json(order: Order) -> dict[str, object]:
     if order.filled_qty:
         average = plain((order.filled_value / order.filled_qty).quantize(Decimal("0.000000001")))
     submitted = rfc3339(order.submitted_us)
-    return {
+    body: dict[str, object] = {
         "id": order.id,
         "client_order_id": ticket.client_order_id,
         "created_at": submitted,
@@ -162,3 +162,4 @@ def order_json(order: Order) -> dict[str, object]:
         "subtag": None,
         "source": None,
     }
+    return body | order.behaviour.shown.order

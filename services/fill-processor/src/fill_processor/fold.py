@@ -31,6 +31,7 @@ UpdateRecord = Record[BrokerFillV1]
 APPLIED: Final = "applied"
 IGNORED: Final = "ignored"
 PARKED: Final = "parked"
+FOREIGN: Final = "foreign_order"
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ def _fold_one(
     position_id = positions.get(ours[0]) if ours else None
     order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None
     if position_id is None or order is None:
-        _park(folded, record, update, "unknown_order" if ours else "foreign_order")
+        _park(folded, record, update, "unknown_order" if ours else FOREIGN)
         return None
     book = folded.books[position_id]
     taken_by = taken.get((update.broker, update.account_id, update.exec_id)) if update.exec_id else None
@@ -142,18 +143,18 @@ def _fold_one(
 
 
 def _park(folded: Folded, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
-    """An order we do not know: kept whole, to be matched by its id later, and never guessed by symbol."""
+    """An order we do not know: kept whole, to be matched by its id later, and never guessed by symbol. Whoever else
+    trades on the account does so often: that is one incident of the account, counted."""
     folded.verdicts.append("Parked")
     folded.outcomes[update.event_id] = PARKED
     folded.parked.append(parked_record(record, kind))
-    folded.incidents.append(
-        Incident(
-            kind=kind,
-            severity="critical",
-            client_order_id=update.client_order_id,
-            detail=f"{update.exec_type} of {update.symbol} for an order that is not in the database",
-        )
-    )
+    said = f"{update.exec_type} of {update.symbol} for an order that is not in the database"
+    if kind == FOREIGN:
+        detail = f"{said}, the latest: {update.client_order_id}"
+        incident = Incident(kind=kind, severity="warning", subject=update.account_id, detail=detail)
+    else:
+        incident = Incident(kind=kind, severity="critical", client_order_id=update.client_order_id, detail=said)
+    folded.incidents.append(incident)
 
 
 def parked_record(record: UpdateRecord, reason: str) -> ParkedRecord:

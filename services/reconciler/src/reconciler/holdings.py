@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from closeflow.broker.protocol import Broker, BrokerUnavailable
+from closeflow.broker.protocol import Broker, BrokerUnavailable, ExecutionPage
 from closeflow.domain.events import decimal_text, time_text
 from closeflow.domain.holdings import Compared, Pair, agree, compare
 from closeflow.domain.model import ZERO, BrokerUpdate, Incident
@@ -125,23 +125,24 @@ class AssembleEvidence:
         if isinstance(executions, str):
             log.warning("evidence_not_assembled", reason=executions)
             return 0
+        if not executions.is_whole:
+            log.warning("executions_left_out", activity_ids=executions.left_out)
+            absent = [one for one in absent if executions.tell_of(one.symbol)]
         wanted = {one.client_order_id for one in absent}
-        listed = [one for one in executions if one.client_order_id in wanted]
+        listed = [one for one in executions.updates if one.client_order_id in wanted]
         await publish(self.producer, listed)  # The broker has it after all.
         evidence = {one.incident_id: _evidence(one, listed, since, ours, theirs, at=now) for one in absent}
         async with transaction(self.database) as tx:
             await add_evidence(tx, evidence=evidence)
         return len(evidence)
 
-    async def _executions(self, after: datetime) -> list[BrokerUpdate] | str:
-        """All of them, or why it cannot be said that they are all."""
-        found: list[BrokerUpdate] = []
+    async def _executions(self, after: datetime) -> ExecutionPage | str:
+        """All of them as one page, or why it cannot be said that they are all."""
+        found = ExecutionPage(updates=(), next_page=None)
         page = None
         for _ in range(self.pages):
             read = await self.broker.executions(after=after, page=page)
-            if not read.is_whole:
-                return f"executions that cannot be read or named: {(*read.passed_over, *read.unnamed)}"
-            found += read.updates
+            found += read
             page = read.next_page
             if page is None:
                 return found

@@ -45,8 +45,9 @@ class BrokerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPage:
-    """Executions in the broker's order of time, oldest first, each with its client order id resolved. One that has no
-    such id is logged and left out: it would hold up the others for ever. A page with any is no evidence of absence."""
+    """Executions in the broker's order of time, oldest first, each with its client order id resolved. What has no such
+    id or cannot be read is logged and left out: it would hold up the others for ever. Unless it is known to be
+    somebody else's, it may be the one that somebody looks for: ask `tell_of`."""
 
     updates: tuple[BrokerUpdate, ...]
     next_page: str | None
@@ -55,10 +56,32 @@ class ExecutionPage:
     """What was left out because it cannot be read, or because the broker denies its order."""
     unnamed: tuple[str, ...] = ()
     """What was left out because asking for its order got no answer: it may be had later."""
+    doubtful: frozenset[str] = frozenset()
+    """The symbols of both kinds, without a slash; the empty text for what does not say its symbol."""
+    through: datetime | None = None
+    """The latest time of an execution that the broker states on this page, left out or not."""
+
+    def __add__(self, later: ExecutionPage) -> ExecutionPage:
+        return ExecutionPage(
+            updates=self.updates + later.updates,
+            next_page=later.next_page,
+            passed_over=self.passed_over + later.passed_over,
+            unnamed=self.unnamed + later.unnamed,
+            doubtful=self.doubtful | later.doubtful,
+            through=max(filter(None, (self.through, later.through)), default=None),
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return (*self.passed_over, *self.unnamed)
 
     @property
     def is_whole(self) -> bool:
-        return not self.passed_over and not self.unnamed
+        return not self.left_out
+
+    def tell_of(self, symbol: str) -> bool:
+        """Whether no execution of the symbol was left out, as far as is known."""
+        return not self.doubtful & {symbol.replace("/", ""), ""}
 
 
 class Broker(Protocol):

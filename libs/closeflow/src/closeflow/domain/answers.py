@@ -71,6 +71,11 @@ class Unanswered:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignOrder(Unanswered):
+    """An order that cannot be read (a multi-leg parent has neither symbol nor side), and whose id is none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class NotFound:
     """An explicit not-found from the right endpoint; the only answer that can become evidence of absence (rule R6)."""
 

@@ -5,7 +5,7 @@ Only changed columns are written, so a service needs no grant on a column that i
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -127,9 +127,10 @@ async def insert_events(tx: AsyncConnection, *, events: Sequence[Event]) -> None
 
 
 async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]) -> None:
-    """Open an incident per (kind, subject), or count one more on the open one; in one order, so that transactions which
-    report the same ones wait for each other and never in a circle."""
+    """Open an incident per (kind, subject), or count on the open one, once for each that is given; in one order, so
+    that transactions which report the same ones wait for each other and never in a circle."""
     merged: dict[tuple[object, ...], Row] = {}
+    counts: Counter[tuple[object, ...]] = Counter()
     for one in incidents:
         row: Row = {
             "kind": one.kind,
@@ -139,18 +140,20 @@ async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]
             "client_order_id": one.client_order_id,
             "detail": {"text": storable(one.detail), "subject": one.subject},
         }
-        merged[(one.kind, one.client_order_id or one.close_request_id or one.position_id or one.subject)] = row
+        key = (one.kind, one.client_order_id or one.close_request_id or one.position_id or one.subject)
+        merged[key] = row
+        counts[key] += 1
     if merged:
-        rows = [merged[key] for key in sorted(merged, key=str)]
+        rows = [merged[key] | {"count": counts[key]} for key in sorted(merged, key=str)]
         await change(tx, _REPORT_INCIDENTS, {"rows": rows_json(rows)})
 
 
 _REPORT_INCIDENTS: Final = text("""
-    INSERT INTO incidents (kind, severity, position_id, close_request_id, client_order_id, detail)
-    SELECT kind, severity, position_id, close_request_id, client_order_id, detail
+    INSERT INTO incidents (kind, severity, position_id, close_request_id, client_order_id, detail, count)
+    SELECT kind, severity, position_id, close_request_id, client_order_id, detail, count
     FROM jsonb_populate_recordset(NULL::incidents, CAST(:rows AS jsonb))
     ON CONFLICT (kind, subject) WHERE closed_at IS NULL
-    DO UPDATE SET count = incidents.count + 1, last_seen_at = closeflow_now(),
+    DO UPDATE SET count = incidents.count + EXCLUDED.count, last_seen_at = closeflow_now(),
                   detail = incidents.detail || EXCLUDED.detail -- what others added to it stays
 """)
 

@@ -19,6 +19,7 @@ from closeflow.domain.answers import (
     CancelAnswer,
     CancelRefused,
     DuplicateId,
+    ForeignOrder,
     LookUpAnswer,
     NotAccepted,
     NotFound,
@@ -191,11 +192,13 @@ def _acknowledged(
 
 
 def _order(reply: Reply, *, of: parse.Account, source: UpdateSource) -> BrokerUpdate | Unanswered:
+    order: parse.Json = {}
     try:
         order = parse.as_object(read_json(reply.body), "the answer")
         return parse.order_update(order, of=of, source=source, received_at=reply.received_at)
     except ValueError as error:
-        return Unanswered(f"HTTP {reply.status} with an unreadable order: {error}")
+        unreadable = ForeignOrder if parse.is_foreign(order) else Unanswered
+        return unreadable(f"HTTP {reply.status} with an unreadable order: {error}")
 
 
 def _not_accepted(reply: Reply) -> NotAccepted | None:

@@ -19,6 +19,7 @@ from closeflow.broker.protocol import BrokerUnavailable, Capabilities, Execution
 from closeflow.domain.answers import (
     Acknowledged,
     CancelAnswer,
+    ForeignOrder,
     LookUpAnswer,
     MarketClock,
     NotFound,
@@ -89,7 +90,7 @@ class AlpacaBroker:
         self._capabilities = capabilities
         self._trading = Wire(base_url, headers=headers, deadline_s=deadline_s, connections=connections, now=now)
         self._data = Wire(market_data_url, headers=headers, deadline_s=deadline_s, connections=connections, now=now)
-        self._names: OrderedDict[str, parse.OrderName] = OrderedDict()
+        self._names: OrderedDict[str, parse.OrderName | ForeignOrder] = OrderedDict()
         self._resolving = asyncio.Semaphore(_RESOLVES_AT_ONCE)
 
     @property
@@ -133,7 +134,7 @@ class AlpacaBroker:
         params = {"status": "open", "limit": str(_ORDERS_PER_PAGE), "direction": "asc", "nested": "false"}
         while True:
             reply = await self._read(self._trading, "/v2/orders", params)
-            page = [_object(item, "order") for item in _list(reply)]
+            page = [item if isinstance(item, dict) else {} for item in _list(reply)]
             before = len(seen)
             for order in page:
                 seen.add(str(order.get("id")))
@@ -159,28 +160,32 @@ class AlpacaBroker:
         updates: list[BrokerUpdate] = []
         passed_over: list[str] = []
         unnamed: list[str] = []
+        doubtful: set[str] = set()
         for activity in activities:
-            activity_id = str(activity.get("id"))
+            activity_id, order = str(activity.get("id")), names.get(str(activity.get("order_id")))
             try:
-                order = names.get(parse.text(activity, "order_id"))
                 if isinstance(order, Unanswered):
-                    log.warning("execution_not_named", activity_id=activity_id, reason=order.reason)
-                    unnamed.append(activity_id)
-                    continue
+                    raise parse.Malformed(order.reason)
                 if order is None:
                     raise parse.Malformed("the broker does not know its order")
                 updates.append(parse.fill_activity(activity, of=self._of, order=order, received_at=reply.received_at))
             except parse.Malformed as error:
+                if _is_foreign(order):
+                    log.warning("foreign_execution_passed_over", activity_id=activity_id, reason=str(error))
+                    continue
                 # It must not hold up the others for ever. If it is a fill of ours, its order states more than we can
                 # name, and that gap is an incident (rule R4).
-                log.error("execution_passed_over", activity_id=activity_id, reason=str(error))
-                passed_over.append(activity_id)
+                log.error("execution_left_out", activity_id=activity_id, reason=str(error))
+                (unnamed if isinstance(order, Unanswered) else passed_over).append(activity_id)
+                doubtful.add(str(activity.get("symbol") or "").replace("/", ""))
         full = len(activities) >= _ACTIVITIES_PER_PAGE
         return ExecutionPage(
             updates=tuple(updates),
             next_page=_last_id(activities, page) if full else None,
             passed_over=tuple(passed_over),
             unnamed=tuple(unnamed),
+            doubtful=frozenset(doubtful),
+            through=max(filter(None, (parse.aside_time(one, "transaction_time") for one in activities)), default=None),
         )
 
     async def position(self, symbol: str) -> Decimal:
@@ -256,10 +261,13 @@ class AlpacaBroker:
     def _remember(self, update: BrokerUpdate) -> None:
         if update.broker_order_id is not None:
             name = parse.OrderName(client_order_id=update.client_order_id, symbol=update.symbol)
-            self._names[update.broker_order_id] = name
-            self._names.move_to_end(update.broker_order_id)
-            if len(self._names) > _NAMES_KEPT:
-                self._names.popitem(last=False)
+            self._keep_name(update.broker_order_id, name)
+
+    def _keep_name(self, broker_order_id: str, name: parse.OrderName | ForeignOrder) -> None:
+        self._names[broker_order_id] = name
+        self._names.move_to_end(broker_order_id)
+        if len(self._names) > _NAMES_KEPT:
+            self._names.popitem(last=False)
 
     async def _resolve(self, broker_order_ids: set[str]) -> Mapping[str, parse.OrderName | Unanswered]:
         """Name each order that the broker knows, or say why there is no name; a fill is never passed on nameless.
@@ -276,12 +284,21 @@ class AlpacaBroker:
             answer = await self.order(broker_order_id)
         if isinstance(answer, Acknowledged):
             return self._names.get(broker_order_id) or Unanswered(f"asked for order {broker_order_id}, got another")
+        if isinstance(answer, ForeignOrder):
+            self._keep_name(broker_order_id, answer)
+            return answer
         if isinstance(answer, NotFound):
             return None
         reason = f"order {broker_order_id} of an execution cannot be named: {answer.reason}"
         if isinstance(answer, Unanswered):
             return Unanswered(reason)
         raise BrokerUnavailable(reason, retry_after_s=getattr(answer, "retry_after_s", None))
+
+
+def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
+    if isinstance(order, parse.OrderName):
+        return parse_client_order_id(order.client_order_id) is None
+    return isinstance(order, ForeignOrder)
 
 
 def _usable(outcome: object, path: str) -> Reply:

@@ -11,7 +11,7 @@ from typing import Final
 
 from closeflow.broker.alpaca.wire import decimal_text
 from closeflow.domain.answers import MarketClock, Quote
-from closeflow.domain.ids import broker_update_id
+from closeflow.domain.ids import broker_update_id, parse_client_order_id
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
 
 Json = Mapping[str, object]
@@ -204,6 +204,12 @@ def side(of: Json) -> Side:
     if value not in (Side.BUY, Side.SELL):
         raise Malformed(f"side {value!r} is not known")
     return Side(value)
+
+
+def is_foreign(order: Json) -> bool:
+    """Whether the order is known to be somebody else's, however little of it can be read."""
+    named = order.get("client_order_id")
+    return isinstance(named, str) and named != "" and parse_client_order_id(named) is None
 
 
 def symbol(of: Json) -> str:

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 STREAM_MESSAGES: Final = Counter(
     "closeflow_broker_stream_messages_total",
-    "Messages of the broker's trade-update stream, by whether they were read, had an unknown event or were unreadable",
+    "Messages of the broker's trade-update stream: read, of an unknown event, unreadable, or foreign and unreadable",
     ["outcome"],
 )
 
@@ -130,14 +130,21 @@ async def _messages(socket: ClientConnection, of: parse.Account, now: Callable[[
 
 
 def read_message(frame: bytes, *, of: parse.Account, received_at: datetime) -> Message | None:
-    """One frame, text and binary alike, as JSON. None for what is not about an order (control messages)."""
+    """One frame, text and binary alike, as JSON. None for what is not about an order (control messages), and for what
+    cannot be read of an order that is not ours."""
+    order: object = None
     try:
         message = parse.as_object(read_json(frame), "message")
         if message.get("stream") != "trade_updates":
             return None
         data = parse.as_object(message.get("data"), "data")
+        order = data.get("order")
         update = parse.trade_update(data, of=of, received_at=received_at)
     except ValueError as error:
+        if isinstance(order, dict) and parse.is_foreign(order):
+            STREAM_MESSAGES.labels("foreign").inc()
+            log.warning("foreign_update_passed_over", client_order_id=order["client_order_id"], reason=str(error))
+            return None
         STREAM_MESSAGES.labels("unreadable").inc()
         log.error("trade_update_not_readable", reason=str(error), start=frame[:200].decode(errors="replace"))
         return Unreadable(str(error))
