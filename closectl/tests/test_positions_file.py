@@ -8,6 +8,7 @@ import pytest
 
 from closectl.positions_file import BadFile, read_positions
 from closeflow.domain.model import AssetType
+from closeflow.storage.importing import NewPosition
 
 HEADER = "account_id,symbol,asset_type,quantity,multiplier,currency"
 WITH_ID = f"position_id,{HEADER}"
@@ -44,7 +45,12 @@ EUR,other,BTC/USD,crypto,+.5,1,9
     ("line", "problem"),
     [
         ("main,AAPL,stock,1,1", "5 fields, the header has 6"),
-        ("main,AAPL,stock,1,000,1,USD", "7 fields, the header has 6"),
+        (
+            "main,AAPL,stock,9,999.99,1,USD",
+            "7 fields, the header has 6; is a comma in a number, as in 9,999.99? Write 9999.99",
+        ),
+        ("main,AAPL,stock,1,000,1,USD", "7 fields, the header has 6; is a comma in a number, as in 1,000? Write 1000"),
+        ("main,AAPL,stock,1,1,USD,note", "7 fields, the header has 6"),
         (",AAPL,stock,1,1,USD", "account_id is empty"),
         ("main, ,stock,1,1,USD", "symbol is empty"),
         ("main,AAPL,stock,,1,USD", "quantity is empty"),
@@ -52,6 +58,16 @@ EUR,other,BTC/USD,crypto,+.5,1,9
         (f"main,{'A' * 129},stock,1,1,USD", f"symbol '{'A' * 129}' must be at most 128 printable characters"),
         ("main,AAPL,bond,1,1,USD", "asset_type 'bond' is not one of stock, option, crypto"),
         ("main,AAPL,stock,ten,1,USD", "quantity 'ten' is not a number written with digits and at most one point"),
+        ('main,AAPL,stock,"9,999.99",1,USD', "quantity '9,999.99' has commas between its digits; write 9999.99"),
+        ('main,AAPL,stock,"-1,000",1,USD', "quantity '-1,000' has commas between its digits; write -1000"),
+        ('main,AAPL,stock,"1.234,5",1,USD', "quantity '1.234,5' has a decimal comma; write 1234.5"),
+        ('main,AAPL,stock,"12,5",1,USD', "quantity '12,5' has a decimal comma; write 12.5"),
+        ("main,AAPL,stock,(100),1,USD", "quantity '(100)' is in brackets; write -100"),
+        ('main,AAPL,stock,"(1,000.5)",1,USD', "quantity '(1,000.5)' is in brackets; write -1000.5"),
+        ("main,AAPL,stock,100-,1,USD", "quantity '100-' has its sign behind it; write -100"),
+        ("main,AAPL,stock,−100,1,USD", "quantity '−100' has a dash for a sign; write -100"),
+        ("main,AAPL,stock,$100,1,USD", "quantity '$100' has a currency sign; write 100"),
+        ("main,AAPL,stock,100 shares,1,USD", "quantity '100 shares' is not a number written with digits"),
         ("main,AAPL,stock,1_000,1,USD", "quantity '1_000' is not a number written with digits and at most one point"),
         ("main,AAPL,stock,1e3,1,USD", "quantity '1e3' is not a number written with digits and at most one point"),
         ("main,AAPL,stock,NaN,1,USD", "quantity 'NaN' is not a number written with digits and at most one point"),
@@ -63,10 +79,19 @@ EUR,other,BTC/USD,crypto,+.5,1,9
             "main,AAPL,stock,0.0000000001,1,USD",
             "quantity 1E-10 could not be closed: more than 9 digits after the point",
         ),
-        ("main,AAPL,option,1.5,100,USD", "quantity 1.5: options are held in whole contracts"),
+        ("main,AAPL270119C00150000,option,1.5,100,USD", "quantity 1.5: options are held in whole contracts"),
         ("main,AAPL,stock,1,0,USD", "multiplier must be above 0"),
         ("main,AAPL,stock,1,-1,USD", "multiplier must be above 0"),
         ("main,AAPL,stock,1,0.0000000000000000001,USD", "multiplier 0.0000000000000000001 has more than 18 digits"),
+        ("main,AAPL,stock,1,100,USD", "multiplier is 100: a stock's is 1"),
+        ("main,BTC/USD,crypto,1,10,USD", "multiplier is 10: a crypto's is 1"),
+        ("main,AAPL270119C00150000,option,1,1,USD", "multiplier is 1: an option's is 100"),
+        ("main,AAPL270119C00150000,option,1,10,USD", "multiplier is 10: an option's is 100"),
+        (
+            "main,AAPL270119C00150000,stock,1,1,USD",
+            "symbol 'AAPL270119C00150000' is an option's symbol; its asset_type",
+        ),
+        ("main,BTC,crypto,1,1,USD", "symbol 'BTC' is not a pair's symbol, which is written as BTC/USD; is it BTC/USD?"),
         ("main,AAPL,stock,1,1,DOLLAR", "currency 'DOLLAR' is not an ISO 4217 code such as USD"),
         ("main,AAPL,stock,1,1,ÄÖÜ", "currency 'ÄÖÜ' is not an ISO 4217 code such as USD"),
         ('main,"AAPL,stock,1,1,USD', "not CSV: unexpected end of data; a position is one line, with its quotes closed"),
@@ -122,3 +147,134 @@ def test_what_is_there_twice_is_named_by_its_lines() -> None:
         "lines 2, 4: account main has AAPL more than once; the broker nets them, so give their sum once",
         "lines 3, 4: position_id 2 is there more than once",
     )
+
+
+def test_one_contract_under_two_spellings_is_one_position() -> None:
+    text = f"""{HEADER}
+main,AAPL270119C00150000,option,2,100,USD
+main,AAPL  270119C00150000,option,1,100,USD
+main,BTCUSD,crypto,1,1,USD
+main,BTC/USD,crypto,1,1,USD
+main,brk b,stock,1,1,USD
+"""
+    assert problems(text) == (
+        "lines 2, 3: account main has AAPL270119C00150000 more than once; the broker nets them, so give their sum once",
+        "lines 4, 5: account main has BTC/USD more than once; the broker nets them, so give their sum once",
+    )
+
+
+def numbers(found: NewPosition) -> tuple[int, int]:
+    return int(found.quantity), int(found.multiplier)
+
+
+def test_an_adjusted_option_may_have_another_multiplier() -> None:
+    (found,) = read_positions([HEADER, "main,AAPL1 270119C00150000,option,1,10,USD"])
+    assert (found.symbol, *numbers(found)) == ("AAPL1270119C00150000", 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            f"{HEADER.replace(',', ';')}\nmain;AAPL;stock;1;1;USD\n",
+            "line 1: the fields are separated by semicolons; separate them by commas, and write numbers with a point",
+        ),
+        (
+            f"{HEADER.replace(',', chr(9))}\nmain\tAAPL\tstock\t1\t1\tUSD\n",
+            "line 1: the fields are separated by tabs; separate them by commas, and write numbers with a point",
+        ),
+        (
+            f"Positions of account main\n\n{HEADER}\nmain,AAPL,stock,1,1,USD\n",
+            "line 1: the columns are named in line 3; remove the lines before it",
+        ),
+        (
+            f'"Positions as of 03/02/2026, 9:30 AM"\n"x","y"\n{HEADER}\nmain,AAPL,stock,1,1,USD\n',
+            "line 1: the columns are named in line 3; remove the lines before it",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_whole_file_is_told_once(text: str, problem: str) -> None:
+    assert problems(text) == (problem,)
+
+
+SCHWAB = """"Symbol","Description","Qty (Quantity)","Price","Mkt Val","Security Type","Account"
+"AAPL","APPLE INC","100","190.1","19010","Equity","main"
+"BRK/B","BERKSHIRE","-5","400","-2000","Equity","main"
+"AAPL  270119C00150000","CALL","3","10","3000","Option","main"
+"""
+ALPACA = """asset_id,symbol,exchange,asset_class,qty,side,market_value
+x,AAPL,NASDAQ,us_equity,100,long,19000
+x,TSLA,NASDAQ,us_equity,5,short,-1000
+x,MSFT,NASDAQ,us_equity,-5,short,-1000
+x,AAPL270119C00150000,,us_option,3,long,3000
+x,BTCUSD,,crypto,0.25,long,15000
+"""
+IBKR = """ClientAccountID,CurrencyPrimary,AssetClass,Symbol,Quantity,Multiplier
+main,USD,STK,BRK B,5,1
+main,USD,OPT,AAPL  270119C00150000,-2,100
+"""
+
+
+def test_an_export_with_names_and_columns_of_its_own_is_read_with_a_map() -> None:
+    columns = {"Qty (Quantity)": "quantity", "Security Type": "asset_type", "Account": "account_id"}
+    found = read_positions(SCHWAB.splitlines(), columns)
+    assert [(one.account_id, one.symbol, one.asset_type, *numbers(one), one.currency) for one in found] == [
+        ("main", "AAPL", AssetType.STOCK, 100, 1, "USD"),
+        ("main", "BRK.B", AssetType.STOCK, -5, 1, "USD"),
+        ("main", "AAPL270119C00150000", AssetType.OPTION, 3, 100, "USD"),
+    ]
+
+
+def test_a_side_gives_the_sign() -> None:
+    columns = {"qty": "quantity", "asset_class": "asset_type", "exchange": "account_id"}
+    rows = ALPACA.replace(",,", ",NASDAQ,").splitlines()
+    found = read_positions(rows, columns)
+    assert [(one.symbol, str(one.quantity)) for one in found] == [
+        ("AAPL", "100"),
+        ("TSLA", "-5"),
+        ("MSFT", "-5"),
+        ("AAPL270119C00150000", "3"),
+        ("BTC/USD", "0.25"),
+    ]
+    wrong = [rows[0], "x,TSLA,NASDAQ,us_equity,-5,long,1", "x,AAPL,NASDAQ,us_equity,5,flat,1"]
+    with pytest.raises(BadFile) as raised:
+        read_positions(wrong, columns)
+    assert raised.value.problems == (
+        "line 2: side is long and quantity -5; which is it?",
+        "line 3: side 'flat' is not long or short",
+    )
+
+
+def test_a_map_may_name_every_column() -> None:
+    columns = {
+        "ClientAccountID": "account_id",
+        "CurrencyPrimary": "currency",
+        "AssetClass": "asset_type",
+    }
+    found = read_positions(IBKR.splitlines(), columns)
+    assert [(one.symbol, *numbers(one)) for one in found] == [("BRK.B", 5, 1), ("AAPL270119C00150000", -2, 100)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        (
+            {"Qty": "quantity"},
+            "line 1: --map names the column 'Qty', which is not there; there are Symbol, Description",
+        ),
+        ({"Account": "account"}, "--map gives the column 'Account' the name 'account', which is none of account_id,"),
+        ({"Account": "symbol", "Security Type": "asset_type"}, "line 1: the column symbol is there 2 times"),
+        ({"Security Type": "asset_type"}, "line 1: the column account_id is missing"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_told(columns: dict[str, str], problem: str) -> None:
+    with pytest.raises(BadFile) as raised:
+        read_positions(SCHWAB.splitlines(), columns)
+    assert any(one.startswith(problem) for one in raised.value.problems)
+
+
+def test_a_constant_stands_for_a_column_that_is_not_there() -> None:
+    columns = {"Qty (Quantity)": "quantity", "Security Type": "asset_type"}
+    rows = [line.rsplit(",", 1)[0] for line in SCHWAB.splitlines()]
+    found = read_positions(rows, columns, {"account_id": "main", "currency": "usd"})
+    assert {(one.account_id, one.currency) for one in found} == {("main", "USD")}

@@ -39,6 +39,21 @@ def test_a_bad_file_needs_no_database_to_be_told(tmp_path: Path) -> None:
     assert "is not UTF-8" in closectl("positions", "import", str(file)).stderr
 
 
+def test_an_export_is_imported_with_a_map(database: OnTestStack, tmp_path: Path) -> None:
+    dsn = database.dsn(ROLE)
+    file = tmp_path / "export.csv"
+    file.write_text("Instrument,Qty,Kind,Value\nbrk b,5,Equity,2000\nAAPL  270119C00150000,-2,Option,9\n")
+    given = ["positions", "import", str(file), "--map", "Instrument=symbol", "--map", "Qty=quantity"]
+    given += ["--map", "Kind=asset_type", "--set", "account_id=main"]
+    assert answer(*given, postgres_dsn=dsn) == {"added": 2, "unchanged": 0}
+    listed = answer("positions", "list", postgres_dsn=dsn)
+    assert [(one["symbol"], one["quantity"]) for one in listed] == [("BRK.B", "5"), ("AAPL270119C00150000", "-2")]
+    for option, problem in (("Qty", "must be name=value"), ("account=main", "names none of account_id")):
+        refused = closectl("positions", "import", str(file), "--set", option)
+        assert refused.exit_code == 2
+        assert problem in refused.stderr
+
+
 @pytest.mark.usefixtures("closes")
 def test_show_tells_a_close_from_every_table(closes_database: OnTestStack) -> None:
     shown = answer("show", str(REQUESTS[2]), postgres_dsn=closes_database.dsn(ROLE))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from closectl.importing import Imported, ImportRefused, import_positions
 from closectl.positions_file import read_positions
+from closeflow.domain.model import AssetType
 from closeflow.storage.engine import Database, make_engine, transaction
 from tests.conftest import Database as OnTestStack
 
@@ -85,8 +89,6 @@ async def test_a_symbol_that_was_closed_can_be_opened_again(desk: Database, engi
         ("7,main,AAPL,stock,99,1,USD", "the file says quantity 99, the position was opened with 100"),
         (",main,AAPL,stock,99,1,USD", "the file says quantity 99, the position was opened with 100"),
         (",main,AAPL,stock,100,1,EUR", "the file says currency EUR, the position was opened with USD"),
-        (",main,AAPL,crypto,100,1,USD", "the file says asset_type crypto, the position was opened with stock"),
-        (",main,AAPL,stock,100,100,USD", "the file says multiplier 100, the position was opened with 1"),
         ("7,main,TSLA,stock,100,1,USD", "the file says symbol TSLA, the position was opened with AAPL"),
         ("7,other,AAPL,stock,100,1,USD", "the file says account_id other, the position was opened with main"),
         ("9,main,AAPL,stock,100,1,USD", "the file says position_id 9, the position was opened with 7"),
@@ -99,3 +101,35 @@ async def test_a_contradiction_writes_nothing(desk: Database, line: str, conflic
         await bring_in(desk, ",main,NEW,stock,1,1,USD", line)
     assert raised.value.conflicts == (f"position 7 ({' '.join(line.split(',')[1:3])}): {conflict}",)
     assert await everything(desk) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "conflict"),
+    [
+        ({"asset_type": AssetType.CRYPTO}, "the file says asset_type crypto, the position was opened with stock"),
+        ({"multiplier": Decimal(100)}, "the file says multiplier 100, the position was opened with 1"),
+    ],
+)
+async def test_what_is_here_otherwise_is_a_contradiction(
+    desk: Database, changes: dict[str, Any], conflict: str
+) -> None:
+    """The reader lets neither of these pass, and positions are here from before it did so."""
+    await bring_in(desk, FIRST[0])
+    (row,) = read_positions([HEADER, FIRST[0]])
+    with pytest.raises(ImportRefused) as raised:
+        await import_positions(desk, [replace(row, **changes)], broker="alpaca")
+    assert raised.value.conflicts == (f"position 7 (main AAPL): {conflict}",)
+
+
+async def test_a_position_under_another_spelling_is_the_same_one(desk: Database, engine: Database) -> None:
+    option = "main,AAPL270119C00150000,option,2,100,USD"
+    await bring_in(desk, f",{option}", ",main,BTC/USD,crypto,1,1,USD", ",main,BRK.B,stock,5,1,USD")
+    spelled = {"AAPL270119C00150000": "AAPL  270119C00150000", "BTC/USD": "BTCUSD", "BRK.B": "brk b"}
+    async with transaction(engine) as tx:
+        for symbol, old in spelled.items():
+            change = text("UPDATE positions SET symbol = :old WHERE symbol = :symbol")
+            await tx.execute(change, {"old": old, "symbol": symbol})
+    again = (f",{option}", ",main,BTC-USD,crypto,1,1,USD", ",main,BRK B,stock,5,1,USD")
+    assert await bring_in(desk, *again) == Imported(added=0, unchanged=3)
+    with pytest.raises(ImportRefused):
+        await bring_in(desk, ",main,AAPL  270119C00150000,option,3,100,USD")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from closectl.arguments import LARGEST_ID, AsJson, Key, Limit, amount, named, numbered, seconds
+from closectl.arguments import LARGEST_ID, AsJson, Key, Limit, amount, named, numbered, pairs, seconds
 from closectl.closing import CloseRefused, close_position
 from closectl.command_line import OneLineErrors, examples
 from closectl.controls import controls, halt, limits, reduce, release
@@ -20,7 +20,7 @@ from closectl.operating.commands import actions, incidents, requests, senders
 from closectl.operating.ledger_commands import ADJUST_EXAMPLES, OVERRIDE_EXAMPLES, adjust_, orders, override_
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
-from closectl.positions_file import BadFile, read_positions
+from closectl.positions_file import REQUIRED, BadFile, read_positions
 from closectl.settings import ClosectlSettings
 from closectl.verifying import print_report, report_json, verify
 from closeflow.domain.model import OrderType, PositionStatus, RequestStatus
@@ -56,19 +56,34 @@ app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
 
 
-@positions.command("import", epilog=examples("positions import positions.csv"))
+@positions.command(
+    "import",
+    epilog=examples(
+        "positions import positions.csv",
+        "positions import export.csv --map Qty=quantity --map 'Asset class=asset_type' --set account_id=main",
+    ),
+)
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV with a header.", exists=True, dir_okay=False, readable=True)],
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="What one of the file's columns is here: theirs=ours.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="The value of a column that the file lacks: ours=value.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring positions in from a CSV file; the same file again changes nothing.
 
     Columns: account_id, symbol, asset_type (stock, option, crypto), quantity (signed, short below 0), multiplier,
-    currency, and optionally position_id. Nothing is written unless the whole file is right.
+    currency, and optionally position_id and side (long, short). With --map or --set it is a broker's export: other
+    columns are left out, and what it does not say of multiplier and currency is 1 (options 100) and USD. Nothing is
+    written unless the whole file is right.
     """
     settings = load(ClosectlSettings)
+    columns, constants = pairs(map_, "--map"), pairs(set_, "--set", known=REQUIRED)
     try:
-        rows = read_positions(_lines(file))
+        rows = read_positions(_lines(file), columns, constants)
         done = with_database(lambda database: import_positions(database, rows, broker=settings.broker))
     except BadFile as error:
         fail(f"{file} cannot be imported, and nothing was:\n" + "\n".join(error.problems))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
@@ -120,6 +120,23 @@ def _seconds(value: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= LONGEST_WAIT_S):
         raise typer.BadParameter(f"{value} must be a number of seconds from 0 to {LONGEST_WAIT_S}")
     return value
+
+
+def pairs(given: list[str] | None, option: str, *, known: Collection[str] | None = None) -> dict[str, str] | None:
+    """`name=value` of an option that may be repeated; None when it is not given. The last = divides, because a
+    broker's column may have one in its name."""
+    if not given:
+        return None
+    found: dict[str, str] = {}
+    for one in given:
+        name, divided, value = (part.strip() for part in one.rpartition("="))
+        if not (name and divided and value):
+            raise typer.BadParameter(f"{option} {shown(one)} must be name=value")
+        if name in found or (known is not None and name not in known):
+            told = "is given twice" if name in found else f"names none of {', '.join(known or ())}"
+            raise typer.BadParameter(f"{option} {shown(one)} {told}")
+        found[name] = value
+    return found
 
 
 def named(help_: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from closectl.symbols import spellings
 from closeflow.domain.model import PositionStatus
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.importing import KnownPosition, NewPosition, insert_positions, known_positions
@@ -42,7 +43,8 @@ async def import_positions(database: Database, rows: Sequence[NewPosition], *, b
     """Insert what is new in one transaction; raises ImportRefused when anything contradicts what is here."""
 
     async def work(tx: Transaction) -> Imported:
-        new, conflicts = sort_out(rows, await known_positions(tx, rows=rows))
+        names = {(row.account_id, one) for row in rows for one in spellings(row.asset_type, row.symbol)}
+        new, conflicts = sort_out(rows, await known_positions(tx, rows=rows, names=names))
         if conflicts:
             raise ImportRefused(conflicts)
         if new:
@@ -57,15 +59,20 @@ def _match(row: NewPosition, known: Sequence[KnownPosition]) -> KnownPosition | 
         by_id = next((one for one in known if one.id == row.position_id), None)
         open_one = _open_of(row, known)
         return by_id or open_one
-    same_name = [one for one in known if (one.account_id, one.symbol) == (row.account_id, row.symbol)]
+    same_name = [one for one in known if _named_alike(row, one)]
     return _open_of(row, known) or next((one for one in reversed(same_name) if not _difference(row, one)), None)
 
 
 def _open_of(row: NewPosition, known: Sequence[KnownPosition]) -> KnownPosition | None:
     for one in known:
-        if (one.account_id, one.symbol) == (row.account_id, row.symbol) and one.status is not PositionStatus.CLOSED:
+        if _named_alike(row, one) and one.status is not PositionStatus.CLOSED:
             return one
     return None
+
+
+def _named_alike(row: NewPosition, known: KnownPosition) -> bool:
+    """One contract under two spellings is one position: some are here from before symbols were rewritten."""
+    return row.account_id == known.account_id and known.symbol in spellings(row.asset_type, row.symbol)
 
 
 def _difference(row: NewPosition, known: KnownPosition) -> str:
@@ -73,7 +80,7 @@ def _difference(row: NewPosition, known: KnownPosition) -> str:
     for name, theirs, ours in (
         ("position_id", row.position_id or known.id, known.id),
         ("account_id", row.account_id, known.account_id),
-        ("symbol", row.symbol, known.symbol),
+        ("symbol", known.symbol if _named_alike(row, known) else row.symbol, known.symbol),
         ("asset_type", row.asset_type, known.asset_type),
         ("quantity", row.quantity, known.opening_quantity),
         ("multiplier", row.multiplier, known.multiplier),

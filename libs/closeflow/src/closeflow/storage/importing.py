@@ -58,16 +58,18 @@ _ADVANCE_IDS: Final = text("""
 """)
 
 
-async def known_positions(tx: Transaction, *, rows: Sequence[NewPosition]) -> list[KnownPosition]:
-    """Every position with an id of the rows, or with an account and symbol of theirs, oldest first; nobody else imports
-    until the transaction ends."""
+async def known_positions(
+    tx: Transaction, *, rows: Sequence[NewPosition], names: Collection[tuple[str, str]]
+) -> list[KnownPosition]:
+    """Every position with an id of the rows, or with one of the names, account and symbol, oldest first; nobody else
+    imports until the transaction ends."""
     await tx.execute(_LOCK)
     found = await tx.execute(
         _KNOWN,
         {
             "ids": [row.position_id for row in rows if row.position_id is not None],
-            "accounts": [row.account_id for row in rows],
-            "symbols": [row.symbol for row in rows],
+            "accounts": [account_id for account_id, _ in names],
+            "symbols": [symbol for _, symbol in names],
         },
     )
     return [
