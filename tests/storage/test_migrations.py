@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -142,6 +144,22 @@ def test_a_migration_gives_up_on_a_busy_table(database: Database) -> None:
         with pytest.raises(Exception, match="lock timeout"):
             migrate.downgrade(database.admin_dsn, "0004")
     migrate.upgrade(database.admin_dsn)  # one transaction per revision: it had come as far as 0005
+    migrate.check(database.admin_dsn)
+
+
+def test_a_migration_that_waits_for_a_busy_table_stalls_nobody_else_for_long(database: Database) -> None:
+    with psycopg.connect(database.admin_dsn) as reader, ThreadPoolExecutor() as threads:
+        reader.execute("SELECT FROM executions")
+        migrating = threads.submit(migrate.downgrade, database.admin_dsn, "0013")
+        with psycopg.connect(database.admin_dsn, autocommit=True) as other:
+            other.execute("SET lock_timeout = '1s'")
+            for _ in range(200):
+                other.execute("SELECT FROM executions")
+                time.sleep(0.01)
+        assert not migrating.done()
+        reader.rollback()
+        migrating.result(timeout=60)
+    migrate.upgrade(database.admin_dsn)
     migrate.check(database.admin_dsn)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from closeflow.domain.model import Incident
 from closeflow.storage.auditing import drop_partition, ensure_partitions, outbox_days, stray_rows
-from closeflow.storage.engine import Database, StatementError, sqlstate, transaction
+from closeflow.storage.engine import LOCK_NOT_AVAILABLE, Database, StatementError, Transaction, sqlstate, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import close_incidents, held_alone
 from closeflow.storage.saving import report_incidents
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +33,9 @@ class KeepPartitions:
     database: Database
     days_ahead: int
     retention_days: int
+    tries: int = 10
+    """Of each step that needs the outbox to itself for a moment: none waits for it, so that no accept does."""
+    pause_s: float = 0.2
 
     async def once(self) -> int:
         """Returns how many days were dropped."""
@@ -41,8 +48,8 @@ class KeepPartitions:
             if strays:
                 await report_incidents(tx, incidents=[_strays(strays)])
         # On its own, because it may fail for the very rows that were told.
+        made = await self._often(lambda tx: ensure_partitions(tx, days_ahead=self.days_ahead))
         async with transaction(self.database) as tx:
-            made = await ensure_partitions(tx, days_ahead=self.days_ahead)
             if not strays:
                 await close_incidents(tx, kind=STRAYS, still=(), resolution="every day has its partition")
             today = (await database_now(tx)).date()
@@ -55,11 +62,21 @@ class KeepPartitions:
                 dropped += await self._drop(day)
         return dropped
 
+    async def _often(self, step: Callable[[Transaction], Awaitable[T]]) -> T:
+        for again in reversed(range(self.tries)):
+            try:
+                async with transaction(self.database) as tx:
+                    return await step(tx)
+            except StatementError as error:
+                if sqlstate(error) != LOCK_NOT_AVAILABLE or not again:
+                    raise
+            await asyncio.sleep(self.pause_s)
+        raise AssertionError("tried at least once")
+
     async def _drop(self, day: date) -> bool:
         """False when the day cannot be dropped now: the next one is not held up by it."""
         try:
-            async with transaction(self.database) as tx:
-                dropped = await drop_partition(tx, day=day)
+            dropped = await self._often(lambda tx: drop_partition(tx, day=day))
         except StatementError as error:
             report = log.warning if sqlstate(error) == NOT_YET_PROVEN else log.error
             report("outbox_partition_kept", day=str(day), reason=str(error.orig).partition("\n")[0])

@@ -16,14 +16,13 @@ from closeflow.domain.model import Book, CloseRequest, Position
 from closeflow.storage import mapping
 from closeflow.storage.books import lock_books
 from closeflow.storage.direct import fetch
-from closeflow.storage.engine import is_poison, retrying, sqlstate
+from closeflow.storage.engine import LOCK_NOT_AVAILABLE, is_poison, retrying, sqlstate
 
 T = TypeVar("T")
 Tx = AsyncConnection
 Engine = AsyncEngine
 Key = tuple[int, str]
 """A position and an idempotency key on it."""
-_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _BY_KEYS: Final = text("""
     SELECT r.* FROM close_requests r
@@ -145,4 +144,4 @@ async def transact(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaita
 def _named(error: SQLAlchemyError) -> type[Exception]:
     if is_poison(error):
         return RowRefused
-    return LockedElsewhere if sqlstate(error) == _LOCK_NOT_AVAILABLE else DatabaseAway
+    return LockedElsewhere if sqlstate(error) == LOCK_NOT_AVAILABLE else DatabaseAway

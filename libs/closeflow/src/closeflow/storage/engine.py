@@ -23,6 +23,8 @@ DatabaseError = SQLAlchemyError
 
 REPEATABLE: Final = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: PostgreSQL chose this transaction as a victim; the work may be done again."""
+LOCK_NOT_AVAILABLE: Final = "55P03"
+"""A lock was not to be had within `lock_timeout`, or not at once."""
 POISON_CLASSES: Final = frozenset({"22", "23"})
 """Data exception and integrity violation: the statement fails again however often it is repeated."""
 _CONNECTION_LOST_CLASSES: Final = frozenset({"08", "57"})

@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,12 +18,13 @@ from alembic import command
 from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
-from closeflow.storage.engine import driver_url
+from closeflow.storage.engine import LOCK_NOT_AVAILABLE, driver_url, sqlstate
 
-HEAD: Final = "0016"
+HEAD: Final = "0017"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 DEBEZIUM: Final = "closeflow_debezium"
@@ -35,7 +37,9 @@ ROLES: Final = (
     "closeflow_operator",
     DEBEZIUM,
 )
-_LOCK_TIMEOUT_S: Final = 5
+_LOCK_TIMEOUT_MS: Final = 200
+_LOCK_TRIES: Final = 20
+_LOCK_PAUSE_S: Final = 0.25
 _ADVISORY_KEY: Final = 0x636C6F7365  # "close"; one migrator at a time per database
 _ROLE_ATTEMPTS: Final = 20
 _VERSION: Final = text("SELECT version_num FROM alembic_version")
@@ -65,11 +69,11 @@ def admin_engine(dsn: str) -> Iterator[Engine]:
 
 @contextmanager
 def migrating(engine: Engine) -> Iterator[Connection]:
-    """A connection that holds the migrators' lock. A statement that waits for a table longer than 5 s fails: better to
-    repeat the migration than to queue every query of a running system behind it."""
+    """A connection that holds the migrators' lock. A statement that waits for a table longer than 200 ms fails: better
+    to repeat the migration than to queue every query of a running system behind it."""
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_KEY})
-        connection.execute(text("SELECT set_config('lock_timeout', :value, false)"), {"value": f"{_LOCK_TIMEOUT_S}s"})
+        connection.execute(text("SELECT set_config('lock_timeout', :value, false)"), {"value": f"{_LOCK_TIMEOUT_MS}ms"})
         connection.commit()
         yield connection
 
@@ -83,14 +87,26 @@ def _config(connection: Connection | None = None) -> Config:
 
 def upgrade(admin_dsn: str, revision: str = "head") -> None:
     """Apply what is missing. Safe to call again, and from several processes at once (one thread of each: Alembic)."""
-    with admin_engine(admin_dsn) as engine, migrating(engine) as connection:
-        command.upgrade(_config(connection), revision)
+    _move(admin_dsn, command.upgrade, revision)
 
 
 def downgrade(admin_dsn: str, revision: str) -> None:
     """Go back to `revision` ("base" for an empty database). Data of what is dropped is gone; roles stay, see 0006."""
-    with admin_engine(admin_dsn) as engine, migrating(engine) as connection:
-        command.downgrade(_config(connection), revision)
+    _move(admin_dsn, command.downgrade, revision)
+
+
+def _move(admin_dsn: str, command: Callable[[Config, str], None], revision: str) -> None:
+    """Try again while a table is busy, with a pause for those who queued behind the try; what is done stays done."""
+    for again in reversed(range(_LOCK_TRIES)):
+        try:
+            with admin_engine(admin_dsn) as engine, migrating(engine) as connection:
+                command(_config(connection), revision)
+        except DBAPIError as error:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE or not again:
+                raise
+        else:
+            return
+        time.sleep(_LOCK_PAUSE_S)
 
 
 def check(admin_dsn: str) -> None:
