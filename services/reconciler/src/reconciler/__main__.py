@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.replication import Limits
 from closeflow.heartbeat import beating
 from closeflow.kafka.producer import Producer, open_producer
@@ -35,6 +36,7 @@ from reconciler.replication import WatchReplication
 from reconciler.requests import MarketHours, WakeRequests
 from reconciler.schedule import FAILURES, Cycles, Job, counted, keep_running, pause, until_stopped
 from reconciler.settings import ReconcilerSettings
+from reconciler.surroundings import WatchSurroundings
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +73,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
     yield Job("watch_replication", watch_replication(parts).once, settings.watch_interval_s)
+    yield Job("watch_surroundings", watch_surroundings(parts).once, settings.surroundings_interval_s)
 
 
 def wake_requests(parts: Parts) -> WakeRequests:
@@ -159,6 +162,17 @@ def watch_replication(parts: Parts) -> WatchReplication:
         heartbeat_age=_seconds(settings.heartbeat_age_s),
     )
     return WatchReplication(parts.database, parts.connect, settings.replication_slot, limits)
+
+
+def watch_surroundings(parts: Parts) -> WatchSurroundings:
+    settings = parts.settings
+    return WatchSurroundings(
+        database=parts.database,
+        broker=parts.broker,
+        kafka=settings.kafka,
+        groups={settings.order_submitter_group: SUBMIT_ORDER, settings.fill_processor_group: BROKER_FILL},
+        patience_s=settings.surroundings_patience_s,
+    )
 
 
 async def _keep_auditing(audit: AuditPublication, cycles: Cycles, stop: asyncio.Event) -> None:

@@ -68,6 +68,11 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     wal_left_bytes: Bytes = 256 * 1024**2
     heartbeat_age_s: Seconds = 60.0
 
+    surroundings_interval_s: Seconds = 10.0
+    surroundings_patience_s: Seconds = 30.0
+    order_submitter_group: Annotated[str, Field(min_length=1)] = "order-submitter"
+    fill_processor_group: Annotated[str, Field(min_length=1)] = "fill-processor"
+
     partitions_interval_s: Seconds = 3600.0
     partitions_days_ahead: Annotated[int, Field(ge=1, le=60)] = 7
     outbox_retention_days: Annotated[int, Field(ge=1, le=3650)] = 7

@@ -1,0 +1,123 @@
+"""What stands still although nobody says so: consumers that do not consume, and servers that are away.
+
+A consumer that has lost its group, or its process, cannot report that itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
+
+import structlog
+
+from closeflow.broker import Broker, BrokerUnavailable
+from closeflow.domain.model import Incident
+from closeflow.domain.standstill import (
+    CONSUMER_STALLED,
+    Away,
+    Place,
+    Waiting,
+    away_incidents,
+    look_at_answer,
+    look_at_lag,
+    not_seen_to_move,
+    stalled_consumers,
+)
+from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.offsets import group_lag
+from closeflow.storage.away import reason
+from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.reconciling import close_incidents
+from closeflow.storage.saving import report_incidents
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+ANSWER_WITHIN_S: Final = 5.0
+KAFKA, BROKER, DATABASE = "kafka", "broker", "database"
+
+
+@dataclass(slots=True, kw_only=True)
+class WatchSurroundings:
+    """The job; `once` is one cycle. `groups` are the consumer groups to watch, each with its topic.
+
+    That the database was away can only be written once it is back: the incident then says for how long.
+    """
+
+    database: Database
+    broker: Broker
+    kafka: KafkaConnection
+    groups: Mapping[str, str]
+    patience_s: float
+    clock: Callable[[], float] = time.monotonic
+    _waiting: Mapping[Place, Waiting] = field(default_factory=dict)
+    _away: dict[str, Away | None] = field(default_factory=dict)
+
+    async def once(self) -> int:
+        """Returns how many incidents there are now."""
+        began = self.clock()
+        seen, failure = await self._look_at_lag()
+        self._away[KAFKA] = look_at_answer(self._away.get(KAFKA), failure, asked_at=began)
+        if seen is not None:
+            self._waiting = look_at_lag(self._waiting, seen, now=self.clock())
+        self._away[BROKER] = look_at_answer(self._away.get(BROKER), await self._ask_broker(), asked_at=began)
+        began = self.clock()
+        try:
+            return await retrying(self.database, partial(self._write, lag_is_known=seen is not None, began=began))
+        except Exception as error:
+            self._away[DATABASE] = look_at_answer(self._away.get(DATABASE), reason(error), asked_at=began)
+            raise
+
+    async def _write(self, tx: Transaction, *, lag_is_known: bool, began: float) -> int:
+        now, patience_s = self.clock(), self.patience_s
+        # The server may have been frozen under the connection: then nothing failed, it only took long.
+        database = self._away.get(DATABASE) or Away(since=began, reason="it answered again")
+        away = [(KAFKA, self._away[KAFKA]), (BROKER, self._away[BROKER]), (DATABASE, database)]
+        incidents: list[Incident] = away_incidents(away, now=now, patience_s=patience_s)
+        for name, _ in away:
+            still = [one.subject for one in incidents if one.subject == name]
+            await close_incidents(tx, kind=f"{name}_away", still=still, resolution="it answers again")
+        if lag_is_known:
+            incidents += stalled_consumers(self._waiting, now=now, patience_s=patience_s)
+            still_there = not_seen_to_move(self._waiting, now=now, patience_s=patience_s)
+            await close_incidents(tx, kind=CONSUMER_STALLED, still=still_there, resolution="the group goes on")
+        await report_incidents(tx, incidents=incidents)
+        self._away[DATABASE] = None
+        return len(incidents)
+
+    async def _look_at_lag(self) -> tuple[Mapping[Place, tuple[int, int]] | None, str | None]:
+        try:
+            return await _within(ANSWER_WITHIN_S, group_lag(self.kafka, self.groups)), None
+        except LookupError as error:
+            log.warning("lag_not_known", reason=_text(error))
+            return None, None  # It answers, and has no such topic.
+        except Exception as error:
+            return None, _text(error)
+
+    async def _ask_broker(self) -> str | None:
+        try:
+            await _within(ANSWER_WITHIN_S, self.broker.clock())
+        except BrokerUnavailable as error:
+            return None if error.retry_after_s is not None else error.reason  # Asking for a pause is an answer.
+        except TimeoutError as error:
+            return _text(error)
+        return None
+
+
+async def _within(seconds: float, question: Awaitable[T]) -> T:
+    """Its answer, or TimeoutError, whatever it makes of being cancelled."""
+    asked = asyncio.ensure_future(question)
+    done, _ = await asyncio.wait({asked}, timeout=seconds)
+    if not done:
+        asked.cancel()
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    return asked.result()
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
