@@ -30,6 +30,8 @@ class ErrorClass(StrEnum):
     MISSING_FIELD = "missing_field"
     BAD_VALUE = "bad_value"
     UNKNOWN_VALUE = "unknown_value"
+    UNREADABLE_RECORD = "unreadable_record"
+    """Not its value but what Kafka keeps around it: its time, a header name, its batch's checksum or compression."""
     CONTRADICTION = "contradiction"
     """Readable, but not true of the order it names: only a use-case can find this."""
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from closeflow.contracts import Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
+from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.dead_letters import (
@@ -31,6 +31,7 @@ from closeflow.kafka.dead_letters import (
     DeadLetterOffice,
     open_dead_letter_office,
 )
+from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
 from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause
@@ -159,6 +160,8 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         self._timing = timing
         self._progress = progress
         self._pause = GrowingPause(timing.restart_pause_s, timing.restart_pause_cap_s)
+        self._handled: dict[TopicPartition, int] = {}
+        """Where to go on in the partitions that are held, of those of which a batch was handled."""
         self._fetched: dict[TopicPartition, int | None] = {}
         self._budget = DeadLetterBudget(subscription.dead_letter_limit)
         self._in_flight = asyncio.Lock()
@@ -173,6 +176,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             self._log.info("partitions_revoked", partitions=sorted(tp.partition for tp in revoked))
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._handled.clear()
         self._announce(frozenset(tp.partition for tp in assigned))
         self._progress.assigned(frozenset(tp.partition for tp in assigned))
         self._log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
@@ -217,18 +221,51 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
     async def _poll_until_stopped(self) -> None:
         await self._consumer.start()
         while not self._stop.is_set():
+            failure = await self._poll()
+            if failure is not None:
+                await self._wait_after(failure)
+
+    async def _poll(self) -> Exception | None:
+        """Read a batch and handle it; returns the error for which it has to be given again."""
+        try:
             # Awaited here and not in a task of its own: between the poll's last check for a rebalance and the lock
             # there is then no point at which `on_partitions_revoked` could slip in.
             batch = await self._consumer.getmany(
                 timeout_ms=self._timing.poll_ms, max_records=self._subscription.max_records
             )
-            if batch:
-                async with self._in_flight:
-                    failure = await self._handle(batch)
-                if failure is not None:
-                    await self._wait_after(failure)
-            elif self._was_answered():
-                self._progress.moved()
+        except Exception as error:
+            if not about_a_record(error):
+                raise
+            async with self._in_flight:
+                return await self._step_over(error)
+        if batch:
+            async with self._in_flight:
+                return await self._handle(batch)
+        if self._was_answered():
+            self._progress.moved()
+        return None
+
+    async def _step_over(self, error: Exception) -> Exception | None:
+        """aiokafka refuses a record before we see it: read what can be read of its batch, and go on behind it. Every
+        partition is gone back to where it was handled, because a poll that fails loses what it had of the others."""
+        self._log.warning("records_refused_by_client", reason=f"{type(error).__name__}: {error}")
+        batch: dict[TopicPartition, Sequence[Any]] = {}
+        for tp in self._consumer.assignment():
+            start = self._handled.get(tp)
+            if start is None:
+                start = await self._consumer.committed(tp)
+            if start is None:
+                start = (await self._consumer.beginning_offsets([tp]))[tp]
+            self._consumer.seek(tp, start)
+            found = await read_leniently(self._consumer, tp, start)
+            if found:
+                batch[tp] = found[: self._subscription.max_records]
+        if not batch:
+            raise error
+        failure = await self._handle(batch)
+        for tp, handled in batch.items() if failure is None else ():
+            self._consumer.seek(tp, offset_after(handled[-1]))
+        return failure
 
     def _was_answered(self) -> bool:
         """Whether Kafka answered a fetch since the last look. The times are only compared with each other."""
@@ -242,7 +279,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         self._log.warning("batch_given_again", reason=reason, next_in_s=next_in_s)
         await _wait_for(self._stop, next_in_s)
 
-    async def _handle(self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> Exception | None:
+    async def _handle(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> Exception | None:
         """Returns the error for which the batch has to be given again; the next poll then begins with it."""
         started = time.monotonic()
         topic = self._subscription.topic
@@ -264,7 +301,9 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
                 letters.extend(rejection.dead_letter() for rejection in rejected)
             if letters:
                 await self._dead_letter(letters)
-        await self._commit({tp: records[-1].offset + 1 for tp, records in batch.items()})
+        offsets = {tp: offset_after(records[-1]) for tp, records in batch.items()}
+        await self._commit(offsets)
+        self._handled |= offsets
         KAFKA_RECORDS.labels(topic, "processed").inc(len(readable) - len(rejected))
         KAFKA_RECORDS.labels(topic, "dead_lettered").inc(len(letters))
         KAFKA_BATCH_SECONDS.labels(topic).observe(time.monotonic() - started)
@@ -272,20 +311,18 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         self._progress.succeeded()
         return None
 
-    def _decode(
-        self, batch: Mapping[TopicPartition, Sequence[ConsumerRecord]]
-    ) -> tuple[list[Record[M]], list[DeadLetter]]:
+    def _decode(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> tuple[list[Record[M]], list[DeadLetter]]:
         readable: list[Record[M]] = []
         letters: list[DeadLetter] = []
         counted: list[bool] = []
         for found in (found for records in batch.values() for found in records):
             try:
-                value = decode(self._subscription.model, found.value, found.headers)
+                record = _record(self._subscription.model, found)
             except Undecodable as error:
                 letters.append(_dead_letter(found, error))
                 counted.append(not isinstance(error, UnknownValue))  # A newer writer is no reason to stop.
             else:
-                readable.append(_record(found, value))
+                readable.append(record)
                 counted.append(False)
         self._budget.count(counted)
         return readable, letters
@@ -322,7 +359,15 @@ async def _wait_for(stop: asyncio.Event, timeout_s: float) -> None:
             await stop.wait()
 
 
-def _record(found: Any, value: M) -> Record[M]:
+def _record(model: type[M], found: Any) -> Record[M]:
+    """Raises Undecodable, also for what is around the value."""
+    if isinstance(found, LenientRecord) and found.defect is not None:
+        raise Undecodable(found.defect, ErrorClass.UNREADABLE_RECORD)
+    value = decode(model, found.value, found.headers)
+    try:
+        timestamp = record_time(found.timestamp)
+    except ValueError as error:
+        raise Undecodable(str(error), ErrorClass.UNREADABLE_RECORD) from None
     return Record(
         topic=found.topic,
         partition=found.partition,
@@ -331,7 +376,7 @@ def _record(found: Any, value: M) -> Record[M]:
         value=value,
         raw=found.value,
         headers=tuple(found.headers),
-        timestamp=datetime.fromtimestamp(found.timestamp / 1000, UTC),
+        timestamp=timestamp,
     )
 
 

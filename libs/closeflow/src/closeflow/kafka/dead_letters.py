@@ -76,7 +76,7 @@ def dead_letter_headers(letter: DeadLetter, *, group: str, now: datetime) -> Hea
         "dlq_consumer_group": group,
         "dlq_error_class": letter.error_class.value,
         "dlq_reason": letter.reason,
-        "dlq_attempts": str(int(attempts) + 1 if attempts.isdigit() else 1),
+        "dlq_attempts": str(_count(attempts) + 1),
     }
     first_seen = before.get("dlq_first_seen") or format_time(now).encode()
     replays = before.get(REPLAYS)
@@ -90,8 +90,12 @@ def dead_letter_headers(letter: DeadLetter, *, group: str, now: datetime) -> Hea
 
 def replays_of(headers: Headers) -> int:
     """How often the record of a letter was put back to its topic."""
-    raw = dict(headers).get(REPLAYS) or b"0"
-    return int(raw) if raw.isdigit() else 0
+    return _count(dict(headers).get(REPLAYS) or b"0")
+
+
+def _count(raw: bytes) -> int:
+    """0 for what no count of ours can be: anybody can write headers, and Python refuses thousands of digits."""
+    return int(raw) if raw.isdigit() and len(raw) <= 9 else 0
 
 
 def replay_headers(headers: Headers) -> Headers:
@@ -116,7 +120,8 @@ class DeadLetterOffice:
                 Outgoing(
                     topic=dead_letter_topic(letter.topic),
                     key=letter.key,
-                    value=letter.raw,
+                    # aiokafka publishes nothing that has neither key nor value, though Kafka does.
+                    value=b"" if letter.raw is None and letter.key is None else letter.raw,
                     headers=dead_letter_headers(letter, group=self._group, now=now),
                 )
                 for letter in letters

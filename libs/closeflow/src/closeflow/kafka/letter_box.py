@@ -19,6 +19,7 @@ from closeflow.contracts import dead_letter_topic
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.dead_letters import replay_headers, replays_of
+from closeflow.kafka.lenient import getmany_leniently, record_time
 from closeflow.kafka.producer import Outgoing
 from closeflow.kafka.records import Headers
 from closeflow.kafka.tail import partitions_of
@@ -97,7 +98,7 @@ class LetterBox:
             async with asyncio.timeout(_READ_DEADLINE_S):
                 batch: Mapping[TopicPartition, Sequence[Any]] = {}
                 while not batch and not await self._reached(ends):
-                    batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=CHUNK)
+                    batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=CHUNK)
             letters = [
                 self._letter(found)
                 for partition, records in batch.items()
@@ -119,7 +120,10 @@ class LetterBox:
         for one, end in ends.items():
             self._consumer.seek(one, offset if one == place else end)
         async with asyncio.timeout(_READ_DEADLINE_S):
-            found = await self._consumer.getone(place)
+            batch: Mapping[TopicPartition, Sequence[Any]] = {}
+            while not batch.get(place):
+                batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=1)
+        found = batch[place][0]
         return self._letter(found) if found.offset == offset else None
 
     def require_origin(self) -> None:
@@ -149,11 +153,19 @@ class LetterBox:
             origin=self._origin,
             partition=found.partition,
             offset=found.offset,
-            appended_at=datetime.fromtimestamp(found.timestamp / 1000, UTC),
+            appended_at=_time(found.timestamp),
             key=found.key,
             value=found.value,
             headers=tuple(found.headers),
         )
+
+
+def _time(timestamp_ms: int) -> datetime:
+    """The nearest that a datetime can be: it is only shown."""
+    try:
+        return record_time(timestamp_ms)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC) if timestamp_ms < 0 else datetime.max.replace(tzinfo=UTC)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.lenient import LenientRecord, getmany_leniently
 from closeflow.kafka.records import Headers
 
 _POLL_MS: Final = 200
@@ -31,6 +32,8 @@ class TailRecord:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    defect: str | None = None
+    """Why no consumer of ours can read it, where what is wrong is not its value. Without bytes where it has none."""
 
 
 class Tail:
@@ -53,13 +56,24 @@ class Tail:
             async with asyncio.timeout(_PROGRESS_DEADLINE_S):
                 found: list[TailRecord] = []
                 while not found and not await self._reached(ends):
-                    batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=5000)
-                    found = [
-                        TailRecord(one.topic, one.partition, one.offset, one.key, one.value, tuple(one.headers))
-                        for records in batch.values()
-                        for one in records
-                    ]
+                    found = await self._read()
             yield found
+
+    async def _read(self) -> list[TailRecord]:
+        batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=5000)
+        return [
+            TailRecord(
+                one.topic,
+                one.partition,
+                one.offset,
+                one.key,
+                one.value,
+                tuple(one.headers),
+                one.defect if isinstance(one, LenientRecord) else None,
+            )
+            for records in batch.values()
+            for one in records
+        ]
 
     async def drain(self) -> list[TailRecord]:
         """Everything of `batches` at once."""
