@@ -62,9 +62,11 @@ def jobs(parts: Parts) -> Iterator[Job]:
     counted here."""
     settings, database = parts.settings, parts.database
     wake, repair, resolve = wake_requests(parts), repair_positions(parts), ResolveIncidents(database)
+    watch = watch_surroundings(parts)
     yield counted(database, Job("wake_requests", wake.once, settings.requests_interval_s))
     yield counted(database, Job("repair_positions", repair.once, settings.repairs_interval_s))
     yield counted(database, Job("resolve_incidents", resolve.once, settings.resolve_interval_s))
+    yield counted(database, Job("watch_surroundings", watch.once, settings.surroundings_interval_s))
     yield Job("ask_quiet_orders", ask_quiet_orders(parts).once, settings.orders_interval_s)
     yield Job("end_outliving_orders", end_outliving_orders(parts).once, settings.orders_interval_s)
     yield Job("fill_gaps", fill_gaps(parts).once, settings.gaps_interval_s)
@@ -73,7 +75,6 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
     yield Job("watch_replication", watch_replication(parts).once, settings.watch_interval_s)
-    yield Job("watch_surroundings", watch_surroundings(parts).once, settings.surroundings_interval_s)
 
 
 def wake_requests(parts: Parts) -> WakeRequests:
