@@ -174,4 +174,25 @@ MUTANTS: Final = (
             "test_a_batch_makes_one_position_event_with_the_next_version_and_one_event_per_execution",
         ),
     ),
+    Mutant(
+        "a stub believed as a quote",
+        f"{DOMAIN}/pricing.py",
+        "    if quote.bid and quote.ask and _far_apart(",
+        "    if False and _far_apart(",
+        (f"{TESTS}/test_odd_markets.py::test_how_wide_a_quote_may_be_is_a_setting",),
+    ),
+    Mutant(
+        "prices off the increment for ever",
+        f"{DOMAIN}/settle.py",
+        "or increments > 1):",
+        "or increments > 9):",
+        (f"{TESTS}/test_ticks.py::test_a_second_refusal_for_the_increment_ends_the_close",),
+    ),
+    Mutant(
+        "a residual that keeps its position open",
+        f"{DOMAIN}/pricing.py",
+        "    return abs(quantity) < LOTS[asset_type]",
+        "    return quantity == ZERO",
+        (f"{TESTS}/test_residuals.py::test_an_adjustment_to_a_residual_closes_a_position_that_nobody_closes",),
+    ),
 )
