@@ -194,5 +194,20 @@ MUTANTS: Final = (
         "    return abs(quantity) < LOTS[asset_type]",
         "    return quantity == ZERO",
         (f"{TESTS}/test_residuals.py::test_an_adjustment_to_a_residual_closes_a_position_that_nobody_closes",),
+        "a claim begun although another answered it",
+        f"{STORAGE}/submitting.py",
+        "AND order_sends.started_at = r.started_at AND order_sends.answered_at IS NULL\n",
+        "AND order_sends.started_at = r.started_at\n",
+        (
+            "tests/storage/test_answers.py::"
+            "test_a_claim_that_has_not_begun_is_answered_by_another_and_then_refused_to_its_sender",
+        ),
+    ),
+    Mutant(
+        "a claim answered although it has begun",
+        f"{STORAGE}/submitting.py",
+        "      AND order_sends.answered_at IS NULL AND order_sends.begun_at IS NULL\n",
+        "      AND order_sends.answered_at IS NULL\n",
+        ("tests/storage/test_answers.py::test_a_claim_that_has_begun_is_nobodys_to_answer",),
     ),
 )

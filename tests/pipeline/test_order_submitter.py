@@ -366,6 +366,26 @@ async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) 
     assert all(seen_once(alone, request_id) for request_id in requests)
 
 
+async def test_a_claim_of_a_dead_sender_goes_out_at_once_unless_it_had_begun(alone: Bench) -> None:
+    """Its lease is an hour long, and a broker that forgets ids lets nothing be repeated that may have been sent."""
+    alone.control.outage(Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=2))
+    claimed, begun = alone.add_request(), alone.add_request()
+    with alone.submitter(broker_deduplication="none") as first:
+        await alone.ask(claimed, begun)
+        await until(lambda: all(len(alone.sends(one)) == 1 for one in (claimed, begun)), "both are claimed")
+        first.kill()
+        first.wait()
+    alone.execute(
+        "UPDATE order_sends SET answered_at = NULL, answer = NULL, lease_until = closeflow_now() + interval '1 hour',"
+        " begun_at = CASE client_order_id WHEN %(id)s THEN NULL ELSE begun_at END WHERE sender LIKE %(pid)s",
+        id=client_order_id(claimed, 1),
+        pid=f"%-{first.pid}-%",
+    )
+    with alone.submitter(broker_deduplication="none"):
+        await until(lambda: alone.sends(claimed) == ["not_sent", "accepted"], "it is sent", within_s=60)
+    assert alone.sends(begun) == [None]
+
+
 async def test_two_instances_send_every_order_once(alone: Bench) -> None:
     requests = [alone.add_request() for _ in range(50)]
     unhurried = {"in_flight": "8", "lease_s": "30", "http_deadline_s": "5"}

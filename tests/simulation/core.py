@@ -11,7 +11,7 @@ from closeflow.broker.protocol import IdDeduplication
 from closeflow.domain import plan as planning
 from closeflow.domain import publication, sending, wake
 from closeflow.domain.controls import Controls
-from closeflow.domain.model import Book, CloseRequest, Order
+from closeflow.domain.model import Book, CloseRequest, Order, Send
 from closeflow.domain.settle import RetryPolicy
 from fill_processor import fold
 from order_submitter.breaker import BreakerRules
@@ -87,6 +87,16 @@ def may_repeat(deduplication: IdDeduplication) -> bool:
     return deduplication is IdDeduplication.FOREVER
 
 
+def may_begin(send: Send) -> bool:
+    """As `submitting.begin_sends`: a claim that somebody answered is not written."""
+    return send.answer is None
+
+
+def may_answer(begun: bool) -> bool:
+    """As `submitting.answer_unbegun`: what may have been written is its sender's to answer."""
+    return not begun
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     plan: Plan = planning.plan
@@ -96,3 +106,6 @@ class Core:
     wake: Wake = wake.wake
     emit_again: EmitAgain = publication.emit_again
     may_repeat: Callable[[IdDeduplication], bool] = may_repeat
+    fence_s: Callable[[float], float] = sending.fence_s
+    may_begin: Callable[[Send], bool] = may_begin
+    may_answer: Callable[[bool], bool] = may_answer

@@ -55,6 +55,14 @@ TRANSACTION_S = 0.000_001
 WIDE = AccountLimits(max_order_quantity=Decimal(1000), max_order_notional=Decimal(1_000_000), submits_per_minute=100)
 
 
+ClaimKey = tuple[str, SendKind, int, str, datetime]
+
+
+def claim_key(client_order_id: str, send: Send | Answer) -> ClaimKey:
+    """What tells a claim from every other, also from one of the same number."""
+    return client_order_id, send.kind, send.n, send.sender, send.started_at
+
+
 class CommitUnknown(Exception):
     """The connection was lost inside COMMIT."""
 
@@ -98,6 +106,7 @@ class Tx:
     incidents: list[Incident] = field(default_factory=list)
     receipts: dict[tuple[str, UUID], str] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
+    begun: set[ClaimKey] = field(default_factory=set)
     closed: list[tuple[str, Collection[str]]] = field(default_factory=list)
 
     def lock_books(self, *, position_ids: Collection[int] = (), request_ids: Collection[UUID] = ()) -> dict[int, Book]:
@@ -173,6 +182,8 @@ class Database:
     """The open ones, by kind and subject."""
     raised: set[str] = field(default_factory=set)
     """Every kind of incident that was ever opened."""
+    begun: set[ClaimKey] = field(default_factory=set)
+    """Claims whose first byte may have gone."""
     exited: dict[str, datetime] = field(default_factory=dict)
     """Senders that a person has seen to be gone, and when that was written."""
     xact: int = 0
@@ -224,6 +235,7 @@ class Database:
             self._insert_send(order, send)
         for answer in tx.answers:
             self._record(answer)
+        self.begun |= tx.begun
         for event in tx.events:
             key = (event.event_id, event.emission)
             if key in self.emitted:
@@ -284,17 +296,20 @@ class Database:
             raise Violation(f"7: send {send.kind} {send.n} of {order.client_order_id} is claimed twice")
         self.put_order(replace(stored, sends=(*stored.sends, send)))
 
+    def claim(self, key: ClaimKey) -> Send | None:
+        order = self.order(key[0])
+        sends = order.sends if order else ()
+        return next((one for one in sends if claim_key(key[0], one) == key), None)
+
     def _record(self, said: Answer) -> None:
         """As `submitting.record_answers`."""
         order = self.order(said.client_order_id)
-        claim = (said.kind, said.n, said.sender, said.started_at)
-        sends = order.sends if order else ()
-        mine = [one for one in sends if (one.kind, one.n, one.sender, one.started_at) == claim and one.answer is None]
-        if order is None or not mine:
+        mine = self.claim(claim_key(said.client_order_id, said))
+        if order is None or mine is None or mine.answer is not None:
             return
         now = self.now()
-        answered = replace(mine[0], answer=said.answer, answered_at=now)
-        order = replace(order, sends=tuple(answered if one is mine[0] else one for one in order.sends))
+        answered = replace(mine, answer=said.answer, answered_at=now)
+        order = replace(order, sends=tuple(answered if one is mine else one for one in order.sends))
         unsent = order.status in (OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN)
         if said.again_in_s is not None and (unsent or order.cancel_requested_at is not None):
             order = replace(order, next_send_at=now + timedelta(seconds=said.again_in_s))

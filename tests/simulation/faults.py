@@ -36,6 +36,7 @@ class Fault(StrEnum):
     ANSWER_LOST = "time-out after accept"
     LATE_ACCEPT = "accepted after the time-out"
     NOT_SENT = "connection refused"
+    TAKEN_OVER = "claim without a byte answered by another"
     SERVER_ERROR = "5xx"
     RATE_LIMITED = "429"
     KEY_REFUSED = "401"

@@ -14,6 +14,8 @@ class Stage(Enum):
     CLAIMED = auto()
     CHECKED = auto()
     """Past the fence, not a byte written."""
+    BEGUN = auto()
+    """Said to begin, not a byte written."""
     CALLING = auto()
     ANSWERED = auto()
     CONCLUDED = auto()

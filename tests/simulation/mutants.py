@@ -229,5 +229,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),
     "nobody's lease waited for": Mutant(Core(next_step=impatient), "silence"),
     "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
+    "a claim written although another answered it": Mutant(
+        Core(may_begin=lambda _: True, fence_s=lambda _: 1e9), "silence"
+    ),
+    "a claim answered although it may be written": Mutant(Core(may_answer=lambda _: True), "silence"),
     "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence"),
 }

@@ -20,11 +20,11 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import Incident, SendAnswer, SendKind
-from closeflow.domain.sending import fence_s, retry_in_s, with_send
+from closeflow.domain.sending import retry_in_s, with_send
 from closeflow.domain.tickets import refusal_update, ticket
 from order_submitter.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
-from tests.simulation.database import Answer, Tx
+from tests.simulation.database import Answer, Tx, claim_key
 from tests.simulation.faults import Fault
 from tests.simulation.jobs import Call, Job, Stage
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway
@@ -40,12 +40,13 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
     """Returns the circuit breaker after it, and whether the send is over for this process."""
     match job.stage:
         case Stage.CLAIMED:
-            late = of.monotonic() - job.checked_at >= fence_s(LEASE_S)
-            if job.disowned or late:
+            if job.disowned or _is_late(of, job):
                 job.answer, job.fenced, job.stage = NotSent("fence"), True, Stage.ANSWERED
             else:
                 job.stage = Stage.CHECKED
         case Stage.CHECKED:
+            _begin(of, job)
+        case Stage.BEGUN:
             _write(of, job)
         case Stage.CALLING:
             _read(of, job)
@@ -70,9 +71,33 @@ def _submitted(job: Job) -> SubmitAnswer:
     return job.answer
 
 
+def _is_late(of: Submitter, job: Job) -> bool:
+    return of.monotonic() - job.checked_at >= of.around.core.fence_s(LEASE_S)
+
+
+def _begin(of: Submitter, job: Job) -> None:
+    """As `SendLog.begin`, for a submit: the claim says that it begins, unless somebody has answered it."""
+    key = claim_key(job.order.client_order_id, job.send)
+
+    def work(tx: Tx) -> bool:
+        claim = of.around.database.claim(key)
+        begins = claim is not None and of.around.core.may_begin(claim)
+        tx.begun |= {key} if begins else set()
+        return begins
+
+    try:
+        begun = job.send.kind is SendKind.CANCEL or of.around.database.transact(work)
+    except DATABASE_ERRORS:
+        begun = False
+    if begun:
+        job.stage = Stage.BEGUN
+    else:
+        job.answer, job.fenced, job.stage = NotSent("not_begun"), True, Stage.ANSWERED
+
+
 def _write(of: Submitter, job: Job) -> None:
     """As `Broker.submit` with `begin_within_s`: the first byte goes within the fence, or none at all."""
-    if of.monotonic() - job.checked_at >= fence_s(LEASE_S):
+    if _is_late(of, job):
         job.answer, job.fenced, job.stage = NotSent("fence"), True, Stage.ANSWERED
         return
     if of.around.faults.happens(Fault.NOT_SENT):
@@ -181,5 +206,6 @@ def _record(of: Submitter, job: Job) -> bool:
     try:
         of.around.database.transact(work)
     except DATABASE_ERRORS:
-        return job.writes >= MOST_WRITES
-    return True
+        return job.writes >= MOST_WRITES and not job.disowned
+    claim = of.around.database.claim(claim_key(said.client_order_id, said))
+    return not job.disowned or claim is not None or of.monotonic() - job.checked_at >= LEASE_S

@@ -1,4 +1,4 @@
-"""The order-submitter: mirrors `submit.Planner`, `attend.Attendant`, `recover.Recovery` and `keep.Keeper`."""
+"""The order-submitter: mirrors `submit.Planner`, `attend.Attendant` and `recover.Recovery`."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from closeflow.domain.sending import (
     withdrawn,
 )
 from closeflow.domain.settle import settle
-from closeflow.storage.submitting import UnansweredSend
 from order_submitter.breaker import CLOSED, Breaker, admitted
 from order_submitter.recover import Watch
 from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBILITY_LAG_S, VISIBLE_WITHIN_S
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.jobs import Job
+from tests.simulation.keeping import keep
 from tests.simulation.log import Consumer, Entry, Group
 from tests.simulation.process import KafkaAway, Process
-from tests.simulation.queries import UNSENT, due_orders
+from tests.simulation.queries import due_orders
 from tests.simulation.sends import step
 
 CONSUMER: Final = "order-submitter"
@@ -77,7 +77,7 @@ class Submitter(Process):
 
     def reserve(self, tx: Tx, kind: SendKind) -> bool:
         """As `SenderPool.reserve`; the send that is then claimed takes the slot."""
-        if len(self.jobs) + len(tx.sends) >= IN_FLIGHT:
+        if sum(not one.disowned for one in self.jobs) + len(tx.sends) >= IN_FLIGHT:
             return False
         if kind is SendKind.SUBMIT:
             if self.breaker.resumes_at(self.monotonic()) is not None:
@@ -203,7 +203,7 @@ class Submitter(Process):
             raise Crashed from None
         self.start_jobs(sends, checked_at)
         for order, counts in asked:
-            self._ask(order.client_order_id, order.position_id if counts else None)
+            self.ask(order.client_order_id, order.position_id if counts else None)
         return True
 
     def _attend(self, tx: Tx, due: list[Order], asked: list[tuple[Order, bool]]) -> None:
@@ -259,7 +259,7 @@ class Submitter(Process):
             return order
         return replace(order, next_send_at=resumes_at)
 
-    def _ask(self, client_order_id: str, position_id: int | None) -> None:
+    def ask(self, client_order_id: str, position_id: int | None) -> None:
         self.questions.setdefault(client_order_id, Question(client_order_id, position_id))
 
     def look_up(self) -> bool:
@@ -331,21 +331,7 @@ class Submitter(Process):
         return self.monotonic() - known[1]
 
     def keep(self) -> bool:
-        """As `Keeper.keep_once`: watch unanswered sends, and look up those whose sender is gone."""
-        found = [
-            _unanswered(order, one)
-            for order in self.around.database.orders()
-            if order.status in UNSENT
-            for one in order.sends
-            if one.kind is SendKind.SUBMIT and one.answered_at is None
-        ]
-        self.watch.saw(found, now=self.monotonic())
-        seen, self.seen = self.seen, {(one.client_order_id, one.n) for one in found}
-        asked = len(self.questions)
-        for one in found:
-            if one.sender not in self.around.lives:
-                self._ask(one.client_order_id, None)
-        return seen != self.seen or len(self.questions) > asked
+        return keep(self)
 
     def send(self) -> bool:
         """One step of one send."""
@@ -357,12 +343,6 @@ class Submitter(Process):
         if over:
             self.jobs.remove(job)
         return over or job.stage is not stage
-
-
-def _unanswered(order: Order, send: Send) -> UnansweredSend:
-    return UnansweredSend(
-        client_order_id=order.client_order_id, n=send.n, sender=send.sender, host=None, pid=None, exited_at=None
-    )
 
 
 def _request_id(record: Entry[Event]) -> UUID:

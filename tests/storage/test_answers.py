@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,10 +10,22 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from closeflow.domain.model import SendAnswer, SendKind
+from closeflow.domain.model import Order, Send, SendAnswer, SendKind
+from closeflow.storage.books import lock_books
 from closeflow.storage.engine import transaction
-from closeflow.storage.submitting import Answered, BreakerRow, load_breaker, record_answers, save_breaker
+from closeflow.storage.submitting import (
+    Answered,
+    BreakerRow,
+    UnansweredSend,
+    answer_unbegun,
+    begin_sends,
+    load_breaker,
+    record_answers,
+    save_breaker,
+    unanswered_sends,
+)
 from tests.conftest import Database
+from tests.pipeline.submitting import until
 from tests.storage.seeding import Owner, add_order, add_position, add_request, owner
 
 CLAIMED = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -104,3 +117,81 @@ async def test_the_database_makes_the_times_of_the_breaker(database: Database, e
     assert replace(found, probe_in_s=300.0) == row
     assert (opened_at[0], opened_at[2]) == (opened_at[1], (None,))
     assert opened_at[3] > opened_at[0]
+
+
+async def claimed(db: Owner, engine: AsyncEngine) -> tuple[tuple[Order, Send], UnansweredSend]:
+    """A claim as its sender has it, not begun, and as another instance sees it."""
+    answer = a_claim(db)
+    db.execute("UPDATE order_sends SET begun_at = NULL")
+    async with transaction(engine) as tx:
+        books = await lock_books(tx, position_ids=[row[0] for row in db.execute("SELECT id FROM positions")])
+        [order] = [one for book in books.values() for one in book.orders.values()]
+        assert order.client_order_id == answer.client_order_id
+        [seen] = await unanswered_sends(tx, account_id=order.account_id, most=9)
+    return (order, order.sends[0]), seen
+
+
+async def test_a_claim_that_has_not_begun_is_answered_by_another_and_then_refused_to_its_sender(
+    database: Database, engine: AsyncEngine
+) -> None:
+    with owner(database.admin_dsn) as db:
+        mine, seen = await claimed(db, engine)
+        assert (seen.begun, seen.lease_over) == (False, True)
+        async with transaction(engine) as tx:
+            assert await answer_unbegun(tx, sends=[seen]) == [seen.client_order_id]
+        async with transaction(engine) as tx:
+            assert await begin_sends(tx, sends=[mine]) == set()
+        assert state(db) == ("not_sent", "planned", 0)
+
+
+async def test_a_claim_that_has_begun_is_nobodys_to_answer(database: Database, engine: AsyncEngine) -> None:
+    with owner(database.admin_dsn) as db:
+        mine, seen = await claimed(db, engine)
+        async with transaction(engine) as tx:
+            assert await begin_sends(tx, sends=[mine]) == {(seen.client_order_id, "submit", 1)}
+        async with transaction(engine) as tx:
+            assert await answer_unbegun(tx, sends=[seen]) == []
+        assert state(db) == (None, "planned", None)
+
+
+async def test_another_claim_of_the_number_begins_by_itself(database: Database, engine: AsyncEngine) -> None:
+    with owner(database.admin_dsn) as db:
+        (order, send), _ = await claimed(db, engine)
+        async with transaction(engine) as tx:
+            assert await begin_sends(tx, sends=[(order, replace(send, sender="second"))]) == set()
+
+
+@pytest.mark.parametrize("first_begins", [True, False])
+async def test_of_a_beginning_and_an_answer_at_once_one_gives_way(
+    database: Database, engine: AsyncEngine, first_begins: bool
+) -> None:
+    """The second waits for the first one's row and finds it as that left it."""
+    with owner(database.admin_dsn) as db:
+        mine, seen = await claimed(db, engine)
+
+        async def begin() -> int:
+            async with transaction(engine) as tx:
+                return len(await begin_sends(tx, sends=[mine]))
+
+        async def answer() -> int:
+            async with transaction(engine) as tx:
+                return len(await answer_unbegun(tx, sends=[seen]))
+
+        async with transaction(engine) as tx:
+            if first_begins:
+                await begin_sends(tx, sends=[mine])
+            else:
+                await answer_unbegun(tx, sends=[seen])
+            second = asyncio.create_task(answer() if first_begins else begin())
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+            await until(lambda: db.execute(waiting, (database.name,)).fetchone() != (0,), "the second waits")
+        assert await second == 0
+
+
+async def test_a_claim_of_a_sender_that_knows_nothing_of_beginnings_counts_as_begun(
+    database: Database, engine: AsyncEngine
+) -> None:
+    """Old and new order-submitters run side by side during a deployment."""
+    with owner(database.admin_dsn) as db:
+        a_claim(db)
+        assert db.execute("SELECT begun_at IS NOT NULL FROM order_sends").fetchone() == (True,)

@@ -9,7 +9,7 @@ from typing import cast
 
 from closeflow.broker import Broker
 from closeflow.domain.answers import LookUpAnswer, NotFound
-from closeflow.domain.model import BrokerUpdate
+from closeflow.domain.model import BrokerUpdate, Order, Send
 from closeflow.storage.engine import Database
 from order_submitter.answers import Entry
 from order_submitter.breaker import BreakerRules
@@ -38,8 +38,12 @@ async def ignored(update: BrokerUpdate, *, traceparent: str | None = None) -> No
     raise AssertionError("nothing is published")
 
 
-async def unrecorded(entry: Entry) -> None:
-    raise AssertionError("nothing is recorded")
+class NoSends:
+    async def begin(self, order: Order, send: Send) -> bool:
+        raise AssertionError("nothing is sent")
+
+    async def record(self, entry: Entry) -> bool:
+        raise AssertionError("nothing is recorded")
 
 
 async def test_look_ups_beyond_the_rate_wait() -> None:
@@ -47,7 +51,7 @@ async def test_look_ups_beyond_the_rate_wait() -> None:
     limits = PoolLimits(
         in_flight=2, rate_per_s=RATE_PER_S, lease_s=30, breaker=BreakerRules(failures=2, refusals=9, probe_s=5)
     )
-    pool = SenderPool(cast(Broker, broker), ignored, unrecorded, limits)
+    pool = SenderPool(cast(Broker, broker), ignored, NoSends(), limits)
     recovery = Recovery(
         database=cast(Database, None),  # A look-up whose answer proves nothing touches neither it nor the publisher.
         broker=cast(Broker, broker),

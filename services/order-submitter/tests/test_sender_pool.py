@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from closeflow.broker import Broker
+from closeflow.broker import Broker, MayBegin
 from closeflow.domain.answers import (
     Acknowledged,
     CancelAccepted,
@@ -45,8 +45,10 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.sending import fence_s
+from closeflow.storage.engine import CommitUnknown
 from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState
+from order_submitter.claims import claiming
 from order_submitter.send import Job, PoolLimits, SenderPool
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -96,7 +98,12 @@ class ScriptedBroker:
     heard: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
 
-    async def submit(self, ticket: Ticket, *, begin_within_s: float | None = None) -> SubmitAnswer:
+    async def submit(
+        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+    ) -> SubmitAnswer:
+        assert may_begin is not None
+        if not await may_begin():
+            return NotSent("it may not begin any more")
         self.heard.append(f"submit {ticket.client_order_id}")
         if self.gate is not None:
             await self.gate.wait()
@@ -118,14 +125,22 @@ class Outcome:
     events: list[str] = field(default_factory=list)
     updates: list[BrokerUpdate] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    begins: bool = True
+    rows_from: int = 0
+    """Before so many answers the claim's row is not there."""
+
+    async def begin(self, order: Order, send: Send) -> bool:
+        self.events.append("begun")
+        return self.begins
 
     async def publish(self, update: BrokerUpdate, *, traceparent: str | None = None) -> None:
         self.events.append("published")
         self.updates.append(update)
 
-    async def record(self, entry: Entry) -> None:
+    async def record(self, entry: Entry) -> bool:
         self.events.append("recorded")
         self.entries.append(entry)
+        return len(self.entries) > self.rows_from
 
     @property
     def answer(self) -> SendAnswer:
@@ -134,7 +149,7 @@ class Outcome:
 
 
 def a_pool(broker: ScriptedBroker, outcome: Outcome) -> SenderPool:
-    return SenderPool(cast(Broker, broker), outcome.publish, outcome.record, LIMITS)
+    return SenderPool(cast(Broker, broker), outcome.publish, outcome, LIMITS)
 
 
 def a_job(kind: SendKind = SendKind.SUBMIT, *, age_s: float = 0) -> Job:
@@ -169,7 +184,7 @@ async def test_a_submit_is_recorded_as_what_its_answer_proves(
 ) -> None:
     outcome, _ = await done(replace(broker, heard=[]), a_job())
     assert outcome.answer is answer
-    assert outcome.events == ["published"] * published + ["recorded"]
+    assert outcome.events == ["begun"] + ["published"] * published + ["recorded"]
     again = outcome.entries[0].answered.again_in_s
     assert (again is None) is (answer in (SendAnswer.ACCEPTED, SendAnswer.REJECTED))
 
@@ -223,6 +238,59 @@ async def test_a_disowned_send_is_answered_and_never_made() -> None:
     assert (broker.heard, outcome.answer) == ([], SendAnswer.NOT_SENT)
 
 
+async def test_a_send_whose_claim_was_answered_by_another_is_not_made() -> None:
+    """A paused process that wakes after somebody took its claim over."""
+    broker, outcome = ScriptedBroker(), Outcome(begins=False)
+    pool = a_pool(broker, outcome)
+    assert pool.reserve(SendKind.SUBMIT)
+    pool.start([a_job()])
+    await asyncio.gather(*pool.tasks)
+    assert (broker.heard, outcome.answer) == ([], SendAnswer.NOT_SENT)
+    assert pool.breaker == CLOSED, "the broker has no part in it"
+
+
+async def test_a_disowned_send_is_answered_again_until_its_row_is_there_and_holds_no_slot() -> None:
+    outcome = Outcome(rows_from=1)
+    pool = a_pool(ScriptedBroker(), outcome)
+    assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, True]
+    pool.disown([a_job(), a_job(age_s=30)], "commit_unknown")
+    assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, True]
+    await asyncio.gather(*pool.tasks)
+    assert [one.answered.answer for one in outcome.entries] == [SendAnswer.NOT_SENT] * 2, "and not after the lease"
+
+
+@pytest.mark.parametrize(
+    ("error", "written", "answers"),
+    [
+        (CommitUnknown(), True, 1),
+        (asyncio.CancelledError(), True, 1),
+        (asyncio.CancelledError(), False, 0),
+        (ValueError(), False, 0),
+    ],
+)
+async def test_what_a_transaction_that_broke_off_may_have_claimed_is_disowned(
+    error: BaseException, written: bool, answers: int
+) -> None:
+    outcome = Outcome()
+    pool = a_pool(ScriptedBroker(), outcome)
+
+    async def transaction() -> None:
+        async with claiming(pool) as claims:
+            for _ in range(2):  # It is done again, as the victim of a deadlock.
+                claims.anew()
+                assert pool.reserve(SendKind.SUBMIT)
+                claims.jobs.append(a_job())
+            if written:
+                claims.written()
+            raise error
+
+    with pytest.raises(type(error)):
+        await transaction()
+    await asyncio.gather(*pool.tasks)
+    assert [one.answered.answer for one in outcome.entries] == [SendAnswer.NOT_SENT] * answers
+    assert [pool.reserve(SendKind.SUBMIT) for _ in range(3)] == [True, True, False]
+
+
 async def test_slots_are_bounded_and_come_back() -> None:
     broker, outcome = ScriptedBroker(gate=asyncio.Event()), Outcome()
     pool = a_pool(broker, outcome)
@@ -253,7 +321,7 @@ async def test_evidence_that_kafka_did_not_take_leaves_the_send_open() -> None:
     async def unreachable(update: BrokerUpdate, *, traceparent: str | None = None) -> None:
         raise ConnectionError("no broker")
 
-    pool = SenderPool(cast(Broker, broker), unreachable, outcome.record, LIMITS)
+    pool = SenderPool(cast(Broker, broker), unreachable, outcome, LIMITS)
     assert pool.reserve(SendKind.SUBMIT)
     pool.start([a_job()])
     await asyncio.gather(*pool.tasks)

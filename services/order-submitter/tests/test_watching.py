@@ -20,6 +20,7 @@ ME = this_process()
 
 def unanswered(order: str = "cf-1", n: int = 1, **changes: Any) -> UnansweredSend:
     known: dict[str, Any] = {"sender": "s", "host": ME.host, "pid": os.getppid(), "exited_at": None}
+    known |= {"begun": True, "lease_over": False}
     return UnansweredSend(client_order_id=order, n=n, **{**known, **changes})
 
 

@@ -47,6 +47,21 @@ def test_a_market_order_has_no_limit_price() -> None:
     assert "limit_price" not in json.loads(order_body(ticket))
 
 
+@pytest.mark.parametrize("yes", [True, False])
+async def test_whether_the_first_byte_may_go_is_asked_when_nothing_but_the_write_is_left(yes: bool) -> None:
+    asked: list[int] = []
+
+    async with serving(answer(200, ORDER)) as server, broker_at(server.url) as broker:
+
+        async def may_begin() -> bool:
+            asked.append(len(server.requests))
+            return yes
+
+        said = await broker.submit(TICKET, begin_within_s=1, may_begin=may_begin)
+    assert isinstance(said, Acknowledged if yes else NotSent)
+    assert (asked, len(server.requests)) == ([0], int(yes))
+
+
 async def test_an_order_is_posted_once_with_the_key_and_acknowledged() -> None:
     async with serving(answer(200, ORDER)) as server, broker_at(server.url) as broker:
         assert isinstance(await broker.submit(TICKET), Acknowledged)

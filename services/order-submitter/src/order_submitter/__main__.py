@@ -19,7 +19,7 @@ from closeflow.settings import load
 from closeflow.storage.away import Patience, database_trouble, is_away
 from closeflow.storage.engine import Database, make_engine
 from closeflow.telemetry import configure_logging, serve_health
-from order_submitter.answers import AnswerLog
+from order_submitter.answers import SendLog
 from order_submitter.attend import Attendant, attend_until_stopped
 from order_submitter.breaker import BreakerRules
 from order_submitter.keep import Keeper, keep_until_stopped
@@ -87,8 +87,8 @@ async def _work(
 ) -> None:
     progress, attending, keeping = watched
     presence = this_process()
-    answers = AnswerLog(database, broker=broker.name, account_id=broker.account_id)
-    pool = SenderPool(broker, publisher.publish, answers.record, _limits(settings))
+    sends = SendLog(database, broker=broker.name, account_id=broker.account_id)
+    pool = SenderPool(broker, publisher.publish, sends, _limits(settings))
     watch = Watch(settings.lease_s)
     recovery = Recovery(
         database=database,

@@ -31,7 +31,6 @@ from closeflow.storage.away import Patience
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import count_submits, lock_controls
 from closeflow.storage.engine import (
-    CommitUnknown,
     Database,
     StatementError,
     Transaction,
@@ -41,6 +40,7 @@ from closeflow.storage.engine import (
 )
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 from closeflow.storage.submitting import DueOrder, due_orders, insert_sends, put_off
+from order_submitter.claims import claiming
 from order_submitter.recover import Recovery, Watch
 from order_submitter.send import Job, SenderPool
 
@@ -119,24 +119,16 @@ class Attendant:
         await retrying(self.database, work)
 
     async def _commit(self, due: Sequence[DueOrder]) -> None:
-        jobs: list[Job] = []
+        async with claiming(self.pool) as claims:
 
-        async def work(tx: Transaction) -> Round:
-            self.pool.release(len(jobs))
-            jobs.clear()
-            decided = await self._decide(tx, due, jobs)
-            await _save(tx, decided)
-            return decided
+            async def work(tx: Transaction) -> Round:
+                claims.anew()
+                decided = await self._decide(tx, due, claims.jobs)
+                await _save(tx, decided)
+                claims.written()
+                return decided
 
-        try:
             decided = await retrying(self.database, work)
-        except CommitUnknown:
-            self.pool.disown(jobs, "commit_unknown")
-            raise
-        except BaseException:
-            self.pool.release(len(jobs))
-            raise
-        self.pool.start(jobs)
         for order, counts in decided.look_ups:
             self.recovery.ask(order.client_order_id, order.position_id if counts else None)
 

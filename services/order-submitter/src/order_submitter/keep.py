@@ -13,6 +13,7 @@ from closeflow.storage.away import Patience, reason
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
 from closeflow.storage.submitting import (
     UnansweredSend,
+    answer_unbegun,
     load_breaker,
     register_sender,
     sender_exited,
@@ -75,7 +76,15 @@ class Keeper:
         unanswered = await retrying(self.database, work)
         now = time.monotonic()
         self.watch.saw(unanswered, now=now)
-        self._look_up_early([one for one in unanswered if self.presence.is_gone(one)], now)
+        orphans = [one for one in unanswered if self.presence.is_gone(one)]
+        await self._take_over([one for one in unanswered if not one.begun and (one.lease_over or one in orphans)])
+        self._look_up_early([one for one in orphans if one.begun], now)
+
+    async def _take_over(self, unbegun: list[UnansweredSend]) -> None:
+        """Nothing of these can have left, and nothing will once they are answered: their sender is not even asked."""
+        if unbegun:
+            ids = await retrying(self.database, lambda tx: answer_unbegun(tx, sends=unbegun))
+            log.warning("unbegun_sends_answered", client_order_ids=ids)
 
     def _look_up_early(self, orphans: list[UnansweredSend], now: float) -> None:
         """The sender of these is gone, so there is no answer to wait for. Finding the order is proof; not finding it is

@@ -28,9 +28,10 @@ from closeflow.domain.sending import (
 )
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import Controlled, count_submits, lock_controls
-from closeflow.storage.engine import CommitUnknown, Database, Transaction, retrying
+from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.saving import report_incidents, save_books
 from closeflow.storage.submitting import UnansweredSend, insert_sends
+from order_submitter.claims import claiming
 from order_submitter.publish import FillPublisher
 from order_submitter.send import Job, SenderPool
 
@@ -145,11 +146,9 @@ class Recovery:
     async def _note_absence(self, client_order_id: str, position_id: int) -> None:
         """Count an explicit not-found, if nothing happened to the order since it was asked for; then either send the
         same id again (rule R6) or ask again later."""
-        jobs: list[Job] = []
 
         async def work(tx: Transaction) -> Absence | None:
-            self._pool.release(len(jobs))
-            jobs.clear()
+            claims.anew()
             books = await lock_books(tx, position_ids=[position_id])
             checked_at = time.monotonic()
             held = await lock_controls(tx, account_id=self._broker.account_id)
@@ -158,24 +157,19 @@ class Recovery:
                 return None
             if found.send is not None:
                 order, send = found.send
-                jobs.append(Job(order=order, send=send, checked_at=checked_at))
+                claims.jobs.append(Job(order=order, send=send, checked_at=checked_at))
             await save_books(tx, changes=[found.change])
             if found.send is not None:
                 await insert_sends(tx, sends=[found.send])
                 await count_submits(tx, controls=counted(held.controls, now=held.now))
             await report_incidents(tx, incidents=[found.incident] if found.incident else [])
+            claims.written()
             return found
 
-        try:
+        async with claiming(self._pool) as claims:
             found = await retrying(self._database, work)
-        except CommitUnknown:
-            self._pool.disown(jobs, "commit_unknown")
-            raise
-        except BaseException:
-            self._pool.release(len(jobs))
-            raise
-        self._pool.start(jobs)
-        log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=bool(jobs))
+        again = found is not None and found.send is not None
+        log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=again)
 
     def _judge_absence(self, book: Book, client_order_id: str, held: Controlled) -> Absence | None:
         now, controls = held.now, held.controls

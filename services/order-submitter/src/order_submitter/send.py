@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol, assert_never
@@ -41,9 +41,15 @@ ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by
 CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
 IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
 _SOON_S: Final = 0.5
+_DISOWN_AGAIN_S: Final = 0.5
 
 
-Record = Callable[[Entry], Awaitable[None]]
+class Sends(Protocol):
+    """What is written about claimed sends; see `answers.SendLog`."""
+
+    async def begin(self, order: Order, send: Send) -> bool: ...
+
+    async def record(self, entry: Entry) -> bool: ...
 
 
 class Publish(Protocol):
@@ -78,10 +84,10 @@ class SenderPool:
     What the broker answered is published before it is recorded: evidence first, conclusions after.
     """
 
-    def __init__(self, broker: Broker, publish: Publish, record: Record, limits: PoolLimits) -> None:
+    def __init__(self, broker: Broker, publish: Publish, sends: Sends, limits: PoolLimits) -> None:
         self._broker = broker
         self._publish = publish
-        self._record = record
+        self._sends = sends
         self._limits = limits
         self._free = limits.in_flight
         self._bucket = TokenBucket(limits.rate_per_s, now=time.monotonic())
@@ -132,13 +138,15 @@ class SenderPool:
     def start(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self._probe = None
-            self._spawn(job, None)
+            self._spawn(self._run(job))
 
     def disown(self, jobs: Iterable[Job], reason: str) -> None:
         """Answer sends that may be claimed in the database and that this process will never make."""
         for job in jobs:
             self._probe = None
-            self._spawn(job, NotSent(reason))
+            self._free += 1
+            log.warning("send_disowned", client_order_id=job.order.client_order_id, n=job.send.n, reason=reason)
+            self._spawn(self._disown(job))
 
     async def drain(self, deadline_s: float) -> None:
         """No new sends; those in flight get their answers recorded. What is left at the deadline is cut off, and its
@@ -152,19 +160,32 @@ class SenderPool:
                 log.warning("sends_cut_off", count=len(late))
                 await asyncio.wait(late)
 
-    def _spawn(self, job: Job, known: NotSent | None) -> None:
-        task = asyncio.create_task(self._run(job, known))
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _run(self, job: Job, known: NotSent | None) -> None:
+    async def _disown(self, job: Job) -> None:
+        """The claim's COMMIT may still be on its way: until the row is there, or its lease is over."""
+        ANSWERS.labels(job.send.kind.value, NotSent.__name__).inc()
+        answered = False
+        while not answered and time.monotonic() < job.checked_at + self._limits.lease_s:
+            entry = Entry(answered=_answered(job, SendAnswer.NOT_SENT, again_in_s=_SOON_S))
+            try:
+                answered = await self._sends.record(entry)
+            except Exception as error:
+                log.warning("disowning_failed", client_order_id=job.order.client_order_id, error=str(error))
+            if not answered:
+                await asyncio.sleep(_DISOWN_AGAIN_S)
+
+    async def _run(self, job: Job) -> None:
         bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)
         IN_FLIGHT.inc()
         try:
             if job.send.kind is SendKind.SUBMIT:
-                await self._submit(job, known, bound)
+                await self._submit(job, bound)
             else:
-                await self._cancel(job, known, bound)
+                await self._cancel(job, bound)
         except Exception:
             # The row stays without an answer: when its lease is over, somebody looks the order up.
             bound.exception("send_left_open")
@@ -181,15 +202,22 @@ class SenderPool:
         """How long the check still stands: within it the first byte has to go, or none at all."""
         return fence_s(self._limits.lease_s) - (time.monotonic() - job.checked_at)
 
-    async def _submit(self, job: Job, known: NotSent | None, bound: structlog.stdlib.BoundLogger) -> None:
+    async def _submit(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
         order = ticket(job.order)
-        fenced = known or self._fenced(job)
+        fenced = self._fenced(job)
+
+        async def may_begin() -> bool:
+            nonlocal fenced
+            begun = await self._sends.begin(job.order, job.send)
+            fenced = self._fenced(job) if begun else NotSent("not_begun")
+            return fenced is None
+
         answer: SubmitAnswer
         if fenced is not None:
             answer = fenced
         else:
             with CALL_SECONDS.labels("submit").time():
-                answer = await self._broker.submit(order, begin_within_s=self._fence_left_s(job))
+                answer = await self._broker.submit(order, begin_within_s=self._fence_left_s(job), may_begin=may_begin)
         ANSWERS.labels("submit", type(answer).__name__).inc()
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         before = self.breaker
@@ -200,7 +228,9 @@ class SenderPool:
         try:
             entry = await self._conclude(job, answer, fenced=fenced is not None)
             breaker = to_row(self.breaker, now=time.monotonic()) if moved else None
-            await self._record(Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker))
+            await self._sends.record(
+                Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker)
+            )
         finally:
             self._unsaved -= moved
 
@@ -240,10 +270,10 @@ class SenderPool:
         await self._publish(answer.update, traceparent=job.traceparent)
         return True
 
-    async def _cancel(self, job: Job, known: NotSent | None, bound: structlog.stdlib.BoundLogger) -> None:
+    async def _cancel(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
         broker_order_id = job.order.broker_order_id
         assert broker_order_id is not None, "a cancel is claimed only for an order that the broker has named"
-        fenced = known or self._fenced(job)
+        fenced = self._fenced(job)
         answer: CancelAnswer
         if fenced is not None:
             answer = fenced
@@ -267,7 +297,7 @@ class SenderPool:
                 recorded = SendAnswer.UNKNOWN
             case _:
                 assert_never(answer)
-        await self._record(Entry(answered=_answered(job, recorded, again_in_s=_SOON_S)))
+        await self._sends.record(Entry(answered=_answered(job, recorded, again_in_s=_SOON_S)))
 
     def _retry_in_s(self, job: Job, asked_s: float | None) -> float:
         return retry_in_s(with_send(job.order, job.send), jitter=random.random(), asked_s=asked_s)

@@ -34,8 +34,8 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
 
     consumer_group: str = "order-submitter"
     batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 64
-    # Planning, attending, keeping and answers have one connection each at most, look-ups two.
-    postgres_pool_size: Annotated[int, Field(ge=6, le=64)] = 6
+    # Planning, attending, keeping, beginnings and answers have one connection each at most, look-ups two.
+    postgres_pool_size: Annotated[int, Field(ge=7, le=64)] = 7
 
     in_flight: Annotated[int, Field(ge=1, le=1024)] = 64
     rate_per_s: Annotated[float, Field(gt=0, le=10_000)] = 100.0

@@ -41,6 +41,7 @@ from closeflow.storage.engine import CommitUnknown, Database, StatementError, Tr
 from closeflow.storage.filling import ParkedRecord, database_now, park_records, record_receipts
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 from closeflow.storage.submitting import insert_sends
+from order_submitter.claims import claiming
 from order_submitter.market import MarketView
 from order_submitter.send import Job, SenderPool
 
@@ -128,24 +129,16 @@ class Planner:
         return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
 
     async def _commit(self, records: Sequence[SubmitRecord], market: Market) -> list[SubmitRecord]:
-        claimed: list[Job] = []
+        async with claiming(self.pool) as claims:
 
-        async def work(tx: Transaction) -> Folded:
-            self.pool.release(len(claimed))
-            claimed.clear()
-            folded = await self._fold(tx, records, market, claimed)
-            await _save(tx, folded)
-            return folded
+            async def work(tx: Transaction) -> Folded:
+                claims.anew()
+                folded = await self._fold(tx, records, market, claims.jobs)
+                await _save(tx, folded)
+                claims.written()
+                return folded
 
-        try:
             folded = await retrying(self.database, work)
-        except CommitUnknown:
-            self.pool.disown(claimed, "commit_unknown")
-            raise
-        except BaseException:
-            self.pool.release(len(claimed))
-            raise
-        self.pool.start(claimed)
         _report(folded)
         return folded.invisible
 

@@ -6,6 +6,7 @@ from closeflow.broker.protocol import (
     Capabilities,
     ExecutionPage,
     IdDeduplication,
+    MayBegin,
 )
 
-__all__ = ["Broker", "BrokerUnavailable", "Capabilities", "ExecutionPage", "IdDeduplication"]
+__all__ = ["Broker", "BrokerUnavailable", "Capabilities", "ExecutionPage", "IdDeduplication", "MayBegin"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +11,8 @@ from typing import Protocol
 
 from closeflow.domain.answers import CancelAnswer, LookUpAnswer, MarketClock, Quote, SubmitAnswer, Ticket
 from closeflow.domain.model import AssetType, BrokerUpdate
+
+MayBegin = Callable[[], Awaitable[bool]]
 
 
 class IdDeduplication(StrEnum):
@@ -100,9 +102,12 @@ class Broker(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def submit(self, ticket: Ticket, *, begin_within_s: float | None = None) -> SubmitAnswer:
+    async def submit(
+        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+    ) -> SubmitAnswer:
         """Send an order once. Every send of one ticket is byte-equal. When the first byte cannot go within
-        `begin_within_s`, whatever is waited for, none goes and the answer is `NotSent`."""
+        `begin_within_s`, whatever is waited for, none goes and the answer is `NotSent`. `may_begin` is asked last of
+        all, with nothing but the write to follow; when it says no, none goes either."""
         ...
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:

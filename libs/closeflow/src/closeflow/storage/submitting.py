@@ -17,6 +17,9 @@ from closeflow.storage import mapping, tables
 from closeflow.storage.direct import change, fetch
 from closeflow.storage.rows import insert_rows, rows_json, update_rows
 
+SendKey = tuple[str, str, int]
+"""Client order id, kind and number of a send."""
+
 # The second part is for orders at the broker that have to be cancelled; the third for those that were never sent, whose
 # next_send_at may still lie ahead.
 _DUE: Final = text(f"""
@@ -40,7 +43,8 @@ _PUT_OFF: Final = text("""
     UPDATE orders SET next_send_at = closeflow_now() + make_interval(secs => :seconds) WHERE client_order_id = :id
 """)
 _UNANSWERED: Final = text("""
-    SELECT s.client_order_id, s.n, s.sender, w.host, w.pid, w.exited_at
+    SELECT s.client_order_id, s.n, s.sender, w.host, w.pid, w.exited_at, s.begun_at IS NOT NULL AS begun,
+           s.lease_until <= closeflow_now() AS lease_over
     FROM order_sends s
     JOIN orders o ON o.client_order_id = s.client_order_id
     LEFT JOIN senders w ON w.instance_id = s.sender
@@ -50,8 +54,27 @@ _UNANSWERED: Final = text("""
     LIMIT :most
 """)
 _INSERT_SENDS: Final = insert_rows(
-    tables.order_sends, ["client_order_id", "kind", "n", "sender", "lease_until", "started_at"]
+    tables.order_sends, ["client_order_id", "kind", "n", "sender", "lease_until", "started_at", "begun_at"]
 )
+# Whichever of these two comes second finds the row as the first has left it, and does nothing.
+_BEGIN: Final = text("""
+    UPDATE order_sends SET begun_at = closeflow_now()
+    FROM jsonb_populate_recordset(NULL::order_sends, CAST(:rows AS jsonb)) AS r
+    WHERE order_sends.client_order_id = r.client_order_id AND order_sends.kind = r.kind AND order_sends.n = r.n
+      AND order_sends.sender = r.sender AND order_sends.started_at = r.started_at AND order_sends.answered_at IS NULL
+    RETURNING order_sends.client_order_id, order_sends.kind, order_sends.n
+""")
+_ANSWER_UNBEGUN: Final = text("""
+    UPDATE order_sends SET answered_at = closeflow_now(), answer = 'not_sent'
+    FROM jsonb_populate_recordset(NULL::order_sends, CAST(:rows AS jsonb)) AS r
+    WHERE order_sends.client_order_id = r.client_order_id AND order_sends.kind = 'submit' AND order_sends.n = r.n
+      AND order_sends.answered_at IS NULL AND order_sends.begun_at IS NULL
+    RETURNING order_sends.client_order_id
+""")
+_DUE_NOW: Final = text("""
+    UPDATE orders SET next_send_at = closeflow_now(), updated_at = closeflow_now()
+    WHERE client_order_id = ANY(CAST(:ids AS text[])) AND status IN ('planned', 'submit_unknown')
+""")
 _LOCK_ORDERS: Final = text("""
     SELECT client_order_id FROM orders WHERE client_order_id = ANY(CAST(:ids AS text[]))
     ORDER BY client_order_id FOR NO KEY UPDATE
@@ -116,6 +139,9 @@ class UnansweredSend:
     host: str | None
     pid: int | None
     exited_at: datetime | None
+    begun: bool
+    """Whether its first byte may have gone."""
+    lease_over: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,18 +184,35 @@ async def unanswered_sends(tx: AsyncConnection, *, account_id: str, most: int) -
 
 async def insert_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send]]) -> None:
     """Claim sends: each row is inserted once, under its order's lock; a second claim of one number fails."""
-    columns = ("client_order_id", "kind", "n", "sender", "lease_until", "started_at")
-    rows = [{name: mapping.send_row(send, order=order)[name] for name in columns} for order, send in sends]
+    rows = [mapping.send_row(send, order=order) for order, send in sends]
     if rows:
         await change(tx, _INSERT_SENDS, {"rows": rows_json(rows)})
 
 
-async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) -> None:
+async def begin_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send]]) -> set[SendKey]:
+    """Say of claims that their first byte may go from the commit on, if they have no answer yet; which of them have
+    none. The others must not be written."""
+    rows = [mapping.send_row(send, order=order) for order, send in sends]
+    return {tuple(row.values()) for row in await fetch(tx, _BEGIN, {"rows": rows_json(rows)})}
+
+
+async def answer_unbegun(tx: AsyncConnection, *, sends: Sequence[UnansweredSend]) -> list[str]:
+    """Answer claims `not_sent` whose first byte cannot have gone and now never will, whatever their sender does next;
+    their orders are due at once. Returns those orders' ids."""
+    await change(tx, _LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in sends})})
+    rows = [{"client_order_id": one.client_order_id, "n": one.n} for one in sends]
+    ids = [row["client_order_id"] for row in await fetch(tx, _ANSWER_UNBEGUN, {"rows": rows_json(rows)})]
+    if ids:
+        await change(tx, _DUE_NOW, {"ids": ids})
+    return ids
+
+
+async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) -> set[SendKey]:
     """Answer sends that have no answer yet, set when the orders are due again, and make a planned order whose submit
     had an unknown outcome `submit_unknown` (O4). An order that the broker has spoken about keeps what it says, and an
-    answer to a send that is not there, or has its answer, changes nothing."""
+    answer to a send that is not there, or has its answer, changes nothing. Returns the sends that are answered now."""
     if not answers:
-        return
+        return set()
     await change(tx, _LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in answers})})
     rows = [
         {
@@ -182,7 +225,7 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
         }
         for one in answers
     ]
-    taken = {tuple(row.values()) for row in await fetch(tx, _ANSWER, {"rows": rows_json(rows)})}
+    taken: set[SendKey] = {tuple(row.values()) for row in await fetch(tx, _ANSWER, {"rows": rows_json(rows)})}
     answers = [one for one in answers if (one.client_order_id, one.kind, one.n) in taken]
     due = {one.client_order_id: one.again_in_s for one in answers if one.again_in_s is not None}
     if due:
@@ -193,6 +236,7 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
     if unknown:
         moved = [{"client_order_id": key, "status": "submit_unknown"} for key in sorted(unknown)]
         await change(tx, _UNKNOWN, {"rows": rows_json(moved)})
+    return taken
 
 
 async def register_sender(tx: AsyncConnection, *, instance_id: str, host: str, pid: int) -> None:

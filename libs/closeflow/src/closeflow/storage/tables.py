@@ -284,6 +284,8 @@ order_sends: Final = Table(
     words("sender"),
     moment("lease_until", nullable=False),
     stamp("started_at"),
+    # By default a claim may have written: whoever claims knowing of this column says NULL.
+    moment("begun_at", server_default=text("closeflow_now()")),
     moment("answered_at"),
     one_of("answer", ("accepted", "rejected", "not_sent", "not_accepted", "unknown"), nullable=True),
     CheckConstraint("(answered_at IS NULL) = (answer IS NULL)", name="answered"),

@@ -15,7 +15,7 @@ import structlog
 
 from closeflow.broker.alpaca import classify, parse
 from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
-from closeflow.broker.protocol import BrokerUnavailable, Capabilities, ExecutionPage, IdDeduplication
+from closeflow.broker.protocol import BrokerUnavailable, Capabilities, ExecutionPage, IdDeduplication, MayBegin
 from closeflow.domain.answers import (
     Acknowledged,
     CancelAnswer,
@@ -105,9 +105,11 @@ class AlpacaBroker:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def submit(self, ticket: Ticket, *, begin_within_s: float | None = None) -> SubmitAnswer:
+    async def submit(
+        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+    ) -> SubmitAnswer:
         outcome = await self._trading.call(
-            "POST", "/v2/orders", content=order_body(ticket), begin_within_s=begin_within_s
+            "POST", "/v2/orders", content=order_body(ticket), begin_within_s=begin_within_s, may_begin=may_begin
         )
         answer = classify.submit_answer(outcome, ticket=ticket, of=self._of)
         if isinstance(answer, Acknowledged):

@@ -7,7 +7,7 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -53,8 +53,8 @@ class NoReply:
 Outcome = Reply | NotWritten | NoReply
 
 
-class _TooLate(Exception):
-    """The request may not begin any more; nothing of it was written."""
+class _Withheld(Exception):
+    """The request may not begin; nothing of it was written."""
 
 
 def asset_type_of(symbol: str) -> AssetType:
@@ -137,9 +137,11 @@ class Wire:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
         begin_within_s: float | None = None,
+        may_begin: Callable[[], Awaitable[bool]] | None = None,
     ) -> Outcome:
         """With `begin_within_s` the request is given up as NotWritten when it cannot have a connection in that time:
-        what was decided before the call would be too old by then."""
+        what was decided before the call would be too old by then. `may_begin` is asked once there is a connection, and
+        the first byte follows its yes at once."""
         written = False
         begin_by = None if begin_within_s is None else time.monotonic() + begin_within_s
 
@@ -148,7 +150,9 @@ class Wire:
             if not event.endswith("send_request_headers.started"):
                 return
             if begin_by is not None and time.monotonic() >= begin_by:
-                raise _TooLate
+                raise _Withheld(f"no connection within {begin_within_s:.3f} s")
+            if may_begin is not None and not await may_begin():
+                raise _Withheld("it may not begin any more")
             written = True
 
         # Each of these bounds one step; the trace, just before the first byte, bounds them all together.
@@ -159,8 +163,8 @@ class Wire:
                 return await self._exchange(method, path, params, content, {"trace": trace, "timeout": steps})
         except TimeoutError:
             reason = f"no whole answer within {self._deadline_s} s"
-        except _TooLate:
-            reason = f"no connection within {begin_within_s:.3f} s"
+        except _Withheld as error:
+            reason = str(error)
         except (httpx.HTTPError, httpx.StreamError) as error:
             reason = f"{type(error).__name__}: {error}"
         return NoReply(reason) if written else NotWritten(reason)
