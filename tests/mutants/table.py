@@ -194,6 +194,8 @@ MUTANTS: Final = (
         "    return abs(quantity) < LOTS[asset_type]",
         "    return quantity == ZERO",
         (f"{TESTS}/test_residuals.py::test_an_adjustment_to_a_residual_closes_a_position_that_nobody_closes",),
+    ),
+    Mutant(
         "a claim begun although another answered it",
         f"{STORAGE}/submitting.py",
         "AND order_sends.started_at = r.started_at AND order_sends.answered_at IS NULL\n",
