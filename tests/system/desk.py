@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,11 +23,11 @@ from psycopg.rows import dict_row
 from broker_simulator.control import OrderSeen, PositionSpec
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.importing import import_positions
-from closectl.operating.closes import retry_request
+from closectl.operating.closes import cancel_request, retry_request
 from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
-from closeflow.domain.operate import Done
+from closeflow.domain.operate import Done, Outcome
 from closeflow.kafka.tail import TailRecord, open_tail
 from closeflow.storage.engine import Database, make_engine
 from closeflow.storage.importing import NewPosition
@@ -121,10 +121,16 @@ class Desk:
 
     def retry(self, request_id: str) -> None:
         """As an operator, with `closectl requests retry`."""
+        self._act(retry_request, request_id)
 
+    def cancel(self, request_id: str) -> None:
+        """As an operator, with `closectl requests cancel`."""
+        self._act(cancel_request, request_id)
+
+    def _act(self, verb: Callable[..., Awaitable[Outcome]], request_id: str) -> None:
         async def act() -> None:
             async with self._operator() as database:
-                done = await retry_request(database, UUID(request_id), by="desk", reason="seen with the broker")
+                done = await verb(database, UUID(request_id), by="desk", reason="seen with the broker")
                 assert isinstance(done, Done), done
 
         asyncio.run(act())

@@ -11,6 +11,7 @@ import pytest
 from broker_simulator.control import AcceptLate, AcceptSilently, Behaviour, FillInParts, StreamFaults
 from tests.system.conftest import DATABASE
 from tests.system.desk import Desk, Held
+from tests.system.moved_clocks import module, moved_by_hand, run_closes, skewed
 
 SUBMITTER: Final = "order-submitter"
 SLOWLY: Final = FillInParts(parts=3, every_s=1)
@@ -27,6 +28,8 @@ EARLY: Final = {
     "order_not_found",
     "acknowledged_order_not_found",
     "order_outlives_request",
+    # Told by every service whose host disagrees with the database.
+    "clock_skew",
     # As far as one can tell these have lasted for an hour.
     "gap",
     "cancel_outcome_missing",
@@ -110,3 +113,32 @@ def test_a_sender_comes_back_an_hour_ahead_of_the_others(desk: Desk) -> None:
     assert_sent_once(desk, portfolio)
     assert set(desk.incidents()) <= EARLY
     desk.expected_incidents = desk.incidents()
+
+
+SHIFTS_S: Final = {
+    "close-api": 300,
+    SUBMITTER: 3600,
+    "fill-processor": -300,
+    "broker-gateway": -3600,
+    "reconciler": -3600,
+}
+
+
+def test_the_clock_of_every_host_is_moved_while_closes_run(desk: Desk) -> None:
+    """They end as they do without, because nothing that is compared or waited for is of a host's clock."""
+    with moved_by_hand(desk.system) as clocks:
+
+        def move() -> None:
+            for service, seconds in SHIFTS_S.items():
+                clocks.shift(module(service), seconds)
+
+        outcome, _ = run_closes(desk, 2, move)
+        assert outcome == {
+            (True, "failed", "canceled_by_user", 4, 1, "open"): 2,
+            (False, "completed", None, 9, 3, "closed"): 2,
+            (False, "completed", None, 9, 1, "closed"): 2,
+        }
+        desk.until("every skew is told", lambda: skewed(desk) == set(SHIFTS_S))
+    desk.until("they are right again", lambda: not skewed(desk))
+    desk.expected_incidents = desk.incidents()
+    assert set(desk.expected_incidents) == {"clock_skew"}

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 POLL_S: Final = 0.05
+EXACT_S: Final = 0.05
+"""Between two readings of two clocks a busy machine may do something else."""
 
 
 def seconds(file: Path) -> float:
@@ -23,16 +25,14 @@ def seconds(file: Path) -> float:
 def keep_setting(file: Path) -> None:
     import time_machine
 
-    shifted = seconds(file)
-    clock = time_machine.travel(time.time() + shifted, tick=True).start()
+    clock = time_machine.travel(time.time() + seconds(file), tick=True).start()
 
     def follow() -> None:
-        nonlocal shifted
         while True:
+            wrong_s = seconds(file) - (time.time() - time_machine.escape_hatch.time.time())
+            if abs(wrong_s) > EXACT_S:
+                clock.shift(wrong_s)
             time.sleep(POLL_S)
-            if (wanted := seconds(file)) != shifted:
-                clock.shift(wanted - shifted)
-                shifted = wanted
 
     threading.Thread(target=follow, daemon=True).start()
 
