@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -37,6 +39,23 @@ async def test_topics_are_created_once_with_their_partitions_and_settings(
         assert settings["retention.ms"] == "2592000000"
         assert settings["cleanup.policy"] == "delete"
         assert settings["min.insync.replicas"] == "1", "one node cannot have two replicas in sync"
+    finally:
+        await admin.delete_topics([spec.name for spec in specs])
+
+
+@pytest.mark.parametrize("hours", [-24 * 365, -1, 2])
+async def test_a_record_is_kept_by_the_clock_of_kafka_and_not_by_that_of_its_producer(
+    connection: KafkaConnection, admin: AIOKafkaAdminClient, specs: tuple[TopicSpec, ...], hours: int
+) -> None:
+    """Kafka refuses a record from more than an hour ahead, and deletes one from before the retention at once: what the
+    broker said would not be heard for as long as the host's clock is wrong."""
+    fills = next(spec.name for spec in specs if spec.name.endswith(".broker-fill"))
+    await ensure_topics(connection, specs)
+    try:
+        async with AIOKafkaProducer(**connection.options()) as producer:
+            now_ms = round(time.time() * 1000)
+            kept = await producer.send_and_wait(fills, b"filled", timestamp_ms=now_ms + hours * 3_600_000)
+        assert abs(kept.timestamp - now_ms) < 60_000
     finally:
         await admin.delete_topics([spec.name for spec in specs])
 
