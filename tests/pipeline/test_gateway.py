@@ -150,7 +150,6 @@ def backfill_of(bench: Bench, engine: AsyncEngine, producer: Producer, broker: A
         database=engine,
         outlet=Outlet(producer, Memory()),
         overlap=timedelta(seconds=60),
-        now=lambda: datetime.now(UTC),
     )
 
 
@@ -169,6 +168,19 @@ async def test_the_cursor_moves_only_after_kafkas_acknowledgement(bench: Bench, 
         await gateway.advance_cursor(
             tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=datetime(2020, 1, 1, tzinfo=UTC)
         )
+    assert await cursor_of(bench, engine) == fills[0].transact_time
+
+
+async def test_a_cursor_ahead_of_the_brokers_clock_hides_no_fill(bench: Bench, engine: AsyncEngine) -> None:
+    """A clock was an hour ahead when it was moved; what is filled in that hour lies behind it."""
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    async with transaction(engine) as tx:
+        await gateway.advance_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=ahead)
+    order_id = await bench.place()
+    async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
+        await backfill_of(bench, engine, producer, bench.broker).run_once()
+    fills = await bench.heard.wait_for_fills(order_id, 6)
     assert await cursor_of(bench, engine) == fills[0].transact_time
 
 

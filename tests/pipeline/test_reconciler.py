@@ -21,7 +21,7 @@ from closeflow.storage.engine import Database as Engine
 from closeflow.storage.reconciling import held_alone
 from reconciler.gaps import FillGaps
 from reconciler.holdings import ResolveIncidents
-from reconciler.orders import AskQuietOrders
+from reconciler.orders import AskQuietOrders, Pauses
 from reconciler.requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench, open_bench
@@ -245,6 +245,28 @@ async def test_a_gap_is_filled_from_the_brokers_executions(bench: Bench, engine:
     bench.execute("UPDATE orders SET executed_qty = 10")
     await job.once()
     assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
+
+
+async def test_a_gap_of_an_order_that_was_made_by_a_clock_ahead_is_filled(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    """By the broker's clock it was filled an hour before ours says that it was made, and heard of by one ahead too."""
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    request_id = bench.add_request()
+    await place(bench, broker, request_id)
+    bench.execute("""
+        UPDATE orders SET stated_cum_qty = 10, created_at = now() + interval '1 hour',
+                          last_broker_update_at = now() + interval '1 hour'
+    """)
+    pauses = Pauses(first_s=0.01, cap_s=0.01)
+    job = FillGaps(engine, broker, bench.producer, timedelta(seconds=1), timedelta(seconds=30), 10, 50, pauses)
+
+    assert await job.once() == 0
+    await asyncio.sleep(0.05)
+    assert await job.once() == 1
+
+    (update,) = await bench.hear(request_id)
+    assert (update.exec_type, update.last_qty) == (ExecType.TRADE, Decimal(10))
 
 
 async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(

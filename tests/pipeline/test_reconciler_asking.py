@@ -71,6 +71,9 @@ class Asked(AlpacaBroker):
             raise self.trouble
         return ExecutionPage(updates=(), next_page=None if page == self.next_page else self.next_page)
 
+    async def submitted_at(self, client_order_id: str) -> datetime | None:
+        return None
+
     async def look_up(self, client_order_id: str) -> LookUpAnswer:
         self.looked_up.append(client_order_id)
         return self.answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,6 +22,7 @@ from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
 from closeflow.storage import gateway
 from closeflow.storage.engine import Database, transaction
+from closeflow.storage.filling import database_now
 from closeflow.storage.saving import report_incidents
 
 log = structlog.get_logger()
@@ -30,6 +31,8 @@ FEED: Final = "fill-activities"
 _ORDERS_PER_PAGE: Final = 500
 _LOOK_UPS_AT_ONCE: Final = 4
 _REMEMBERED: Final = 10_000
+LOOK_BACK: Final = timedelta(days=1)
+"""From where executions are asked for again after a cursor that was ahead."""
 LEFT_OUT: Final = "execution_left_out"
 
 
@@ -64,7 +67,6 @@ class Backfill:
     database: Database
     outlet: Outlet
     overlap: timedelta
-    now: Callable[[], datetime]
     patience: Patience = field(default_factory=Patience)
 
     async def run_once(self) -> int:
@@ -80,7 +82,7 @@ class Backfill:
             # One order of ours that cannot be read spoils the list; the executions may be had all the same.
             stated, unanswered = [], [error.reason]
         found = await self._states([replace(update, source=UpdateSource.BACKFILL) for update in stated])
-        found += await self._executions(min((order.created_at for order in orders), default=self.now()))
+        found += await self._executions([order.created_at for order in orders])
         log.info("backfill_finished", orders=len(orders), new_updates=found, unanswered=len(unanswered))
         if unanswered:
             raise BrokerUnavailable(f"{len(unanswered)} questions without an answer, the first: {unanswered[0]}")
@@ -127,10 +129,15 @@ class Backfill:
         await self.outlet.publish([one for one in stated if one.client_order_id in lost])
         return len(lost) + await self.outlet.publish_news(one for one in stated if one.client_order_id not in lost)
 
-    async def _executions(self, oldest: datetime) -> int:
+    async def _executions(self, made: Sequence[datetime]) -> int:
+        """Those since the cursor, or since the first of the orders was made."""
         cursor_key = {"broker": self.broker.name, "account_id": self.broker.account_id, "feed": FEED}
         async with transaction(self.database) as tx:
-            cursor = await gateway.read_cursor(tx, **cursor_key)
+            cursor, now = await gateway.read_cursor(tx, **cursor_key), await database_now(tx)
+        oldest, beyond = min(made, default=now), await self._end_of_time(cursor, now)
+        if beyond is not None:
+            log.warning("cursor_ahead_of_the_broker", cursor=cursor, clock=beyond)
+            cursor, oldest = None, min(oldest, beyond - LOOK_BACK)
         after = (cursor or oldest) - self.overlap
         found, page = 0, None
         waited_for: list[str] = []
@@ -144,7 +151,7 @@ class Backfill:
             # Nothing is behind the cursor that may still be had, and nothing holds up the others.
             if not waited_for and newest is not None and (cursor is None or newest > cursor):
                 async with transaction(self.database) as tx:
-                    await gateway.advance_cursor(tx, **cursor_key, position=newest)
+                    await gateway.advance_cursor(tx, **cursor_key, position=newest, beyond=beyond)
                 cursor = newest
             page = executions.next_page
             if page is None:
@@ -153,6 +160,14 @@ class Backfill:
         if waited_for:
             raise BrokerUnavailable(f"{len(waited_for)} executions without a name, the first: {waited_for[0]}")
         return found
+
+    async def _end_of_time(self, cursor: datetime | None, now: datetime) -> datetime | None:
+        """What the broker's clock shows, if the cursor is ahead even of that: then a clock was wrong when it was moved,
+        and what comes would lie behind it. Asked for only where it is ahead of the database's, which may be slow."""
+        if cursor is None or cursor <= now:
+            return None
+        clock = (await self.broker.clock()).at
+        return clock if cursor > clock else None
 
     async def _tell_of(self, given_up: Sequence[str]) -> None:
         """One incident per account: if a fill of ours is among them, its order states more than is booked, and that is

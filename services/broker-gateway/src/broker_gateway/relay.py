@@ -171,7 +171,6 @@ class Relay:
             database=self.database,
             outlet=outlet,
             overlap=timedelta(seconds=self.pace.backfill_overlap_s),
-            now=self.now,
             patience=self.patience,
         )
         while True:

@@ -25,7 +25,9 @@ from reconciler.orders import Pauses, Rest, publish
 log = structlog.get_logger(__name__)
 
 CLOCKS_APART: Final = timedelta(minutes=5)
-"""How far the broker's clock may be behind ours: executions are asked for from that much before the order was made."""
+"""How far the broker's clock may be behind ours: executions are asked for from that much before the order was made. One
+that is not found so is asked for from when the broker took its order, by the broker's own clock."""
+ASKED_BY_ORDER: Final = 20
 GAP: Final = "gap"
 FAILURES_OF_A_PAGE: Final = 5
 """After so many in a row the reading ends, and the next one begins at the start: the token of a page may have aged."""
@@ -62,6 +64,8 @@ class FillGaps:
     pauses: Pauses = field(default_factory=Pauses)
     rest: Rest = field(default_factory=Rest)
     _reading: Reading | None = None
+    _missed: frozenset[str] = frozenset()
+    """Orders whose gap a reading from end to end has not filled."""
     _sightings: dict[str, tuple[float, float]] = field(default_factory=dict)
     """When each gap was first seen, and when last: updates that do not close it do not make it younger."""
 
@@ -85,7 +89,8 @@ class FillGaps:
         if not gaps:
             self._reading = None
             return 0
-        if self.rest.is_on(time.monotonic()) or not self._begun(gaps):
+        self._missed &= {one.client_order_id for one in gaps}
+        if self.rest.is_on(time.monotonic()) or not await self._begun(gaps):
             return 0
         published = await self._read_on({one.client_order_id for one in gaps})
         log.info("gaps_asked_about", orders=len(gaps), published=published, read_on=self._reading is not None)
@@ -103,14 +108,29 @@ class FillGaps:
             if one.since + self.incident_after <= now or clock - self._sightings[_name(one)][0] >= wait_s
         ]
 
-    def _begun(self, gaps: Sequence[GapOrder]) -> bool:
+    async def _begun(self, gaps: Sequence[GapOrder]) -> bool:
         """Whether there is a reading to go on with, or one was begun because of a gap whose pause is over."""
         if self._reading is None:
             wanted = frozenset(map(_name, gaps))
             if wanted <= set(self.pauses.not_before(time.monotonic())):
                 return False
-            self._reading = Reading(min(one.created_at for one in gaps) - CLOCKS_APART, wanted)
+            taken = await self._taken_at([one.client_order_id for one in gaps if one.client_order_id in self._missed])
+            self._reading = Reading(min([*(one.created_at for one in gaps), *taken]) - CLOCKS_APART, wanted)
         return True
+
+    async def _taken_at(self, missed: Sequence[str]) -> list[datetime]:
+        """When the broker took these orders, as far as it says: a clock of ours may have been wrong when they were
+        made, and then nothing of theirs is behind that time."""
+        found: list[datetime] = []
+        for client_order_id in missed[:ASKED_BY_ORDER]:
+            try:
+                at = await self.broker.submitted_at(client_order_id)
+            except BrokerUnavailable as error:
+                log.warning("order_not_dated", client_order_id=client_order_id, reason=error.reason)
+                self.rest.heed(error.retry_after_s, time.monotonic())
+                break
+            found += [at] if at is not None else []
+        return found
 
     async def _read_on(self, wanted: set[str]) -> int:
         """Publish the wanted of the executions on the next pages."""
@@ -137,6 +157,7 @@ class FillGaps:
 
     def _end(self, reading: Reading) -> None:
         self._reading = None
+        self._missed |= {gap.partition("/")[0] for gap in reading.wanted}
         for gap in reading.wanted:
             self.pauses.asked(gap, time.monotonic())
 

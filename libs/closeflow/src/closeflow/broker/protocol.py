@@ -134,6 +134,9 @@ class Broker(Protocol):
         """The signed quantity the broker holds; 0 when it holds none."""
         ...
 
+    async def submitted_at(self, client_order_id: str) -> datetime | None:
+        """When the broker took the order, by its own clock; None where it does not say. Raises BrokerUnavailable."""
+
     async def positions(self) -> Mapping[str, Decimal]:
         """Signed quantity by symbol, of every position the broker holds."""
         ...

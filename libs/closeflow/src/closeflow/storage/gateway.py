@@ -38,7 +38,7 @@ _ADVANCE: Final = text("""
     INSERT INTO broker_cursors AS c (broker, account_id, feed, position)
     VALUES (:broker, :account_id, :feed, :position)
     ON CONFLICT (broker, account_id, feed) DO UPDATE SET position = EXCLUDED.position, at = closeflow_now()
-    WHERE c.position < EXCLUDED.position
+    WHERE c.position < EXCLUDED.position OR c.position > CAST(:beyond AS text)
 """)
 _TRY_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 _CONNECT_TIMEOUT_S: Final = 5
@@ -71,10 +71,23 @@ async def read_cursor(tx: AsyncConnection, *, broker: str, account_id: str, feed
     return None if position is None else datetime.fromisoformat(position)
 
 
-async def advance_cursor(tx: AsyncConnection, *, broker: str, account_id: str, feed: str, position: datetime) -> None:
-    """Call only after Kafka's acknowledgement. Never goes back, whoever else advances it."""
-    at = position.astimezone(UTC).isoformat(timespec="microseconds")
-    await tx.execute(_ADVANCE, {"broker": broker, "account_id": account_id, "feed": feed, "position": at})
+async def advance_cursor(
+    tx: AsyncConnection,
+    *,
+    broker: str,
+    account_id: str,
+    feed: str,
+    position: datetime,
+    beyond: datetime | None = None,
+) -> None:
+    """Call only after Kafka's acknowledgement. Never goes back, whoever else advances it, but from a position beyond
+    the broker's clock, if that is given: no message of the feed can have been there."""
+    key = {"broker": broker, "account_id": account_id, "feed": feed}
+    await tx.execute(_ADVANCE, {**key, "position": _place(position), "beyond": beyond and _place(beyond)})
+
+
+def _place(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 class LockLost(Exception):

@@ -66,17 +66,19 @@ _QUIET: Final = text(f"""
     SELECT client_order_id, account_id, COALESCE(last_broker_update_at, created_at) AS since FROM orders
     WHERE {_ASKABLE} AND account_id = :account_id
       AND client_order_id <> ALL(CAST(:excluding AS text[]))
-      AND COALESCE(last_broker_update_at, created_at) <= closeflow_now() - CAST(:quiet_after AS interval)
+      AND COALESCE(last_broker_update_at, created_at)
+          NOT BETWEEN closeflow_now() - CAST(:quiet_after AS interval) AND closeflow_now() + interval '{FARTHEST}'
     ORDER BY since LIMIT :budget
 """)  # noqa: S608 (a constant of ours)
-_GAPS: Final = text("""
+_GAPS: Final = text(f"""
     SELECT client_order_id, position_id, close_request_id, created_at, stated_cum_qty - executed_qty AS missing,
            COALESCE(last_broker_update_at, created_at) AS since
     FROM orders
     WHERE stated_cum_qty > executed_qty AND account_id = :account_id
-      AND COALESCE(last_broker_update_at, created_at) <= closeflow_now() - CAST(:grace AS interval)
+      AND COALESCE(last_broker_update_at, created_at)
+          NOT BETWEEN closeflow_now() - CAST(:grace AS interval) AND closeflow_now() + interval '{FARTHEST}'
     ORDER BY client_order_id = ANY(CAST(:asked AS text[])), since LIMIT :budget
-""")
+""")  # noqa: S608 (a constant of ours)
 # NOT EXISTS and not <> ALL, which compares every open incident with every one of thousands of subjects.
 _CLOSE_INCIDENTS: Final = text("""
     UPDATE incidents SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution

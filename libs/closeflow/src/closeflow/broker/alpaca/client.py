@@ -221,6 +221,16 @@ class AlpacaBroker:
             found.update(part)
         return found
 
+    async def submitted_at(self, client_order_id: str) -> datetime | None:
+        params = {"client_order_id": client_order_id}
+        reply = await self._read(self._trading, "/v2/orders:by_client_order_id", params)
+        try:
+            order = _object(read_json(reply.body), "order")
+            times = [parse.optional_time(order, name) for name in ("created_at", "submitted_at")]
+        except ValueError as error:
+            raise BrokerUnavailable(f"order {client_order_id}: {error}") from error
+        return min((one for one in times if one is not None), default=None)
+
     async def clock(self) -> MarketClock:
         reply = await self._read(self._trading, "/v2/clock", {})
         try:
