@@ -12,9 +12,10 @@ from closeflow.domain.absence import Asked
 from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.model import Order, SendKind
 
-CLOCKS_APART: Final = timedelta(minutes=5)
-"""How far the broker's clock may be behind ours."""
-MAX_PAGES: Final = 200
+CLOCKS_APART: Final = timedelta(days=1)
+"""How far the broker's clock may be behind the one that dated the send, which may have been wrong then: if a fill
+were not listed, its order would be declared lost."""
+MAX_PAGES: Final = 1000
 
 
 async def ask_about(account: Account | str, order: Order, *, at: datetime) -> Asked | str:

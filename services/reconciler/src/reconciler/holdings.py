@@ -30,7 +30,6 @@ from closeflow.storage.resolving import (
     resolve_incidents,
 )
 from closeflow.storage.saving import report_incidents
-from reconciler.gaps import CLOCKS_APART
 from reconciler.orders import publish
 
 log = structlog.get_logger(__name__)
@@ -38,6 +37,8 @@ log = structlog.get_logger(__name__)
 MISMATCH: Final = "position_mismatch"
 STRANGERS: Final = "unknown_positions"
 NOT_FOUND: Final = "order_not_found"
+CLOCKS_APART: Final = timedelta(hours=2)
+"""How far the broker's clock may be behind the one that dated a send."""
 
 
 @dataclass(slots=True)
