@@ -18,7 +18,7 @@ from close_api.server import make_server
 from close_api.settings import Settings
 from closeflow.domain.accept import CloseCommand, Decision
 from closeflow.heartbeat import beating
-from closeflow.run import run_service
+from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.engine import make_engine
 from closeflow.telemetry import configure_logging
@@ -83,10 +83,10 @@ async def _answer(
         await stop.wait()
         server.should_exit = True
 
-    async with asyncio.TaskGroup() as tasks:
-        ending = tasks.create_task(end())
-        tasks.create_task(closes.run(answered))
-        await tasks.create_task(answer())
+    ending = asyncio.create_task(end())
+    try:
+        await run_parts(stop, {"server": answer(), "batches": closes.run(answered)})
+    finally:
         ending.cancel()
 
 
