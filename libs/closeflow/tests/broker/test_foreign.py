@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from closeflow.broker.alpaca import parse
-from closeflow.broker.alpaca.stream import Unreadable, read_message
+from closeflow.broker.alpaca.stream import Message, Unreadable, read_frame
 
 from .serving import ORDER, answer, broker_at, serving
 from .test_questions import activity
@@ -66,11 +66,11 @@ async def test_an_item_that_is_no_order_does_not_hide_the_open_orders() -> None:
 
 
 def test_a_foreign_update_that_cannot_be_read_asks_for_no_backfill_and_one_of_ours_does() -> None:
-    def heard(order: dict[str, object]) -> object:
+    def heard(order: dict[str, object]) -> list[Message]:
         data = {"event": "fill", "execution_id": "e", "qty": "1", "price": "1", "order": order}
         frame = json.dumps({"stream": "trade_updates", "data": data}).encode()
-        return read_message(frame, of=parse.Account(broker="alpaca", account_id="acc-1"), received_at=AFTER)
+        return read_frame(frame, of=parse.Account(broker="alpaca", account_id="acc-1"), received_at=AFTER)
 
-    assert heard(PARENT) is None
-    assert isinstance(heard({**ORDER, "side": None}), Unreadable)
-    assert isinstance(heard({**PARENT, "client_order_id": ""}), Unreadable)
+    assert heard(PARENT) == []
+    for ours in ({**ORDER, "side": None}, {**PARENT, "client_order_id": ""}):
+        assert [type(one) for one in heard(ours)] == [Unreadable]

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from closeflow.broker.alpaca import parse
-from closeflow.broker.alpaca.stream import Unreadable, read_message
+from closeflow.broker.alpaca.stream import Unreadable, read_frame
 from closeflow.broker.alpaca.wire import read_json
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
@@ -77,7 +77,7 @@ NAME = parse.OrderName(client_order_id=CLIENT_ORDER_ID, symbol="AAPL")
 def of_event(event: str, order: dict[str, object] | None = None, **changes: object) -> BrokerUpdate:
     data = {**FILL, "event": event, **changes, "order": {**ORDER, **(order or {})}}
     message = json.dumps({"stream": "trade_updates", "data": data}).encode()
-    update = read_message(message, of=OF, received_at=AT)
+    (update,) = read_frame(message, of=OF, received_at=AT)
     assert isinstance(update, BrokerUpdate)
     return update
 
@@ -196,7 +196,8 @@ def test_a_bust_and_a_correction_name_the_execution_they_change() -> None:
 @pytest.mark.parametrize("event", ["trade_bust", "trade_correct"])
 def test_a_reversal_of_nobody_knows_what_cannot_be_read(event: str) -> None:
     frame = json.dumps({"stream": "trade_updates", "data": {**FILL, "event": event, "order": ORDER}}).encode()
-    assert isinstance(read_message(frame, of=OF, received_at=AT), Unreadable)
+    (message,) = read_frame(frame, of=OF, received_at=AT)
+    assert isinstance(message, Unreadable)
     with pytest.raises(parse.Malformed, match="previous_id"):
         parse.fill_activity(ACTIVITY | {"type": event}, of=OF, order=NAME, received_at=AT)
 
@@ -212,7 +213,7 @@ def test_an_unknown_event_becomes_the_state_of_its_order() -> None:
     "frame",
     [
         b"{",
-        b"[]",
+        b"[1]",
         b"\xff",
         b'{"stream": "trade_updates"}',
         b'{"stream": "trade_updates", "data": {"event": "fill"}}',
@@ -222,12 +223,13 @@ def test_an_unknown_event_becomes_the_state_of_its_order() -> None:
     ],
 )
 def test_a_message_that_cannot_be_read_is_reported_not_dropped(frame: bytes) -> None:
-    assert isinstance(read_message(frame, of=OF, received_at=AT), Unreadable)
+    (message,) = read_frame(frame, of=OF, received_at=AT)
+    assert isinstance(message, Unreadable)
 
 
 def test_a_control_message_is_not_an_update() -> None:
     frame = b'{"stream": "listening", "data": {"streams": ["trade_updates"]}}'
-    assert read_message(frame, of=OF, received_at=AT) is None
+    assert read_frame(frame, of=OF, received_at=AT) == []
 
 
 def test_numbers_never_pass_through_a_binary_float() -> None:

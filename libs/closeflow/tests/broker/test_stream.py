@@ -79,6 +79,39 @@ async def test_updates_come_from_text_and_binary_frames_until_the_stream_is_lost
             await anext(messages)
 
 
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        [{"T": "success", "msg": "connected"}],
+        [{"stream": "welcome"}, 1, None, [], "connected"],
+        [],
+        "connected",
+        7,
+        None,
+        {"stream": None, "data": [1]},
+        {"stream": "listening", "data": "not yet"},
+    ],
+)
+async def test_frames_that_are_not_awaited_are_skipped(greeting: object) -> None:
+    async def talk(socket: ServerConnection) -> None:
+        await socket.send(json.dumps(greeting))
+        await socket.send("hello")
+        await socket.send(b"\xff\xfe")
+        await socket.recv()
+        await socket.send(json.dumps([greeting, AUTHORIZED]))
+        await socket.recv()
+        await socket.send(json.dumps([{"stream": "other"}, LISTENING]))
+        await socket.send(json.dumps([{"stream": "other"}, NEW, NEW]))
+        await socket.close()
+
+    async with serving(talk) as target, trade_updates(target) as messages:
+        first, second = [await anext(messages) for _ in range(2)]
+        assert isinstance(first, BrokerUpdate)
+        assert first == second or isinstance(second, BrokerUpdate)
+        with pytest.raises(StreamLost):
+            await anext(messages)
+
+
 async def test_a_refused_key_is_told_apart_from_a_lost_stream() -> None:
     async def talk(socket: ServerConnection) -> None:
         await socket.recv()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -110,12 +110,21 @@ async def _subscribe(socket: ClientConnection, target: StreamTarget) -> None:
 
 
 async def _answer(socket: ClientConnection, stream: str, timeout_s: float) -> parse.Json:
-    """The control message awaited. Others before it are not for us: no update can precede its subscription."""
+    """The control message awaited, alone or in an array. Whatever else comes before it is not for us: no update can
+    precede its subscription."""
     async with asyncio.timeout(timeout_s):
         while True:
-            message = parse.as_object(read_json(_bytes(await socket.recv())), "message")
-            if message.get("stream") == stream:
-                return parse.as_object(message.get("data"), "data")
+            for message in _objects(_bytes(await socket.recv())):
+                if message.get("stream") == stream:
+                    return parse.as_object(message.get("data"), "data")
+
+
+def _objects(frame: bytes) -> Iterator[parse.Json]:
+    try:
+        found = read_json(frame)
+    except ValueError:
+        return
+    yield from (one for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict))
 
 
 async def _messages(socket: ClientConnection, of: parse.Account, now: Callable[[], datetime]) -> AsyncIterator[Message]:
@@ -124,17 +133,27 @@ async def _messages(socket: ClientConnection, of: parse.Account, now: Callable[[
             frame = await socket.recv()
         except WebSocketException as error:
             raise StreamLost(f"{type(error).__name__}: {error}") from error
-        message = read_message(_bytes(frame), of=of, received_at=now())
-        if message is not None:
+        for message in read_frame(_bytes(frame), of=of, received_at=now()):
             yield message
 
 
-def read_message(frame: bytes, *, of: parse.Account, received_at: datetime) -> Message | None:
-    """One frame, text and binary alike, as JSON. None for what is not about an order (control messages), and for what
-    cannot be read of an order that is not ours."""
+def read_frame(frame: bytes, *, of: parse.Account, received_at: datetime) -> list[Message]:
+    """What one frame, text and binary alike, says of orders: it holds one message, or an array of them. Nothing for
+    what is not about an order (control messages), and for what cannot be read of an order that is not ours."""
+    try:
+        found = read_json(frame)
+    except ValueError as error:
+        return [_unreadable(error, frame)]
+    read = (
+        _read_one(one, frame, of=of, received_at=received_at) for one in (found if isinstance(found, list) else [found])
+    )
+    return [message for message in read if message is not None]
+
+
+def _read_one(found: object, frame: bytes, *, of: parse.Account, received_at: datetime) -> Message | None:
     order: object = None
     try:
-        message = parse.as_object(read_json(frame), "message")
+        message = parse.as_object(found, "message")
         if message.get("stream") != "trade_updates":
             return None
         data = parse.as_object(message.get("data"), "data")
@@ -145,14 +164,18 @@ def read_message(frame: bytes, *, of: parse.Account, received_at: datetime) -> M
             STREAM_MESSAGES.labels("foreign").inc()
             log.warning("foreign_update_passed_over", client_order_id=order["client_order_id"], reason=str(error))
             return None
-        STREAM_MESSAGES.labels("unreadable").inc()
-        log.error("trade_update_not_readable", reason=str(error), start=frame[:200].decode(errors="replace"))
-        return Unreadable(str(error))
+        return _unreadable(error, frame)
     known = data["event"] in parse.EVENTS
     STREAM_MESSAGES.labels("read" if known else "unknown_event").inc()
     if not known:
         log.warning("trade_event_not_known", trade_event=data["event"], client_order_id=update.client_order_id)
     return update
+
+
+def _unreadable(error: ValueError, frame: bytes) -> Unreadable:
+    STREAM_MESSAGES.labels("unreadable").inc()
+    log.error("trade_update_not_readable", reason=str(error), start=frame[:200].decode(errors="replace"))
+    return Unreadable(str(error))
 
 
 def _bytes(frame: str | bytes) -> bytes:
