@@ -27,8 +27,37 @@ _SUSPENDED: Final = """UPDATE orders SET status = 'suspended', created_at = crea
         WHERE client_order_id = '$O3';
     UPDATE status_history SET at = closeflow_now() - interval '$since' WHERE entity_id IN ('$O3', '$R3')"""
 
+_DEFERRED: Final = """UPDATE close_requests SET reason = '$reason', created_at = $long_ago,
+        deferred_since = closeflow_now() - interval '$since', next_attempt_at = closeflow_now() + interval '60 s'
+        WHERE id = '$R4'"""
+
+
+def _deferred(reason: str, since: str) -> str:
+    return _DEFERRED.replace("$reason", reason).replace("$since", since)
+
+
 PROGRESS_PLANTS: Final[dict[str, Plant]] = {
     "close that is asked for again for ever": (13, "close request $R4", _ACCEPTED_LONG_AGO),
+    "close without a quote of which nobody is told": (
+        13,
+        "close request $R4",
+        _deferred("no_fresh_quote", "5 minutes"),
+    ),
+    "close that no broker takes, of which nobody is told": (
+        13,
+        "close request $R4",
+        _deferred("broker_unavailable", "4 minutes"),
+    ),
+    "close that waits for the market for a week": (13, "close request $R4", _deferred("market_closed", "7 days")),
+    "close of which somebody is told for another reason of the account": (
+        13,
+        "close request $R4",
+        _and(
+            _deferred("no_market_clock", "5 minutes"),
+            """INSERT INTO incidents (kind, severity, detail)
+                VALUES ('deferred_broker_unavailable', 'warning', '{"subject": "main"}')""",
+        ),
+    ),
     "deadline of a waiting close that ends nothing": (
         13,
         "close request $R4",
@@ -94,6 +123,18 @@ WAITING: Final[dict[str, str]] = {
         WHERE client_order_id = '$O3'""",
     "close that waits for the market": _and(
         _ACCEPTED_LONG_AGO, "UPDATE close_requests SET reason = 'market_closed' WHERE id = '$R4'"
+    ),
+    "close that waits for the market over a weekend": _deferred("market_closed", "3 days"),
+    "close without a quote for a moment": _deferred("no_fresh_quote", "2 minutes"),
+    "close without a quote, of which somebody is told": _and(
+        _deferred("no_fresh_quote", "1 hour"),
+        """INSERT INTO incidents (kind, severity, close_request_id)
+            VALUES ('deferred_no_fresh_quote', 'warning', '$R4')""",
+    ),
+    "close of an account of which somebody is told": _and(
+        _deferred("broker_unavailable", "1 hour"),
+        """INSERT INTO incidents (kind, severity, detail)
+            VALUES ('deferred_broker_unavailable', 'warning', '{"subject": "main"}')""",
     ),
     "close whose event is not in Kafka": _and(
         _ACCEPTED_LONG_AGO,

@@ -17,6 +17,7 @@ from broker_simulator.process import SimulatorProcess
 from closectl.verifying.account import BrokerView, check_account
 from closectl.verifying.report import NotChecked, Violation
 from closectl.verifying.run import Account, verify
+from closeflow.broker import Positions
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, OrderType, Side, TimeInForce, UpdateSource
@@ -58,7 +59,7 @@ async def account_of(closes: Database) -> tuple[State, BrokerView]:
         said(one.client_order_id, f"activity-{one.exec_id}", str(one.quantity), str(one.price))
         for one in state.executions
     ]
-    return state, BrokerView(ACCOUNT, [said(order_id(3)), said("somebody-else")], executions, HELD)
+    return state, BrokerView(ACCOUNT, [said(order_id(3)), said("somebody-else")], executions, Positions(HELD))
 
 
 def opened(client_order_id: str) -> Change:
@@ -70,7 +71,7 @@ def executed(client_order_id: str) -> Change:
 
 
 def holding(symbol: str, quantity: str) -> Change:
-    return lambda view: replace(view, positions={**view.positions, symbol: Decimal(quantity)})
+    return lambda view: replace(view, positions=Positions({**view.positions.held, symbol: Decimal(quantity)}))
 
 
 PLANTS: Final[dict[str, tuple[int, str, Change]]] = {

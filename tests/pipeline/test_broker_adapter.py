@@ -18,17 +18,20 @@ from broker_simulator.control import (
     FillAtOnce,
     FillThen,
     NeverFill,
+    Pin,
     PositionSpec,
     RefuseRepeat,
     Reject,
 )
 from broker_simulator.process import SimulatorProcess
+from closeflow.broker import BrokerUnavailable, FailureCause, Positions
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import (
     Acknowledged,
     CancelAccepted,
     CancelRefused,
     DuplicateId,
+    Instrument,
     NotFound,
     Refused,
     Ticket,
@@ -172,15 +175,28 @@ async def test_executions_are_paged_without_loss_or_repetition(broker: AlpacaBro
 
 
 async def test_positions_quotes_and_the_clock_are_read(broker: AlpacaBroker, control: Control) -> None:
-    assert await broker.positions() == {"AAPL": Decimal(500), OPTION: Decimal(-3), "BTC/USD": Decimal("0.25")}
+    held = {"AAPL": Decimal(500), OPTION: Decimal(-3), "BTC/USD": Decimal("0.25")}
+    assert await broker.positions() == Positions(held)
     assert await broker.position("BTC/USD") == Decimal("0.25")
     assert await broker.position("MSFT") == 0
-    symbols = {"AAPL": AssetType.STOCK, OPTION: AssetType.OPTION, "BTC/USD": AssetType.CRYPTO}
-    control.pin_quote("AAPL", "189.1", "189.3")
-    quotes = await broker.quotes(symbols)
-    assert set(quotes) == set(symbols)
+    control.pin("AAPL", Pin(bid=Decimal("189.1"), ask=Decimal("189.3"), last=Decimal("189.2"), age_s=60))
+    quotes = await broker.quotes(AssetType.STOCK, ["AAPL", "TSLA"])
+    assert set(quotes) == {"AAPL", "TSLA"}
     assert (quotes["AAPL"].bid, quotes["AAPL"].ask) == (Decimal("189.1"), Decimal("189.3"))
+    assert 58 < quotes["AAPL"].age_s < 90
+    assert quotes["TSLA"].age_s < 5
+    assert set(await broker.quotes(AssetType.OPTION, [OPTION])) == {OPTION}
+    assert set(await broker.quotes(AssetType.CRYPTO, ["BTC/USD"])) == {"BTC/USD"}
+    trades = await broker.last_trades(AssetType.STOCK, ["AAPL", "TSLA"])
+    assert trades["AAPL"].price == Decimal("189.2")
     control.withhold_quote("AAPL")
-    assert set(await broker.quotes(symbols)) == {OPTION, "BTC/USD"}
+    assert set(await broker.quotes(AssetType.STOCK, ["AAPL", "TSLA"])) == {"TSLA"}
+    control.pin("AAPL", Pin(spoils="refuse", listed="unknown"))
+    with pytest.raises(BrokerUnavailable) as failed:
+        await broker.quotes(AssetType.STOCK, ["AAPL", "TSLA"])
+    assert failed.value.about is FailureCause.QUESTION
+    assert await broker.instrument(AssetType.STOCK, "AAPL") is Instrument.UNKNOWN
+    assert await broker.instrument(AssetType.OPTION, OPTION) is Instrument.ACTIVE
+    assert await broker.instrument(AssetType.CRYPTO, "BTC/USD") is Instrument.ACTIVE
     clock = await broker.clock()
     assert abs((clock.at - datetime.now(UTC)).total_seconds()) < 5

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
 from closectl.verifying.report import Looked, looked
-from closeflow.broker.protocol import Broker, BrokerUnavailable
+from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
 from closeflow.domain.events import decimal_text
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType
@@ -33,7 +33,7 @@ class BrokerView:
     account_id: str
     open_orders: Sequence[BrokerUpdate]
     executions: Sequence[BrokerUpdate]
-    positions: Mapping[str, Decimal]
+    positions: Positions
 
 
 async def ask_broker(broker: Broker, state: State) -> BrokerView:
@@ -58,7 +58,11 @@ def check_account(state: State, view: BrokerView) -> list[Looked]:
     ours = [one for one in (*view.open_orders, *view.executions) if parse_client_order_id(one.client_order_id)]
     named = {one.client_order_id for one in ours}
     settled = {one.client_order_id for one in state.orders if one.settled and one.account_id == view.account_id}
-    held = {one.symbol for one in state.positions if one.account_id == view.account_id}
+    held = {
+        one.symbol
+        for one in state.positions
+        if one.account_id == view.account_id and view.positions.tell_of(one.symbol)
+    }
     busy = {one.symbol for one in state.positions if one.account_id == view.account_id and one.busy}
     return [
         looked(7, BROKER, "open or filled orders", len(named), _unknown_orders(state, named)),
@@ -120,7 +124,7 @@ def _positions(state: State, view: BrokerView, symbols: Collection[str]) -> Wron
         if one.account_id == view.account_id:
             ours[one.symbol] += one.quantity
     for symbol in sorted(symbols):
-        theirs = view.positions.get(symbol, Decimal(0))
+        theirs = view.positions.held.get(symbol, Decimal(0))
         if theirs != ours[symbol]:
             yield (
                 f"{view.account_id} {symbol}",

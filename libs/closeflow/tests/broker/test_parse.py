@@ -16,6 +16,7 @@ from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, U
 
 AT = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 OF = parse.Account(broker="alpaca", account_id="acc-1")
+ASKED_AT = datetime(2026, 3, 2, 15, 0, 7, tzinfo=UTC)
 CLIENT_ORDER_ID = "cf-0190a1b2c3d47e5f8091a2b3c4d5e6f7-1"
 ORDER: dict[str, object] = {
     "id": "7a3f0bd3-5b3e-4f4a-9d53-0a7f3f2d6f11",
@@ -234,9 +235,10 @@ def test_a_control_message_is_not_an_update() -> None:
 
 def test_numbers_never_pass_through_a_binary_float() -> None:
     quote = read_json(b'{"t": "2026-03-02T15:00:00Z", "bp": 0.1, "ap": 0.30000000000000004}')
-    read = parse.quote("X", parse.as_object(quote, "quote"))
+    read = parse.quote("X", parse.as_object(quote, "quote"), asked_at=ASKED_AT)
     assert read is not None
     assert (read.bid, read.ask) == (Decimal("0.1"), Decimal("0.30000000000000004"))
+    assert read.age_s == 7, "by the market data's own clock"
 
 
 def test_a_fill_activity_carries_what_matches_it_with_the_stream() -> None:
@@ -288,10 +290,10 @@ def test_a_short_position_is_negative_however_it_is_said() -> None:
 def test_a_side_that_nobody_quotes_is_absent(
     sides: dict[str, object], read: tuple[Decimal | None, Decimal | None]
 ) -> None:
-    found = parse.quote("X", {"t": "2026-03-02T15:00:00Z", **sides})
+    found = parse.quote("X", {"t": "2026-03-02T15:00:00Z", **sides}, asked_at=ASKED_AT)
     assert found is not None
     assert (found.bid, found.ask) == read
 
 
 def test_a_quote_without_any_side_is_none() -> None:
-    assert parse.quote("X", {"t": "2026-03-02T15:00:00Z", "bp": "0", "ap": 0}) is None
+    assert parse.quote("X", {"t": "2026-03-02T15:00:00Z", "bp": "0", "ap": 0}, asked_at=ASKED_AT) is None

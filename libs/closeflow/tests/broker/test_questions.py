@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import pytest
 
-from closeflow.broker import BrokerUnavailable
-from closeflow.domain.answers import Acknowledged
+from closeflow.broker import BrokerUnavailable, FailureCause, Positions
+from closeflow.domain.answers import Acknowledged, Instrument, LastTrade
 from closeflow.domain.model import AssetType, UpdateSource
 
-from .serving import ORDER, TICKET, answer, broker_at, serving
+from .serving import ORDER, TICKET, Step, answer, broker_at, serving
 
 
 async def test_a_look_up_asks_by_our_id() -> None:
@@ -121,29 +120,98 @@ async def test_a_position_the_broker_does_not_hold_is_zero_but_a_wrong_path_is_n
             await broker.position("BTC/USD")
 
 
-async def test_quotes_come_from_three_feeds_and_a_silent_feed_costs_only_its_own() -> None:
+async def test_a_quote_is_as_old_as_the_market_data_says_whatever_our_clock_shows() -> None:
     quote = {"t": "2026-03-02T15:00:00Z", "bp": 189.1, "ap": 189.3}
-    stocks = answer(200, {"quotes": {"AAPL": quote, "MSFT": {**quote, "bp": 0}}})
-    crypto = answer(200, {"quotes": {"BTC/USD": quote}})
-
-    async def by_path(writer: asyncio.StreamWriter) -> None:
-        step = next(
-            step
-            for part, step in (("stocks", stocks), ("options", answer(500)), ("crypto", crypto))
-            if part in server.target()
-        )
-        await step(writer)
-
-    symbols = {
-        "AAPL": AssetType.STOCK,
-        "MSFT": AssetType.STOCK,
-        "AAPL260320C00190000": AssetType.OPTION,
-        "BTC/USD": AssetType.CRYPTO,
-    }
-    async with serving(by_path) as server, broker_at(server.url) as broker:
-        quotes = await broker.quotes(symbols)
-    assert set(quotes) == {"AAPL", "MSFT", "BTC/USD"}
+    body = {"quotes": {"AAPL": quote, "MSFT": {**quote, "bp": 0}, "TSLA": {**quote, "bp": "many"}, "F": None}}
+    dated = answer(200, body, "Date: Mon, 02 Mar 2026 15:00:03 GMT")
+    async with serving(dated) as server, broker_at(server.url) as broker:
+        quotes = await broker.quotes(AssetType.STOCK, ["AAPL", "MSFT", "TSLA", "F"])
+        assert server.target() == "/v2/stocks/quotes/latest?symbols=AAPL%2CMSFT%2CTSLA%2CF"
+    assert set(quotes) == {"AAPL", "MSFT"}, "one that cannot be read costs the others nothing"
     assert (quotes["AAPL"].bid, quotes["AAPL"].ask) == (Decimal("189.1"), Decimal("189.3"))
+    assert (quotes["AAPL"].age_s, quotes["MSFT"].bid) == (3.0, None)
+
+
+async def test_last_trades_are_read() -> None:
+    body = {"trades": {"BTC/USD": {"t": "2026-03-02T15:00:00Z", "p": 64000.5}, "ETH/USD": {"p": 0}}}
+    async with serving(answer(200, body)) as server, broker_at(server.url) as broker:
+        trades = await broker.last_trades(AssetType.CRYPTO, ["BTC/USD", "ETH/USD"])
+        assert server.target().startswith("/v1beta3/crypto/us/latest/trades?")
+    assert trades == {"BTC/USD": LastTrade(Decimal("64000.5"), datetime(2026, 3, 2, 15, tzinfo=UTC))}
+
+
+FAILURES = {
+    "a refused question": (answer(400, {"message": "invalid symbol: X"}), FailureCause.QUESTION),
+    "one that cannot be processed": (answer(422, {"message": "symbols"}), FailureCause.QUESTION),
+    "a wrong key": (answer(401), FailureCause.CALLER),
+    "a rate limit": (answer(429), FailureCause.CALLER),
+    "a broken server": (answer(500), FailureCause.UNKNOWN),
+    "not JSON": (answer(200, b"<html>"), FailureCause.UNKNOWN),
+}
+
+
+@pytest.mark.parametrize(("step", "about"), FAILURES.values(), ids=FAILURES)
+async def test_a_failed_read_says_what_it_is_about(step: Step, about: FailureCause) -> None:
+    async with serving(step) as server, broker_at(server.url) as broker:
+        with pytest.raises(BrokerUnavailable) as failed:
+            await broker.quotes(AssetType.STOCK, ["AAPL", "X"])
+    assert failed.value.about is about
+
+
+INSTRUMENTS = {
+    "a stock": (AssetType.STOCK, "AAPL", answer(200, {"status": "active"}), "/v2/assets/AAPL", Instrument.ACTIVE),
+    "a pair": (AssetType.CRYPTO, "X/USD", answer(200, {"status": "active"}), "/v2/assets/X%2FUSD", Instrument.ACTIVE),
+    "an option": (
+        AssetType.OPTION,
+        "X260619C00001000",
+        answer(200, {"status": "inactive"}),
+        "/v2/options/contracts/X260619C00001000",
+        Instrument.INACTIVE,
+    ),
+    "one that is not there": (
+        AssetType.STOCK,
+        "X",
+        answer(404, {"code": 40410000, "message": "asset not found for X"}),
+        "/v2/assets/X",
+        Instrument.UNKNOWN,
+    ),
+}
+
+
+@pytest.mark.parametrize(("asset_type", "symbol", "step", "path", "found"), INSTRUMENTS.values(), ids=INSTRUMENTS)
+async def test_the_broker_says_whether_it_knows_a_symbol(
+    asset_type: AssetType, symbol: str, step: Step, path: str, found: Instrument
+) -> None:
+    async with serving(step) as server, broker_at(server.url) as broker:
+        assert await broker.instrument(asset_type, symbol) is found
+        assert server.target() == path
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        answer(404, {"code": 40410000, "message": "endpoint not found: /v2/assets/X"}),
+        answer(404, {"detail": "Not Found"}),
+        answer(404, b"<html>"),
+        answer(500),
+    ],
+)
+async def test_a_wrong_path_does_not_say_that_a_symbol_is_unknown(step: Step) -> None:
+    async with serving(step) as server, broker_at(server.url) as broker:
+        with pytest.raises(BrokerUnavailable):
+            await broker.instrument(AssetType.STOCK, "X")
+
+
+async def test_a_position_that_cannot_be_read_costs_the_others_nothing() -> None:
+    listed = [{"symbol": "AAPL", "qty": "5"}, {"symbol": "ODD", "qty": "many"}, {"qty": "1"}, None]
+    async with serving(answer(200, listed)) as server, broker_at(server.url) as broker:
+        found = await broker.positions()
+    assert (found.held, found.unreadable) == ({"AAPL": Decimal(5)}, frozenset({"ODD", ""}))
+    assert found.tell_of("AAPL")
+    assert not found.tell_of("ODD")
+    assert not found.tell_of("MSFT"), "one without a symbol may be of any that is not listed"
+    assert not Positions({}, frozenset({"ODD"})).tell_of("ODD")
+    assert Positions({}, frozenset({"ODD"})).tell_of("MSFT")
 
 
 async def test_the_market_clock_is_read() -> None:

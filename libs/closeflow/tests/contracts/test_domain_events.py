@@ -6,9 +6,12 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from uuid import UUID
 
-from closeflow.contracts import ExecutionEvent, ExecutionEventType, PositionEvent, SubmitOrder, decode
+import pytest
+
+from closeflow.contracts import ExecutionEvent, ExecutionEventType, PositionEvent, SubmitOrder, WireModel, decode
 from closeflow.contracts.schema_files import TOPIC_MODELS
 from closeflow.domain.events import ledger_event, position_event, submit_event
 from closeflow.domain.ids import client_order_id
@@ -29,6 +32,7 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 
+EXAMPLES = Path(__file__).parents[4] / "schemas" / "examples"
 NOW = datetime(2026, 3, 2, 14, 30, 5, 120000, UTC)
 REQUEST_ID = UUID("01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22")
 
@@ -120,3 +124,12 @@ def test_an_execution_event_is_balanced() -> None:
     assert decode(
         ExecutionEvent, _value(ledger_event(POSITION, REQUEST, ORDER, Recorded(bought)))
     ).cash_amount == Decimal("-7612.08")
+
+
+@pytest.mark.parametrize("model", [SubmitOrder, PositionEvent, ExecutionEvent])
+def test_an_event_is_read_however_often_it_was_emitted(model: type[WireModel]) -> None:
+    topic = next(name for name, one in TOPIC_MODELS.items() if one is model)
+    example = next((EXAMPLES / topic).glob("*.json"))
+    for emission in (1_000_000, 2**40):
+        value = json.dumps({**json.loads(example.read_text()), "emission": emission}).encode()
+        assert decode(model, value).model_dump()["emission"] == emission

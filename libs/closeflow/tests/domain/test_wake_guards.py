@@ -21,7 +21,7 @@ NEXT_OPEN = at(480)
 
 
 def a_clock(*, is_open: bool = True, next_open: datetime = NEXT_OPEN) -> MarketClock:
-    return MarketClock(is_open=is_open, next_open=next_open, at=at(0))
+    return MarketClock(is_open=is_open, next_open=next_open, at=at(5))
 
 
 OPEN = Conditions(clock=a_clock())
@@ -96,6 +96,21 @@ def test_a_close_that_waits_for_the_market_is_not_asked_for_while_it_is_closed()
     assert found.book.requests[REQUEST_ID].emission == book.requests[REQUEST_ID].emission
     assert isinstance(woken(book, OPEN), Woken)
     assert isinstance(woken(book, Conditions(clock=None)), Woken), "the planner looks for itself"
+
+
+@pytest.mark.parametrize(
+    ("reason", "conditions"),
+    [
+        ("trading_halted", Conditions(clock=a_clock(), halted=True)),
+        ("no_market_clock", Conditions(clock=None)),
+        ("broker_unavailable", Conditions(clock=a_clock(), sends_resume_at=at(9))),
+    ],
+)
+def test_a_close_is_not_asked_for_while_its_reason_is_seen_to_last(reason: str, conditions: Conditions) -> None:
+    book = pending(next_attempt_at=at(5), reason=reason)
+    assert not isinstance(woken(book, conditions), Woken)
+    assert isinstance(woken(book, OPEN), Woken)
+    assert isinstance(woken(book, None), Woken), "an operator's retry is not held back"
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,10 @@ class Control:
         pin = {"bid": str(bid), "ask": str(ask), "age_s": age_s, "tick": None if tick is None else str(tick)}
         self._call("PUT", "/quotes", {symbol: pin})
 
+    def pin(self, symbol: str, pin: Pin) -> None:
+        """Any quote, or how the symbol spoils market data calls."""
+        self._call("PUT", "/quotes", {symbol: pin.model_dump(mode="json")})
+
     def withhold_quote(self, symbol: str) -> None:
         """The broker has no quote for this symbol."""
         self._call("PUT", "/quotes", {symbol: {"missing": True}})

@@ -1,12 +1,14 @@
 """Quotes: a seeded random walk per symbol, or a pinned quote."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_UP, Decimal
 from random import Random
+from typing import Literal
 
-from pydantic import TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from .assets import AssetClass, class_of, tick_of
 from .behaviour import Quantity, Seconds, Spec
@@ -24,29 +26,45 @@ _STEP_DEVIATION = 0.0003
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    bid: Decimal
-    ask: Decimal
+    """A side that nobody quotes is None; so is the last trade of a pinned quote that names none."""
+
+    bid: Decimal | None
+    ask: Decimal | None
     at_us: int
+    last: Decimal | None = None
 
     @property
     def mid(self) -> Decimal:
-        return (self.bid + self.ask) / 2
+        sides = [side for side in (self.bid, self.ask) if side is not None]
+        return sum(sides, Decimal(0)) / len(sides)
 
 
 class Pin(Spec):
-    """A quote that stays. `age_s` makes it look that old; `missing` makes the broker have no quote at all; with `tick`
-    it refuses limits that are no multiple of it, as for an option class in nickels."""
+    """A quote that stays, of both sides or of one. With `age_s` it was that old when it was pinned, and gets older;
+    without, it is always fresh. `missing`: the broker has no quote at all.
+
+    `spoils`: every market data call that names the symbol is refused (`refuse`), answers after `delay_s`, or never
+    does (`hang`). `listed`: what the broker's list of instruments says of it. With `tick` limits that are no multiple
+    of it are refused, as for an option class in nickels.
+    """
 
     bid: Quantity | None = None
     ask: Quantity | None = None
     age_s: Seconds = 0
+    pinned_us: int = Field(default_factory=lambda: time.time_ns() // 1000)
+    last: Quantity | None = None
     missing: bool = False
     tick: Quantity | None = None
+    spoils: Literal["refuse", "delay", "hang"] | None = None
+    delay_s: Seconds = 1
+    listed: Literal["active", "inactive", "unknown"] = "active"
 
     @model_validator(mode="after")
     def _complete(self) -> "Pin":
-        if not self.missing and (self.bid is None or self.ask is None):
-            raise ValueError("a pinned quote needs bid and ask, crossed or not; or missing: true")
+        if self.missing or self.spoils in ("refuse", "hang"):
+            return self
+        if self.bid is None and self.ask is None:
+            raise ValueError("a pinned quote needs a bid or an ask, crossed or not; or missing: true")
         return self
 
 
@@ -56,6 +74,8 @@ PINS = TypeAdapter(dict[str, Pin])
 def marketable_price(order: Order, quote: Quote) -> Decimal | None:
     """The price at which this order executes now: the touch on the other side, None when the limit forbids it."""
     touch = quote.bid if order.ticket.side == "sell" else quote.ask
+    if touch is None:
+        return None
     limit = order.ticket.limit_price
     if limit is None:
         return touch
@@ -80,7 +100,8 @@ class Walk:
         tick = tick_of(self._asset_class, Decimal(self._price))
         bid = (Decimal(self._price * (1 - _HALF_SPREAD)) / tick).to_integral_value(ROUND_DOWN) * tick
         ask = (Decimal(self._price * (1 + _HALF_SPREAD)) / tick).to_integral_value(ROUND_UP) * tick
-        return Quote(bid, max(ask, bid + tick), at_us)
+        ask = max(ask, bid + tick)
+        return Quote(bid, ask, at_us, bid)
 
 
 class QuoteBoard:
@@ -105,9 +126,10 @@ class QuoteBoard:
         """None for a symbol of no known form, or pinned as missing."""
         pin = self.pins.get(symbol)
         if pin is not None:
-            if pin.missing or pin.bid is None or pin.ask is None:
+            if pin.missing or (pin.bid is None and pin.ask is None):
                 return None
-            return Quote(pin.bid, pin.ask, now_us - int(pin.age_s * 1_000_000))
+            at_us = pin.pinned_us - int(pin.age_s * 1_000_000) if pin.age_s else now_us
+            return Quote(pin.bid, pin.ask, at_us, pin.last)
         walk = self._walks.get(symbol)
         if walk is None:
             asset_class = class_of(symbol)
@@ -121,13 +143,22 @@ def quote_json(quote: Quote, asset_class: AssetClass | None) -> dict[str, object
     """Alpaca's market data shape; prices are JSON numbers there."""
     body: dict[str, object] = {
         "t": rfc3339(quote.at_us),
-        "bp": float(quote.bid),
-        "bs": 100,
-        "ap": float(quote.ask),
-        "as": 100,
+        "bp": float(quote.bid or 0),
+        "bs": 100 if quote.bid else 0,
+        "ap": float(quote.ask or 0),
+        "as": 100 if quote.ask else 0,
     }
     if asset_class == "us_equity":
         body |= {"bx": "V", "ax": "V", "c": ["R"], "z": "C"}
     elif asset_class == "us_option":
         body |= {"bx": "C", "ax": "C", "c": "A"}
+    return body
+
+
+def trade_json(price: Decimal, at_us: int, asset_class: AssetClass | None) -> dict[str, object]:
+    body: dict[str, object] = {"t": rfc3339(at_us), "p": float(price), "s": 100}
+    if asset_class == "us_equity":
+        body |= {"x": "V", "c": ["@"], "i": 1, "z": "C"}
+    elif asset_class == "us_option":
+        body |= {"x": "C", "c": "a"}
     return body

@@ -155,11 +155,21 @@ async def get_account(request: Request) -> Response:
 
 
 async def get_asset(request: Request) -> Response:
+    return _instrument(request, "asset")
+
+
+async def get_option_contract(request: Request) -> Response:
+    return _instrument(request, "option contract")
+
+
+def _instrument(request: Request, what: str) -> Response:
     symbol = request.path_params["symbol"]
     asset_class = class_of(symbol)
-    if asset_class is None:
-        return refusal_answer(Refusal(404, 40410000, f"asset not found for {symbol}"))
-    return Json(asset_json(symbol, asset_class))
+    pin = exchange_of(request).quotes.pins.get(symbol)
+    listed = pin.listed if pin is not None else "active"
+    if asset_class is None or listed == "unknown":
+        return refusal_answer(Refusal(404, 40410000, f"{what} not found for {symbol}"))
+    return Json({**asset_json(symbol, asset_class), "status": listed})
 
 
 async def list_assets(request: Request) -> Response:
@@ -197,6 +207,7 @@ TRADING_ROUTES = [
     Route("/v2/account/activities", list_activities, methods=["GET"]),
     Route("/v2/account/activities/{activity_type}", list_activities, methods=["GET"]),
     Route("/v2/clock", get_clock, methods=["GET"]),
+    Route("/v2/options/contracts/{symbol}", get_option_contract, methods=["GET"]),
     Route("/v2/assets", list_assets, methods=["GET"]),
     Route("/v2/assets/{symbol:path}", get_asset, methods=["GET"]),
 ]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
+from closeflow.domain.model import AssetType
 from closeflow.domain.plan import PlanRules
 from closeflow.domain.settle import RetryPolicy
 from closeflow.heartbeat import beating
@@ -118,7 +119,8 @@ async def _work(
         recovery=recovery,
         watch=watch,
     )
-    planner = _planner(settings, database, broker, pool, presence.instance_id)
+    market = _market(settings, broker)
+    planner = _planner(settings, database, market, pool, presence.instance_id)
     subscription = Subscription(
         topic=SUBMIT_ORDER,
         group=settings.consumer_group,
@@ -141,23 +143,38 @@ async def _work(
             },
         )
     finally:
+        await market.aclose()
         await recovery.stop()
         await pool.drain(settings.http_deadline_s + 1)
         await keeper.sign_off()
 
 
+def _market(settings: OrderSubmitterSettings, broker: Broker) -> MarketView:
+    return MarketView(
+        broker=broker,
+        quote_reuse_s=settings.quote_reuse_s,
+        quote_max_age_s=settings.quote_max_age_s,
+        clock_reuse_s=settings.clock_reuse_s,
+    )
+
+
 def _planner(
-    settings: OrderSubmitterSettings, database: Database, broker: Broker, pool: SenderPool, instance_id: str
+    settings: OrderSubmitterSettings, database: Database, market: MarketView, pool: SenderPool, instance_id: str
 ) -> Planner:
     return Planner(
         database=database,
-        market=MarketView(broker, quote_reuse_s=settings.quote_reuse_s, clock_reuse_s=settings.clock_reuse_s),
+        market=market,
         pool=pool,
         account_id=settings.broker_account_id,
         rules=PlanRules(
             quote=settings.quote_rules,
             grids=settings.price_ticks,
             quote_max_age_s=settings.quote_max_age_s,
+            standing_quote_max_age_s={
+                AssetType.STOCK: settings.standing_quote_stock_s,
+                AssetType.OPTION: settings.standing_quote_option_s,
+                AssetType.CRYPTO: settings.standing_quote_crypto_s,
+            },
             retry_s=settings.deferral_s,
             halted_s=settings.halt_deferral_s,
         ),

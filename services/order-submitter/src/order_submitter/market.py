@@ -1,61 +1,185 @@
-"""Market clock and quotes, fetched in bulk before a transaction and kept for a moment."""
+"""Market clock and quotes, fetched in bulk before a transaction and kept for a moment.
+
+How old a quote is, is what it was when it was fetched, by the market data's own clock, and what has passed since, by
+the monotonic one: neither this host's clock nor the database's is compared with the market's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 from closeflow.broker import Broker, BrokerUnavailable
-from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.answers import Instrument, LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType
 from closeflow.domain.plan import Market
 from closeflow.domain.pricing import market_hours
+from order_submitter.bulk import BulkQuestion, Group
 
 log = structlog.get_logger(__name__)
 
+HEDGE_S: Final = 0.3
+"""A look waits about so long for whoever is slow; what comes later is there for the next one."""
+DEADLINE_S: Final = 2.0
+NO_QUOTE_S: Final = 365 * 86_400.0
+"""The age of a quote that is not there."""
+REMEMBERED_S: Final = 900.0
+"""So long a quote is remembered, to see whether the next one is newer."""
+MOST_REMEMBERED: Final = 20_000
+TRADE_REUSE_S: Final = 5.0
+CLOCK_BELIEVED_S: Final = 60.0
+"""While the market clock cannot be fetched again."""
+INSTRUMENT_REUSE_S: Final = 60.0
+INSTRUMENTS_AT_ONCE: Final = 4
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[T]):
+    what: T
+    at: float
+
+
+@dataclass(slots=True, kw_only=True)
 class MarketView:
     """What the market looks like now. What cannot be had is absent; the planner then defers."""
 
-    def __init__(self, broker: Broker, *, quote_reuse_s: float, clock_reuse_s: float) -> None:
-        self._broker = broker
-        self._quote_reuse_s = quote_reuse_s
-        self._clock_reuse_s = clock_reuse_s
-        self._clock: tuple[float, MarketClock] | None = None
-        self._quotes: dict[str, tuple[float, Quote]] = {}
+    broker: Broker
+    quote_reuse_s: float
+    quote_max_age_s: float
+    clock_reuse_s: float
+    hedge_s: float = HEDGE_S
+    deadline_s: float = DEADLINE_S
+    _clock: Fetched[MarketClock] | None = None
+    _quotes: dict[str, Fetched[Quote]] = field(default_factory=dict)
+    _trades: dict[str, Fetched[LastTrade | None]] = field(default_factory=dict)
+    _instruments: dict[str, Fetched[Instrument]] = field(default_factory=dict)
+    _quoting: dict[AssetType, BulkQuestion[Quote]] = field(init=False)
+    _witnesses: dict[AssetType, BulkQuestion[LastTrade]] = field(init=False)
+    _slow: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._quoting, self._witnesses = {}, {}
+        for one in AssetType:
+            self._quoting[one] = BulkQuestion(
+                asset_type=one,
+                ask=self.broker.quotes,
+                found=self._take_quotes,
+                hedge_s=self.hedge_s,
+                deadline_s=self.deadline_s,
+            )
+            self._witnesses[one] = BulkQuestion(
+                asset_type=one,
+                ask=self.broker.last_trades,
+                found=self._take_trades,
+                hedge_s=self.hedge_s,
+                deadline_s=self.deadline_s,
+                optional=True,
+            )
 
     async def look(self, *, quoted: Mapping[str, AssetType], traded: frozenset[AssetType]) -> Market:
-        """The clock if any of the `traded` types keeps market hours, and the quotes of the `quoted` symbols."""
+        """The clock if any of the `traded` types keeps market hours, and the quotes of the `quoted` symbols with their
+        last trades. Of a symbol that nobody quotes freshly the broker is asked whether it exists."""
         now = time.monotonic()
-        self._quotes = {symbol: kept for symbol, kept in self._quotes.items() if now - kept[0] < self._quote_reuse_s}
-        missing = {symbol: asset_type for symbol, asset_type in quoted.items() if symbol not in self._quotes}
-        clock, _ = await asyncio.gather(
-            self._market_clock(now, any(map(market_hours, traded))), self._fetch_quotes(missing)
+        self._forget(now)
+        quotes = _missing(quoted, self._quotes, now - self.quote_reuse_s)
+        trades = _missing(quoted, self._trades, now - TRADE_REUSE_S)
+        await asyncio.gather(
+            self._look_at_clock(now, any(map(market_hours, traded))),
+            *(self._quoting[of].look(symbols) for of, symbols in _by_type(quotes).items()),
+            *(self._witnesses[of].look(symbols) for of, symbols in _by_type(trades).items()),
         )
-        quotes = {symbol: self._quotes[symbol][1] for symbol in quoted if symbol in self._quotes}
-        return Market(clock=clock, quotes=quotes)
+        now = time.monotonic()
+        seen = {symbol: quote for symbol in quoted if (quote := self._seen(symbol, now)) is not None}
+        doubtful = [one for one in quoted if one not in seen or seen[one].age_s > self.quote_max_age_s]
+        await self._look_at_instruments({one: quoted[one] for one in doubtful}, now)
+        known = {one: self._instruments[one].what for one in doubtful if one in self._instruments}
+        clock = self._clock.what if self._clock is not None else None
+        return Market(clock=clock, quotes=seen, instruments=known)
 
-    async def _market_clock(self, now: float, wanted: bool) -> MarketClock | None:
-        if not wanted:
+    async def aclose(self) -> None:
+        await asyncio.gather(*(one.aclose() for one in self._quoting.values()))
+        await asyncio.gather(*(one.aclose() for one in self._witnesses.values()))
+        for task in list(self._slow.values()):
+            task.cancel()
+        await asyncio.gather(*self._slow.values(), return_exceptions=True)
+
+    def _seen(self, symbol: str, now: float) -> Quote | None:
+        """The newest quote, as old as it is by now. Without any, the last trade stands for it."""
+        kept, trade = self._quotes.get(symbol), self._trades.get(symbol)
+        last = trade.what if trade is not None else None
+        if kept is not None:
+            return replace(kept.what, age_s=kept.what.age_s + now - kept.at, last_trade=last)
+        if last is None:
             return None
-        if self._clock is not None and now - self._clock[0] < self._clock_reuse_s:
-            return self._clock[1]
+        return Quote(symbol=symbol, bid=None, ask=None, at=last.at, age_s=NO_QUOTE_S, last_trade=last)
+
+    def _take_quotes(self, found: Mapping[str, Quote], asked: Group) -> None:
+        now = time.monotonic()
+        for symbol in asked:
+            quote, before = found.get(symbol), self._quotes.get(symbol)
+            if quote is None:
+                self._quotes.pop(symbol, None)
+                continue
+            standing = before is not None and (quote.bid, quote.ask) == (before.what.bid, before.what.ask)
+            self._quotes[symbol] = Fetched(replace(quote, standing=standing), now)
+
+    def _take_trades(self, found: Mapping[str, LastTrade], asked: Group) -> None:
+        now = time.monotonic()
+        self._trades.update({symbol: Fetched(found.get(symbol), now) for symbol in asked})
+
+    def _forget(self, now: float) -> None:
+        for kept in (self._quotes, self._trades, self._instruments):
+            for symbol in [one for one, fetched in kept.items() if now - fetched.at > REMEMBERED_S]:
+                del kept[symbol]
+            for symbol in list(kept)[: max(0, len(kept) - MOST_REMEMBERED)]:
+                del kept[symbol]
+
+    async def _look_at_clock(self, now: float, wanted: bool) -> None:
+        if not wanted or (self._clock is not None and now - self._clock.at < self.clock_reuse_s):
+            return
+        await self._start("clock", self._fetch_clock())
+        if self._clock is not None and time.monotonic() - self._clock.at > CLOCK_BELIEVED_S:
+            self._clock = None
+
+    async def _fetch_clock(self) -> None:
         try:
-            clock = await self._broker.clock()
+            self._clock = Fetched(await self.broker.clock(), time.monotonic())
         except BrokerUnavailable as error:
             log.warning("market_clock_unavailable", reason=error.reason)
-            return None
-        self._clock = (now, clock)
-        return clock
 
-    async def _fetch_quotes(self, missing: Mapping[str, AssetType]) -> None:
-        if not missing:
+    async def _look_at_instruments(self, doubtful: Mapping[str, AssetType], now: float) -> None:
+        missing = _missing(doubtful, self._instruments, now - INSTRUMENT_REUSE_S)
+        some = list(missing.items())[:INSTRUMENTS_AT_ONCE]
+        await asyncio.gather(*(self._start(f"instrument {one}", self._fetch_instrument(one, of)) for one, of in some))
+
+    async def _fetch_instrument(self, symbol: str, asset_type: AssetType) -> None:
+        try:
+            found = await self.broker.instrument(asset_type, symbol)
+        except BrokerUnavailable as error:
+            log.warning("instrument_not_looked_up", symbol=symbol, reason=error.reason)
+            found = Instrument.ACTIVE  # Nothing says otherwise; asked again later.
+        self._instruments[symbol] = Fetched(found, time.monotonic())
+
+    async def _start(self, name: str, call: Coroutine[None, None, None]) -> None:
+        """Wait a moment for a call, and let it go on alone when that is not enough."""
+        if name in self._slow:
+            call.close()
             return
-        fetched_at = time.monotonic()
-        found = await self._broker.quotes(missing)
-        self._quotes.update({symbol: (fetched_at, quote) for symbol, quote in found.items()})
-        if len(found) < len(missing):
-            log.warning("quotes_missing", symbols=sorted(missing.keys() - found.keys()))
+        task = self._slow[name] = asyncio.create_task(call)
+        task.add_done_callback(lambda _: self._slow.pop(name))
+        await asyncio.wait([task], timeout=self.hedge_s)
+
+
+def _missing(wanted: Mapping[str, AssetType], kept: Mapping[str, Fetched[T]], since: float) -> dict[str, AssetType]:
+    return {one: of for one, of in wanted.items() if one not in kept or kept[one].at < since}
+
+
+def _by_type(symbols: Mapping[str, AssetType]) -> dict[AssetType, list[str]]:
+    return {of: [one for one in symbols if symbols[one] is of] for of in set(symbols.values())}

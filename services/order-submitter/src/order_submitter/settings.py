@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 from closeflow.broker import IdDeduplication
 from closeflow.domain.model import AssetType
 from closeflow.domain.pricing import MAX_SPREAD_BPS, QuoteRules
+from closeflow.domain.quotes import STANDING_QUOTE_MAX_AGE_S
 from closeflow.domain.sending import fence_s
 from closeflow.domain.ticks import Grid, read_grids
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
@@ -53,6 +54,10 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
     last_trade_max_age_s: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     price_ticks: Annotated[Mapping[str, Grid], BeforeValidator(_grids)] = {}
     """By symbol or option root, such as `SPY=cent,XYZ=nickel,BTC/USD=1`; all others have those of their asset type."""
+    # Of a quote that was asked for again and is the newest there is, while its market is open.
+    standing_quote_stock_s: Annotated[float, Field(gt=0, le=86_400)] = STANDING_QUOTE_MAX_AGE_S[AssetType.STOCK]
+    standing_quote_option_s: Annotated[float, Field(gt=0, le=86_400)] = STANDING_QUOTE_MAX_AGE_S[AssetType.OPTION]
+    standing_quote_crypto_s: Annotated[float, Field(gt=0, le=86_400)] = STANDING_QUOTE_MAX_AGE_S[AssetType.CRYPTO]
     quote_reuse_s: Annotated[float, Field(ge=0, le=5)] = 0.5
     clock_reuse_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     deferral_s: Annotated[float, Field(gt=0, le=600)] = 1.0

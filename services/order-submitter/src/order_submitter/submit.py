@@ -107,7 +107,7 @@ class Planner:
         """Returns the records that have to be planned again."""
         market = await self._look_at_market(records)
         try:
-            return await self._commit(records, market)
+            return await self._commit(records, market, looked_at=time.monotonic())
         except CommitUnknown:
             return records  # What was committed is AlreadyPlanned the next time.
         except (StatementError, MoveRefused) as error:
@@ -128,12 +128,13 @@ class Planner:
         }
         return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
 
-    async def _commit(self, records: Sequence[SubmitRecord], market: Market) -> list[SubmitRecord]:
+    async def _commit(self, records: Sequence[SubmitRecord], market: Market, *, looked_at: float) -> list[SubmitRecord]:
         async with claiming(self.pool) as claims:
 
             async def work(tx: Transaction) -> Folded:
                 claims.anew()
-                folded = await self._fold(tx, records, market, claims.jobs)
+                seen = replace(market, waited_s=time.monotonic() - looked_at)
+                folded = await self._fold(tx, records, seen, claims.jobs)
                 await _save(tx, folded)
                 claims.written()
                 return folded

@@ -24,6 +24,7 @@ from closeflow.storage.job_cycles import register_jobs
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
 from reconciler.connect import Connect, open_connect
+from reconciler.deferrals import WatchDeferrals
 from reconciler.gaps import FillGaps
 from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
 from reconciler.orders import AskQuietOrders, Pauses, Rest
@@ -66,6 +67,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield counted(database, Job("wake_requests", wake.once, settings.requests_interval_s))
     yield counted(database, Job("repair_positions", repair.once, settings.repairs_interval_s))
     yield counted(database, Job("resolve_incidents", resolve.once, settings.resolve_interval_s))
+    yield counted(database, Job("watch_deferrals", WatchDeferrals(database).once, settings.deferrals_interval_s))
     yield counted(database, Job("watch_surroundings", watch.once, settings.surroundings_interval_s))
     yield Job("ask_quiet_orders", ask_quiet_orders(parts).once, settings.orders_interval_s)
     yield Job("end_outliving_orders", end_outliving_orders(parts).once, settings.orders_interval_s)

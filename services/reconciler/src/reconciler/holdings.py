@@ -5,7 +5,7 @@ Both only ask and tell: nothing is booked, no quantity is changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 MISMATCH: Final = "position_mismatch"
 STRANGERS: Final = "unknown_positions"
+UNREADABLE: Final = "position_not_readable"
 NOT_FOUND: Final = "order_not_found"
 CLOCKS_APART: Final = timedelta(hours=2)
 """How far the broker's clock may be behind the one that dated a send."""
@@ -64,20 +65,26 @@ class ComparePositions:
             log.warning("positions_not_listed", reason=error.reason)
             return 0
         after = await self._holdings()
-        quiet = {symbol: held.quantity for symbol, held in after.items() if held.quiet and before.get(symbol) == held}
-        found = self._last = compare(quiet, theirs, known=after.keys(), last=self._last)
-        await self._tell(found)
+        quiet = {
+            symbol: held.quantity
+            for symbol, held in after.items()
+            if held.quiet and before.get(symbol) == held and theirs.tell_of(symbol)
+        }
+        found = self._last = compare(quiet, theirs.held, known=after.keys(), last=self._last)
+        await self._tell(found, theirs.unreadable)
         return len(found.confirmed)
 
     async def _holdings(self) -> Mapping[str, Holding]:
         async with transaction(self.database) as tx:
             return await holdings(tx, account_id=self.broker.account_id, grace=self.grace)
 
-    async def _tell(self, found: Compared) -> None:
+    async def _tell(self, found: Compared, unreadable: Set[str]) -> None:
         account = self.broker.account_id
         incidents = [_mismatch(account, symbol, pair) for symbol, pair in sorted(found.confirmed.items())]
         if found.strangers:
             incidents.append(_strangers(account, found.strangers))
+        if unreadable:
+            incidents.append(_unreadable(account, unreadable))
         equal = [_subject(account, symbol) for symbol in found.equal]
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=incidents)
@@ -87,6 +94,10 @@ class ComparePositions:
             if not found.unknown:
                 closed += await close_incidents_about(
                     tx, kind=STRANGERS, subjects=[account], resolution="the broker holds nothing that is unknown"
+                )
+            if not unreadable:
+                closed += await close_incidents_about(
+                    tx, kind=UNREADABLE, subjects=[account], resolution="every position can be read"
                 )
         if incidents or closed:
             log.warning("positions_compared", differing=len(found.confirmed), closed=closed)
@@ -132,7 +143,8 @@ class AssembleEvidence:
         wanted = {one.client_order_id for one in absent}
         listed = [one for one in executions.updates if one.client_order_id in wanted]
         await publish(self.producer, listed)  # The broker has it after all.
-        evidence = {one.incident_id: _evidence(one, listed, since, ours, theirs, at=now) for one in absent}
+        told = [one for one in absent if theirs.tell_of(one.symbol)]
+        evidence = {one.incident_id: _evidence(one, listed, since, ours, theirs.held, at=now) for one in told}
         async with transaction(self.database) as tx:
             await add_evidence(tx, evidence=evidence)
         return len(evidence)
@@ -199,3 +211,9 @@ def _strangers(account_id: str, held: Mapping[str, Decimal]) -> Incident:
     listed = ", ".join(f"{decimal_text(quantity)} {symbol}" for symbol, quantity in sorted(held.items()))
     detail = f"the broker holds for account {account_id} what we have no position in: {listed}"
     return Incident(kind=STRANGERS, severity="warning", detail=detail, subject=account_id)
+
+
+def _unreadable(account_id: str, symbols: Set[str]) -> Incident:
+    listed = ", ".join(symbol or "one without a symbol" for symbol in sorted(symbols))
+    detail = f"positions that the broker lists for account {account_id} cannot be read, so not compared: {listed}"
+    return Incident(kind=UNREADABLE, severity="warning", detail=detail, subject=account_id)

@@ -29,6 +29,8 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     unknown_after_s: Seconds = 900.0
     market_clock_reuse_s: Seconds = 5.0
 
+    deferrals_interval_s: Seconds = 5.0
+
     repairs_interval_s: Seconds = 10.0
     repairs_budget: Budget = 100
     repairs_grace_s: Seconds = 5.0

@@ -1,12 +1,25 @@
 """The Broker protocol and the Alpaca adapter."""
 
 from closeflow.broker.protocol import (
+    SYMBOLS_PER_CALL,
     Broker,
     BrokerUnavailable,
     Capabilities,
     ExecutionPage,
+    FailureCause,
     IdDeduplication,
     MayBegin,
+    Positions,
 )
 
-__all__ = ["Broker", "BrokerUnavailable", "Capabilities", "ExecutionPage", "IdDeduplication", "MayBegin"]
+__all__ = [
+    "SYMBOLS_PER_CALL",
+    "Broker",
+    "BrokerUnavailable",
+    "Capabilities",
+    "ExecutionPage",
+    "FailureCause",
+    "IdDeduplication",
+    "MayBegin",
+    "Positions",
+]

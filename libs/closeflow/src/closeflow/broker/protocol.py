@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
-from closeflow.domain.answers import CancelAnswer, LookUpAnswer, MarketClock, Quote, SubmitAnswer, Ticket
+from closeflow.domain.answers import (
+    CancelAnswer,
+    Instrument,
+    LastTrade,
+    LookUpAnswer,
+    MarketClock,
+    Quote,
+    SubmitAnswer,
+    Ticket,
+)
 from closeflow.domain.model import AssetType, BrokerUpdate
 
 MayBegin = Callable[[], Awaitable[bool]]
+SYMBOLS_PER_CALL: Final = 100
 
 
 class IdDeduplication(StrEnum):
@@ -36,13 +46,41 @@ class Capabilities:
     """How long an accepted order may stay invisible to a look-up."""
 
 
-class BrokerUnavailable(Exception):
-    """A read had no usable answer. Says nothing about any order; asking again later is always safe."""
+class FailureCause(StrEnum):
+    QUESTION = "question"
+    """The broker refused what was asked for: in a call about many, one of them may have spoiled it for all."""
+    CALLER = "caller"
+    """Asking for less would fare no better."""
+    UNKNOWN = "unknown"
 
-    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """`held` is the signed quantity by symbol. A position that cannot be read is named in `unreadable`, by its symbol
+    where it has one, else by the empty text."""
+
+    held: Mapping[str, Decimal]
+    unreadable: frozenset[str] = frozenset()
+
+    def tell_of(self, symbol: str) -> bool:
+        """Whether what is held of the symbol is known; an unreadable position without a symbol may be of it."""
+        return symbol in self.held or not self.unreadable & {symbol, ""}
+
+
+class BrokerUnavailable(Exception):
+    """A read had no usable answer. Says nothing about any order; asking again later is always safe.
+
+    `about` says what went wrong as far as the answer tells: what was asked for, the caller (credentials, rate, no
+    connection), or nothing that is known.
+    """
+
+    def __init__(
+        self, reason: str, *, retry_after_s: float | None = None, about: FailureCause = FailureCause.UNKNOWN
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.about = about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +174,23 @@ class Broker(Protocol):
 
     async def submitted_at(self, client_order_id: str) -> datetime | None:
         """When the broker took the order, by its own clock; None where it does not say. Raises BrokerUnavailable."""
-
-    async def positions(self) -> Mapping[str, Decimal]:
-        """Signed quantity by symbol, of every position the broker holds."""
         ...
 
-    async def quotes(self, symbols: Mapping[str, AssetType]) -> Mapping[str, Quote]:
-        """Newest quotes in bulk. A symbol without a two-sided quote, or whose feed did not answer, is absent."""
+    async def positions(self) -> Positions:
+        """Every position the broker holds."""
+        ...
+
+    async def quotes(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Newest quotes of at most SYMBOLS_PER_CALL symbols of one asset type, in one call. A symbol that nobody quotes
+        is absent."""
+        ...
+
+    async def last_trades(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, LastTrade]:
+        """Newest trades of at most SYMBOLS_PER_CALL symbols of one asset type, in one call."""
+        ...
+
+    async def instrument(self, asset_type: AssetType, symbol: str) -> Instrument:
+        """Whether the broker knows the symbol and trades it."""
         ...
 
     async def clock(self) -> MarketClock: ...

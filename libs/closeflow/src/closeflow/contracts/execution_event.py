@@ -9,8 +9,8 @@ from typing import ClassVar, Final, Self
 from pydantic import model_validator
 
 from closeflow.contracts.wire import (
-    Counter,
     Currency,
+    Emission,
     Id,
     Money,
     Name,
@@ -49,7 +49,7 @@ class ExecutionEvent(WireModel):
 
     event_id: Id
     event_type: ExecutionEventType
-    emission: Counter = 1
+    emission: Emission = 1
     exec_id: Name
     broker: Name
     account_id: Name

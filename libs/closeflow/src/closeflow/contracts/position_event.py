@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from closeflow.contracts.wire import (
-    Counter,
+    Emission,
     Id,
     Name,
     Note,
@@ -30,7 +30,7 @@ class PositionEvent(WireModel):
 
     event_id: Id
     event_type: Annotated[str, Field(pattern="^[A-Z][A-Z_]{2,63}$")]
-    emission: Counter
+    emission: Emission
     position_id: NumericId
     position_version: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
     account_id: Name

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from closeflow.contracts.wire import Counter, Id, Name, NumericId, PositiveDecimal, Time, WireModel
+from closeflow.contracts.wire import Counter, Emission, Id, Name, NumericId, PositiveDecimal, Time, WireModel
 from closeflow.domain.model import AssetType, OrderType, Side, TimeInForce
 
 
@@ -16,7 +16,7 @@ class SubmitOrder(WireModel):
     SCHEMA: ClassVar[str] = "submit-order"
 
     event_id: Id
-    emission: Counter
+    emission: Emission
     close_request_id: Id
     attempt: Counter
     position_id: NumericId

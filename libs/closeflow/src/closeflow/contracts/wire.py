@@ -185,6 +185,12 @@ Time = Annotated[
 Id = Annotated[UUID, WithJsonSchema({"type": "string", "format": "uuid"})]
 NumericId = Annotated[int, Field(strict=True, ge=1, le=_MAX_ID)]
 Counter = Annotated[int, Field(strict=True, ge=1, le=999_999)]
+Emission = Annotated[
+    int,
+    Field(strict=True, ge=1),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 999_999}),
+]
+"""The schema's bound is the writers' promise. No reader stumbles over how often an event was sent."""
 BrokerSeq = Annotated[int, Field(strict=True, ge=0, le=_MAX_ID)]
 
 # Without control characters: PostgreSQL's text cannot hold NUL, and a name with a line break is nobody's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 
 from closeflow.domain.model import BrokerUpdate, OrderType, RejectClass, Side, TimeInForce
 
@@ -121,6 +122,15 @@ class Quote:
     age_s: float = 0.0
     standing: bool = False
     last_trade: LastTrade | None = None
+
+
+class Instrument(StrEnum):
+    """What the broker says of a symbol."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    UNKNOWN = "unknown"
+    """An explicit not-found from the right endpoint."""
 
 
 @dataclass(frozen=True, slots=True)

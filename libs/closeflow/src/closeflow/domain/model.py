@@ -81,6 +81,8 @@ class CloseRequest:
     max_slippage_bps: int | None = None
     deadline_at: datetime | None = None
     next_attempt_at: datetime | None = None
+    deferred_since: datetime | None = None
+    """Since when it cannot be planned; see `deferral`."""
     frozen_reason: str | None = None
     cancel_requested_at: datetime | None = None
     reason: str | None = None

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
-from closeflow.domain import facts, pricing
-from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain import facts, instruments, pricing, quotes
+from closeflow.domain.answers import Instrument, MarketClock, Quote
 from closeflow.domain.controls import (
     BREACHES,
     LIMITS_MISSING,
@@ -25,11 +25,20 @@ from closeflow.domain.controls import (
     breach,
     room_at,
 )
+from closeflow.domain.deferral import (
+    BROKER_UNAVAILABLE,
+    MARKET_CLOSED,
+    NO_MARKET_CLOCK,
+    WAITS_FOR_ITS_TIME,
+    ask_again_at,
+    deferred,
+)
 from closeflow.domain.due import look_again_by
 from closeflow.domain.events import decimal_text, time_text
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
     ZERO,
+    AssetType,
     Book,
     CloseRequest,
     Incident,
@@ -42,7 +51,6 @@ from closeflow.domain.model import (
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
 from closeflow.domain.ticks import BAD_INCREMENT, Grid, grid_after, grid_of
 
-MARKET_CLOSED: Final = "market_closed"
 NOTHING_OWED: Final = "nothing_owed"
 
 
@@ -64,6 +72,10 @@ class Market:
 
     clock: MarketClock | None = None
     quotes: Mapping[str, Quote] = field(default_factory=dict)
+    instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    """Of symbols that nobody quotes: whether the broker knows them."""
+    waited_s: float = 0.0
+    """How long ago the quotes were as old as they say, by a monotonic clock."""
     sends_resume_at: datetime | None = None
     """Set while the circuit breaker of the account is open: when it lets the next send through."""
 
@@ -76,8 +88,10 @@ class PlanRules:
     grids: Mapping[str, Grid] = field(default_factory=dict)
     """Price increments by symbol or option root, where they are not those of the asset type."""
     quote_max_age_s: float = 5.0
+    standing_quote_max_age_s: Mapping[AssetType, float] = field(default_factory=lambda: quotes.STANDING_QUOTE_MAX_AGE_S)
+    """Of a quote that was asked for again and is the newest there is, while its market is open."""
     retry_s: float = 1.0
-    """When a deferral with no better hint is due again."""
+    """When a deferral with no better hint is due again the first time."""
     halted_s: float = 5.0
     """When a deferral by the kill switch is: a halt may last for hours, and every one of them is asked about again."""
 
@@ -124,6 +138,23 @@ def plan(book: Book, asked: Asked, *, controls: Controls, market: Market, now: d
     """Decide what becomes of the attempt. `book` holds the request; `controls` are those of its account, read in the
     same transaction; `now` is the database's time."""
     request = book.requests[asked.close_request_id]
+    decided = _plan(book, request, asked, controls=controls, market=market, now=now, rules=rules)
+    if not isinstance(decided, Defer) or decided.reason in WAITS_FOR_ITS_TIME:
+        return decided
+    again_at = ask_again_at(request, decided.reason, timedelta(seconds=rules.retry_s), now=now)
+    return replace(decided, until=max(decided.until, again_at))
+
+
+def _plan(
+    book: Book,
+    request: CloseRequest,
+    asked: Asked,
+    *,
+    controls: Controls,
+    market: Market,
+    now: datetime,
+    rules: PlanRules,
+) -> Plan:
     disagreement = _disagreement(book, request, asked)
     if disagreement is not None:
         return disagreement
@@ -135,7 +166,12 @@ def plan(book: Book, asked: Asked, *, controls: Controls, market: Market, now: d
     over = _over(request, now) or _controlled(controls, now, rules)
     if over is not None or limits is None:
         return over or Defer(now + timedelta(seconds=rules.retry_s), LIMITS_MISSING)
-    return _not_now(book, request, market, now, rules) or _intent(book, request, limits, market, now, rules)
+    return (
+        _unsettled(book, request, now, rules)
+        or _gone(request, market)
+        or _not_now(request, market, now, rules)
+        or _intent(book, request, limits, market, now, rules)
+    )
 
 
 def _disagreement(book: Book, request: CloseRequest, asked: Asked) -> Disagrees | None:
@@ -172,7 +208,7 @@ def _controlled(controls: Controls, now: datetime, rules: PlanRules) -> Defer | 
     return None if free_at is None else Defer(free_at, WINDOW_FULL)
 
 
-def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
+def _unsettled(book: Book, request: CloseRequest, now: datetime, rules: PlanRules) -> Defer | None:
     soon = now + timedelta(seconds=rules.retry_s)
     if facts.is_frozen(book):
         return Defer(soon, "frozen")
@@ -180,15 +216,26 @@ def _not_now(book: Book, request: CloseRequest, market: Market, now: datetime, r
         return Defer(soon, "fills_not_named")  # Rule R4: what is owed is not known yet.
     if not all(facts.is_done(order) for order in book.orders_of(request.id)):
         return Defer(soon, "earlier_order_not_done")
+    return None
+
+
+def _gone(request: CloseRequest, market: Market) -> Deny | None:
+    gone = instruments.gone(request.asset_type, request.symbol, market.clock, market.instruments.get(request.symbol))
+    return None if gone is None else Deny(gone.code, gone.detail)
+
+
+def _not_now(request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
+    soon = now + timedelta(seconds=rules.retry_s)
     if market.sends_resume_at is not None:
-        return Defer(max(soon, market.sends_resume_at), "broker_unavailable")
+        return Defer(max(soon, market.sends_resume_at), BROKER_UNAVAILABLE)
     if not pricing.market_hours(request.asset_type):
         return None
     if market.clock is None:
-        return Defer(soon, "no_market_clock")
+        return Defer(soon, NO_MARKET_CLOCK)
     if market.clock.is_open:
         return None
-    return Defer(look_again_by(max(soon, market.clock.next_open), now), MARKET_CLOSED)
+    opens_at = now + (market.clock.next_open - market.clock.at)
+    return Defer(look_again_by(max(soon, opens_at), now), MARKET_CLOSED)
 
 
 def _intent(
@@ -200,8 +247,12 @@ def _intent(
         return Defer(soon, NOTHING_OWED)
     if (request.side is Side.SELL) != (book.position.quantity > ZERO):
         return Deny("side_changed", f"a {request.side} does not reduce a position of {book.position.quantity}")
-    quote = _fresh(market.quotes.get(request.symbol), now, rules)
-    price, quote = _price(book, request, quote, now, rules)
+    seen = market.quotes.get(request.symbol)
+    oldest_s = rules.standing_quote_max_age_s[request.asset_type]
+    quote = quotes.fresh(seen, market.waited_s, max_age_s=rules.quote_max_age_s, standing_max_age_s=oldest_s)
+    if quote is None and request.order_type is OrderType.MARKET:
+        quote = quotes.of_any_age(seen)
+    price, quote = _price(book, request, quote, rules)
     match price:
         case pricing.Unpriced(reason="limit_below_one_tick"):
             return Deny("bad_price", "the limit price rounds to zero on the tick grid")
@@ -219,14 +270,8 @@ def _intent(
     return Submit(_order(request, quantity, price, quote, now))
 
 
-def _fresh(quote: Quote | None, now: datetime, rules: PlanRules) -> Quote | None:
-    if quote is None or now - quote.at > timedelta(seconds=rules.quote_max_age_s):
-        return None
-    return quote
-
-
 def _price(
-    book: Book, request: CloseRequest, quote: Quote | None, now: datetime, rules: PlanRules
+    book: Book, request: CloseRequest, quote: Quote | None, rules: PlanRules
 ) -> tuple[pricing.Priced | pricing.Unpriced, Quote | None]:
     """The price, and the quote that it was made from. The user's own limit needs none; everything else does, a market
     order for the account's limits."""
@@ -304,12 +349,15 @@ def apply_plan(book: Book, request_id: UUID, decided: Plan, *, now: datetime) ->
                 status=RequestStatus.SUBMITTED,
                 submitted_at=request.submitted_at or now,
                 next_attempt_at=None,
+                deferred_since=None,
                 reason=None,
             )
         case Defer(until, reason):
-            request = replace(request, next_attempt_at=until, reason=reason)
+            request = deferred(request, until, reason, now=now)
         case Deny(code, _):
-            request = replace(request, status=RequestStatus.FAILED, reason=code, next_attempt_at=None)
+            request = replace(
+                request, status=RequestStatus.FAILED, reason=code, next_attempt_at=None, deferred_since=None
+            )
         case AlreadyPlanned() | Disagrees():
             return book
         case _:

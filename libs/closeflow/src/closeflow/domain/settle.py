@@ -58,7 +58,7 @@ class RetryPolicy:
     def next_attempt_at(self, request: CloseRequest, now: datetime) -> datetime:
         """When the next attempt is due. The jitter is a function of the request and attempt, so a replay agrees."""
         ceiling = min(self.cap_s, self.base_s * 2.0 ** min(request.retry_count, 16))
-        jitter = _fraction(request.id, request.attempt)
+        jitter = fraction(request.id, request.attempt)
         return now + timedelta(seconds=max(self.settle_delay_s, jitter * ceiling))
 
 
@@ -307,6 +307,6 @@ def _with_position(book: Book, **changes: object) -> Book:
     return replace(book, position=replace(book.position, **changes))  # type: ignore[arg-type]
 
 
-def _fraction(request_id: UUID, attempt: int) -> float:
+def fraction(request_id: UUID, attempt: int) -> float:
     """A fixed number in [0, 1) that differs between requests and attempts."""
     return float(Decimal((request_id.int ^ (attempt * 0x9E3779B97F4A7C15)) % 1_000_003) / 1_000_003)

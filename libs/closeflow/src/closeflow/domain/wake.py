@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain import facts, pricing
+from closeflow.domain import controls, deferral, facts, pricing
 from closeflow.domain.answers import MarketClock
 from closeflow.domain.due import FARTHEST, is_due, look_again_by
 from closeflow.domain.events import submit_event
@@ -25,7 +25,6 @@ from closeflow.domain.model import (
     RequestStatus,
     SendKind,
 )
-from closeflow.domain.plan import MARKET_CLOSED
 from closeflow.domain.settle import (
     DEADLINE_PASSED,
     EXTERNALLY_CLOSED,
@@ -125,14 +124,32 @@ def _send_again(
     """A deferral that is due (C3), or a zombie: nobody planned it although its event should long be there."""
     if not is_due(request.next_attempt_at or request.created_at + resend_after, now):
         return Waits("not due")
-    if request.reason == MARKET_CLOSED and conditions is not None:
-        until = _opens_at(request, conditions.clock, now=now)
-        if until is not None:
-            return _put_off(book, request, until, "market closed", now=now)
+    lasts = _deferral_lasts(book, request, conditions, now=now) if conditions is not None else None
+    if lasts is not None:
+        return lasts
     emission = request.emission + 1
     again = replace(request, emission=emission, next_attempt_at=now + _pause_after(emission, resend_after))
     event = submit_event(again, facts.owed(book, again), at=now)
     return Woken(_with_request(book, again), (event,), "emitted_again")
+
+
+def _deferral_lasts(
+    book: Book, request: CloseRequest, conditions: Conditions, *, now: datetime
+) -> PutOff | Waits | None:
+    """A reason that can be seen from here to last needs no event to be looked at."""
+    resumes_at = conditions.sends_resume_at
+    match request.reason:
+        case controls.TRADING_HALTED if conditions.halted:
+            return Waits("halted")
+        case deferral.NO_MARKET_CLOCK if conditions.clock is None:
+            return Waits("market clock unknown")
+        case deferral.BROKER_UNAVAILABLE if resumes_at is not None and not is_due(resumes_at, now):
+            return _put_off(book, request, resumes_at, "circuit breaker open", now=now)
+        case deferral.MARKET_CLOSED:
+            until = _opens_at(request, conditions.clock, now=now)
+            return None if until is None else _put_off(book, request, until, "market closed", now=now)
+        case _:
+            return None
 
 
 def _pause_after(emission: int, resend_after: timedelta) -> timedelta:
@@ -168,6 +185,7 @@ def _retry(
         retry_count=request.retry_count + (1 if sent else 0),
         emission=1,
         next_attempt_at=now + resend_after,
+        deferred_since=None,
         reason=None,
     )
     settled, _ = settle_position(_with_request(book, again), now=now)
@@ -193,7 +211,7 @@ def _opens_at(request: CloseRequest, clock: MarketClock | None, *, now: datetime
     """When the market opens that the request waits for; None if it is open, unknown, or never closes."""
     if clock is None or clock.is_open or not pricing.market_hours(request.asset_type):
         return None
-    return max(clock.next_open, now + _LOOK_AGAIN)
+    return now + max(clock.next_open - clock.at, _LOOK_AGAIN)
 
 
 def _put_off(book: Book, request: CloseRequest, until: datetime, reason: str, *, now: datetime) -> PutOff:

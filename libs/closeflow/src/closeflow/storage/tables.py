@@ -177,6 +177,7 @@ close_requests: Final = Table(
     whole("working_timeout_s", "> 0", server_default=text("60")),
     moment("deadline_at"),
     moment("next_attempt_at"),
+    moment("deferred_since"),
     whole("emission", ">= 1", server_default=text("1")),
     flag("auto_retry", "true"),
     words("frozen_reason", nullable=True),

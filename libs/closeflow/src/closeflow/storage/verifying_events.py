@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from closeflow.domain.deferral import incident_kind
+from closeflow.storage.deferrals import INCIDENT_AFTER_SQL
 from closeflow.storage.verifying_checks import SNAPSHOT_AT, sql_check
 
 # The limits: 60 s of grace over what is due (the reconciler looks every half second), twice that for an order's time to
 # work; 5 min for an accepted close that nobody answered, and for a cancel; 15 min for an order that stays unknown
 # (T_unknown); 4 days, a long weekend, for an order that the broker suspended. What stood still for a reason that is
 # over (a halt, an incident that was closed in the last 5 min) has its time from then on.
+# A close that is deferred has the time of its reason, and two minutes until the reconciler has told of it.
 # `next_attempt_at` of a close without an answer says nothing, because each emission moves it.
 NO_SILENT_STUCK: Final = sql_check(
     13,
@@ -29,6 +32,7 @@ NO_SILENT_STUCK: Final = sql_check(
     )
     SELECT 'close request ' || r.id AS subject,
            'is ' || r.status || COALESCE(', frozen by ' || r.frozen_reason, '')
+           || COALESCE(', for ' || r.reason || ' since ' || r.deferred_since, '')
            || COALESCE(', its order is ' || o.status, '') || '; nothing moves it and no incident is open' AS detail
     FROM close_requests r
     CROSS JOIN (SELECT {SNAPSHOT_AT} AS now, {SNAPSHOT_AT} - interval '60 s' AS late) l
@@ -59,6 +63,9 @@ NO_SILENT_STUCK: Final = sql_check(
                 THEN COALESCE(r.next_attempt_at, r.created_at + interval '30 s') < l.late
                   OR (r.reason IS NULL
                       AND GREATEST(r.created_at, moved.at, incident.closed_at) < l.now - interval '5 min')
+                  OR (GREATEST(r.deferred_since, incident.closed_at) < l.now - {INCIDENT_AFTER_SQL} - interval '2 min'
+                      AND NOT EXISTS (SELECT FROM incidents n WHERE n.closed_at IS NULL
+                                      AND (n.kind, n.subject) = ('{incident_kind("")}' || r.reason, r.account_id)))
             WHEN r.status = 'retryable'
                 THEN NOT r.auto_retry
                   OR (NOT held.halted

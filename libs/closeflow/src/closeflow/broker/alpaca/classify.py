@@ -230,6 +230,15 @@ def says_position_not_found(reply: Reply) -> bool:
     return complaint is not None and complaint.code == NOT_FOUND and "position" in complaint.message.lower()
 
 
+def says_instrument_not_found(reply: Reply) -> bool:
+    """A wrong path or a proxy is not-found as well: only the words about an asset or contract prove anything."""
+    complaint = _complaint(reply) if reply.status == 404 else None
+    if complaint is None or complaint.code != NOT_FOUND:
+        return False
+    message = complaint.message.lower()
+    return "endpoint" not in message and ("asset" in message or "contract" in message)
+
+
 def _complaint(reply: Reply) -> Complaint | None:
     try:
         body = read_json(reply.body)

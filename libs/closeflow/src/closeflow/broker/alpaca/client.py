@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -13,13 +13,23 @@ from urllib.parse import quote as url_quote
 
 import structlog
 
-from closeflow.broker.alpaca import classify, parse
-from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
-from closeflow.broker.protocol import BrokerUnavailable, Capabilities, ExecutionPage, IdDeduplication, MayBegin
+from closeflow.broker.alpaca import classify, market_data, parse
+from closeflow.broker.alpaca.wire import NotWritten, Reply, Wire, order_body, read_json
+from closeflow.broker.protocol import (
+    BrokerUnavailable,
+    Capabilities,
+    ExecutionPage,
+    FailureCause,
+    IdDeduplication,
+    MayBegin,
+    Positions,
+)
 from closeflow.domain.answers import (
     Acknowledged,
     CancelAnswer,
     ForeignOrder,
+    Instrument,
+    LastTrade,
     LookUpAnswer,
     MarketClock,
     NotFound,
@@ -51,12 +61,14 @@ ALPACA: Final = Capabilities(
     visibility_lag_s=5.0,
 )
 
-_QUOTE_PATHS: Final = {
-    AssetType.STOCK: "/v2/stocks/quotes/latest",
-    AssetType.OPTION: "/v1beta1/options/quotes/latest",
-    AssetType.CRYPTO: "/v1beta3/crypto/us/latest/quotes",
+_INSTRUMENT_PATHS: Final = {
+    AssetType.STOCK: "/v2/assets",
+    AssetType.OPTION: "/v2/options/contracts",
+    AssetType.CRYPTO: "/v2/assets",
 }
-_SYMBOLS_PER_CALL: Final = 100
+_ABOUT: Final = dict.fromkeys((400, 404, 413, 414, 422), FailureCause.QUESTION) | dict.fromkeys(
+    (401, 403, 429), FailureCause.CALLER
+)
 _ORDERS_PER_PAGE: Final = 500
 _ACTIVITIES_PER_PAGE: Final = 100
 _NAMES_KEPT: Final = 20_000
@@ -202,24 +214,38 @@ class AlpacaBroker:
         except ValueError as error:
             raise BrokerUnavailable(f"position of {symbol}: {error}") from error
 
-    async def positions(self) -> Mapping[str, Decimal]:
+    async def positions(self) -> Positions:
         reply = await self._read(self._trading, "/v2/positions", {})
-        try:
-            held = [parse.as_object(item, "position") for item in _list(reply)]
-            return {parse.symbol(item): parse.position_quantity(item) for item in held}
-        except parse.Malformed as error:
-            raise BrokerUnavailable(f"a position cannot be read: {error}") from error
+        held: dict[str, Decimal] = {}
+        unreadable: set[str] = set()
+        for item in _list(reply):
+            try:
+                position = parse.as_object(item, "position")
+                held[parse.symbol(position)] = parse.position_quantity(position)
+            except parse.Malformed as error:
+                log.error("position_not_readable", reason=str(error))
+                unreadable.add(parse.symbol_in(item))
+        return Positions(held, frozenset(unreadable))
 
-    async def quotes(self, symbols: Mapping[str, AssetType]) -> Mapping[str, Quote]:
-        calls = [
-            self._quotes_of(asset_type, chunk)
-            for asset_type in AssetType
-            for chunk in _chunks(sorted(symbol for symbol, of in symbols.items() if of is asset_type))
-        ]
-        found: dict[str, Quote] = {}
-        for part in await asyncio.gather(*calls):
-            found.update(part)
-        return found
+    async def quotes(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        reply, listed = await self._newest("quotes", asset_type, symbols)
+        at = reply.dated_at or reply.received_at
+        return market_data.readable_ones(listed, symbols, lambda symbol, one: parse.quote(symbol, one, asked_at=at))
+
+    async def last_trades(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, LastTrade]:
+        _, listed = await self._newest("trades", asset_type, symbols)
+        return market_data.readable_ones(listed, symbols, lambda _, one: parse.last_trade(one))
+
+    async def instrument(self, asset_type: AssetType, symbol: str) -> Instrument:
+        path = f"{_INSTRUMENT_PATHS[asset_type]}/{url_quote(symbol, safe='')}"
+        outcome = await self._trading.call("GET", path)
+        if isinstance(outcome, Reply) and classify.says_instrument_not_found(outcome):
+            return Instrument.UNKNOWN
+        try:
+            status = parse.text(_object(read_json(_usable(outcome, path).body), "instrument"), "status")
+        except ValueError as error:
+            raise BrokerUnavailable(f"{path}: {error}") from error
+        return Instrument.INACTIVE if status == "inactive" else Instrument.ACTIVE
 
     async def submitted_at(self, client_order_id: str) -> datetime | None:
         params = {"client_order_id": client_order_id}
@@ -242,25 +268,15 @@ class AlpacaBroker:
         await self._trading.aclose()
         await self._data.aclose()
 
-    async def _quotes_of(self, asset_type: AssetType, symbols: list[str]) -> dict[str, Quote]:
-        found: dict[str, Quote] = {}
+    async def _newest(
+        self, what: str, asset_type: AssetType, symbols: Sequence[str]
+    ) -> tuple[Reply, Mapping[str, object]]:
+        path = market_data.PATHS[asset_type].format(what)
+        reply = await self._read(self._data, path, {"symbols": ",".join(symbols)})
         try:
-            reply = await self._read(self._data, _QUOTE_PATHS[asset_type], {"symbols": ",".join(symbols)})
-            quotes = parse.as_object(parse.as_object(read_json(reply.body), "the answer").get("quotes"), "quotes")
-        except (BrokerUnavailable, ValueError) as error:
-            log.warning("quotes_not_answered", asset_type=asset_type, symbols=len(symbols), reason=str(error))
-            return found
-        for symbol in symbols:
-            if symbol not in quotes:
-                continue
-            try:
-                quote = parse.quote(symbol, parse.as_object(quotes.get(symbol), "quote"))
-            except parse.Malformed as error:
-                log.warning("quote_not_readable", symbol=symbol, reason=str(error))
-                continue
-            if quote is not None:
-                found[symbol] = quote
-        return found
+            return reply, parse.as_object(parse.as_object(read_json(reply.body), "the answer").get(what), what)
+        except ValueError as error:
+            raise BrokerUnavailable(f"{path}: {error}") from error
 
     async def _read(self, wire: Wire, path: str, params: Mapping[str, str]) -> Reply:
         return _usable(await wire.call("GET", path, params=params), path)
@@ -315,10 +331,13 @@ def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
 
 def _usable(outcome: object, path: str) -> Reply:
     if not isinstance(outcome, Reply):
-        raise BrokerUnavailable(f"{path}: {getattr(outcome, 'reason', outcome)}")
+        about = FailureCause.CALLER if isinstance(outcome, NotWritten) else FailureCause.UNKNOWN
+        raise BrokerUnavailable(f"{path}: {getattr(outcome, 'reason', outcome)}", about=about)
     if outcome.status != 200:
         start = outcome.body[:200].decode(errors="replace")
-        raise BrokerUnavailable(f"{path}: HTTP {outcome.status}: {start}", retry_after_s=outcome.retry_after_s)
+        about = _ABOUT.get(outcome.status, FailureCause.UNKNOWN)
+        reason = f"{path}: HTTP {outcome.status}: {start}"
+        raise BrokerUnavailable(reason, retry_after_s=outcome.retry_after_s, about=about)
     return outcome
 
 
@@ -364,7 +383,3 @@ def _readable(order: parse.Json, *, of: parse.Account, received_at: datetime) ->
             log.warning("foreign_order_passed_over", client_order_id=client_order_id, reason=str(error))
             return None
         raise BrokerUnavailable(f"an order cannot be read: {error}") from error
-
-
-def _chunks(symbols: list[str]) -> Iterable[list[str]]:
-    return (symbols[start : start + _SYMBOLS_PER_CALL] for start in range(0, len(symbols), _SYMBOLS_PER_CALL))

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from closeflow.broker.alpaca.wire import decimal_text
-from closeflow.domain.answers import MarketClock, Quote
+from closeflow.domain.answers import LastTrade, MarketClock, Quote
 from closeflow.domain.ids import broker_update_id, parse_client_order_id
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
 
@@ -222,6 +222,14 @@ def symbol(of: Json) -> str:
     return value
 
 
+def symbol_in(item: object) -> str:
+    """What is known of an unreadable position: its symbol, in our form where that can be told, else nothing."""
+    try:
+        return symbol(as_object(item, "position"))
+    except Malformed:
+        return ""
+
+
 def sequence(of: Json) -> int | None:
     """`broker_seq`: the order's `updated_at` in microseconds since 1970, the same in REST and stream."""
     updated_at = optional_time(of, "updated_at")
@@ -363,13 +371,22 @@ def position_quantity(position: Json) -> Decimal:
     return -abs(quantity) if position.get("side") == "short" else quantity
 
 
-def quote(symbol_: str, of: Json) -> Quote | None:
-    """None without any side: Alpaca states a missing bid or ask as 0."""
+def quote(symbol_: str, of: Json, *, asked_at: datetime) -> Quote | None:
+    """None without any side: Alpaca states a missing bid or ask as 0. `asked_at` is the time of the answer by the
+    market data's clock."""
     stated = (optional_number(of, "bp"), optional_number(of, "ap"))
     bid, ask = (price if price is not None and price > 0 else None for price in stated)
     if bid is None and ask is None:
         return None
-    return Quote(symbol=symbol_, bid=bid, ask=ask, at=time(of, "t"))
+    at = time(of, "t")
+    return Quote(symbol=symbol_, bid=bid, ask=ask, at=at, age_s=max(0.0, (asked_at - at).total_seconds()))
+
+
+def last_trade(of: Json) -> LastTrade:
+    price = number(of, "p")
+    if price <= 0:
+        raise Malformed("p is not a price")
+    return LastTrade(price, time(of, "t"))
 
 
 def market_clock(of: Json) -> MarketClock:

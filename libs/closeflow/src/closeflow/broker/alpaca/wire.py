@@ -34,6 +34,8 @@ class Reply:
     body: bytes
     received_at: datetime
     retry_after_s: float | None = None
+    dated_at: datetime | None = None
+    """The server's own time of it (RFC 9110, 6.6.1), in whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +190,24 @@ class Wire:
                     return NoReply(f"answer longer than {MAX_BODY_BYTES} bytes")
         received_at = self._now()
         delay = retry_after(response.headers, received_at)
-        return Reply(status=response.status_code, body=bytes(body), received_at=received_at, retry_after_s=delay)
+        return Reply(
+            status=response.status_code,
+            body=bytes(body),
+            received_at=received_at,
+            retry_after_s=delay,
+            dated_at=_http_date(response.headers.get("date")),
+        )
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        read = None if text is None else email.utils.parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return None if read is None else read.replace(tzinfo=read.tzinfo or UTC)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
