@@ -6,6 +6,7 @@ only, 5 was rejected for good, 6 is as imported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -66,9 +67,9 @@ class Closes:
     sequence: int = 0
     orders: dict[str, Order] = field(default_factory=dict)
 
-    async def make_all(self) -> None:
+    async def make_all(self, *, accepted: Sequence[int] = (1, 2, 3, 4, 5)) -> None:
         await import_positions(self.database, read_positions(FILE.splitlines()), broker="alpaca")
-        for position_id in (1, 2, 3, 4, 5):
+        for position_id in accepted:
             await self.accept(position_id)
         await self.submit(1)
         await self.fill(1, "4", cum="4")

@@ -212,4 +212,48 @@ MUTANTS: Final = (
         "      AND order_sends.answered_at IS NULL\n",
         ("tests/storage/test_answers.py::test_a_claim_that_has_begun_is_nobodys_to_answer",),
     ),
+    Mutant(
+        "dropping what of a call nobody reads",
+        "services/close-api/src/close_api/understood.py",
+        'if request.scope["query_string"]:',
+        "if False:",
+        ("services/close-api/tests/test_understood.py::test_a_query_is_refused_by_its_names",),
+    ),
+    Mutant(
+        "a body without a length is no body",
+        "services/close-api/src/close_api/understood.py",
+        'if request.scope["http_version"] == "1.0" and not reads and (length is None or coding is not None):',
+        "if False:",
+        ("services/close-api/tests/test_understood.py::test_a_call_of_http_1_0_has_to_say_how_long_its_body_is",),
+    ),
+    Mutant(
+        "a fill refused for its average price",
+        "libs/closeflow/src/closeflow/broker/alpaca/parse.py",
+        'average_price=aside(order, "filled_avg_price"),',
+        'average_price=optional_number(order, "filled_avg_price"),',
+        ("libs/closeflow/tests/broker/test_odd_fills.py::test_a_fill_is_read_whatever_else_is_odd",),
+    ),
+    Mutant(
+        "no fill is for nothing",
+        f"{DOMAIN}/amend.py",
+        "fill.price >= ZERO",
+        "fill.price > ZERO",
+        (f"{TESTS}/test_amend.py::test_an_operators_execution_may_be_for_nothing",),
+    ),
+    Mutant(
+        "somebody else's unreadable fill holds up ours",
+        "libs/closeflow/src/closeflow/broker/alpaca/client.py",
+        "                if _is_foreign(order):",
+        "                if False:",
+        (
+            "libs/closeflow/tests/broker/test_foreign.py::test_a_fill_that_cannot_be_read_is_passed_over_when_its_order_is_foreign",
+        ),
+    ),
+    Mutant(
+        "absence although a fill was left out",
+        "libs/closeflow/src/closeflow/broker/protocol.py",
+        'return not self.doubtful & {symbol.replace("/", ""), ""}',
+        "return True",
+        ("libs/closeflow/tests/broker/test_foreign.py::test_what_is_left_out_speaks_only_against_its_own_symbol",),
+    ),
 )

@@ -105,6 +105,7 @@ def add_one_of_everything(db: Owner) -> None:
         ("INSERT INTO outbox_audit (day, audited_through) VALUES (now()::date, '9')", ()),
         ("INSERT INTO outbox_audit_positions VALUES ('submit-order', 0, 1)", ()),
         ("INSERT INTO debezium_heartbeat (id) VALUES (1)", ()),
+        ("INSERT INTO retention_horizons VALUES ('inbox', '2001-01-01')", ()),
     ]
     for statement, values in statements:
         db.execute(statement.encode(), values)

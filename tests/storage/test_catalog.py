@@ -59,7 +59,7 @@ def test_functions_with_the_owners_rights_fix_their_search_path_and_are_not_for_
         " has_function_privilege('closeflow_close_api', oid, 'EXECUTE') FROM pg_proc"
         " WHERE pronamespace = 'public'::regnamespace AND prosecdef"
     ).fetchall()
-    assert len(functions) == 10
+    assert len(functions) == 11
     assert {found[1:] for found in functions} == {(True, False)}
 
 

@@ -120,6 +120,12 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("SELECT FROM alembic_version", STATE | {GATEWAY}),
     ("SELECT closeflow_ensure_outbox_partitions(7)", {REC, OP}),
     ("SELECT closeflow_drop_outbox_partition('1999-01-01')", {REC, OP}),
+    ("SELECT closeflow_drop_expired('inbox', '1999-01-01', 1)", {REC, OP}),
+    ("SELECT FROM retention_horizons", STATE),
+    ("INSERT INTO retention_horizons VALUES ('inbox', now())", set()),
+    ("DELETE FROM inbox", set()),
+    ("DELETE FROM status_history", set()),
+    ("DELETE FROM incidents", set()),
     ("CREATE TABLE mine (id integer)", set()),
     ("ALTER TABLE orders DISABLE TRIGGER ALL", set()),
 )

@@ -35,6 +35,7 @@ from reconciler.publication import AUDIT, AuditPublication
 from reconciler.repairs import RepairPositions
 from reconciler.replication import WatchReplication
 from reconciler.requests import MarketHours, WakeRequests
+from reconciler.retention import DropExpired
 from reconciler.schedule import FAILURES, Cycles, Job, counted, keep_running, pause, until_stopped
 from reconciler.settings import ReconcilerSettings
 from reconciler.surroundings import WatchSurroundings
@@ -76,6 +77,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield Job("assemble_evidence", assemble_evidence(parts).once, settings.evidence_interval_s)
     yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
+    yield Job("drop_expired", drop_expired(parts).once, settings.expiry_interval_s)
     yield Job("watch_replication", watch_replication(parts).once, settings.watch_interval_s)
 
 
@@ -154,6 +156,17 @@ def assemble_evidence(parts: Parts) -> AssembleEvidence:
 def keep_partitions(parts: Parts) -> KeepPartitions:
     settings = parts.settings
     return KeepPartitions(parts.database, settings.partitions_days_ahead, settings.outbox_retention_days)
+
+
+def drop_expired(parts: Parts) -> DropExpired:
+    settings = parts.settings
+    keep = {
+        "inbox": timedelta(days=settings.inbox_retention_days),
+        "status_history": timedelta(days=settings.status_history_retention_days),
+        "parked_records": timedelta(days=settings.parked_records_retention_days),
+        "incidents": timedelta(days=settings.incidents_retention_days),
+    }
+    return DropExpired(parts.database, keep, settings.expiry_batch, settings.expiry_batches)
 
 
 def watch_replication(parts: Parts) -> WatchReplication:

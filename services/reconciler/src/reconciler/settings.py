@@ -78,3 +78,12 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     partitions_interval_s: Seconds = 3600.0
     partitions_days_ahead: Annotated[int, Field(ge=1, le=60)] = 7
     outbox_retention_days: Annotated[int, Field(ge=1, le=3650)] = 7
+
+    # Receipts outlive the records of broker-fill (30 days) and the longest replay (90 days, of its dead letters).
+    expiry_interval_s: Seconds = 300.0
+    expiry_batch: Budget = 5000
+    expiry_batches: Budget = 200
+    inbox_retention_days: Annotated[int, Field(ge=121, le=3650)] = 180
+    status_history_retention_days: Annotated[int, Field(ge=31, le=3650)] = 400
+    parked_records_retention_days: Annotated[int, Field(ge=31, le=3650)] = 180
+    incidents_retention_days: Annotated[int, Field(ge=31, le=3650)] = 400

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from closeflow.storage.engine import LOCK_NOT_AVAILABLE, driver_url, sqlstate
 
-HEAD: Final = "0019"
+HEAD: Final = "0020"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 DEBEZIUM: Final = "closeflow_debezium"
@@ -72,7 +72,10 @@ def migrating(engine: Engine) -> Iterator[Connection]:
     """A connection that holds the migrators' lock. A statement that waits for a table longer than 200 ms fails: better
     to repeat the migration than to queue every query of a running system behind it."""
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_KEY})
+        # Asked for again and again: a transaction that waits for it would be waited for by CREATE INDEX CONCURRENTLY.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_KEY}).scalar_one():
+            connection.commit()
+            time.sleep(_LOCK_PAUSE_S)
         connection.execute(text("SELECT set_config('lock_timeout', :value, false)"), {"value": f"{_LOCK_TIMEOUT_MS}ms"})
         connection.commit()
         yield connection

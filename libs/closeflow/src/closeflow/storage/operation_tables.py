@@ -28,6 +28,7 @@ inbox: Final = Table(
     one_of("outcome", ("applied", "parked", "ignored")),
 )
 Index(None, inbox.c.event_id)
+Index(None, inbox.c.received_at)
 
 parked_records: Final = Table(
     "parked_records",
@@ -44,6 +45,7 @@ parked_records: Final = Table(
     moment("released_at"),
 )
 Index(None, parked_records.c.client_order_id, postgresql_where=text("released_at IS NULL"))
+Index(None, parked_records.c.parked_at)
 
 # The letters that an operator has replayed or discarded; `appended_at` is the time that Kafka has of the letter.
 dead_letter_actions: Final = Table(
@@ -111,6 +113,12 @@ Index(
 )
 Index(None, incidents.c.close_request_id)
 Index(None, incidents.c.position_id)
+Index(None, incidents.c.closed_at, postgresql_where=text("closed_at IS NOT NULL"))
+
+# From when on a table that loses its old rows is whole, written by what drops them (migration 0020).
+retention_horizons: Final = Table(
+    "retention_horizons", metadata, words("kept_in", primary_key=True), moment("since", nullable=False)
+)
 
 operator_actions: Final = Table(
     "operator_actions",

@@ -53,7 +53,10 @@ def sql_check(invariant: int, looks_at: str, count: str, violations: str) -> Sql
 # is the row that says it.
 # entries: the events of the books, each once, whatever its emissions; `exec_id` is the row that one enters or takes
 # back.
+# entities: what has a history of its status.
 # kept: the oldest day whose outbox rows are still there; older facts have outlived their events.
+# whole: since when nothing is missing from tables that lose their old rows. What began earlier may have lost what would
+# explain it, and is not held to it.
 # raised: which entity has an incident, open or closed, of a kind.
 COMMON: Final = """
     WITH RECURSIVE named AS MATERIALIZED (
@@ -87,6 +90,12 @@ COMMON: Final = """
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'outbox_events'::regclass AND c.relname ~ '[0-9]{8}$'
     ),
+    whole AS MATERIALIZED (
+        SELECT COALESCE(max(since) FILTER (WHERE kept_in = 'inbox'), '-infinity') AS inbox,
+               COALESCE(max(since) FILTER (WHERE kept_in = 'status_history'), '-infinity') AS history,
+               COALESCE(max(since) FILTER (WHERE kept_in = 'incidents'), '-infinity') AS incidents
+        FROM retention_horizons
+    ),
     entries AS (
         SELECT DISTINCT ON (id) id, position_id, CASE event_type WHEN 'EXECUTION_REVERSED' THEN -1 ELSE 1 END AS way,
                payload ->> 'broker' AS broker, payload ->> 'account_id' AS account_id,
@@ -95,6 +104,11 @@ COMMON: Final = """
                payload ->> 'side' AS side, (payload ->> 'quantity')::numeric AS quantity,
                (payload ->> 'price')::numeric AS price, (payload ->> 'cash_amount')::numeric AS cash
         FROM outbox_events WHERE topic = 'execution-events' ORDER BY id, emission DESC
+    ),
+    entities AS (
+        SELECT 'position' AS entity, id::text AS id, status, created_at FROM positions
+        UNION ALL SELECT 'close_request', id::text, status, created_at FROM close_requests
+        UNION ALL SELECT 'order', client_order_id, status, created_at FROM orders
     ),
     unfinished (status) AS (VALUES ('pending'), ('submitted'), ('retryable')),
     ended (status) AS (VALUES ('denied'), ('lost'), ('filled'), ('canceled'), ('expired'), ('rejected'))
@@ -114,8 +128,8 @@ CONSERVE: Final = sql_check(
                                p.opening_qty + COALESCE(a.delta, 0) + COALESCE(e.delta, 0) AS ledger) l
     WHERE p.quantity <> l.ledger
       -- P12: what executions bring beyond zero is held by a tagged position, and an incident says so.
-      AND NOT (p.quantity = 0 AND l.ledger * l.base <= 0 AND EXISTS (
-          SELECT FROM incidents i WHERE i.position_id = p.id AND i.kind = 'overfill') AND EXISTS (
+      AND NOT (p.quantity = 0 AND l.ledger * l.base <= 0 AND (p.created_at < (SELECT incidents FROM whole) OR EXISTS (
+          SELECT FROM incidents i WHERE i.position_id = p.id AND i.kind = 'overfill')) AND EXISTS (
           SELECT FROM positions t WHERE t.overfill_of = p.id AND t.opening_qty = l.ledger))
     UNION ALL
     SELECT 'position ' || t.id, 'holds an overfill of ' || t.opening_qty || ', but position ' || p.id || ' has another'
@@ -126,7 +140,7 @@ CONSERVE: Final = sql_check(
     UNION ALL
     SELECT 'position ' || p.id, 'was opened with ' || p.opening_qty || ' and is ' || p.quantity || ', with no incident'
     FROM positions p
-    WHERE p.opening_qty * p.quantity < 0 AND NOT EXISTS (
+    WHERE p.opening_qty * p.quantity < 0 AND p.created_at >= (SELECT incidents FROM whole) AND NOT EXISTS (
         SELECT FROM incidents i WHERE i.position_id = p.id AND i.kind IN ('overfill', 'side_changed'))
     """,
 )

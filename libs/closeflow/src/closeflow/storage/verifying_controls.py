@@ -24,7 +24,8 @@ BREACH: Final = sql_check(
     """
     SELECT 'close request ' || r.id AS subject, 'failed by ' || r.reason || ', and no incident says so' AS detail
     FROM close_requests r
-    WHERE r.reason IN ('over_max_order_qty', 'over_max_order_notional') AND NOT EXISTS (
+    WHERE r.reason IN ('over_max_order_qty', 'over_max_order_notional')
+      AND r.created_at >= (SELECT incidents FROM whole) AND NOT EXISTS (
         SELECT FROM incidents i WHERE i.close_request_id = r.id AND i.kind = 'account_limit_breached')
     UNION ALL
     SELECT 'order ' || o.client_order_id, 'was denied by ' || o.reject_code || ', and its send ' || s.n

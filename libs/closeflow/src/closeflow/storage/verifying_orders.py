@@ -28,7 +28,7 @@ DETERMINISTIC_ID: Final = sql_check(
     UNION ALL
     SELECT 'order ' || s.client_order_id, s.kind || ' ' || s.n || ' was sent before the order was written'
     FROM order_sends s JOIN orders o USING (client_order_id)
-    WHERE s.started_at < o.created_at
+    WHERE s.started_at < o.created_at AND o.created_at >= (SELECT history FROM whole)
       AND NOT EXISTS (SELECT FROM status_history h
                       WHERE h.entity = 'order' AND h.entity_id = o.client_order_id AND h.at < o.created_at)
     UNION ALL
@@ -57,6 +57,7 @@ ATTEMPT_FENCE: Final = sql_check(
                       WHERE m.entity = 'order' AND m.entity_id = o.client_order_id)
         ORDER BY h.id DESC LIMIT 1) was ON true
     WHERE o.attempt > 1 AND (was.to_status IS NULL OR was.to_status NOT IN (SELECT status FROM ended))
+      AND COALESCE(before.created_at, o.created_at) >= (SELECT GREATEST(history, incidents) FROM whole)
       AND NOT EXISTS (SELECT FROM incidents i WHERE i.client_order_id = before.client_order_id)
     UNION ALL
     SELECT 'order ' || o.client_order_id, 'was made when the broker had stated ' || s.cum_qty || ' filled of '
@@ -74,7 +75,8 @@ ATTEMPT_FENCE: Final = sql_check(
                                             AND h.at > o.created_at
                                             AND h.id < (SELECT min(m.id) FROM status_history m WHERE m.entity = 'order'
                                                         AND m.entity_id = o.client_order_id)))) w
-    WHERE s.cum_qty > w.executed AND NOT EXISTS (
+    WHERE s.cum_qty > w.executed AND before.created_at >= (SELECT GREATEST(history, incidents) FROM whole)
+      AND NOT EXISTS (
         SELECT FROM executions e WHERE e.client_order_id = before.client_order_id AND e.kind <> 'trade')
       AND NOT EXISTS (SELECT FROM incidents i WHERE i.client_order_id = before.client_order_id)
     UNION ALL
@@ -85,7 +87,7 @@ ATTEMPT_FENCE: Final = sql_check(
                COALESCE(bool_or(e.recorded_at >= o.created_at), false) AS late
         FROM orders p JOIN effective e ON e.client_order_id = p.client_order_id
         WHERE p.close_request_id = o.close_request_id AND p.attempt < o.attempt) w
-    WHERE o.status <> 'denied'
+    WHERE o.status <> 'denied' AND r.created_at >= (SELECT incidents FROM whole)
       AND (o.quantity > w.owed
            -- Less than that is right only where something else took of the position, or a fill came late.
            OR (o.quantity < w.owed AND NOT w.late
@@ -112,17 +114,19 @@ NO_REGRESS: Final = sql_check(
            'was ' || COALESCE(was, 'nothing') || ', then went from ' || COALESCE(from_status, 'nothing')
            || ' to ' || to_status
     FROM (SELECT *, lag(to_status) OVER (PARTITION BY entity, entity_id ORDER BY id) AS was FROM status_history) h
-    WHERE from_status IS DISTINCT FROM was
-       OR (was IS NULL AND to_status NOT IN ('open', 'pending', 'planned', 'denied'))
+    WHERE (from_status IS DISTINCT FROM was
+           OR (was IS NULL AND to_status NOT IN ('open', 'pending', 'planned', 'denied')))
+      AND NOT (was IS NULL AND from_status IS NOT NULL AND EXISTS (
+          SELECT FROM entities e WHERE (e.entity, e.id) = (h.entity, h.entity_id)
+            AND e.created_at < (SELECT history FROM whole)))
     UNION ALL
     SELECT replace(now.entity, '_', ' ') || ' ' || now.id,
            'is ' || now.status || ', its history ends with ' || COALESCE(h.to_status, 'nothing')
-    FROM (SELECT 'position' AS entity, id::text AS id, status FROM positions
-          UNION ALL SELECT 'close_request', id::text, status FROM close_requests
-          UNION ALL SELECT 'order', client_order_id, status FROM orders) now
+    FROM entities now
     LEFT JOIN (SELECT DISTINCT ON (entity, entity_id) entity, entity_id, to_status FROM status_history
                ORDER BY entity, entity_id, id DESC) h ON h.entity = now.entity AND h.entity_id = now.id
     WHERE h.to_status IS DISTINCT FROM now.status
+      AND NOT (h.to_status IS NULL AND now.created_at < (SELECT history FROM whole))
     UNION ALL
     SELECT 'order ' || o.client_order_id,
            'broker_update_seq is ' || COALESCE(o.broker_update_seq::text, 'nothing') || ', a fact of it has ' || f.seq
@@ -143,7 +147,8 @@ CUM: Final = sql_check(
            'executed ' || o.executed_qty || ', stated ' || COALESCE(o.stated_cum_qty, 0) || ' of ' || o.quantity
            || ', with no overfill incident' AS detail
     FROM orders o
-    WHERE GREATEST(o.executed_qty, o.stated_cum_qty) > o.quantity AND NOT EXISTS (
+    WHERE GREATEST(o.executed_qty, o.stated_cum_qty) > o.quantity
+      AND o.created_at >= (SELECT incidents FROM whole) AND NOT EXISTS (
         SELECT FROM incidents i WHERE i.client_order_id = o.client_order_id AND i.kind = 'overfill')
     UNION ALL
     SELECT 'order ' || e.client_order_id, 'has executions, but there is no such order'
@@ -173,7 +178,8 @@ ONCE: Final = sql_check(
     SELECT 'order ' || o.client_order_id, 'was planned, but the order-submitter has no receipt of its event'
     FROM orders o JOIN close_requests r ON r.id = o.close_request_id CROSS JOIN kept
     -- An order may be planned on the day after its event: those of the request's own day and later are kept.
-    WHERE (r.created_at AT TIME ZONE 'UTC')::date >= kept.since AND NOT EXISTS (
+    WHERE (r.created_at AT TIME ZONE 'UTC')::date >= kept.since AND r.created_at >= (SELECT inbox FROM whole)
+      AND NOT EXISTS (
         SELECT FROM outbox_events e JOIN inbox i ON i.event_id = e.id
         WHERE e.close_request_id = o.close_request_id AND e.attempt = o.attempt AND e.topic = 'submit-order'
           AND i.consumer = 'order-submitter' AND i.outcome = 'applied')

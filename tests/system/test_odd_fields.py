@@ -1,0 +1,42 @@
+"""A broker whose messages are odd where it does not matter, on an account on which somebody else trades."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+import httpx
+
+from broker_simulator.control import MULTI_LEG, Behaviour, FillAtOnce, FillInParts, Shown
+from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
+from demo.system import SIMULATOR
+from tests.system.desk import Desk
+
+KEY: Final = {"APCA-API-KEY-ID": DEFAULT_KEY_ID, "APCA-API-SECRET-KEY": DEFAULT_SECRET_KEY}
+NO_TIME: Final = "0001-01-01T00:00:00Z"
+LONG: Final = Shown(
+    order={"filled_avg_price": "100." + "123456789" * 5},
+    update={"timestamp": NO_TIME, "position_qty": "n/a"},
+    activity={"transaction_time": NO_TIME},
+)
+
+
+def test_odd_fields_and_foreign_orders_keep_no_close_from_its_end(desk: Desk) -> None:
+    odd, free = desk.hold_all([(20, "stock"), (3, "option")])
+    desk.control.script(Behaviour(execution=FillInParts(parts=4, every_s=0.1), shown=LONG), symbol=odd.symbol)
+    desk.control.script(Behaviour(execution=FillAtOnce(price=Decimal(0))), symbol=free.symbol)
+    theirs = Behaviour(execution=FillAtOnce(), shown=MULTI_LEG)
+    desk.control.script(theirs, client_order_id_prefix="their-spread")
+    desk.expected_incidents += ["position_mismatch", "unknown_positions"]
+    spread = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}
+    for number in range(3):
+        body = spread | {"client_order_id": f"their-spread-{number}"}
+        httpx.post(f"{desk.system.url(SIMULATOR)}/v2/orders", headers=KEY, json=body).raise_for_status()
+
+    for held in (odd, free):
+        desk.close(held)
+    desk.until_status("closed", (odd, free))
+    desk.assert_closed_once((odd, free))
+    assert [one["price"] for one in desk.executions(free)] == [Decimal(0)]
+    (paid,) = desk.events("execution-events", free)
+    assert (paid["price"], paid["cash_amount"]) == ("0", "0")
