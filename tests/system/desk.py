@@ -155,13 +155,16 @@ class Desk:
     def clock(self, whose: str, shift: str) -> Iterator[None]:
         """`ALTER <whose>` moves the clock of the database's sessions, and back at the end. That of SYSTEM is seen by
         open sessions at once, that of a ROLE by new ones only."""
-        self._database.execute(f"ALTER {whose} SET closeflow.clock_shift = '{shift}'")
-        self._database.execute("SELECT pg_reload_conf()")
+        self.shift(whose, shift)
         try:
             yield
         finally:
             self._database.execute(f"ALTER {whose} RESET closeflow.clock_shift")
             self._database.execute("SELECT pg_reload_conf()")
+
+    def shift(self, whose: str, shift: str) -> None:
+        self._database.execute(f"ALTER {whose} SET closeflow.clock_shift = '{shift}'")
+        self._database.execute("SELECT pg_reload_conf()")
 
     # looking
 
