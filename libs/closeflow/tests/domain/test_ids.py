@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from closeflow.domain.ids import (
     broker_update_id,
     client_order_id,
+    correction_event_id,
     execution_event_id,
     parse_client_order_id,
     position_event_id,
+    reversal_event_id,
     submit_event_id,
 )
 
@@ -61,6 +63,10 @@ def test_ids_of_different_things_differ_and_the_same_thing_has_one() -> None:
             execution_event_id("alpaca", "PA1", "e"),
             execution_event_id("alpaca", "PA2", "e"),
             execution_event_id("other", "PA1", "e"),
+            reversal_event_id("alpaca", "PA1", "e", "f"),
+            reversal_event_id("alpaca", "PA1", "e", "g"),
+            correction_event_id("alpaca", "PA1", "e", "f"),
+            correction_event_id("alpaca", "PA1", "e", "g"),
             broker_update_id("alpaca", "PA1", "order", None),
             broker_update_id("alpaca", "PA1", "order", 1),
         ]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from closeflow.domain import facts, ledger
+from closeflow.domain.events import ledger_event
 from closeflow.domain.model import (
     BrokerStatus,
     BrokerUpdate,
@@ -22,7 +23,7 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 
-from .builders import a_trade, an_execution, an_order, an_update, applied, at, working
+from .builders import a_position, a_request, a_trade, an_execution, an_order, an_update, applied, at, working
 
 B, E = BrokerStatus, ExecType
 
@@ -106,6 +107,21 @@ def test_accounting_is_told_of_each_step_once() -> None:
         after = facts.derive(replace(order, executions=(*order.executions, row)))
         assert told(order, after) == entries
         order = after
+
+
+def test_a_correction_that_comes_to_stand_again_is_another_event() -> None:
+    """The first in the stream's sequence turns out to be the later one, once the row between them is known."""
+    first = a_correction("c1", "t1", 30, occurred_at=at(9), broker_seq=7)
+    second = a_correction("c2", "t1", 25, occurred_at=at(5), broker_seq=8)
+    third = a_correction("c3", "t1", 20, occurred_at=at(7))
+    order, events = an_order(executions=(T1,)), []
+    for row in (first, third, second):
+        after = facts.derive(replace(order, executions=(*order.executions, row)))
+        events += [ledger_event(a_position(), a_request(), order, entry) for entry in ledger.entries(order, after)]
+        order = after
+    again = ledger.Corrected(first, second)
+    events.append(ledger_event(a_position(), a_request(), order, again))
+    assert len({one.event_id for one in events}) == len(events)
 
 
 def test_a_trade_that_was_busted_before_it_came_is_recorded_and_reversed() -> None:
@@ -205,6 +221,8 @@ def test_after_a_bust_a_statement_without_a_sequence_is_newer_though_it_says_les
 def test_after_a_bust_an_equal_fill_of_the_other_feed_is_another_one() -> None:
     busted = applied(FILLED_ORDER, bust("t1", B.NEW, 0))
     second = a_trade("a2", 100, 100, source=UpdateSource.BACKFILL, transact_time=at(60))
-    assert facts.executed(applied(busted, second)) == 100
+    assert facts.executed(applied(busted, second)) == 0
+    stated = an_update(ExecType.ORDER_STATUS, B.FILLED, cum=100, seq=9, transact_time=at(60))
+    assert facts.executed(applied(busted, second, stated)) == 100
     same_one = a_trade("a1", 100, 100, source=UpdateSource.BACKFILL)
     assert facts.executed(applied(busted, same_one)) == 0

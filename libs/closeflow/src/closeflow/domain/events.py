@@ -12,7 +12,13 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.domain.facts import signed
-from closeflow.domain.ids import execution_event_id, position_event_id, reversal_event_id, submit_event_id
+from closeflow.domain.ids import (
+    correction_event_id,
+    execution_event_id,
+    position_event_id,
+    reversal_event_id,
+    submit_event_id,
+)
 from closeflow.domain.ledger import Corrected, Entry, Recorded, Reversed
 from closeflow.domain.model import (
     CloseRequest,
@@ -175,9 +181,13 @@ def ledger_event(position: Position, request: CloseRequest, order: Order, entry:
             event_type, named, reverses = EXECUTION_REVERSED, by, booked
         case _:
             assert_never(entry)
-    event_id = execution_event_id(named.broker, position.account_id, named.exec_id)
-    if event_type == EXECUTION_REVERSED:
-        event_id = reversal_event_id(named.broker, position.account_id, booked.exec_id)
+    account = position.account_id
+    if isinstance(entry, Reversed):
+        event_id = reversal_event_id(named.broker, account, booked.exec_id, named.exec_id)
+    elif isinstance(entry, Corrected):
+        event_id = correction_event_id(named.broker, account, booked.exec_id, entry.replaced.exec_id)
+    else:
+        event_id = execution_event_id(named.broker, account, booked.exec_id)
     received = signed(booked.side, booked.quantity)
     if event_type != EXECUTION_REVERSED:
         received = received.copy_negate()

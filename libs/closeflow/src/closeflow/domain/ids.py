@@ -35,9 +35,15 @@ def execution_event_id(broker: str, account_id: str, exec_id: str) -> UUID:
     return uuid5(NAMESPACE, f"execution/{broker}/{account_id}/{exec_id}")
 
 
-def reversal_event_id(broker: str, account_id: str, exec_id: str) -> UUID:
-    """Of the event that takes an execution out of the books; an execution goes at most once."""
-    return uuid5(NAMESPACE, f"reversal/{broker}/{account_id}/{exec_id}")
+def reversal_event_id(broker: str, account_id: str, exec_id: str, by: str) -> UUID:
+    """Of the event that takes an execution out of the books because of another one, which it names."""
+    return uuid5(NAMESPACE, f"reversal/{broker}/{account_id}/{exec_id}/{by}")
+
+
+def correction_event_id(broker: str, account_id: str, exec_id: str, replaced: str) -> UUID:
+    """Of the event that enters a correction in the place of an execution. It names both: one that was corrected itself
+    comes to stand again when a later row turns out to be the earlier one."""
+    return uuid5(NAMESPACE, f"correction/{broker}/{account_id}/{exec_id}/{replaced}")
 
 
 def broker_update_id(*parts: object) -> UUID:
