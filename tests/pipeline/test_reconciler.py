@@ -269,6 +269,53 @@ async def test_a_gap_of_an_order_that_was_made_by_a_clock_ahead_is_filled(
     assert (update.exec_type, update.last_qty) == (ExecType.TRADE, Decimal(10))
 
 
+async def test_where_positions_differ_what_the_broker_took_back_is_looked_for(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    request_id = bench.add_request()
+    await place(bench, broker, request_id)
+    (seen,) = bench.control.order(client_order_id(request_id, 1)).orders
+    bench.control.bust(seen.executions[0].execution_id)
+    job = FillGaps(engine, broker, bench.producer, NO_TIME, timedelta(seconds=30), budget=10, pages=50)
+    assert await job.once() == 0, "no order has a gap"
+
+    bench.execute(
+        "INSERT INTO incidents (kind, severity, detail) SELECT 'position_mismatch', 'critical',"
+        " jsonb_build_object('subject', account_id || '/' || symbol) FROM positions"
+    )
+    assert await job.once() == 2
+    told = await bench.hear(request_id)
+    assert [one.exec_type for one in told] == [ExecType.TRADE, ExecType.TRADE_CANCEL]
+    assert await job.once() == 0, "it is asked again after a pause only"
+
+
+async def test_a_trade_that_stays_withheld_is_an_incident_until_it_has_a_name(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    request_id = bench.add_request()
+    await place(bench, broker, request_id)
+    bench.execute(
+        "INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price,"
+        " occurred_at, source) SELECT 'alpaca', account_id, 'a-1', client_order_id, side, 3, 10, now(), 'backfill'"
+        " FROM orders"
+    )
+    job = FillGaps(engine, broker, bench.producer, NO_TIME, NO_TIME, budget=10, pages=50)
+    await job.once()
+    await ResolveIncidents(engine).once()
+    assert [one["kind"] for one in bench.query("SELECT kind FROM incidents WHERE closed_at IS NULL")] == [
+        "execution_withheld"
+    ]
+
+    bench.execute(
+        "INSERT INTO executions (broker, account_id, exec_id, client_order_id, position_id, kind, side, quantity,"
+        " price, occurred_at, source) SELECT 'alpaca', account_id, 'a-1', client_order_id, position_id, 'trade', side,"
+        " 3, 10, now(), 'backfill' FROM orders"
+    )
+    await ResolveIncidents(engine).once()
+    assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
+
+
 async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(
     bench: Bench, engine: Engine, broker: AlpacaBroker
 ) -> None:

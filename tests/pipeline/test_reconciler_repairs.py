@@ -361,7 +361,7 @@ async def test_a_credentials_incident_closes_when_orders_pass_again(bench: Bench
 
 
 def test_every_kind_that_resolves_is_shown_to() -> None:
-    assert {*ENDS, "broker_credentials_refused"} == set(RESOLVED_WHEN)
+    assert {*ENDS, "broker_credentials_refused", "execution_withheld"} == set(RESOLVED_WHEN)
 
 
 async def test_an_order_that_ended_with_a_gap_keeps_its_incident(bench: Bench, engine: Engine) -> None:

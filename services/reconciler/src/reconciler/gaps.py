@@ -14,8 +14,9 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.model import Incident
+from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
+from closeflow.storage.doubts import WITHHELD, known_executions, orders_in_doubt, withheld_orders
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import GapOrder, close_gap_incidents, held_alone, orders_with_gap
@@ -46,7 +47,8 @@ class Reading:
 
 @dataclass(slots=True)
 class FillGaps:
-    """Read the broker's executions, oldest first, for orders of which it states more than we can name.
+    """Read the broker's executions, oldest first, for orders of which it states more than we can name, and of symbols
+    of which it holds another quantity than we do: it may have taken back what no feed told.
 
     A list that is longer than a cycle may read is read on in the next one, and one that breaks off is read on from the
     page that failed. So a gap that opens meanwhile is looked for at the latest by the reading after this one. One
@@ -86,6 +88,10 @@ class FillGaps:
             )
             await report_incidents(tx, incidents=[_gap(one) for one in self._lasting(gaps, now)])
             await close_gap_incidents(tx, kind=GAP, resolution="the executions were found")
+            account = self.broker.account_id
+            withheld = await withheld_orders(tx, account_id=account, after=self.incident_after, budget=self.budget)
+            await report_incidents(tx, incidents=[_withheld(one) for one in withheld])
+            gaps += await orders_in_doubt(tx, account_id=account, budget=self.budget)
         if not gaps:
             self._reading = None
             return 0
@@ -147,13 +153,18 @@ class FillGaps:
                 if reading.failures >= FAILURES_OF_A_PAGE:
                     self._end(reading)
                 break
-            found = [update for update in read.updates if update.client_order_id in wanted]
+            found = await self._unknown([one for one in read.updates if one.client_order_id in wanted])
             await publish(self.producer, found)
             published += len(found)
             reading.page, reading.failures = read.next_page, 0
             if reading.page is None:
                 self._end(reading)
         return published
+
+    async def _unknown(self, updates: Sequence[BrokerUpdate]) -> list[BrokerUpdate]:
+        async with transaction(self.database) as tx:
+            known = await known_executions(tx, updates)
+        return [one for one in updates if one.exec_id not in known]
 
     def _end(self, reading: Reading) -> None:
         self._reading = None
@@ -172,6 +183,17 @@ def _gap(order: GapOrder) -> Incident:
         kind=GAP,
         severity="critical",
         detail=f"the broker states {order.missing} more filled than its executions name",
+        position_id=order.position_id,
+        close_request_id=order.close_request_id,
+        client_order_id=order.client_order_id,
+    )
+
+
+def _withheld(order: GapOrder) -> Incident:
+    return Incident(
+        kind=WITHHELD,
+        severity="warning",
+        detail=f"{order.missing} that a feed names is not booked: the broker states no more than what is",
         position_id=order.position_id,
         close_request_id=order.close_request_id,
         client_order_id=order.client_order_id,

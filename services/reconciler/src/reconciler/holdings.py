@@ -18,6 +18,7 @@ from closeflow.domain.events import decimal_text, time_text
 from closeflow.domain.holdings import Compared, Pair, agree, compare
 from closeflow.domain.model import ZERO, BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
+from closeflow.storage.doubts import MISMATCH
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.holdings import Holding, holdings
@@ -34,7 +35,6 @@ from reconciler.orders import publish
 
 log = structlog.get_logger(__name__)
 
-MISMATCH: Final = "position_mismatch"
 STRANGERS: Final = "unknown_positions"
 UNREADABLE: Final = "position_not_readable"
 NOT_FOUND: Final = "order_not_found"

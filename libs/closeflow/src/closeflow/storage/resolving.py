@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
+from closeflow.storage.doubts import STILL_WITHHELD
 from closeflow.storage.engine import Transaction
 from closeflow.storage.rows import rows_json
 
@@ -24,6 +25,7 @@ RESOLVED_WHEN: Final[Mapping[str, str]] = {
     "cancel_outcome_missing": _ORDER_IS_OVER,
     "cancel_refused": _ORDER_IS_OVER,
     "exposure_above_owed": _ORDER_IS_OVER,
+    "execution_withheld": f"NOT {STILL_WITHHELD}",
     "order_done_for_day": _ORDER_IS_OVER,
     "order_not_attended": _ORDER_IS_OVER,
     "order_not_found": """EXISTS (
