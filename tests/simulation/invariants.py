@@ -203,6 +203,7 @@ _CHANGING = (
     "reject_class",
     "executions",
     "aliases",
+    "withheld",
     "statements",
     "sends",
 )

@@ -89,6 +89,11 @@ def add_one_of_everything(db: Owner) -> None:
             " VALUES ('alpaca', 'acc', 'e1', %s, %s, 'trade', 'sell', 10, 1.5, now(), 'stream')",
             (order_id, position_id),
         ),
+        (
+            "INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price,"
+            " occurred_at, source) VALUES ('alpaca', 'acc', 'w1', %s, 'sell', 10, 1.5, now(), 'backfill')",
+            (order_id,),
+        ),
         ("INSERT INTO execution_aliases VALUES ('alpaca', 'acc', 'e2', 'e1')", ()),
         ("INSERT INTO inbox (consumer, event_id, outcome) VALUES ('order-submitter', %s, 'applied')", (event_id,)),
         ("INSERT INTO parked_records (topic, partition, \"offset\", reason) VALUES ('broker-fill', 0, 0, 'r')", ()),

@@ -45,6 +45,10 @@ INSERT_EXECUTION: Final = """
     INSERT INTO executions (broker, account_id, exec_id, client_order_id, position_id, kind, side, quantity, price,
         occurred_at, source) SELECT broker, account_id, 'e9', client_order_id, position_id, kind, side, quantity,
         price, occurred_at, source FROM executions"""
+INSERT_WITHHELD: Final = """
+    INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price, occurred_at,
+        source) SELECT broker, account_id, 'w9', client_order_id, side, quantity, price, occurred_at, source
+    FROM executions LIMIT 1"""
 
 # what is done -> who may
 MAY: Final[tuple[tuple[str, set[str]], ...]] = (
@@ -76,7 +80,9 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE order_statements SET cum_qty = 1", {FP, OP}),
     (INSERT_EXECUTION, {FP, OP}),
     ("UPDATE executions SET quantity = 1", set()),
-    ("INSERT INTO execution_aliases VALUES ('alpaca', 'acc', 'e3', 'e1')", {FP}),
+    ("INSERT INTO execution_aliases VALUES ('alpaca', 'acc', 'e3', 'e1')", {FP, OP}),
+    (INSERT_WITHHELD, {FP}),
+    ("UPDATE withheld_executions SET quantity = 1", set()),
     ("UPDATE execution_aliases SET exec_id = exec_id", set()),
     (INSERT_EVENT, STATE),
     (FORGED_EVENT, set()),

@@ -25,6 +25,8 @@ class History:
     updates: tuple[BrokerUpdate, ...]
     executed: int
     ended: bool
+    listed: tuple[BrokerUpdate, ...] = ()
+    """What the broker's list has of it, which is read to its end where fills have no name (R4)."""
 
 
 Telling = tuple[History, Sequence[BrokerUpdate], Sequence[int]]
@@ -37,12 +39,13 @@ def histories(draw: st.DrawFn) -> History:
     sequenced = draw(st.booleans())
     other_names = draw(st.booleans())
     told = [update(sequenced, 1, E.NEW, B.NEW, 0)]
-    cum = 0
+    cum, in_list = 0, []
     for n, part in enumerate(fills, 2):
         cum += part
         status = B.FILLED if cum == QUANTITY else B.PARTIALLY_FILLED
         stream = a_trade(f"s{n}", part, cum, order_status=status, seq=n if sequenced else None, transact_time=at(n))
         listed = a_trade(f"a{n}" if other_names else f"s{n}", part, cum, source=UpdateSource.BACKFILL)
+        in_list.append(listed)
         told += draw(st.sampled_from([[stream], [listed], [stream, listed]]))
         if draw(st.booleans()):
             told.append(update(sequenced, n, E.ORDER_STATUS, status, cum, source=UpdateSource.QUERY))
@@ -54,7 +57,7 @@ def histories(draw: st.DrawFn) -> History:
         told.append(update(True, last + 1, E.CANCEL_REJECTED, B.NEW if cum < QUANTITY else B.FILLED, cum))
     end = draw(_ends(last + 2, cum)) if cum < QUANTITY and draw(st.booleans()) else []
     stated = any(one.cum_quantity is not None for one in end)
-    return History((*told, *end), cum, stated or cum == QUANTITY)
+    return History((*told, *end), cum, stated or cum == QUANTITY, tuple(in_list))
 
 
 @st.composite
@@ -76,13 +79,14 @@ def reversed_histories(draw: st.DrawFn) -> History:
     """
     fills = draw(st.lists(st.integers(1, 60), min_size=1, max_size=3).filter(lambda parts: sum(parts) <= QUANTITY))
     sequenced, alike, over = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
-    cum, told, feeds = 0, [update(True, 1, E.NEW, B.NEW, 0)], []
+    cum, told, feeds, in_list = 0, [update(True, 1, E.NEW, B.NEW, 0)], [], []
     for n, part in enumerate(fills, 2):
         cum += part
         status = B.FILLED if cum == QUANTITY else B.PARTIALLY_FILLED
         seq = n if sequenced else None
         stream = a_trade(f"s{n}", part, cum, order_status=status, seq=seq, transact_time=at(10 * n))
         listed = replace(stream, exec_id=f"{'s' if alike else 'a'}{n}", **_LISTED)
+        in_list.append(listed)
         feeds.append(draw(st.sampled_from([[stream], [listed], [stream, listed]])))
         told += feeds[-1]
     step, ended = 0, False
@@ -100,7 +104,28 @@ def reversed_histories(draw: st.DrawFn) -> History:
                 break
             if draw(st.booleans()):  # A broker may name what it changed last, or what it filled at first.
                 refs = {one.source: one.exec_id for one in copies}
-    return History(tuple(told), cum, ended or cum == QUANTITY)
+    return History(tuple(told), cum, ended or cum == QUANTITY, tuple(in_list))
+
+
+@st.composite
+def unsteady_histories(draw: st.DrawFn) -> History:
+    """Fills whose order snapshots on the stream are of another moment: of after later fills, or of before them all. The
+    list has them all, in its own names or with a time before the stream's, and perhaps at other times."""
+    prices = st.sampled_from([Decimal(9), Decimal(10)])
+    fills = draw(st.lists(st.tuples(st.sampled_from([2, 3, 4, 5]), prices), min_size=1, max_size=4))
+    behind, other_names, apart = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([0, 0.5, 90]))
+    cums = [sum(part for part, _ in fills[: n + 1]) for n in range(len(fills))]
+    told, in_list = [update(True, 1, E.NEW, B.NEW, 0)], []
+    for n, ((part, price), cum) in enumerate(zip(fills, cums, strict=True)):
+        seen = 0 if behind else draw(st.sampled_from(cums[n:]))
+        words: dict[str, Any] = {"last_price": price, "transact_time": at(n + 2)}
+        stream = a_trade(f"s{n}", part, seen, order_status=B.PARTIALLY_FILLED, seq=n + 2, **words)
+        words["transact_time"] = at(n + 2 + apart)
+        name = f"a{n}" if other_names else f"20260302::s{n}"
+        in_list.append(a_trade(name, part, cum, source=UpdateSource.BACKFILL, **words))
+        told += draw(st.sampled_from([[stream], [in_list[-1]], [stream, in_list[-1]]]))
+    end = update(True, 20, E.CANCELED, B.CANCELED, cums[-1])
+    return History((*told, end), cums[-1], True, tuple(in_list))
 
 
 def crossed_reversals() -> dict[str, Telling]:

@@ -17,7 +17,16 @@ from closeflow.domain.transitions import illegal_moves
 from closeflow.domain.updates import Applied, apply_update, judge_update
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, an_order, at
-from .histories import QUANTITY, History, Telling, crossed_reversals, histories, reversed_histories, tellings
+from .histories import (
+    QUANTITY,
+    History,
+    Telling,
+    crossed_reversals,
+    histories,
+    reversed_histories,
+    tellings,
+    unsteady_histories,
+)
 
 FAST = settings(max_examples=40, deadline=None, database=None)
 CROSSED = crossed_reversals()
@@ -37,6 +46,13 @@ def told(book: Book, updates: Sequence[BrokerUpdate], sizes: Sequence[int] = ())
         assert list(illegal_moves(book, after)) == []
         book, rest = after, rest[size:]
     return book
+
+
+def listed(history: History, book: Book) -> Book:
+    """The book after the broker's list was read too. Until then what the other feed may have told already waits."""
+    order = book.orders_of(REQUEST_ID)[0]
+    assert facts.executed(order) <= history.executed
+    return told(book, history.listed)
 
 
 def essence(book: Book) -> tuple[object, ...]:
@@ -72,8 +88,8 @@ def _position(position: Position) -> tuple[object, ...]:
 def test_any_order_and_any_repetition_of_the_updates_gives_the_same_state(telling: Telling, cancelling: bool) -> None:
     history, updates, sizes = telling
     book = a_book(an_order(cancel_requested_at=at(0) if cancelling else None))
-    state = told(book, updates, sizes)
-    assert essence(state) == essence(told(book, history.updates))
+    state = listed(history, told(book, updates, sizes))
+    assert essence(state) == essence(listed(history, told(book, history.updates)))
     _check_agrees(history, state)
     assert essence(told(state, updates)) == essence(state)
 
@@ -125,10 +141,30 @@ def test_reversals_that_cross_each_other_give_the_same_state(name: str) -> None:
 
 def _check_reversed(telling: Telling) -> None:
     history, updates, sizes = telling
-    state = told(a_book(an_order()), updates, sizes)
-    assert standing(state) == standing(told(a_book(an_order()), history.updates))
+    state = told(told(a_book(an_order()), updates, sizes), history.listed)
+    assert standing(state) == standing(told(told(a_book(an_order()), history.updates), history.listed))
     _check_agrees(history, state)
     assert standing(told(state, updates)) == standing(state)
+
+
+@FAST
+@given(tellings(unsteady_histories()))
+def test_a_snapshot_of_another_moment_books_no_fill_twice(telling: Telling) -> None:
+    history, updates, sizes = telling
+    order = an_order()
+    for update in updates:
+        verdict = judge_update(order, update)
+        if isinstance(verdict, Applied):
+            assert [one.kind for one in verdict.incidents] == []
+            order = verdict.order
+        assert facts.executed(order) <= history.executed
+    state = listed(history, told(a_book(an_order()), updates, sizes))
+    _check_agrees(history, state)
+    order = state.orders_of(REQUEST_ID)[0]
+    assert state.requests[REQUEST_ID].frozen_reason is None
+    figures = sorted((one.last_quantity, one.last_price) for one in history.listed)
+    assert sorted((one.quantity, one.price) for one in order.executions) == figures
+    assert order.withheld == ()
 
 
 @FAST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -10,7 +11,7 @@ from closeflow.domain import facts
 from closeflow.domain.amend import Fill, name_fill
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Order, UpdateSource
 from closeflow.domain.operate import Done
-from closeflow.domain.updates import Applied, apply_update, judge_update
+from closeflow.domain.updates import Applied, Quarantined, apply_update, judge_update
 
 from .builders import BROKER, REQUEST_ID, a_book, a_trade, an_update, at, working
 
@@ -66,7 +67,7 @@ def test_what_two_feeds_say_of_one_fill_is_one_execution(updates: tuple[BrokerUp
     assert {("a2", "s2"), ("a1", "s1"), ("s1", "a1")}.issuperset(order.aliases.items())
 
 
-TWICE: dict[str, tuple[BrokerUpdate, ...]] = {
+TOLD_BEFORE: dict[str, tuple[BrokerUpdate, ...]] = {
     "another price, then the end": (STREAMED, listed(cum=40, last_price=Decimal("10.01")), CANCELED),
     "the end, then another price": (STREAMED, CANCELED, listed(cum=40, last_price=Decimal("10.01"))),
     "no cumulative quantity, at another time": (STREAMED, CANCELED, listed(transact_time=at(5))),
@@ -78,6 +79,47 @@ TWICE: dict[str, tuple[BrokerUpdate, ...]] = {
     ),
     "another quantity": (STREAMED, listed(quantity=39, cum=40)),
     "after its bust, at another time": (STREAMED, BUST, listed(cum=40, transact_time=at(3.2))),
+    "after its bust, at a time after that": (STREAMED, BUST, listed(cum=40, transact_time=at(99))),
+    "after the bust of the second": (
+        a_trade("s1", 50, 50, order_status=B.PARTIALLY_FILLED, seq=2),
+        a_trade("s2", 50, 100, order_status=B.FILLED, seq=3, transact_time=at(9)),
+        an_update(E.TRADE_CANCEL, B.CANCELED, cum=50, seq=5, exec_id="x1", exec_ref_id="s2", transact_time=at(20)),
+        listed("a2", 50, 100, transact_time=at(15)),
+        listed("a1", 50, 50, transact_time=at(12)),
+    ),
+    "a snapshot ahead of its fill": (
+        a_trade("s1", 4, 10, order_status=B.PARTIALLY_FILLED, seq=2),
+        a_trade("s2", 6, 10, order_status=B.PARTIALLY_FILLED, seq=2),
+        listed("a1", 4, 4),
+        listed("a2", 6, 10),
+    ),
+}
+
+
+@pytest.mark.parametrize("updates", TOLD_BEFORE.values(), ids=TOLD_BEFORE.keys())
+def test_what_another_feed_may_have_told_is_not_booked_beyond_what_the_broker_states(
+    updates: tuple[BrokerUpdate, ...],
+) -> None:
+    order, kinds = told(working(), *updates)
+    assert facts.executed(order) == order.stated_cum_quantity
+    assert facts.unattributed(order) == 0
+    assert ABOVE not in kinds
+
+
+TWICE: dict[str, tuple[BrokerUpdate, ...]] = {
+    "one feed names it twice": (STREAMED, CANCELED, a_trade("s2", 40, 40, seq=2)),
+    "a statement after it says less": (
+        STREAMED,
+        an_update(E.ORDER_STATUS, B.PARTIALLY_FILLED, cum=10, seq=3, transact_time=at(9)),
+        a_trade("s2", 20, 40, seq=2, order_status=B.PARTIALLY_FILLED),
+        CANCELED,
+    ),
+    "a statement newer than the last bust says less": (
+        STREAMED,
+        a_trade("s2", 60, 100, order_status=B.FILLED, seq=3, transact_time=at(9)),
+        an_update(E.TRADE_CANCEL, B.CANCELED, cum=40, seq=5, exec_id="x1", exec_ref_id="nobody", transact_time=at(20)),
+        an_update(E.ORDER_STATUS, B.CANCELED, cum=40, seq=6, transact_time=at(21)),
+    ),
 }
 
 
@@ -91,6 +133,26 @@ def test_a_fill_that_is_booked_twice_opens_one_incident_and_freezes(updates: tup
     assert isinstance(verdict, Applied)
     frozen = apply_update(a_book(before), before, verdict).requests[REQUEST_ID]
     assert frozen.frozen_reason == ABOVE or ABOVE not in [one.kind for one in verdict.incidents]
+
+
+def test_a_fill_that_may_be_told_already_is_booked_once_the_broker_states_both() -> None:
+    second = listed("a2", transact_time=at(9))
+    order, _ = told(working(), STREAMED, an_update(E.ORDER_STATUS, B.PARTIALLY_FILLED, cum=80, seq=3), second)
+    assert (facts.executed(order), facts.unattributed(order)) == (Decimal(40), Decimal(40))
+    order, kinds = told(order, listed("a1"))
+    assert (facts.executed(order), facts.unattributed(order), kinds) == (Decimal(80), Decimal(0), [])
+    assert order.withheld == ()
+
+
+def test_of_an_order_that_a_split_multiplied_no_more_is_booked_than_was_ours() -> None:
+    resting = told(working(15), NEW)[0]
+    order, _ = told(resting, listed("a1", 15, 15), listed("a2", 45, 60))
+    assert (facts.executed(order), facts.unattributed(order)) == (Decimal(15), Decimal(45))
+    more = an_update(E.ORDER_STATUS, B.FILLED, cum=60, seq=3, order_quantity=Decimal(60))
+    assert isinstance(judge_update(order, more), Quarantined)
+    # An order of our quantity that is said to be filled by more is an overfill (P12), and never dropped.
+    order, _ = told(order, replace(more, order_quantity=Decimal(15)))
+    assert (facts.executed(order), facts.unattributed(order)) == (Decimal(60), Decimal(0))
 
 
 HONEST: dict[str, tuple[BrokerUpdate, ...]] = {

@@ -114,8 +114,8 @@ def _fold_one(
             book = apply_update(book, order, verdict)
             folded.outcomes[update.event_id] = APPLIED
             folded.incidents += verdict.incidents
-            if verdict.execution is not None:
-                taken[(update.broker, update.account_id, verdict.execution.exec_id)] = order.client_order_id
+            for one in verdict.order.executions:
+                taken[(one.broker, update.account_id, one.exec_id)] = order.client_order_id
             request = book.requests[order.close_request_id]
             booked = ledger.entries(order, verdict.order)
             folded.events += [ledger_event(book.position, request, order, entry) for entry in booked]

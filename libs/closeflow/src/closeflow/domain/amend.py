@@ -13,6 +13,7 @@ from closeflow.domain.events import decimal_text, ledger_event
 from closeflow.domain.model import ZERO, Book, Execution, Order, UpdateSource
 from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused
 from closeflow.domain.settle import settle
+from closeflow.domain.twins import settle_names
 from closeflow.domain.updates import Applied, apply_update
 
 LARGEST_QUANTITY: Final = Decimal("1e15")
@@ -111,7 +112,7 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
         source=UpdateSource.OPERATOR,
         cum_quantity=fill.cum_quantity,
     )
-    named = facts.derive(replace(order, executions=(*order.executions, execution)))
+    named = facts.derive(settle_names(replace(order, executions=(*order.executions, execution))))
     folded = apply_update(book, order, Applied(named, execution))
     settled = settle(book, folded, now=now, policy=POLICY)
     request = book.requests[order.close_request_id]

@@ -70,7 +70,7 @@ def known_cum(order: Order) -> Decimal:
     return max(executed(order), order.stated_cum_quantity)
 
 
-def _stated_cum(order: Order) -> Decimal:
+def stated_cum(order: Order) -> Decimal:
     """The highest cumulative quantity the broker stated since its last bust or correction.
 
     Without one it never falls, so a statement that gave way to a newer one of its kind still counts.
@@ -86,6 +86,13 @@ def _stated_cum(order: Order) -> Decimal:
 def counts(one: Statement, last: Execution | None) -> bool:
     """Whether a statement's quantities are of the time since the last bust or correction."""
     return last is None or not _before(one, last)
+
+
+def newer(one: Statement, last: Execution) -> bool:
+    """Whether the statement is of a later state of the order than the bust or correction: not the one it brought."""
+    if one.broker_seq is not None and last.broker_seq is not None:
+        return one.broker_seq > last.broker_seq
+    return one.stated_at > last.occurred_at
 
 
 def _before(one: Statement, last: Execution) -> bool:
@@ -187,7 +194,7 @@ def derive(order: Order) -> Order:
         order,
         executed_quantity=done_quantity,
         average_price=notional / done_quantity if done_quantity else None,
-        stated_cum_quantity=_stated_cum(order),
+        stated_cum_quantity=stated_cum(order),
     )
     return replace(order, status=derive_status(order))
 

@@ -187,6 +187,8 @@ class Order:
     executions: tuple[Execution, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of executions, alias to exec_id: a feed that names a fill differently (rule R3a)."""
+    withheld: tuple[Execution, ...] = ()
+    """Trades of which it is not clear yet whether they are new: neither booked nor an alias (rule R3a)."""
     statements: tuple[Statement, ...] = ()
     sends: tuple[Send, ...] = ()
 

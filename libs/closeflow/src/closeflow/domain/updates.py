@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -56,7 +57,7 @@ _MAY_FILL: Final = _LIVE | {BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY}
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """New facts; `execution` is set when one was booked."""
+    """New facts; `execution` is set when the update's own was booked; withheld ones may have been booked too."""
 
     order: Order
     execution: Execution | None
@@ -102,10 +103,14 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
 
 
 def _apply(order: Order, update: BrokerUpdate) -> Verdict:
-    changed, execution, raised = _keep_execution(order, update)
-    changed = _found_again(order, _keep_statement(changed, update), update)
+    changed, raised = _keep_execution(order, update)
+    changed = twins.settle_names(_keep_statement(changed, update))
+    changed = _found_again(order, changed, update)
     if changed == order:
         return Applied(order, None, raised) if raised else Repeated()
+    execution = next((one for one in changed.executions if one.exec_id == update.exec_id), None)
+    if execution in order.executions:
+        execution = None
     sequences = [seq for seq in (changed.broker_update_seq, update.broker_seq) if seq is not None]
     changed = _keep_rejection(order, changed, update)
     changed = facts.derive(
@@ -194,29 +199,28 @@ def _contradiction(order: Order, update: BrokerUpdate, taken_by: str | None) -> 
     cum, leaves = update.cum_quantity, update.leaves_quantity
     if cum is not None and leaves is not None and update.order_status in _LIVE and cum + leaves != order.quantity:
         return Quarantined("quantities_disagree", f"cum {cum} + leaves {leaves} is not {order.quantity}")
-    trade = update.exec_type is ExecType.TRADE
-    if trade and cum is not None and update.last_quantity is not None and cum < update.last_quantity:
-        return Quarantined("quantities_disagree", f"cum {cum} is less than the last quantity {update.last_quantity}")
     return None
 
 
-def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, Execution | None, tuple[Incident, ...]]:
+def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, tuple[Incident, ...]]:
+    """The order with what the update names: a bust or correction in the ledger, a trade among those that `settle_names`
+    looks at."""
     execution = _execution(order, update)
     if execution is None:
-        return order, None, ()
+        return order, ()
     known = order.aliases.get(execution.exec_id, execution.exec_id)
-    for one in order.executions:
+    for one in (*order.executions, *order.withheld):
         if one.exec_id == known:
             detail = f"execution {one.exec_id} came again with other content"
-            return (
-                order,
-                None,
-                () if twins.same_content(order, one, execution) else _raise(order, "execution_changed", detail),
-            )
-    twin = twins.twin_of(order, execution)
+            if not twins.same_content(order, one, execution):
+                return order, _raise(order, "execution_changed", detail)
+            return twins.told_by_both(order, one, execution), ()
+    if execution.kind is ExecKind.TRADE:
+        return replace(order, withheld=(*order.withheld, execution)), ()
+    twin = twins.twin_of_change(order, execution)
     if twin is not None:
-        return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), None, ()
-    return replace(order, executions=(*order.executions, execution)), execution, ()
+        return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), ()
+    return replace(order, executions=(*order.executions, execution)), ()
 
 
 def _execution(order: Order, update: BrokerUpdate) -> Execution | None:
@@ -233,7 +237,7 @@ def _execution(order: Order, update: BrokerUpdate) -> Execution | None:
         side=order.side,
         quantity=update.last_quantity or ZERO,
         price=update.last_price or ZERO,
-        cum_quantity=update.cum_quantity,
+        cum_quantity=_own_cum(update),
         broker_seq=update.broker_seq,
         occurred_at=update.transact_time,
         source=update.source,
@@ -242,22 +246,32 @@ def _execution(order: Order, update: BrokerUpdate) -> Execution | None:
     )
 
 
+def _own_cum(update: BrokerUpdate) -> Decimal | None:
+    """What the order had filled with the update. Less than its own trade is of a snapshot from before that."""
+    cum, last = update.cum_quantity, update.last_quantity
+    before = update.exec_type is ExecType.TRADE and cum is not None and last is not None and cum < last
+    return None if before else cum
+
+
 def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
     kind = _kind(update)
     if kind is None:
         return order
+    if update.order_status is None and update.exec_type is ExecType.TRADE and facts.has_reversal(order):
+        return order  # What had been filled when it was; not what is, since something was taken back.
+    cum = _own_cum(update)
     new = Statement(
         kind=kind,
         # That a cancel was refused is held against when we asked for it, so it has to be of our clock.
         stated_at=update.received_at if kind is StatementKind.CANCEL_REJECTED else update.transact_time,
         source=update.source,
         broker_seq=update.broker_seq,
-        cum_quantity=update.cum_quantity,
-        leaves_quantity=update.leaves_quantity,
+        cum_quantity=cum,
+        leaves_quantity=update.leaves_quantity if cum is not None else None,
         detail=update.reason,
     )
     old = facts.statement(order, kind)
-    cum = max(order.stated_cum_quantity, update.cum_quantity or ZERO)
+    cum = max(order.stated_cum_quantity, cum or ZERO)
     if old is not None:
         if _rank(new) <= _rank(old):
             return order if cum == order.stated_cum_quantity else replace(order, stated_cum_quantity=cum)
@@ -350,7 +364,7 @@ def apply_update(book: Book, order: Order, verdict: Applied) -> Book:
     """The book with the verdict's order, its booked execution, and the request frozen where an incident demands it."""
     orders = {**book.orders, order.client_order_id: verdict.order}
     book = replace(book, orders=orders)
-    # Not only when an execution was booked: a name for a trade can be what makes the bust of it count.
+    # Not only when a trade was booked: a name for one can be what makes the bust of it count.
     moved = facts.signed(order.side, facts.executed(verdict.order) - facts.executed(order))
     book = replace(book, ledger_quantity=book.ledger_quantity + moved)
     for incident in verdict.incidents:

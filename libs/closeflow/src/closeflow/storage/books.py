@@ -44,7 +44,7 @@ _LOCK_ORDERS: Final = text("""
            OR stated_cum_qty > executed_qty)
     ORDER BY client_order_id FOR NO KEY UPDATE
 """)
-# Four kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own: a ledger
+# Five kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own: a ledger
 # the quantity for its base, and the price for what its orders executed (derived when their executions are written).
 _FACTS: Final = text("""
     SELECT 'ledger' AS fact, p.id AS position_id, '' AS client_order_id, '' AS kind, '' AS broker, '' AS exec_id,
@@ -65,6 +65,10 @@ _FACTS: Final = text("""
                  WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)), 0, NULL, NULL, NULL,
            e.ref_exec_id
     FROM executions e WHERE e.client_order_id = ANY(CAST(:order_ids AS text[]))
+    UNION ALL
+    SELECT 'withheld', 0, w.client_order_id, 'trade', w.broker, w.exec_id, w.side, w.quantity, w.price, w.cum_qty, NULL,
+           w.broker_seq, w.occurred_at, w.source, NULL, '{}', 0, NULL, NULL, NULL, NULL
+    FROM withheld_executions w WHERE w.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
     SELECT 'statement', 0, t.client_order_id, t.kind, '', '', '', NULL, NULL, t.cum_qty, t.leaves_qty, t.broker_seq,
            t.stated_at, t.source, t.detail, '{}', 0, NULL, NULL, NULL, NULL
@@ -121,6 +125,7 @@ class _Facts:
     executed: dict[int, Decimal] = field(default_factory=dict)
     executions: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
     aliases: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    withheld: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
     statements: defaultdict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
     sends: defaultdict[str, list[Send]] = field(default_factory=lambda: defaultdict(list))
 
@@ -136,6 +141,8 @@ async def _load_facts(tx: AsyncConnection, position_ids: Sequence[int], order_id
             case "execution":
                 facts.executions[order_id].append(mapping.execution(row))
                 facts.aliases[order_id].update(dict.fromkeys(row["aliases"], row["exec_id"]))
+            case "withheld":
+                facts.withheld[order_id].append(mapping.execution(row))
             case "statement":
                 facts.statements[order_id].append(mapping.statement(row))
             case "send":
@@ -149,6 +156,7 @@ def _order(row: Row, facts: _Facts) -> Order:
         row,
         executions=facts.executions[order_id],
         aliases=facts.aliases[order_id],
+        withheld=facts.withheld[order_id],
         statements=sorted(facts.statements[order_id], key=lambda one: one.kind),
         sends=sorted(facts.sends[order_id], key=lambda one: (one.kind, one.n)),
     )

@@ -141,9 +141,12 @@ def order(
     *,
     executions: Iterable[Execution],
     aliases: Mapping[str, str],
+    withheld: Iterable[Execution] = (),
     statements: Iterable[Statement],
     sends: Iterable[Send],
 ) -> Order:
+    executions = tuple(executions)
+    named = {*aliases, *(one.exec_id for one in executions)}
     return Order(
         client_order_id=row["client_order_id"],
         close_request_id=row["close_request_id"],
@@ -170,8 +173,9 @@ def order(
         reject_code=row["reject_code"],
         reject_class=RejectClass(row["reject_class"]) if row["reject_class"] else None,
         created_at=row["created_at"],
-        executions=tuple(executions),
+        executions=executions,
         aliases=aliases,
+        withheld=tuple(one for one in withheld if one.exec_id not in named),
         statements=tuple(statements),
         sends=tuple(sends),
     )
@@ -243,6 +247,11 @@ def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
         "occurred_at": one.occurred_at,
         "source": one.source,
     }
+
+
+def withheld_row(one: Execution, *, order: Order) -> dict[str, object]:
+    row = execution_row(one, order=order)
+    return {name: value for name, value in row.items() if name not in ("position_id", "kind", "ref_exec_id")}
 
 
 def statement(row: Row) -> Statement:

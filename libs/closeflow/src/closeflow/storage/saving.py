@@ -80,6 +80,7 @@ async def _follow(tx: AsyncConnection, changed: Mapping[int, Decimal], *, now: d
 async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]]) -> None:
     executions: list[Row] = []
     aliases: list[Row] = []
+    withheld: list[Row] = []
     statements: list[Row] = []
     sends: list[Row] = []
     for before, after in orders:
@@ -91,12 +92,15 @@ async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None,
             for alias, exec_id in after.aliases.items()
             if before is None or alias not in before.aliases
         ]
+        old_withheld = before.withheld if before else ()
+        withheld += [mapping.withheld_row(one, order=after) for one in after.withheld if one not in old_withheld]
         old_statements = before.statements if before else ()
         statements += [mapping.statement_row(one, order=after) for one in after.statements if one not in old_statements]
         old_sends = before.sends if before else ()
         sends += [mapping.send_row(one, order=after) for one in after.sends if one not in old_sends]
     await _insert(tx, tables.executions, executions)
     await _insert(tx, tables.execution_aliases, aliases)
+    await _insert(tx, tables.withheld_executions, withheld)
     await _insert(tx, tables.order_statements, statements, key=("client_order_id", "kind"))
     await _insert(tx, tables.order_sends, sends, key=("client_order_id", "kind", "n"))
 

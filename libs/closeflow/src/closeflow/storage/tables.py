@@ -86,6 +86,7 @@ __all__ = [
     "senders",
     "status_history",
     "trading_controls",
+    "withheld_executions",
 ]
 
 accounts: Final = Table(
@@ -339,6 +340,23 @@ executions: Final = Table(
     # A bust may arrive before what it busts, so it need not know the quantity.
     CheckConstraint("kind = 'bust' OR (quantity IS NOT NULL AND price IS NOT NULL)", name="traded"),
     CheckConstraint("(kind = 'trade') = (ref_exec_id IS NULL)", name="ref_exec_id"),
+)
+
+withheld_executions: Final = Table(
+    "withheld_executions",
+    metadata,
+    words("broker", primary_key=True),
+    words("account_id", primary_key=True),
+    words("exec_id", primary_key=True),
+    words("client_order_id", ForeignKey("orders.client_order_id"), index=True),
+    one_of("side", SIDES),
+    number("quantity", "> 0"),
+    number("price", ">= 0"),
+    number("cum_qty", ">= 0", nullable=True),
+    big("broker_seq", nullable=True),
+    moment("occurred_at", nullable=False),
+    one_of("source", SOURCES),
+    stamp("recorded_at"),
 )
 
 execution_aliases: Final = Table(
