@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -172,3 +174,28 @@ async def test_waiting_for_a_connection_is_limited(database: Database) -> None:
         with pytest.raises(TimeoutError):
             await engine.connect()
     await engine.dispose()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_wrong_at_a_disconnect_costs_no_connection_later(database: Database, hours: int) -> None:
+    """Of two connections one is found dead, and the pool throws both away; what is made then is kept."""
+    engine = make_engine(database.admin_dsn, pool_size=2, application_name="t")
+    who = text("SELECT pg_backend_pid()")
+
+    async def two() -> set[int]:
+        async with engine.connect() as first, engine.connect() as second:
+            return {(await one.execute(who)).scalar_one() for one in (first, second)}
+
+    try:
+        ended = await two()
+        with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
+            with owner(database.admin_dsn) as db:
+                db.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::int[]) AS pid", (list(ended),))
+            with pytest.raises(DBAPIError):
+                async with engine.connect() as tx:
+                    await tx.execute(who)
+        made = await two()
+        assert not made & ended
+        assert await two() == made
+    finally:
+        await engine.dispose()

@@ -2,13 +2,16 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
 from json import loads
+from types import SimpleNamespace
 from typing import Final, TypeVar
 
+import sqlalchemy.pool.base
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -29,6 +32,11 @@ POISON_CLASSES: Final = frozenset({"22", "23"})
 """Data exception and integrity violation: the statement fails again however often it is repeated."""
 _CONNECTION_LOST_CLASSES: Final = frozenset({"08", "57"})
 _FIRST_PAUSE_S: Final = 0.005
+
+
+# A pool compares when a connection was made with when it last threw all away after a disconnect. Had the host's clock
+# been ahead then, every use would make a new connection until it has caught up; behind, dead ones would be handed out.
+sqlalchemy.pool.base.time = SimpleNamespace(time=time.monotonic)  # type: ignore[assignment, attr-defined]
 
 
 class CommitUnknown(Exception):
