@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -134,6 +135,18 @@ async def test_a_limit_that_was_lowered_after_the_plan_withdraws_the_order(bench
     assert bench.incidents(request_id) == {"account_limit_breached"}
     assert bench.orders(request_id)[0]["status"] == "denied"
     assert bench.control.order(client_order_id(request_id, 1)).accepted == 0
+
+
+async def test_a_sell_at_the_users_limit_is_measured_at_what_the_market_pays(bench: Bench) -> None:
+    request_id = bench.add_request()
+    bench.control.pin_quote(bench.request(request_id)["symbol"], "99.95", "100.05")
+    limit(bench, max_order_notional=500)
+    bench.execute("UPDATE close_requests SET limit_price = 0.01 WHERE id = %(id)s", id=request_id)
+    with bench.submitter(**UNHURRIED):
+        await bench.producer.publish_many([bench.message(request_id, limit_price=Decimal("0.01"))])
+        await until(lambda: bench.request(request_id)["status"] == "failed", "it is denied")
+    assert bench.request(request_id)["reason"] == "over_max_order_notional"
+    assert bench.orders(request_id) == []
 
 
 async def test_the_submits_of_a_minute_are_the_accounts_over_all_processes(bench: Bench) -> None:

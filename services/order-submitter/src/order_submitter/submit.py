@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from closeflow.contracts import SubmitOrder, peek
 from closeflow.domain.controls import Controls, counted
 from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind
+from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind, Side
 from closeflow.domain.plan import (
     AlreadyPlanned,
     Asked,
@@ -123,9 +123,7 @@ class Planner:
 
     async def _look_at_market(self, records: Sequence[SubmitRecord]) -> Market:
         asked = [record.value for record in records]
-        quoted = {
-            one.symbol: one.asset_type for one in asked if one.order_type is OrderType.MARKET or one.limit_price is None
-        }
+        quoted = {one.symbol: one.asset_type for one in asked if _needs_quote(one)}
         return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
 
     async def _commit(self, records: Sequence[SubmitRecord], market: Market, *, looked_at: float) -> list[SubmitRecord]:
@@ -265,6 +263,12 @@ def _unreadable(letter: DeadLetter) -> Incident:
         subject = place
     detail = f"{letter.error_class}: {letter.reason} ({place})"
     return Incident(kind="unreadable_submit_order", severity="critical", detail=detail, subject=subject)
+
+
+def _needs_quote(message: SubmitOrder) -> bool:
+    """A buy at the user's own limit costs that at most; a sell brings what the market pays, which limits measure."""
+    own_limit = message.order_type is OrderType.LIMIT and message.limit_price is not None
+    return not own_limit or message.side is Side.SELL
 
 
 def _asked(message: SubmitOrder) -> Asked:
