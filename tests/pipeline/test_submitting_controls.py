@@ -144,7 +144,7 @@ async def test_a_sell_at_the_users_limit_is_measured_at_what_the_market_pays(ben
     bench.execute("UPDATE close_requests SET limit_price = 0.01 WHERE id = %(id)s", id=request_id)
     with bench.submitter(**UNHURRIED):
         await bench.producer.publish_many([bench.message(request_id, limit_price=Decimal("0.01"))])
-        await until(lambda: bench.request(request_id)["status"] == "failed", "it is denied")
+        await until(lambda: bench.request(request_id)["status"] == "failed", "it is denied", within_s=90)
     assert bench.request(request_id)["reason"] == "over_max_order_notional"
     assert bench.orders(request_id) == []
 

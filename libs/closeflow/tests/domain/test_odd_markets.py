@@ -112,6 +112,7 @@ WITNESSES: dict[str, Quote] = {
     "the bid": a_quote("99.98", "100.02"),
     "the last trade, where the quote is a stub": a_quote("0.01", "199999.99", "100"),
     "the last trade, although it is old": a_quote("0.01", "199999.99", "100", traded=-7200),
+    "a bid of long ago": replace(a_quote("99.98", "100.02"), age_s=7200.0),
 }
 
 

@@ -250,7 +250,7 @@ def _intent(
     seen = market.quotes.get(request.symbol)
     oldest_s = rules.standing_quote_max_age_s[request.asset_type]
     quote = quotes.fresh(seen, market.waited_s, max_age_s=rules.quote_max_age_s, standing_max_age_s=oldest_s)
-    if quote is None and request.order_type is OrderType.MARKET:
+    if quote is None and (request.order_type is OrderType.MARKET or request.limit_price is not None):
         quote = quotes.of_any_age(seen)
     price, quote = _price(book, request, quote, rules)
     match price:
