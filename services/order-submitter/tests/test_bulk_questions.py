@@ -24,11 +24,13 @@ class Feed:
     how: FailureCause | None = FailureCause.QUESTION
     """None: it never answers."""
     down: FailureCause | None = None
+    takes_s: float = 0.0
     calls: list[Group] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
 
     async def ask(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, str]:
         self.calls.append(tuple(symbols))
+        await asyncio.sleep(self.takes_s)
         if self.down is not None:
             raise BrokerUnavailable("down", about=self.down)
         if self.spoil & set(symbols):
@@ -96,6 +98,18 @@ async def test_a_call_that_is_never_answered_holds_up_nobody() -> None:
     await question.look([*GOOD, "BAD"])
     assert "BAD" not in {symbol for call in feed.calls for symbol in call}, "it is being asked about still"
     await question.aclose()
+
+
+async def test_a_feed_that_is_slow_for_everybody_is_not_asked_symbol_by_symbol() -> None:
+    feed = Feed(takes_s=2.5 * HEDGE_S)
+    question = feed.question()
+    await question.look(GOOD)
+    assert len(feed.calls) <= 9
+    await asyncio.sleep(5 * HEDGE_S)
+    assert feed.answered == set(GOOD), "what comes late is taken all the same"
+    feed.calls.clear()
+    await question.look(GOOD)
+    assert [len(call) for call in feed.calls] == [60], "it is known to take its time"
 
 
 @pytest.mark.parametrize("down", [FailureCause.UNKNOWN, FailureCause.CALLER])

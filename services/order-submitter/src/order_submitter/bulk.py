@@ -69,9 +69,11 @@ class BulkQuestion(Generic[T]):
         while groups:
             groups = groups[: MOST_CALLS - calls]
             calls += len(groups)
-            causes = await self._round(groups)
+            causes, slow = await self._round(groups)
             sound = sound or any(cause in self._sound for cause in causes.values())
             spoiled = [group for group, cause in causes.items() if cause not in (None, FailureCause.CALLER)]
+            if divided and 2 * len(slow) > len(groups):
+                spoiled = [group for group in spoiled if group not in slow]  # The feed is slow, and not for a symbol.
             if divided and not sound:
                 self._down_until = time.monotonic() + (RECENT_S if self.optional else FEED_DOWN_S)
                 log.warning("market_data_down", asset_type=self.asset_type, symbols=len(wanted))
@@ -90,14 +92,15 @@ class BulkQuestion(Generic[T]):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _round(self, groups: Sequence[Group]) -> dict[Group, FailureCause | None]:
-        """Why there is no answer about each group, or None; slow is unknown."""
+    async def _round(self, groups: Sequence[Group]) -> tuple[dict[Group, FailureCause | None], set[Group]]:
+        """Why there is no answer about each group, or None; and which are slow, of which that is unknown."""
         tasks = {asyncio.create_task(self._call(group)): group for group in groups}
         self._running |= tasks
         for task in tasks:
             task.add_done_callback(self._running.pop)
         _, slow = await asyncio.wait(tasks, timeout=max(self.hedge_s, 4 * self._usual_s))
-        return {group: FailureCause.UNKNOWN if one in slow else one.result() for one, group in tasks.items()}
+        causes = {group: FailureCause.UNKNOWN if one in slow else one.result() for one, group in tasks.items()}
+        return causes, {tasks[one] for one in slow}
 
     async def _call(self, group: Group) -> FailureCause | None:
         began = time.monotonic()
