@@ -177,6 +177,14 @@ def test_an_operators_execution_closes_a_gap_and_is_booked_as_any_other() -> Non
     assert isinstance(named(outcome.book, a_fill()), Already)
 
 
+def test_what_has_not_passed_by_the_databases_clock_is_no_execution() -> None:
+    """Whatever the clock of the operator's host shows."""
+    outcome = named(standing(GAP), a_fill(occurred_at=at(10 + 301)))
+    assert isinstance(outcome, Refused)
+    assert "has not passed by the database's clock" in outcome.reasons[0]
+    assert isinstance(named(standing(GAP), a_fill(occurred_at=at(10 + 299))), Done)
+
+
 def test_an_operators_execution_may_be_for_nothing() -> None:
     outcome = named(standing(GAP), a_fill(price=Decimal(0)))
     assert isinstance(outcome, Done)

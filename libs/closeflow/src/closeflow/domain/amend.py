@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -18,6 +18,10 @@ from closeflow.domain.updates import Applied, apply_update
 
 LARGEST_QUANTITY: Final = Decimal("1e15")
 """Events can tell of less."""
+
+
+CLOCKS_APART: Final = timedelta(minutes=5)
+"""How far the broker's clock may be ahead of the database's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,7 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
             return Already(told) if same else Refused((told,))
     if taken_by is not None:
         return Refused((f"execution {fill.exec_id} is booked on order {taken_by}",))
-    problem = _fill_problem(order, fill)
+    problem = _fill_problem(order, fill, now)
     if problem is not None:
         return Refused((problem,))
     execution = Execution(
@@ -122,7 +126,9 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
     return Done(settled.book, what, (*booked, *settled.events), settled.incidents)
 
 
-def _fill_problem(order: Order, fill: Fill) -> str | None:
+def _fill_problem(order: Order, fill: Fill, now: datetime) -> str | None:
+    if fill.occurred_at is not None and fill.occurred_at > now + CLOCKS_APART:
+        return f"{fill.occurred_at.isoformat()} has not passed by the database's clock, which shows {now.isoformat()}"
     if not (fill.quantity.is_finite() and fill.quantity > ZERO):
         return "the quantity must be greater than 0"
     if not (fill.price.is_finite() and fill.price >= ZERO):
