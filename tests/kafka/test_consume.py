@@ -203,7 +203,7 @@ async def test_a_batch_that_takes_too_long_stops_the_process(
 
     await publish(connection, topic, range(1))
     member = Member(connection, topic, hang, ConsumerTiming(poll_ms=50, batch_deadline_s=0.2))
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=f"a batch of {topic} took longer than 0.2 s"):
         await member.task
     assert await committed(admin, topic) == {}
 

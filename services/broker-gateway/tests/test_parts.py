@@ -16,6 +16,7 @@ from broker_gateway.race import race
 from broker_gateway.relay import BackOff
 from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.domain.model import BrokerUpdate, ExecType, Side, UpdateSource
+from closeflow.run import EndedUnasked
 from closeflow.settings import BadSetting, read
 
 AT = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
@@ -96,10 +97,15 @@ async def test_a_race_ends_as_its_first_and_waits_for_the_others_to_stop() -> No
     async def ending() -> None:
         await asyncio.sleep(0)
 
+    async def cancelling_itself() -> None:
+        raise asyncio.CancelledError
+
     with pytest.raises(LookupError):
         await race(lasting(), failing())
     await race(ending(), lasting())
-    assert stopped == [True, True]
+    with pytest.raises(EndedUnasked):
+        await race(cancelling_itself(), lasting())
+    assert stopped == [True, True, True]
 
 
 def test_the_settings_are_read_from_the_environment() -> None:

@@ -34,7 +34,7 @@ from closeflow.kafka.dead_letters import (
 from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
 from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
-from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause
+from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause, deadline
 from closeflow.kafka.topics import require_topics
 from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
 
@@ -283,7 +283,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         """Returns the error for which the batch has to be given again; the next poll then begins with it."""
         started = time.monotonic()
         topic = self._subscription.topic
-        async with asyncio.timeout(self._timing.batch_deadline_s):
+        async with deadline(self._timing.batch_deadline_s, what=f"a batch of {topic}"):
             readable, letters = self._decode(batch)
             try:
                 if letters and self._subscription.before_dead_letters is not None:

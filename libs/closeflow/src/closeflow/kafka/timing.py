@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,3 +65,15 @@ class GrowingPause:
 
     def reset(self) -> None:
         self.failures = 0
+
+
+@asynccontextmanager
+async def deadline(seconds: float, *, what: str) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, whose error says nothing."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"{what} took longer than {seconds:g} s") from None
