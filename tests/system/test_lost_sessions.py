@@ -27,12 +27,10 @@ def _ready(desk: Desk, name: str) -> bool:
 def test_a_service_outlives_its_sessions_again_and_again(desk: Desk) -> None:
     before = _processes(desk)
     portfolio = desk.hold_all([(9, "stock")] * 12)
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ANY(%s)"
     for held in portfolio:
         desk.close(held)
-        ended = desk.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ANY(%s)", list(CONSUMERS)
-        )
-        assert ended
+        desk.until("a session that can be ended", lambda: desk.rows(end, list(CONSUMERS)))
     desk.until_status("closed", portfolio)
     desk.assert_closed_once(portfolio, posts=None)
     assert _processes(desk) == before
