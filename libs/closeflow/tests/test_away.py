@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psycopg
 import pytest
 from psycopg import errors
@@ -55,7 +57,27 @@ def test_what_is_a_mistake_of_ours(error: Exception) -> None:
     assert not is_away(error)
 
 
-def test_a_poll_waits_ever_longer_up_to_a_cap_and_says_why_until_it_gets_through() -> None:
+async def test_an_error_in_the_place_of_a_cancellation_ends_the_poll() -> None:
+    patience, polled = Patience(), []
+
+    async def poll() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                polled.append(True)
+                with pytest.raises(DBAPIError):
+                    patience.pause_s(of_driver(psycopg.OperationalError("the connection is closed")))
+                raise
+
+    task = asyncio.create_task(poll())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert polled == [True]
+
+
+async def test_a_poll_waits_ever_longer_up_to_a_cap_and_says_why_until_it_gets_through() -> None:
     patience = Patience(first_s=0.1, cap_s=0.5)
     away = of_driver(psycopg.OperationalError("connection refused\nis it running?"))
     assert [patience.pause_s(away) for _ in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]

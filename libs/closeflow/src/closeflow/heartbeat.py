@@ -21,6 +21,7 @@ from closeflow.storage.filling import database_now
 from closeflow.storage.job_cycles import JobCycles, read_cycles
 from closeflow.storage.resolving import close_incidents_about
 from closeflow.storage.saving import report_incidents
+from closeflow.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -106,8 +107,7 @@ async def beating(database: Database, service: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        heart.cancel()
-        await asyncio.gather(heart, return_exceptions=True)
+        await end_tasks([heart])
 
 
 def _skew(subject: str, skew_s: float) -> Incident:

@@ -10,6 +10,8 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from closeflow.tasks import end_tasks
+
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 STOP_DEADLINE_S: Final = 45.0
@@ -41,9 +43,7 @@ async def run_parts(stop: asyncio.Event, parts: dict[str, Coroutine[Any, Any, ob
                 if not stop.is_set():
                     raise EndedUnasked(f"{name} returned")
     finally:
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end_tasks(left)
 
 
 def run_service(main: Main, *, stop_deadline_s: float = STOP_DEADLINE_S) -> None:

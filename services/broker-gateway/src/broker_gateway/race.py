@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from closeflow.run import EndedUnasked
+from closeflow.tasks import end_tasks
 
 
 async def race(*entrants: Coroutine[Any, Any, None]) -> None:
@@ -15,9 +16,7 @@ async def race(*entrants: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
     if any(task.cancelled() for task in done):
         raise EndedUnasked("cancelled by nobody of ours")
     for task in tasks:

@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.job_cycles import count_cycle
+from closeflow.tasks import end_tasks
 
 FAILURES = Counter("closeflow_reconciler_failures_total", "Cycles that failed and will be tried again", ["job"])
 DONE = Counter("closeflow_reconciler_repairs_total", "What the jobs did", ["job"])
@@ -103,9 +104,7 @@ async def until_stopped(
         if working.done():
             working.result()
     finally:
-        stopping.cancel()
-        working.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+        await end_tasks([working, stopping])
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

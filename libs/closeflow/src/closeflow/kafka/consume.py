@@ -36,6 +36,7 @@ from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause, deadline
 from closeflow.kafka.topics import require_topics
+from closeflow.tasks import being_cancelled, end_tasks
 from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
 
 M = TypeVar("M", bound=WireModel)
@@ -110,8 +111,7 @@ async def _consume(
         await _consume_once(connection, subscription, stop, timing, progress)
     except asyncio.CancelledError:
         # Where Kafka is away, aiokafka lets the cancellation of its own tasks out: it would pass for one of ours.
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if being_cancelled():
             raise
         raise ConsumerStalled("aiokafka cancelled itself") from None
 
@@ -200,9 +200,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
                 polling.cancel()
             await asyncio.wait({polling})
         finally:
-            polling.cancel()
-            stopping.cancel()
-            await asyncio.wait({polling, stopping})
+            await end_tasks([polling, stopping])
         if not polling.cancelled():
             polling.result()
         elif not self._stop.is_set():
@@ -290,7 +288,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
                     await self._subscription.before_dead_letters(letters)
                 rejected = (await self._subscription.process_batch(readable) if readable else None) or ()
             except Exception as error:
-                if not self._subscription.again_after(error):
+                if being_cancelled() or not self._subscription.again_after(error):
                     raise
                 self._budget = DeadLetterBudget(self._subscription.dead_letter_limit)  # These would be counted again.
                 for tp, records in batch.items():

@@ -73,7 +73,7 @@ async def deadline(seconds: float, *, what: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds) as limit:
             yield
-    except TimeoutError:
+    except Exception as error:
         if not limit.expired():
             raise
-        raise TimeoutError(f"{what} took longer than {seconds:g} s") from None
+        raise TimeoutError(f"{what} took longer than {seconds:g} s") from error

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, first_line, sqlstate, transaction
+from closeflow.tasks import being_cancelled
 
 _IDLE_IN_TRANSACTION: Final = "25P03"
 """The server ended a session that idled in a transaction: this process was paused."""
@@ -33,8 +34,9 @@ class Patience:
         self.trouble: str | None = None
 
     def pause_s(self, error: Exception) -> float:
-        """How long to wait before the next try, ever longer up to the cap; raises the error if it does not pass."""
-        if not is_away(error):
+        """How long to wait before the next try, ever longer up to the cap; raises the error if it does not pass, or
+        took the place of a cancellation."""
+        if being_cancelled() or not is_away(error):
             raise error
         self.trouble = reason(error)
         pause_s = min(self._cap_s, self._first_s * 2.0 ** min(self._failures, 32))

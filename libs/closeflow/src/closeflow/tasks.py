@@ -1,0 +1,29 @@
+"""End tasks for certain: a cancellation can be lost on its way.
+
+Where a task is cancelled inside a statement of a database that does not answer, rolling back fails, and that error
+takes the place of the cancellation. A loop that goes on after errors which pass by themselves then goes on after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+CANCEL_AGAIN_S: Final = 10.0
+"""Longer than anything in a task may take that was cancelled: leaving a consumer group, closing a client."""
+
+
+def being_cancelled() -> bool:
+    """Whether somebody has asked the current task to end, also by a time-out around what it does now."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def end_tasks(tasks: Iterable[asyncio.Future[Any]], *, again_s: float = CANCEL_AGAIN_S) -> None:
+    """Cancel what has not ended, again and again until it has; whatever it ends with."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=again_s)
