@@ -39,9 +39,9 @@ MUTANTS: Final = (
     Mutant(
         "offset committed before the database",
         "libs/closeflow/src/closeflow/kafka/consume.py",
-        "        async with asyncio.timeout(self._timing.batch_deadline_s):",
-        "        await self._commit({tp: records[-1].offset + 1 for tp, records in batch.items()})\n"
-        "        async with asyncio.timeout(self._timing.batch_deadline_s):",
+        "            readable, letters = self._decode(batch)",
+        "            await self._commit({tp: records[-1].offset + 1 for tp, records in batch.items()})\n"
+        "            readable, letters = self._decode(batch)",
         ("tests/kafka/test_consume.py::test_offsets_are_committed_only_after_the_batch_was_processed",),
     ),
     Mutant(
