@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 import httpx
@@ -27,11 +28,11 @@ def test_odd_fields_and_foreign_orders_keep_no_close_from_its_end(desk: Desk) ->
     desk.control.script(Behaviour(execution=FillAtOnce(price=Decimal(0))), symbol=free.symbol)
     theirs = Behaviour(execution=FillAtOnce(), shown=MULTI_LEG)
     desk.control.script(theirs, client_order_id_prefix="their-spread")
-    desk.expected_incidents += ["position_mismatch", "unknown_positions"]
-    spread = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}
-    for number in range(3):
-        body = spread | {"client_order_id": f"their-spread-{number}"}
+    spread = {"symbol": "SPY", "qty": "2", "type": "market", "time_in_force": "day"}
+    for side, is_held in (("buy", True), ("sell", False)):
+        body = spread | {"side": side, "client_order_id": f"their-spread-{side}"}
         httpx.post(f"{desk.system.url(SIMULATOR)}/v2/orders", headers=KEY, json=body).raise_for_status()
+        desk.until(f"their {side}", partial(_holds_theirs, desk, is_held))
 
     for held in (odd, free):
         desk.close(held)
@@ -40,3 +41,7 @@ def test_odd_fields_and_foreign_orders_keep_no_close_from_its_end(desk: Desk) ->
     assert [one["price"] for one in desk.executions(free)] == [Decimal(0)]
     (paid,) = desk.events("execution-events", free)
     assert (paid["price"], paid["cash_amount"]) == ("0", "0")
+
+
+def _holds_theirs(desk: Desk, expected: bool) -> bool:
+    return ("SPY" in desk.control.positions()) is expected
