@@ -15,6 +15,7 @@ from closectl.verifying.report import Looked
 from closectl.verifying.run import check_database
 from closectl.verifying.topics import check_topics
 from closeflow.domain.model import BrokerStatus, ExecType
+from closeflow.storage.accepting import lock_books_to_accept
 from closeflow.storage.engine import transaction
 from closeflow.storage.verifying import snapshot
 from tests.closectl.publishing import published
@@ -122,6 +123,22 @@ async def test_an_overfill_becomes_a_tagged_position_that_follows_it(engine: Asy
     assert await the_row(engine, tagged) == (Decimal(0), Decimal(0), "closed", 4)
     assert await the_row(engine, "SELECT quantity, status FROM positions WHERE id = 1") == (Decimal(0), "closed")
     assert await violations(engine) == []
+
+
+async def test_what_was_filled_beyond_is_not_to_be_closed_before_its_incident_is(engine: AsyncEngine) -> None:
+    closes = await made(engine)
+    await closes.tell(1, cum_quantity=Decimal(13), exec_id="over", last_quantity=Decimal(3), **TRADED)
+    (tagged,) = await the_row(engine, "SELECT id FROM positions WHERE overfill_of = 1")
+    assert isinstance(tagged, int)
+
+    async def disputed() -> bool:
+        async with transaction(engine) as tx:
+            return (await lock_books_to_accept(tx, keys=[(tagged, "k")])).books[tagged].disputed
+
+    assert await disputed()
+    async with transaction(engine) as tx:
+        await tx.execute(text("UPDATE incidents SET closed_at = now() WHERE kind = 'overfill'"))
+    assert not await disputed()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,15 @@ from closectl.dlq import dlq
 from closectl.environment import KAFKA_NOT_SET, account_at_broker, kafka_if_set, with_database
 from closectl.importing import ImportRefused, import_positions
 from closectl.operating.commands import actions, incidents, requests, senders
-from closectl.operating.ledger_commands import ADJUST_EXAMPLES, OVERRIDE_EXAMPLES, adjust_, orders, override_
+from closectl.operating.ledger_commands import (
+    ADJUST_EXAMPLES,
+    END_EXAMPLES,
+    OVERRIDE_EXAMPLES,
+    adjust_,
+    end_,
+    orders,
+    override_,
+)
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
 from closectl.positions_file import REQUIRED, BadFile, read_positions
@@ -40,6 +48,7 @@ app = typer.Typer(
 positions = typer.Typer(no_args_is_help=True, help="Positions: import, list, adjust, override.")
 app.add_typer(positions, name="positions")
 positions.command("adjust", epilog=ADJUST_EXAMPLES)(adjust_)
+positions.command("end", epilog=END_EXAMPLES)(end_)
 positions.command("override", epilog=OVERRIDE_EXAMPLES)(override_)
 app.add_typer(requests, name="requests")
 app.add_typer(orders, name="orders")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 
 from closectl.operating.acting import Deed, NotThere, lock_one, write
-from closeflow.domain.amend import Adjustment, Fill, adjust, name_fill
+from closectl.operating.asking import HAS_IT, ask_about
+from closectl.verifying import Account
+from closeflow.domain.amend import Adjustment, Ending, Fill, adjust, end_order, end_position, name_fill
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.operate import Done, Outcome
+from closeflow.domain.model import Book, Order
+from closeflow.domain.operate import Done, Outcome, Refused
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.filling import database_now
 from closeflow.storage.operating import insert_adjustment, last_adjustment, order_of_execution
@@ -26,6 +30,57 @@ async def adjust_position(
         if isinstance(outcome, Done) and not dry:
             await insert_adjustment(tx, position_id=position_id, adjustment=adjustment, at=now)
             await write(tx, deed, before, outcome, told={"delta": adjustment.delta})
+        return outcome
+
+    return await retrying(database, work)
+
+
+async def end_position_(
+    database: Database, position_id: int, ending: Ending, seen: Decimal, *, by: str, reason: str, dry: bool
+) -> Outcome:
+    """Adjust it to zero for what happened at the broker. Raises NotThere."""
+    given = Adjustment(delta=-seen, reason=f"{ending}: {reason}", by=by)
+    deed = Deed(by=by, action="end_position", subject=str(position_id), reason=given.reason)
+
+    async def work(tx: Transaction) -> Outcome:
+        before = await lock_one(tx, position_id=position_id)
+        last, now = await last_adjustment(tx, position_id=position_id), await database_now(tx)
+        outcome = end_position(before, ending, given, last=last, now=now)
+        if isinstance(outcome, Done) and not dry:
+            await insert_adjustment(tx, position_id=position_id, adjustment=given, at=now)
+            await write(tx, deed, before, outcome, told={"delta": given.delta})
+        return outcome
+
+    return await retrying(database, work)
+
+
+async def end_one_order(
+    database: Database, account: Account | str, client_order_id: str, *, by: str, reason: str, dry: bool
+) -> Outcome:
+    """Ask the broker what became of the order, then end it under the locks. Raises NotThere."""
+    parsed = parse_client_order_id(client_order_id)
+    deed = Deed(by=by, action="end_order", subject=client_order_id, reason=reason)
+
+    async def load(tx: Transaction) -> tuple[Book, Order]:
+        book = await lock_one(tx, request_id=parsed[0]) if parsed is not None else None
+        if book is None or client_order_id not in book.orders:
+            raise NotThere(f"there is no order {client_order_id}; `closectl show` names the orders of a close")
+        return book, book.orders[client_order_id]
+
+    async def look(tx: Transaction) -> tuple[Order, datetime]:
+        return (await load(tx))[1], await database_now(tx)
+
+    order, at = await retrying(database, look)
+    asked = await ask_about(account, order, at=at)
+    if isinstance(asked, str):
+        return Refused((asked,))
+    said = asked.looked_up and asked.looked_up.removeprefix(HAS_IT)
+
+    async def work(tx: Transaction) -> Outcome:
+        before, known = await load(tx)
+        outcome = end_order(before, known, at_broker=said, now=await database_now(tx))
+        if isinstance(outcome, Done) and not dry:
+            await write(tx, deed, before, outcome, told={"at_broker": said or "not found"})
         return outcome
 
     return await retrying(database, work)

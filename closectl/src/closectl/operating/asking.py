@@ -16,6 +16,7 @@ CLOCKS_APART: Final = timedelta(days=1)
 """How far the broker's clock may be behind the one that dated the send, which may have been wrong then: if a fill
 were not listed, its order would be declared lost."""
 MAX_PAGES: Final = 1000
+HAS_IT: Final = "the broker has it: "
 
 
 async def ask_about(account: Account | str, order: Order, *, at: datetime) -> Asked | str:
@@ -48,7 +49,7 @@ async def _ask(broker: Broker, order: Order, at: datetime) -> Asked:
         case NotFound():
             looked_up = None
         case Acknowledged(update):
-            looked_up = f"the broker has it: {update.order_status or update.exec_type}"
+            looked_up = f"{HAS_IT}{update.order_status or update.exec_type}"
         case other:
             looked_up = f"the broker did not say: {other.reason}"
     return Asked(order=order, at=at, looked_up=looked_up, executions=executions, held=held)

@@ -25,11 +25,11 @@ from closectl.arguments import (
 from closectl.command_line import examples
 from closectl.environment import absence_window, account_at_broker, broker_name, with_database
 from closectl.operating.acting import Acted, NotThere
-from closectl.operating.amending import adjust_position, name_execution
+from closectl.operating.amending import adjust_position, end_one_order, end_position_, name_execution
 from closectl.operating.commands import perform, tell
 from closectl.operating.lost import Inquiry, Judged
 from closectl.output import fail, print_json, print_rows
-from closeflow.domain.amend import Adjustment, Fill
+from closeflow.domain.amend import Adjustment, Ending, Fill
 from closeflow.domain.operate import Done, Outcome
 from closeflow.storage.engine import Database
 from closeflow.storage.saving import MoveRefused
@@ -143,6 +143,46 @@ def adjust_(
         raise typer.BadParameter("with --yes give --if-quantity, which the look without --yes shows")
     adjustment = Adjustment(delta=delta, reason=reason, by=by)
     _perform(lambda database: adjust_position(database, position_id, adjustment, expected=expected, dry=not yes), yes)
+
+
+END_EXAMPLES: Final = examples(
+    "positions end 104 --as expired --if-quantity -2 --reason 'worthless on 2026-03-20' --yes"
+)
+
+
+def end_(
+    position_id: PositionId,
+    ending: Annotated[Ending, typer.Option("--as", help="What happened to it at the broker.")],
+    expected: Annotated[
+        Decimal,
+        typer.Option("--if-quantity", parser=number, metavar="NUMBER", help="Its quantity now; all of it ends."),
+    ],
+    reason: Reason,
+    by: By = "",
+    yes: Yes = False,
+) -> None:
+    """End a position that no close ended: it expired, was assigned or exercised, or a split made another one of it.
+
+    A close that is under way ends with it, for that reason; its order is cancelled first. What became of it (shares of
+    an assignment) is imported.
+    """
+    _perform(
+        lambda database: end_position_(database, position_id, ending, expected, by=by, reason=reason, dry=not yes),
+        yes,
+    )
+
+
+@orders.command(
+    "end", epilog=examples(f"orders end {_ORDER} --reason 'replaced by hand, the new one is cancelled' --yes")
+)
+def end_order_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False) -> None:
+    """Say that nothing more of an order will be filled as ours: it was replaced at the broker, or split into another.
+
+    The broker is asked first (CLOSECTL_BROKER_*); while the order lives there, it is refused. What the broker filled
+    beyond what is booked is not of this order any more: adjust the position by it.
+    """
+    account = account_at_broker()
+    _perform(lambda database: end_one_order(database, account, order_id, by=by, reason=reason, dry=not yes), yes)
 
 
 def _perform(work: Callable[[Database], Awaitable[Outcome]], yes: bool) -> None:

@@ -290,6 +290,10 @@ def test_an_order_that_may_still_fill_or_has_a_gap_forbids_a_new_close(status: P
     assert accept_close(before, command(), None, trading=ACTIVE, now=NOW) == ExposureUnproven(7)
 
 
+def test_an_overfill_whose_incident_is_open_is_not_closed() -> None:
+    assert accept_close(replace(book(), disputed=True), command(), None, trading=ACTIVE, now=NOW) == ExposureUnproven(7)
+
+
 def test_the_second_close_in_a_fold_sees_the_first() -> None:
     first = accepted(accept_close(book(), command(), None, trading=ACTIVE, now=NOW))
     other = accept_close(first.book, command(request_id=SECOND, idempotency_key="other"), None, trading=ACTIVE, now=NOW)

@@ -166,7 +166,7 @@ def accept_close(
     active = _active_request_id(book)
     if active is not None or position.status not in (PositionStatus.OPEN, PositionStatus.CLOSE_FAILED):
         return AlreadyClosing(position.id, active)
-    if position.exposure_unproven or not is_clear(book) or is_frozen(book):
+    if position.exposure_unproven or book.disputed or not is_clear(book) or is_frozen(book):
         return ExposureUnproven(position.id)
     everything = tradable(position.asset_type, position.quantity)
     target = everything if command.quantity is None else command.quantity

@@ -5,14 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final
 
 from closeflow.domain import facts, ledger
 from closeflow.domain.accept import LOT_DIGITS
 from closeflow.domain.events import decimal_text, ledger_event
-from closeflow.domain.model import ZERO, Book, Execution, Order, UpdateSource
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    Execution,
+    Order,
+    Statement,
+    StatementKind,
+    UpdateSource,
+)
 from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused
-from closeflow.domain.settle import settle
+from closeflow.domain.settle import EXTERNALLY_CLOSED, settle
 from closeflow.domain.twins import settle_names
 from closeflow.domain.updates import Applied, apply_update
 
@@ -87,6 +97,69 @@ class Fill:
     price: Decimal
     occurred_at: datetime | None
     cum_quantity: Decimal | None
+
+
+class Ending(StrEnum):
+    """Why a position is over that no close of ours closed."""
+
+    EXPIRED = "expired"
+    ASSIGNED = "assigned"
+    EXERCISED = "exercised"
+    DELISTED = "delisted"
+    REORGANIZED = "reorganized"
+    """A split, a merger or another symbol: what became of it is imported."""
+
+
+def end_position(book: Book, ending: Ending, given: Adjustment, *, last: Adjustment | None, now: datetime) -> Outcome:
+    """P13 to zero by what happened at the broker. `given` takes away what the operator saw; a close that ends with it
+    ends for that reason."""
+    outcome = adjust(book, given, expected=-given.delta, last=last, now=now)
+    if not isinstance(outcome, Done):
+        return outcome
+    requests = {
+        one.id: replace(one, reason=ending.value) if _ended_so(book.requests[one.id], one) else one
+        for one in outcome.book.requests.values()
+    }
+    return replace(outcome, book=replace(outcome.book, requests=requests))
+
+
+def _ended_so(before: CloseRequest, after: CloseRequest) -> bool:
+    return before.reason != after.reason == EXTERNALLY_CLOSED
+
+
+OVER_AT_BROKER: Final = frozenset({"canceled", "expired", "rejected", "filled", "replaced"})
+
+
+def end_order(book: Book, order: Order, *, at_broker: str | None, now: datetime) -> Outcome:
+    """An operator's word that nothing more of the order will be filled as ours: somebody replaced it at the broker, or
+    a split or another symbol made another order of it. What is booked stays, what is stated beyond that is not of it.
+
+    `at_broker` is the broker's own status of it, asked just now; None when the broker does not know it.
+    """
+    name = order.client_order_id
+    if facts.is_settled(order):
+        return Already(f"order {name} is {order.status}, and every fill of it has its name")
+    if not facts.broker_statements(order):
+        return Refused((f"the broker never spoke of order {name}: `closectl orders lost`",))
+    if at_broker is not None and at_broker not in OVER_AT_BROKER:
+        return Refused((f"the broker has order {name}: {at_broker}. Cancel it there first",))
+    ended = Statement(
+        kind=StatementKind.CANCELED,
+        stated_at=now,
+        source=UpdateSource.OPERATOR,
+        broker_seq=order.broker_update_seq,
+        cum_quantity=facts.executed(order),
+        detail="ended by an operator",
+    )
+    rest = (one for one in order.statements if one.kind is not StatementKind.CANCELED)
+    over = facts.derive(replace(order, statements=tuple(sorted((*rest, ended), key=lambda one: one.kind))))
+    if not facts.is_settled(over):
+        return Refused((f"order {name} would still be {over.status}: the broker's own statement says more",))
+    settled = settle(book, replace(book, orders={**book.orders, name: over}), now=now, policy=POLICY)
+    request = settled.book.requests[order.close_request_id]
+    frozen = f", frozen by {request.frozen_reason}: `closectl incidents close`" if request.frozen_reason else ""
+    what = f"order {name} is {over.status} with {decimal_text(facts.executed(over))}; its close is {request.status}"
+    return Done(settled.book, what + frozen, settled.events, settled.incidents)
 
 
 def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now: datetime) -> Outcome:

@@ -23,6 +23,7 @@ from closeflow.domain.model import (
     Side,
     Statement,
     StatementKind,
+    UpdateSource,
 )
 
 TERMINAL_STATEMENTS: Final = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})
@@ -75,6 +76,9 @@ def stated_cum(order: Order) -> Decimal:
 
     Without one it never falls, so a statement that gave way to a newer one of its kind still counts.
     """
+    ended = newest_state(order)
+    if ended is not None and ended.source == UpdateSource.OPERATOR:
+        return ended.cum_quantity or ZERO  # What the broker states of what the order became is not of ours.
     last = ledger.last_reversal(order)
     told = [one.cum_quantity for one in broker_statements(order) if counts(one, last)]
     told += [one.cum_quantity for one in order.executions if last is None or one is last or _after(one, last)]

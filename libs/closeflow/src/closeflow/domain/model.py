@@ -275,6 +275,8 @@ class Book:
     position: Position
     base_quantity: Decimal
     ledger_quantity: Decimal
+    disputed: bool = False
+    """It holds an overfill, and the incident that tells of that is open."""
     requests: Mapping[UUID, CloseRequest] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)
 

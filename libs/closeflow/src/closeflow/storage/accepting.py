@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
@@ -39,6 +39,13 @@ _CLOSED_BEFORE: Final = text("""
     FROM close_requests WHERE position_id = ANY(CAST(:ids AS bigint[]))
     UNION ALL SELECT NULL, scope, state, NULL FROM trading_controls
     UNION ALL SELECT NULL, NULL, NULL, closeflow_now()
+""")
+# What was filled beyond a position is nobody's to close before a person has looked: it may not be there (a split).
+_DISPUTED: Final = text("""
+    SELECT p.id FROM positions p
+    WHERE p.id = ANY(CAST(:ids AS bigint[]))
+      AND EXISTS (SELECT FROM incidents i
+                  WHERE i.position_id = p.overfill_of AND i.kind = 'overfill' AND i.closed_at IS NULL)
 """)
 _REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
 _POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
@@ -86,9 +93,13 @@ async def lock_books_to_accept(tx: AsyncConnection, *, keys: Collection[Key]) ->
         for one in positions
         if one.id not in closed_before
     }
+    tagged = [one.id for one in positions if one.overfill_of is not None]
+    disputed = {row["id"] for row in await fetch(tx, _DISPUTED, {"ids": tagged})} if tagged else set()
+    if closed_before:
+        books |= await lock_books(tx, position_ids=closed_before)
+    books |= {one: replace(books[one], disputed=True) for one in disputed}
     if not closed_before:
         return ToAccept(books, {}, trading, now)
-    books |= await lock_books(tx, position_ids=closed_before)
     by_key = await find_by_keys(tx, keys=[key for key in keys if key[0] in closed_before])
     return ToAccept(books, by_key, trading, now)
 

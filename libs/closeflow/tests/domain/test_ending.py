@@ -1,0 +1,81 @@
+"""What an operator ends by hand: orders that became another at the broker, positions that no close ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from closeflow.domain import facts
+from closeflow.domain.amend import Adjustment, Ending, adjust, end_order, end_position
+from closeflow.domain.model import Book, BrokerStatus, ExecType, Order, UpdateSource
+from closeflow.domain.operate import Already, Done, Refused, release
+from closeflow.domain.transitions import illegal_moves
+
+from .builders import NOW, REQUEST_ID, a_book, a_trade, an_order, an_update, applied, at, book_after, working
+
+REPLACED = an_update(ExecType.REPLACED, BrokerStatus.REPLACED, cum=0, seq=5)
+
+
+def done(before: Book, outcome: object) -> Book:
+    assert isinstance(outcome, Done), outcome
+    assert list(illegal_moves(before, outcome.book)) == []
+    return outcome.book
+
+
+def state(book: Book) -> tuple[str, str, str | None, str]:
+    request, order = book.requests[REQUEST_ID], book.orders_of(REQUEST_ID)[0]
+    return book.position.status.value, request.status.value, request.reason, order.status.value
+
+
+def ended(book: Book, at_broker: str | None) -> object:
+    return end_order(book, book.orders_of(REQUEST_ID)[0], at_broker=at_broker, now=at(60))
+
+
+def test_a_close_whose_order_was_replaced_by_hand_can_be_ended() -> None:
+    book, _ = book_after(a_book(working()), REPLACED)
+    assert book.requests[REQUEST_ID].frozen_reason == "order_replaced"
+    sold = Adjustment(delta=Decimal(-100), reason="sold by the order that took its place", by="ann")
+    book = done(book, adjust(book, sold, expected=Decimal(100), last=None, now=at(50)))
+    assert state(book) == ("closing", "submitted", None, "pending_cancel")
+    book = done(book, ended(book, "replaced"))
+    request = book.requests[REQUEST_ID]
+    if request.frozen_reason is not None:
+        book = done(book, release(book, request, closed="order_replaced", still_open=(), now=at(70)))
+    assert state(book) == ("closed", "completed", "externally_closed", "canceled")
+    assert isinstance(ended(book, "replaced"), Already)
+
+
+def test_of_an_order_that_a_split_multiplied_what_is_not_ours_can_be_dropped() -> None:
+    def listed(name: str, last: int, cum: int) -> Order:
+        return applied(order, a_trade(name, last, cum, source=UpdateSource.BACKFILL))
+
+    order = working(15)
+    order = listed("a1", 15, 15)
+    order = listed("a2", 45, 60)
+    book = a_book(order)
+    assert facts.unattributed(order) == 45
+    book = done(book, ended(book, "filled"))
+    assert facts.is_clear(book)
+    assert (book.position.quantity, book.ledger_quantity) == (Decimal(85), Decimal(85))
+
+
+@pytest.mark.parametrize("status", ["new", "partially_filled", "pending_cancel", "the broker did not say: time-out"])
+def test_an_order_that_may_live_at_the_broker_is_not_ended(status: str) -> None:
+    book, _ = book_after(a_book(working()), REPLACED)
+    assert isinstance(ended(book, status), Refused)
+
+
+def test_an_order_that_the_broker_never_spoke_of_is_not_ended_but_declared_lost() -> None:
+    assert isinstance(ended(a_book(an_order()), None), Refused)
+
+
+def test_a_position_that_expired_ends_its_close_for_that_reason() -> None:
+    book = a_book(position=replace(a_book().position), status="pending")
+    gone = Adjustment(delta=Decimal(-100), reason="expired: worthless", by="ann")
+    outcome = end_position(book, Ending.EXPIRED, gone, last=None, now=NOW)
+    book = done(book, outcome)
+    request = book.requests[REQUEST_ID]
+    assert (book.position.status.value, request.status.value, request.reason) == ("closed", "completed", "expired")
+    assert isinstance(end_position(book, Ending.EXPIRED, gone, last=gone, now=NOW), Already)
