@@ -1,5 +1,7 @@
 """Faults of the whole REST interface and of the stream."""
 
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -7,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from broker_simulator.control import Control, Outage
+from broker_simulator.control import CallLimit, Control, Outage
 from broker_simulator.probe import RestProbe, StreamProbe, await_condition
 from broker_simulator.process import SimulatorProcess
 
@@ -21,6 +23,55 @@ def test_an_outage_answers_so_many_requests(control: Control, broker: RestProbe,
     answers = [broker.http.get("/v2/clock") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [status, status, 200]
     assert answers[0].headers.get("retry-after") == ("2" if kind == "rate_limit" else None)
+
+
+def test_an_account_that_takes_no_new_orders_answers_everything_else(control: Control, broker: RestProbe) -> None:
+    control.outage(Outage(kind="account_refused"))
+    assert broker.get("/v2/clock")["is_open"] is True
+    refused = broker.post("cf-1")
+    assert (refused.status_code, refused.json()["message"]) == (403, "new orders are rejected by user request")
+    assert broker.find("cf-1") is None
+    control.clear_outages()
+    assert broker.post("cf-1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("hint", "header", "seconds"),
+    [
+        ("seconds", "retry-after", 7),
+        ("fraction", "retry-after", 7),
+        ("date", "retry-after", 7),
+        ("reset", "x-ratelimit-reset", 7),
+        ("none", None, None),
+        ("zero", "retry-after", 0),
+        ("past_date", "retry-after", -3600),
+        ("past_reset", "x-ratelimit-reset", -3600),
+    ],
+)
+def test_a_rate_limit_says_when_to_come_again_in_every_form(
+    control: Control, broker: RestProbe, hint: Any, header: str | None, seconds: float | None
+) -> None:
+    control.outage(Outage(kind="rate_limit", requests=1, retry_after_s=7, hint=hint))
+    headers = broker.http.get("/v2/clock").headers
+    said = {name: headers[name] for name in ("retry-after", "x-ratelimit-reset") if name in headers}
+    assert set(said) == ({header} if header else set())
+    for text in said.values():
+        number = parsedate_to_datetime(text).timestamp() if "GMT" in text else float(text)
+        assert (number - time.time() if number > 1e9 else number) == pytest.approx(seconds, abs=2)
+
+
+def test_calls_to_all_endpoints_share_one_limit(control: Control, broker: RestProbe) -> None:
+    control.limit_calls(CallLimit(per_minute=3))
+    asked = [broker.http.get(path) for path in ("/v2/clock", "/v2/positions", "/v2/account/activities/FILL")]
+    assert [one.status_code for one in asked] == [200, 200, 200]
+    refused = broker.http.delete("/v2/orders/nothing")
+    assert (refused.status_code, 55 < int(refused.headers["retry-after"]) <= 60) == (429, True)
+    assert broker.post("cf-1").status_code == 429
+    assert control.order("cf-1").posts[0].outcome == "outage: rate_limit"
+    seen = control.calls()
+    assert (seen.total, seen.refused) == (5, {"DELETE /v2/orders/{id}": 1, "POST /v2/orders": 1})
+    control.limit_calls(None)
+    assert broker.http.get("/v2/clock").status_code == 200
 
 
 def test_a_black_hole_swallows_only_what_it_is_for(control: Control, broker: RestProbe) -> None:

@@ -22,7 +22,7 @@ class Json(Response):
 
 
 def refusal_answer(refusal: Refusal) -> Response:
-    headers = {}
+    headers = dict(refusal.headers)
     if refusal.retry_after_s is not None:
         # Whole seconds, rounded up: a header may not be sooner than what was meant.
         headers["Retry-After"] = str(-int(-refusal.retry_after_s // 1))

@@ -39,6 +39,7 @@ from .behaviour import (
     Step,
     StreamFaults,
 )
+from .calls import CallLimit, CallsSeen
 from .control_models import (
     Bust,
     Capabilities,
@@ -67,6 +68,8 @@ __all__ = [
     "AcceptSilently",
     "AcceptThenFail",
     "Behaviour",
+    "CallLimit",
+    "CallsSeen",
     "Control",
     "ControlRefused",
     "ExecutionSeen",
@@ -168,6 +171,16 @@ class Control:
 
     def clear_outages(self) -> None:
         self._call("DELETE", "/outages")
+
+    def limit_calls(self, limit: CallLimit | None) -> None:
+        """A limit on the calls to all endpoints together; None takes it away."""
+        if limit is None:
+            self._call("DELETE", "/call-limit")
+        else:
+            self._call("PUT", "/call-limit", limit)
+
+    def calls(self) -> CallsSeen:
+        return CallsSeen.model_validate_json(self._call("GET", "/calls"))
 
     def set_capabilities(
         self,

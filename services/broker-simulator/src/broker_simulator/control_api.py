@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from .assets import CLASS_OF_TYPE
 from .behaviour import Rule
+from .calls import CallLimit, CallsSeen
 from .control_models import (
     BrokerOrderSeen,
     Bust,
@@ -44,6 +45,7 @@ from .store import Receipt
 def control_app(exchange: Exchange, outages: Outages) -> FastAPI:
     app = FastAPI(title="broker-simulator control", description=__doc__)
     _script_routes(app, exchange, outages)
+    _call_routes(app, outages)
     _stream_routes(app, exchange)
     _market_routes(app, exchange)
     _inspection_routes(app, exchange)
@@ -52,6 +54,7 @@ def control_app(exchange: Exchange, outages: Outages) -> FastAPI:
     async def reset() -> None:
         """Forget orders, fills, rules, outages and pins; positions are those of the positions file again."""
         outages.active.clear()
+        outages.calls.reset()
         exchange.reset()
 
     @app.exception_handler(NotReversible)
@@ -119,6 +122,22 @@ def _script_routes(app: FastAPI, exchange: Exchange, outages: Outages) -> None:
     async def clear_outages() -> None:
         """Requests that already hang stay unanswered, as packets that were lost."""
         outages.active.clear()
+
+
+def _call_routes(app: FastAPI, outages: Outages) -> None:
+    @app.put("/call-limit", status_code=204)
+    async def limit_calls(limit: CallLimit) -> None:
+        """Refuse calls to any endpoint, with 429, beyond so many a minute."""
+        outages.calls.set_limit(limit)
+
+    @app.delete("/call-limit", status_code=204)
+    async def unlimit_calls() -> None:
+        outages.calls.set_limit(None)
+
+    @app.get("/calls")
+    async def calls_seen() -> CallsSeen:
+        """How many calls came, by endpoint, and how many of them were refused by the limit."""
+        return outages.calls.seen()
 
 
 def _stream_routes(app: FastAPI, exchange: Exchange) -> None:

@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answers import hang, refusal_answer, spoil
 from .behaviour import Seconds, Spec
-from .errors import Refusal, forbidden, rate_limited, unauthorized
+from .calls import Calls, Hint, hint_headers
+from .errors import Refusal, account_refused, forbidden, rate_limited, unauthorized
 from .exchange import Exchange
 
 _ALPACA_PATHS = ("/v2/", "/v1beta1/", "/v1beta3/")
@@ -25,6 +26,8 @@ class Outage(Spec):
     It ends after `requests` requests, after `for_s` seconds, or when the outages are cleared. `when`: `before` means
     the request is not processed, `after` that it is processed and only the answer is lost or spoiled, `late` (of a
     black hole with `for_s`) that it is processed when the outage is over, whoever still waits for the answer.
+    `account_refused` refuses new orders, whatever they are, with `message`; `hint` is how a `rate_limit` says when to
+    come again.
     """
 
     kind: Literal[
@@ -33,6 +36,7 @@ class Outage(Spec):
         "rate_limit",
         "unauthorized",
         "forbidden",
+        "account_refused",
         "reset",
         "server_error",
         "html",
@@ -47,6 +51,8 @@ class Outage(Spec):
     for_s: Seconds | None = None
     delay_s: Seconds = 1
     retry_after_s: Seconds = 1
+    hint: Hint = "seconds"
+    message: str = "new orders are rejected by user request"
 
     @model_validator(mode="after")
     def _late_has_an_end(self) -> "Outage":
@@ -68,6 +74,7 @@ class ActiveOutage:
             and (self.until is None or time.monotonic() < self.until)
             and outage.method in (None, method)
             and (outage.path_prefix is None or path.startswith(outage.path_prefix))
+            and (outage.kind != "account_refused" or (method, path) == ("POST", "/v2/orders"))
         )
 
 
@@ -76,6 +83,7 @@ class Outages:
 
     def __init__(self) -> None:
         self.active: list[ActiveOutage] = []
+        self.calls = Calls()
 
     def add(self, outage: Outage) -> None:
         until = None if outage.for_s is None else time.monotonic() + outage.for_s
@@ -109,6 +117,11 @@ class Edge:
             await hang(receive)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        too_many = self._outages.calls.arrives(scope["method"], scope["path"])
+        if too_many is not None:
+            await self._note_lost_order("rate_limit", scope, receive)
+            await _refuse(rate_limited(too_many), scope, receive, send)
+            return
         active = self._outages.take(scope["method"], scope["path"])
         if active is None:
             await self._admit(scope, receive, send)
@@ -123,7 +136,7 @@ class Edge:
             await self._admit(scope, receive, _swallow)
             await self._suffer(outage, scope, receive, send)
         else:
-            await self._note_lost_order(outage, scope, receive)
+            await self._note_lost_order(outage.kind, scope, receive)
             await self._suffer(outage, scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,17 +158,19 @@ class Edge:
 
         await self._admit(scope, again, _swallow)
 
-    async def _note_lost_order(self, outage: Outage, scope: Scope, receive: Receive) -> None:
+    async def _note_lost_order(self, kind: str, scope: Scope, receive: Receive) -> None:
         if (scope["method"], scope["path"]) == ("POST", "/v2/orders"):
             body = await Request(scope, receive).body()
-            self._exchange.note_unprocessed(body, f"outage: {outage.kind}")
+            self._exchange.note_unprocessed(body, f"outage: {kind}")
 
     async def _suffer(self, outage: Outage, scope: Scope, receive: Receive, send: Send) -> None:
         match outage.kind:
             case "black_hole" | "delay":
                 await hang(receive)
             case "rate_limit":
-                await _refuse(rate_limited(outage.retry_after_s), scope, receive, send)
+                await _refuse(rate_limited(hint_headers(outage.hint, outage.retry_after_s)), scope, receive, send)
+            case "account_refused":
+                await _refuse(account_refused(outage.message), scope, receive, send)
             case "unauthorized":
                 await _refuse(unauthorized(), scope, receive, send)
             case "forbidden":

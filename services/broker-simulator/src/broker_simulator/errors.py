@@ -12,13 +12,14 @@ from .numbers import plain
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that accepts nothing. `retry_after_s` becomes the Retry-After header."""
+    """An answer that accepts nothing. `retry_after_s` becomes the Retry-After header, unless `headers` are given."""
 
     status: int
     code: int
     message: str
     retry_after_s: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, object]:
         return {"code": self.code, "message": self.message, **self.details}
@@ -75,8 +76,12 @@ def forbidden() -> Refusal:
     return Refusal(403, 40310000, "account is restricted: trading is blocked")
 
 
-def rate_limited(retry_after_s: float) -> Refusal:
-    return Refusal(429, 42910000, "rate limit exceeded", retry_after_s)
+def account_refused(message: str) -> Refusal:
+    return Refusal(403, 40310000, message)
+
+
+def rate_limited(headers: Mapping[str, str]) -> Refusal:
+    return Refusal(429, 42910000, "rate limit exceeded", headers=headers)
 
 
 def no_such_endpoint(path: str) -> Refusal:
