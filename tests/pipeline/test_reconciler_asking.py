@@ -19,6 +19,7 @@ from closeflow.broker import BrokerUnavailable, ExecutionPage
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import LookUpAnswer, NotAccepted, Unanswered
 from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import Producer
 from closeflow.storage.engine import Database as Engine
 from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps
@@ -73,6 +74,9 @@ class Asked(AlpacaBroker):
 
     async def submitted_at(self, client_order_id: str) -> datetime | None:
         return None
+
+    async def newest_orders(self) -> tuple[BrokerUpdate, ...]:
+        return ()
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:
         self.looked_up.append(client_order_id)

@@ -184,9 +184,12 @@ class KafkaSettings(ServiceSettings):
 
 
 class BrokerSettings(ServiceSettings):
+    """`rate_per_s` is this process's share of what the broker allows an account: of calls of every kind."""
+
     broker_url: HttpUrl
     broker_key_id: SecretStr
     broker_secret_key: SecretStr
+    rate_per_s: Annotated[float, Field(gt=0, le=10_000)] = 20.0
 
 
 def load(settings: type[S], environ: Mapping[str, str] = os.environ) -> S:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.broker.budget import CallBudget
 from closeflow.domain.answers import Ticket
 from closeflow.domain.model import OrderType, Side, TimeInForce
 
@@ -117,7 +118,9 @@ async def serving(*steps: Step) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def broker_at(url: str, *, deadline_s: float = 5.0, connections: int = 4) -> AsyncIterator[AlpacaBroker]:
+async def broker_at(
+    url: str, *, deadline_s: float = 5.0, connections: int = 4, budget: CallBudget | None = None
+) -> AsyncIterator[AlpacaBroker]:
     broker = AlpacaBroker(
         base_url=url,
         market_data_url=url,
@@ -126,6 +129,7 @@ async def broker_at(url: str, *, deadline_s: float = 5.0, connections: int = 4) 
         account_id="acc-1",
         deadline_s=deadline_s,
         connections=connections,
+        budget=budget,
     )
     try:
         yield broker

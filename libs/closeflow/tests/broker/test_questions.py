@@ -9,7 +9,9 @@ from typing import Any, Final
 import pytest
 
 from closeflow.broker import BrokerUnavailable, FailureCause, Positions
-from closeflow.domain.answers import Acknowledged, Instrument, LastTrade
+from closeflow.broker.asking import look_up_all
+from closeflow.broker.budget import CallBudget
+from closeflow.domain.answers import Acknowledged, Instrument, LastTrade, NotFound, Unanswered
 from closeflow.domain.model import AssetType, UpdateSource
 
 from .serving import ORDER, TICKET, Step, answer, broker_at, serving
@@ -225,3 +227,53 @@ async def test_the_market_clock_is_read() -> None:
         clock = await broker.clock()
     assert clock.is_open
     assert clock.next_open == datetime(2026, 3, 3, 14, 30, tzinfo=UTC)
+
+
+def listed(*numbers: int) -> Step:
+    return answer(200, [{**ORDER, "id": f"order-{n}", "client_order_id": f"ours-{n}"} for n in numbers])
+
+
+async def test_many_orders_are_asked_about_with_one_list_and_what_is_not_in_it_alone() -> None:
+    missing = answer(404, NO_ORDER)
+    async with serving(listed(1, 2, 3, 9), missing) as server, broker_at(server.url) as broker:
+        answers = await look_up_all(broker, [f"ours-{n}" for n in (1, 2, 3, 4)])
+    assert {one: type(said) for one, said in answers.items()} == {
+        **{f"ours-{n}": Acknowledged for n in (1, 2, 3)},
+        "ours-4": NotFound,
+    }
+    assert server.target(0) == "/v2/orders?status=all&limit=500&direction=desc&nested=false"
+    assert len(server.requests) == 2
+
+
+async def test_a_list_that_cannot_be_had_or_read_costs_one_call() -> None:
+    ordinary = answer(200, {**ORDER, "client_order_id": "ours-1"})
+    for list_ in answer(500), answer(200, [{**ORDER, "side": None}, "?"]):
+        async with serving(list_, ordinary, answer(500)) as server, broker_at(server.url) as broker:
+            answers = await look_up_all(broker, ["ours-1", "ours-2", "ours-3"])
+        assert [type(said) for said in answers.values()] == [Acknowledged, Unanswered], "and stopped at the trouble"
+        assert len(server.requests) == 3
+
+
+async def test_few_orders_are_asked_about_alone() -> None:
+    async with serving(answer(404, NO_ORDER)) as server, broker_at(server.url) as broker:
+        assert await look_up_all(broker, ["ours-1", "ours-2"]) == {"ours-1": NotFound(), "ours-2": NotFound()}
+    assert len(server.requests) == 2
+
+
+async def test_the_orders_of_a_page_of_executions_are_named_by_one_list() -> None:
+    page = answer(200, [activity(n, f"order-{n}") for n in range(1, 6)])
+    async with serving(page, listed(1, 2, 3, 4, 5)) as server, broker_at(server.url) as broker:
+        found = await broker.executions(after=datetime(2026, 3, 2, tzinfo=UTC))
+    assert [one.client_order_id for one in found.updates] == [f"ours-{n}" for n in range(1, 6)]
+    assert len(server.requests) == 2
+
+
+async def test_a_clock_is_kept_for_a_minute_while_calls_are_short() -> None:
+    body = {"timestamp": "2026-03-02T15:00:00Z", "is_open": True, "next_open": "2026-03-03T14:30:00Z"}
+    body["next_close"] = "2026-03-02T21:00:00Z"
+    budget = CallBudget(100)
+    async with serving(answer(200, body)) as server, broker_at(server.url, budget=budget) as broker:
+        first = await broker.clock()
+        assert (await broker.clock(), len(server.requests)) == (first, 2)
+        budget.refused(None)
+        assert (await broker.clock(), len(server.requests)) == (first, 2)

@@ -10,6 +10,7 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamTarget
+from closeflow.broker.budget import CallBudget
 from closeflow.heartbeat import beating
 from closeflow.run import run_service
 from closeflow.settings import load
@@ -31,6 +32,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
         account_id=settings.broker_account_id,
         deadline_s=settings.http_deadline_s,
         connections=settings.http_connections,
+        budget=CallBudget(settings.rate_per_s),
     )
     stream = StreamTarget(
         url=settings.broker_stream_url,

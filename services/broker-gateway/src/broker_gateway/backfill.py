@@ -17,6 +17,7 @@ import structlog
 
 from broker_gateway.outlet import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
+from closeflow.broker.asking import newest_by_id
 from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
@@ -103,10 +104,15 @@ class Backfill:
     async def _state_of(self, orders: list[gateway.NotDone]) -> tuple[list[BrokerUpdate], list[str]]:
         """Statements of these orders and of whatever else of ours the broker holds open; and why some have none.
 
-        The list of open orders answers for most of them in one call; the rest are asked for one by one.
+        The list of open orders answers for most of them in one call, that of the newest for those that just ended; the
+        rest are asked for one by one.
         """
         listed = [update for update in await self.broker.open_orders() if parse_client_order_id(update.client_order_id)]
         names = {update.client_order_id for update in listed}
+        missing = {order.client_order_id for order in orders} - names
+        newest = await newest_by_id(self.broker, wanted=len(missing))
+        listed += [newest[one] for one in missing & newest.keys()]
+        names |= newest.keys()
         asked = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
 
         async def look_up(client_order_id: str) -> BrokerUpdate | str | None:

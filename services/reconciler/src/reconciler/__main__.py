@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
+from closeflow.broker.budget import CallBudget
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.replication import Limits
 from closeflow.heartbeat import beating
@@ -230,6 +231,7 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             key_id=settings.broker_key_id.get_secret_value(),
             secret_key=settings.broker_secret_key.get_secret_value(),
             account_id=settings.broker_account_id,
+            budget=CallBudget(settings.rate_per_s),
         )
         stack.push_async_callback(broker.aclose)
         producer = await stack.enter_async_context(open_producer(settings.kafka))

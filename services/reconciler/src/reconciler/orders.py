@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
 from closeflow.broker.record import broker_fill_record
 from closeflow.contracts.topics import BROKER_FILL
@@ -110,19 +111,18 @@ class AskQuietOrders:
             )
         updates: list[BrokerUpdate] = []
         gone: list[Incident] = []
-        for order in quiet:
-            self.pauses.asked(order.client_order_id, now)
-            answer = await self.broker.look_up(order.client_order_id)
+        answers = await look_up_all(self.broker, [order.client_order_id for order in quiet])
+        for client_order_id, answer in answers.items():
+            self.pauses.asked(client_order_id, now)
             match answer:
                 case Acknowledged(update):
                     updates.append(update)
                 case NotFound():
-                    gone.append(_gone(order.client_order_id))
+                    gone.append(_gone(client_order_id))
                 case NotAccepted() | NotSent() | Unanswered():
-                    log.warning("broker_did_not_answer", client_order_id=order.client_order_id, reason=answer.reason)
+                    log.warning("broker_did_not_answer", client_order_id=client_order_id, reason=answer.reason)
                     if isinstance(answer, NotAccepted):
                         self.rest.heed(answer.retry_after_s, time.monotonic())
-                    break  # A broker in trouble is not helped by the rest of the questions.
                 case _:
                     assert_never(answer)
         await publish(self.producer, updates)

@@ -14,10 +14,19 @@ from typing import Final, assert_never
 
 import structlog
 
+from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
 from closeflow.domain import facts
-from closeflow.domain.answers import Acknowledged, LookUpAnswer, NotAccepted, NotFound, NotSent, Unanswered
-from closeflow.domain.model import BrokerStatus, Incident
+from closeflow.domain.answers import (
+    NOTHING_LEFT,
+    Acknowledged,
+    LookUpAnswer,
+    NotAccepted,
+    NotFound,
+    NotSent,
+    Unanswered,
+)
+from closeflow.domain.model import Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
@@ -30,9 +39,6 @@ from reconciler.orders import Pauses, Rest, publish
 log = structlog.get_logger(__name__)
 
 OUTLIVES: Final = "order_outlives_request"
-_OVER: Final = frozenset(
-    {BrokerStatus.FILLED, BrokerStatus.CANCELED, BrokerStatus.EXPIRED, BrokerStatus.REJECTED, BrokerStatus.REPLACED}
-)
 
 
 @dataclass(slots=True)
@@ -74,21 +80,15 @@ class EndOutlivingOrders:
         return ended
 
     async def _ask(self, orders: Sequence[str], now: float) -> dict[str, LookUpAnswer]:
-        """The answers there are: a broker in trouble is not helped by the rest of the questions."""
-        answers: dict[str, LookUpAnswer] = {}
-        resting = self.rest.is_on(now)
+        """The answers there are; none while the broker wants no questions."""
         for order_id in orders:
             self.pauses.asked(order_id, now)
-            if resting:
-                continue
-            answer = await self.broker.look_up(order_id)
+        answers = {} if self.rest.is_on(now) else await look_up_all(self.broker, orders)
+        for order_id, answer in answers.items():
             if isinstance(answer, NotAccepted | NotSent | Unanswered):
                 log.warning("broker_did_not_answer", client_order_id=order_id, reason=answer.reason)
-                resting = True
-                if isinstance(answer, NotAccepted):
-                    self.rest.heed(answer.retry_after_s, time.monotonic())
-            else:
-                answers[order_id] = answer
+            if isinstance(answer, NotAccepted):
+                self.rest.heed(answer.retry_after_s, time.monotonic())
         return answers
 
     async def _end_alone(self, order: OutlivingOrder, *, lives: bool) -> bool:
@@ -129,7 +129,7 @@ class EndOutlivingOrders:
 def _lives(answer: LookUpAnswer) -> bool:
     match answer:
         case Acknowledged(update):
-            return update.order_status not in _OVER
+            return update.order_status not in NOTHING_LEFT
         case NotFound() | NotAccepted() | NotSent() | Unanswered():
             return False
         case _:

@@ -164,6 +164,11 @@ class Broker(Protocol):
         """What the broker states of every order that it considers open, whoever sent it."""
         ...
 
+    async def newest_orders(self) -> tuple[BrokerUpdate, ...]:
+        """What the broker states of the orders that came to it last, one call's worth, whoever sent them. One that
+        cannot be read is left out."""
+        ...
+
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
         """One page of the executions after a time, by the broker's own clock."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,12 +15,13 @@ from urllib.parse import quote as url_quote
 import structlog
 
 from closeflow.broker.alpaca import classify, market_data, parse
-from closeflow.broker.alpaca.wire import NotWritten, Reply, Wire, order_body, read_json
+from closeflow.broker.alpaca.reading import as_object, items_of, last_id, text_of, usable
+from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
+from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.broker.protocol import (
     BrokerUnavailable,
     Capabilities,
     ExecutionPage,
-    FailureCause,
     IdDeduplication,
     MayBegin,
     Positions,
@@ -44,6 +46,7 @@ from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
 log = structlog.get_logger()
 
 BROKER_NAME: Final = "alpaca"
+RATE_PER_S: Final = 100.0
 
 ALPACA: Final = Capabilities(
     # Documented only for open orders; a desk that has proven more says so by a setting.
@@ -66,13 +69,13 @@ _INSTRUMENT_PATHS: Final = {
     AssetType.OPTION: "/v2/options/contracts",
     AssetType.CRYPTO: "/v2/assets",
 }
-_ABOUT: Final = dict.fromkeys((400, 404, 413, 414, 422), FailureCause.QUESTION) | dict.fromkeys(
-    (401, 403, 429), FailureCause.CALLER
-)
+_CLOCK_PATH: Final = "/v2/clock"
 _ORDERS_PER_PAGE: Final = 500
 _ACTIVITIES_PER_PAGE: Final = 100
 _NAMES_KEPT: Final = 20_000
 _RESOLVES_AT_ONCE: Final = 8
+_LISTED_FROM: Final = 3
+_CLOCK_KEPT_S: Final = 60.0
 
 
 def utc_now() -> datetime:
@@ -95,13 +98,19 @@ class AlpacaBroker:
         deadline_s: float = 5.0,
         connections: int = 64,
         now: Callable[[], datetime] = utc_now,
+        budget: CallBudget | None = None,
     ) -> None:
-        """`account_id` is our name of the account whose credentials these are; `deadline_s` bounds a whole call."""
+        """`account_id` is our name of the account whose credentials these are; `deadline_s` bounds a whole call, and
+        how long one that is no send waits for its turn in the `budget`."""
+        self._budget = budget = budget or CallBudget(RATE_PER_S)
+        self._clock: tuple[float, MarketClock] | None = None
         headers = {"APCA-API-KEY-ID": key_id, "APCA-API-SECRET-KEY": secret_key, "User-Agent": "closeflow"}
         self._of = parse.Account(broker=name, account_id=account_id)
         self._capabilities = capabilities
-        self._trading = Wire(base_url, headers=headers, deadline_s=deadline_s, connections=connections, now=now)
-        self._data = Wire(market_data_url, headers=headers, deadline_s=deadline_s, connections=connections, now=now)
+        self._trading, self._data = (
+            Wire(url, headers=headers, deadline_s=deadline_s, connections=connections, now=now, budget=budget)
+            for url in (base_url, market_data_url)
+        )
         self._names: OrderedDict[str, parse.OrderName | ForeignOrder] = OrderedDict()
         self._resolving = asyncio.Semaphore(_RESOLVES_AT_ONCE)
 
@@ -121,7 +130,12 @@ class AlpacaBroker:
         self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
     ) -> SubmitAnswer:
         outcome = await self._trading.call(
-            "POST", "/v2/orders", content=order_body(ticket), begin_within_s=begin_within_s, may_begin=may_begin
+            "POST",
+            "/v2/orders",
+            urgency=Urgency.SEND,
+            content=order_body(ticket),
+            begin_within_s=begin_within_s,
+            may_begin=may_begin,
         )
         answer = classify.submit_answer(outcome, ticket=ticket, of=self._of)
         if isinstance(answer, Acknowledged):
@@ -130,17 +144,18 @@ class AlpacaBroker:
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:
         params = {"client_order_id": client_order_id}
-        outcome = await self._trading.call("GET", "/v2/orders:by_client_order_id", params=params)
+        path = "/v2/orders:by_client_order_id"
+        outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP, params=params)
         return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=client_order_id))
 
     async def order(self, broker_order_id: str) -> LookUpAnswer:
-        outcome = await self._trading.call("GET", f"/v2/orders/{url_quote(broker_order_id, safe='')}")
+        path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
+        outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP)
         return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=None))
 
     async def cancel(self, broker_order_id: str) -> CancelAnswer:
-        return classify.cancel_answer(
-            await self._trading.call("DELETE", f"/v2/orders/{url_quote(broker_order_id, safe='')}")
-        )
+        path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
+        return classify.cancel_answer(await self._trading.call("DELETE", path, urgency=Urgency.SEND))
 
     async def open_orders(self) -> tuple[BrokerUpdate, ...]:
         found: dict[str, BrokerUpdate] = {}
@@ -148,7 +163,7 @@ class AlpacaBroker:
         params = {"status": "open", "limit": str(_ORDERS_PER_PAGE), "direction": "asc", "nested": "false"}
         while True:
             reply = await self._read(self._trading, "/v2/orders", params)
-            page = [item if isinstance(item, dict) else {} for item in _list(reply)]
+            page = [item if isinstance(item, dict) else {} for item in items_of(reply)]
             before = len(seen)
             for order in page:
                 seen.add(str(order.get("id")))
@@ -161,14 +176,31 @@ class AlpacaBroker:
             if len(page) < _ORDERS_PER_PAGE or len(seen) == before:
                 return tuple(found.values())
             last = next((order for order in reversed(page) if order.get("submitted_at")), page[-1])
-            params["after"] = _text(last, "submitted_at")
+            params["after"] = text_of(last, "submitted_at")
+
+    async def newest_orders(self) -> tuple[BrokerUpdate, ...]:
+        params = {"status": "all", "limit": str(_ORDERS_PER_PAGE), "direction": "desc", "nested": "false"}
+        reply = await self._read(self._trading, "/v2/orders", params)
+        found: list[BrokerUpdate] = []
+        for item in items_of(reply):
+            try:
+                order = parse.as_object(item, "order")
+                update = parse.order_update(
+                    order, of=self._of, source=UpdateSource.QUERY, received_at=reply.received_at
+                )
+            except parse.Malformed as error:
+                log.warning("listed_order_passed_over", reason=str(error))
+                continue
+            self._remember(update)
+            found.append(update)
+        return tuple(found)
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
         params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
         if page is not None:
             params["page_token"] = page
         reply = await self._read(self._trading, "/v2/account/activities/FILL", params)
-        listed = _list(reply)
+        listed = items_of(reply)
         activities = [item if isinstance(item, dict) else {} for item in listed]
         names = await self._resolve({str(activity["order_id"]) for activity in activities if activity.get("order_id")})
         updates: list[BrokerUpdate] = []
@@ -195,7 +227,7 @@ class AlpacaBroker:
         full = len(activities) >= _ACTIVITIES_PER_PAGE
         return ExecutionPage(
             updates=tuple(updates),
-            next_page=_last_id(activities, page) if full else None,
+            next_page=last_id(activities, page) if full else None,
             passed_over=tuple(passed_over),
             unnamed=tuple(unnamed),
             doubtful=frozenset(doubtful),
@@ -205,12 +237,12 @@ class AlpacaBroker:
     async def position(self, symbol: str) -> Decimal:
         # Alpaca's position paths take a crypto pair without its slash.
         path = f"/v2/positions/{url_quote(symbol.replace('/', ''), safe='')}"
-        outcome = await self._trading.call("GET", path)
+        outcome = await self._trading.call("GET", path, urgency=Urgency.LIST)
         if isinstance(outcome, Reply) and classify.says_position_not_found(outcome):
             return Decimal(0)
-        reply = _usable(outcome, path)
+        reply = usable(outcome, path)
         try:
-            return parse.position_quantity(_object(read_json(reply.body), "position"))
+            return parse.position_quantity(as_object(read_json(reply.body), "position"))
         except ValueError as error:
             raise BrokerUnavailable(f"position of {symbol}: {error}") from error
 
@@ -218,7 +250,7 @@ class AlpacaBroker:
         reply = await self._read(self._trading, "/v2/positions", {})
         held: dict[str, Decimal] = {}
         unreadable: set[str] = set()
-        for item in _list(reply):
+        for item in items_of(reply):
             try:
                 position = parse.as_object(item, "position")
                 held[parse.symbol(position)] = parse.position_quantity(position)
@@ -238,11 +270,11 @@ class AlpacaBroker:
 
     async def instrument(self, asset_type: AssetType, symbol: str) -> Instrument:
         path = f"{_INSTRUMENT_PATHS[asset_type]}/{url_quote(symbol, safe='')}"
-        outcome = await self._trading.call("GET", path)
+        outcome = await self._trading.call("GET", path, urgency=Urgency.MARKET)
         if isinstance(outcome, Reply) and classify.says_instrument_not_found(outcome):
             return Instrument.UNKNOWN
         try:
-            status = parse.text(_object(read_json(_usable(outcome, path).body), "instrument"), "status")
+            status = parse.text(as_object(read_json(usable(outcome, path).body), "instrument"), "status")
         except ValueError as error:
             raise BrokerUnavailable(f"{path}: {error}") from error
         return Instrument.INACTIVE if status == "inactive" else Instrument.ACTIVE
@@ -251,18 +283,22 @@ class AlpacaBroker:
         params = {"client_order_id": client_order_id}
         reply = await self._read(self._trading, "/v2/orders:by_client_order_id", params)
         try:
-            order = _object(read_json(reply.body), "order")
+            order = as_object(read_json(reply.body), "order")
             times = [parse.optional_time(order, name) for name in ("created_at", "submitted_at")]
         except ValueError as error:
             raise BrokerUnavailable(f"order {client_order_id}: {error}") from error
         return min((one for one in times if one is not None), default=None)
 
     async def clock(self) -> MarketClock:
-        reply = await self._read(self._trading, "/v2/clock", {})
+        if self._clock is not None and self._budget.is_tight and time.monotonic() - self._clock[0] < _CLOCK_KEPT_S:
+            return self._clock[1]  # Calls are short, and the hours do not change within a minute.
+        reply = await self._read(self._trading, _CLOCK_PATH, {})
         try:
-            return parse.market_clock(_object(read_json(reply.body), "clock"))
+            clock = parse.market_clock(as_object(read_json(reply.body), "clock"))
         except ValueError as error:
             raise BrokerUnavailable(f"the market clock cannot be read: {error}") from error
+        self._clock = (time.monotonic(), clock)
+        return clock
 
     async def aclose(self) -> None:
         await self._trading.aclose()
@@ -279,7 +315,8 @@ class AlpacaBroker:
             raise BrokerUnavailable(f"{path}: {error}") from error
 
     async def _read(self, wire: Wire, path: str, params: Mapping[str, str]) -> Reply:
-        return _usable(await wire.call("GET", path, params=params), path)
+        urgency = Urgency.MARKET if wire is self._data or path == _CLOCK_PATH else Urgency.LIST
+        return usable(await wire.call("GET", path, urgency=urgency, params=params), path)
 
     def _looked_up(self, answer: LookUpAnswer) -> LookUpAnswer:
         if isinstance(answer, Acknowledged):
@@ -300,6 +337,8 @@ class AlpacaBroker:
     async def _resolve(self, broker_order_ids: set[str]) -> Mapping[str, parse.OrderName | Unanswered]:
         """Name each order that the broker knows, or say why there is no name; a fill is never passed on nameless.
         Raises `BrokerUnavailable` when the broker takes no questions."""
+        if len(broker_order_ids - self._names.keys()) >= _LISTED_FROM:
+            await self.newest_orders()
         named: dict[str, parse.OrderName | Unanswered] = {
             found: self._names[found] for found in broker_order_ids if found in self._names
         }
@@ -327,50 +366,6 @@ def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
     if isinstance(order, parse.OrderName):
         return parse_client_order_id(order.client_order_id) is None
     return isinstance(order, ForeignOrder)
-
-
-def _usable(outcome: object, path: str) -> Reply:
-    if not isinstance(outcome, Reply):
-        about = FailureCause.CALLER if isinstance(outcome, NotWritten) else FailureCause.UNKNOWN
-        raise BrokerUnavailable(f"{path}: {getattr(outcome, 'reason', outcome)}", about=about)
-    if outcome.status != 200:
-        start = outcome.body[:200].decode(errors="replace")
-        about = _ABOUT.get(outcome.status, FailureCause.UNKNOWN)
-        reason = f"{path}: HTTP {outcome.status}: {start}"
-        raise BrokerUnavailable(reason, retry_after_s=outcome.retry_after_s, about=about)
-    return outcome
-
-
-def _list(reply: Reply) -> list[object]:
-    try:
-        found = read_json(reply.body)
-    except ValueError as error:
-        raise BrokerUnavailable(f"not JSON: {error}") from error
-    if not isinstance(found, list):
-        raise BrokerUnavailable("the answer is not a list")
-    return found
-
-
-def _last_id(activities: Sequence[parse.Json], page: str | None) -> str:
-    """The token of the page after this one."""
-    last = next((one for activity in reversed(activities) if isinstance(one := activity.get("id"), str)), page)
-    if last is None or last == page:
-        raise BrokerUnavailable("a page of executions does not say how the list goes on")
-    return last
-
-
-def _object(value: object, what: str) -> parse.Json:
-    try:
-        return parse.as_object(value, what)
-    except parse.Malformed as error:
-        raise BrokerUnavailable(str(error)) from error
-
-
-def _text(of: parse.Json, name: str) -> str:
-    try:
-        return parse.text(of, name)
-    except parse.Malformed as error:
-        raise BrokerUnavailable(str(error)) from error
 
 
 def _readable(order: parse.Json, *, of: parse.Account, received_at: datetime) -> BrokerUpdate | None:

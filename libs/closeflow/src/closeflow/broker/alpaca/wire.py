@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Final
 
 import httpx
 
+from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.domain.answers import Ticket
 from closeflow.domain.model import AssetType, OrderType, Side
 
@@ -24,6 +26,13 @@ _OCC: Final = re.compile(r"[A-Z0-9]{1,6}[0-9]{6}[CP][0-9]{8}")
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 LONGEST_DELAY_S: Final = 900.0
 """No server's wish keeps closes waiting longer; Alpaca's limits are per minute."""
+TOO_MANY: Final = 429
+UNAVAILABLE: Final = 503
+_HINTS: Final = ("retry-after", "x-ratelimit-reset", "ratelimit-reset")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+_FIRST_UNIX_S: Final = 1e9
+"""What is larger is no number of seconds to wait but a time: since 2001 in seconds, and in milliseconds."""
+_FIRST_UNIX_MS: Final = 1e11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +49,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class NotWritten:
-    """The call failed before the first byte of the request was handed to the network."""
+    """The call failed before the first byte of the request was handed to the network. `retry_after_s` is set when it
+    was held back because the broker refuses calls of the account."""
 
     reason: str
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +126,10 @@ class Wire:
         deadline_s: float,
         connections: int,
         now: Callable[[], datetime],
+        budget: CallBudget,
     ) -> None:
         self._now = now
+        self._budget = budget
         self._deadline_s = deadline_s
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -136,6 +149,7 @@ class Wire:
         method: str,
         path: str,
         *,
+        urgency: Urgency,
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
         begin_within_s: float | None = None,
@@ -143,7 +157,14 @@ class Wire:
     ) -> Outcome:
         """With `begin_within_s` the request is given up as NotWritten when it cannot have a connection in that time:
         what was decided before the call would be too old by then. `may_begin` is asked once there is a connection, and
-        the first byte follows its yes at once."""
+        the first byte follows its yes at once. A send has its turn from whoever claimed it; what is less urgent waits
+        for one here."""
+        if urgency is Urgency.SEND:
+            held_s = self._budget.held_s()
+        else:
+            held_s = await self._budget.turn(urgency, patience_s=self._deadline_s)
+        if held_s > 0:
+            return NotWritten("calls wait for the broker's rate limit", held_s)
         written = False
         begin_by = None if begin_within_s is None else time.monotonic() + begin_within_s
 
@@ -190,6 +211,8 @@ class Wire:
                     return NoReply(f"answer longer than {MAX_BODY_BYTES} bytes")
         received_at = self._now()
         delay = retry_after(response.headers, received_at)
+        if response.status_code == TOO_MANY or (response.status_code == UNAVAILABLE and delay is not None):
+            delay = self._budget.refused(delay)
         return Reply(
             status=response.status_code,
             body=bytes(body),
@@ -211,21 +234,36 @@ def _http_date(text: str | None) -> datetime | None:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds the server asks us to wait, at most LONGEST_DELAY_S: Retry-After (RFC 9110, 10.2.3), else
-    X-RateLimit-Reset (Unix time). None when it asks for nothing that can be read."""
-    try:
-        asked = _asked_delay(headers, now)
-    except (ValueError, OverflowError):  # Too many digits for an integer, a float or a date.
-        return None
-    return None if asked is None else min(max(0.0, asked), LONGEST_DELAY_S)
+    """Seconds the server asks us to wait, at most LONGEST_DELAY_S: Retry-After (RFC 9110, 10.2.3), or the reset time of
+    its rate limit where that says nothing or "at once". Seconds may have a fraction, times be an HTTP date, RFC 3339 or
+    Unix time in seconds or milliseconds; a time is compared with the server's own Date. None when it asks for nothing
+    that can be read."""
+    said_at = _time(headers.get("date", "")) or now
+    asked = {name: _asked_delay(headers.get(name, ""), said_at) for name in _HINTS}
+    readable = [
+        min(max(0.0, delay), LONGEST_DELAY_S)
+        for name, delay in asked.items()
+        if delay is not None and (name == _HINTS[0] or math.isfinite(delay))
+    ]
+    return next((delay for delay in readable if delay > 0), readable[0] if readable else None)
 
 
-def _asked_delay(headers: Mapping[str, str], now: datetime) -> float | None:
-    asked = headers.get("retry-after")
-    if asked is not None:
-        if asked.strip().isdecimal():
-            return float(asked)
-        until = email.utils.parsedate_to_datetime(asked)
-        return (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds()
-    reset = headers.get("x-ratelimit-reset", "")
-    return int(reset) - now.timestamp() if reset.isdecimal() else None
+def _asked_delay(text: str, said_at: datetime) -> float | None:
+    text = text.strip()
+    if _NUMBER.fullmatch(text) is None:
+        until = _time(text)
+        return None if until is None else (until - said_at).total_seconds()
+    number = float(text)
+    if number < _FIRST_UNIX_S:
+        return number
+    return number / (1 if number < _FIRST_UNIX_MS else 1000) - said_at.timestamp()
+
+
+def _time(text: str) -> datetime | None:
+    for read in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            found = read(text)
+            return found.replace(tzinfo=found.tzinfo or UTC)
+        except (ValueError, OverflowError):  # Not this form, or too many digits for a date.
+            continue
+    return None

@@ -1,0 +1,109 @@
+"""How often one process calls its broker: one budget for calls of every kind, the urgent ones first (ADR 0020).
+
+A broker's rate limit counts every call of an account, from whatever process. Each process has its share as a setting;
+what the shares do not know, the broker says with 429, and then every call of this process waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+FLOOR_S: Final = 1.0
+FLOOR_CAP_S: Final = 30.0
+FORGET_S: Final = 60.0
+"""A minute without a refusal ends a row of them: limits are per minute."""
+SLOWEST_PER_S: Final = 5.0
+"""Refusals make a process no slower than this: the pauses between them do the rest."""
+DOUBLES_IN_S: Final = 30.0
+_RESERVED: Final = 0.1
+_STAGGER_S: Final = 1.0
+
+
+class Urgency(IntEnum):
+    """What goes first. Each step down leaves a tenth of the bucket to the calls above, and waits a second longer after
+    a refusal, so that the sends of another process come before it."""
+
+    SEND = 0
+    LOOK_UP = 1
+    LIST = 2
+    MARKET = 3
+
+
+class CallBudget:
+    """A token bucket with a second's worth of calls, which the broker's refusals stop for a while and slow down.
+
+    The pause after a refusal is what the broker asks for, but at least a floor that doubles while refusals go on: a
+    hint may be zero, in the past by a clock that is wrong, or not there at all.
+    """
+
+    def __init__(self, rate_per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rate_limit = rate_per_s
+        self._slowed_to = rate_per_s
+        self._refilled_at = clock()
+        self._tokens = max(1.0, rate_per_s)
+        self._held_until = -math.inf
+        self._floor_s = 0.0
+
+    def held_s(self) -> float:
+        """How long the broker wants no call at all."""
+        return max(0.0, self._held_until - self._clock())
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the broker refused calls within the last minute: what can be left out should be."""
+        return self._clock() < self._held_until + FORGET_S
+
+    def wait_s(self, urgency: Urgency, *, ahead: int = 0) -> float:
+        """How long a call has to wait when `ahead` others go before it; 0 when it may go now."""
+        self._refill()
+        wait = self._held_until + urgency * _STAGGER_S - self._clock() if self.is_tight else 0.0
+        most = max(1.0, self._rate())
+        missing = min(1 + urgency * _RESERVED * most, most) + ahead - self._tokens
+        return max(0.0, wait, missing / self._rate())
+
+    def take(self, urgency: Urgency) -> bool:
+        """Take the token of a call that goes now, if it may."""
+        if self.wait_s(urgency) > 0:
+            return False
+        self._tokens -= 1
+        return True
+
+    async def turn(self, urgency: Urgency, *, patience_s: float) -> float:
+        """Wait for a token; 0 when the call may go. Else it would take longer than `patience_s`: for how long not to
+        ask again."""
+        give_up_at = self._clock() + patience_s
+        while not self.take(urgency):
+            wait = self.wait_s(urgency)
+            if self._clock() + wait > give_up_at:
+                return wait
+            await asyncio.sleep(wait)
+        return 0.0
+
+    def refused(self, asked_s: float | None) -> float:
+        """The broker took no call because there were too many; returns how long all calls wait now. Calls that were on
+        their way when an earlier one was refused tell nothing new."""
+        now = self._clock()
+        self._refill()
+        if now >= self._held_until:
+            self._floor_s = min(FLOOR_CAP_S, 2 * self._floor_s) if self.is_tight else FLOOR_S
+            self._slowed_to = max(min(SLOWEST_PER_S, self._rate_limit), self._rate() / 2)
+            self._held_until = now + self._floor_s
+            self._tokens = 0.0
+        self._held_until = max(self._held_until, now + (asked_s or 0.0))
+        return self._held_until - now
+
+    def _rate(self) -> float:
+        grown = math.exp2(max(0.0, min((self._clock() - self._held_until) / DOUBLES_IN_S, 64.0)))
+        return min(self._rate_limit, self._slowed_to * grown)
+
+    def _refill(self) -> None:
+        now = self._clock()
+        rate = self._rate()
+        self._tokens = min(max(1.0, rate), self._tokens + (now - self._refilled_at) * rate)
+        self._refilled_at = now
