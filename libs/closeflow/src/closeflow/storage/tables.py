@@ -268,7 +268,8 @@ orders: Final = Table(
     ),
 )
 Index(
-    "orders_broker_order_id_key",
+    "orders_account_id_broker_order_id_key",
+    orders.c.account_id,
     orders.c.broker_order_id,
     unique=True,
     postgresql_where=text("broker_order_id IS NOT NULL"),
@@ -290,6 +291,7 @@ order_sends: Final = Table(
     moment("begun_at", server_default=text("closeflow_now()")),
     moment("answered_at"),
     one_of("answer", ("accepted", "rejected", "not_sent", "not_accepted", "unknown"), nullable=True),
+    flag("probe", "false"),
     CheckConstraint("(answered_at IS NULL) = (answer IS NULL)", name="answered"),
 )
 Index(None, order_sends.c.lease_until, postgresql_where=text("answered_at IS NULL"))
