@@ -28,7 +28,7 @@ from closeflow.domain.sending import (
     withdrawn,
 )
 from closeflow.domain.settle import settle
-from order_submitter.breaker import CLOSED, Breaker, admitted
+from order_submitter.breaker import CLOSED, Breaker, BreakerState, admitted
 from order_submitter.recover import Watch
 from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBILITY_LAG_S, VISIBLE_WITHIN_S
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
@@ -86,7 +86,8 @@ class Submitter(Process):
         return True
 
     def claim(self, tx: Tx, order: Order, kind: SendKind) -> Order:
-        order, send = claim(order, kind, sender=self.instance_id, now=tx.now, lease_s=LEASE_S)
+        probe = kind is SendKind.SUBMIT and self.breaker.state is not BreakerState.CLOSED
+        order, send = claim(order, kind, sender=self.instance_id, now=tx.now, lease_s=LEASE_S, probe=probe)
         tx.sends.append((order, send))
         return order
 

@@ -143,6 +143,23 @@ def test_a_retry_after_an_order_that_never_went_out_uses_up_nothing() -> None:
     assert found.book.requests[REQUEST_ID].retry_count == 0
 
 
+def test_a_probe_that_was_refused_uses_up_nothing() -> None:
+    """Else a storm of refusals would use up the retries of the one close whose order the breaker lets through."""
+    probe = replace(refused(), sends=(replace(a_send(SendAnswer.REJECTED), probe=True),))
+    found = woken(retryable(probe), seconds=5)
+
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].retry_count == 0
+
+
+def test_a_probe_that_worked_counts_as_sent() -> None:
+    probe = replace(canceled(100, 40), sends=(replace(a_send(), probe=True),))
+    found = woken(retryable(probe), seconds=5)
+
+    assert isinstance(found, Woken)
+    assert found.book.requests[REQUEST_ID].retry_count == 1
+
+
 def test_a_refused_order_counts_as_sent() -> None:
     found = woken(retryable(refused()), seconds=5)
 

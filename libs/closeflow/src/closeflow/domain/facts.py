@@ -25,6 +25,7 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
+from closeflow.domain.ticks import BAD_INCREMENT
 
 TERMINAL_STATEMENTS: Final = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})
 PAUSED_STATEMENTS: Final = frozenset({StatementKind.SUSPENDED, StatementKind.DONE_FOR_DAY})
@@ -269,6 +270,14 @@ def oversells(book: Book, request: CloseRequest) -> bool:
 def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
     """How many sends the broker may have seen (rule R3b)."""
     return sum(1 for one in order.sends if one.kind is kind and one.counts)
+
+
+def costs_a_retry(order: Order) -> bool:
+    """Whether the order was a try of its price. One that was never sent was none; nor was one that was refused for its
+    increment, or as the circuit breaker's probe in a storm of refusals."""
+    counting = [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+    probed = order.status is OrderStatus.REJECTED and all(one.probe for one in counting)
+    return bool(counting) and not probed and order.reject_code != BAD_INCREMENT
 
 
 def never_taken(order: Order) -> bool:

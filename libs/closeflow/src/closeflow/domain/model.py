@@ -147,6 +147,8 @@ class Send:
     started_at: datetime
     answered_at: datetime | None = None
     answer: SendAnswer | None = None
+    probe: bool = False
+    """Whether it was let through an open circuit breaker to see whether orders pass again."""
 
     @property
     def counts(self) -> bool:

@@ -49,7 +49,7 @@ from closeflow.domain.model import (
     Side,
 )
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
-from closeflow.domain.ticks import BAD_INCREMENT, Grid, grid_after, grid_of
+from closeflow.domain.ticks import Grid, grid_after, grid_of
 
 NOTHING_OWED: Final = "nothing_owed"
 
@@ -288,8 +288,7 @@ def _price(
         return fault or pricing.Unpriced("no_fresh_quote"), None
     if request.order_type is OrderType.MARKET:
         return pricing.at_market(side, quote), quote
-    # What was refused for its increment has not tried its rung.
-    sent = sum(1 for order in orders if facts.sends_that_count(order) and order.reject_code != BAD_INCREMENT)
+    sent = sum(1 for order in orders if facts.costs_a_retry(order))
     bps, rungs = request.max_slippage_bps, request.max_retries + 1
     return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
 

@@ -262,11 +262,14 @@ def next_number(order: Order, kind: SendKind) -> int:
     return max((one.n for one in order.sends if one.kind is kind), default=0) + 1
 
 
-def claim(order: Order, kind: SendKind, *, sender: str, now: datetime, lease_s: float) -> tuple[Order, Send]:
+def claim(
+    order: Order, kind: SendKind, *, sender: str, now: datetime, lease_s: float, probe: bool = False
+) -> tuple[Order, Send]:
     """The order with the next send of a kind, and that send. Somebody looks at the order again when the lease is over;
     not-founds counted before it prove nothing about it."""
     lease_until = now + timedelta(seconds=lease_s)
-    send = Send(kind=kind, n=next_number(order, kind), sender=sender, lease_until=lease_until, started_at=now)
+    n = next_number(order, kind)
+    send = Send(kind=kind, n=n, sender=sender, lease_until=lease_until, started_at=now, probe=probe)
     absent = 0 if kind is SendKind.SUBMIT else order.not_found_count
     return replace(order, next_send_at=lease_until, not_found_count=absent), send
 
@@ -305,9 +308,9 @@ def look_up_again_at(order: Order, *, now: datetime) -> datetime:
 
 
 def retry_in_s(order: Order, *, jitter: float, asked_s: float | None = None) -> float:
-    """In how many seconds a send that the broker did not take is due again: when the broker asked for, else within 2ⁿ
-    seconds, n being such answers in a row, with full jitter (`jitter` in [0, 1))."""
-    if asked_s is not None:
+    """In how many seconds a send that the broker did not take is due again: when the broker asked for, else, or if it
+    asked for no pause, within 2ⁿ seconds, n being such answers in a row, with full jitter (`jitter` in [0, 1))."""
+    if asked_s:
         return min(asked_s, 10 * BACK_OFF_CAP_S)
     in_a_row = 0
     for one in reversed(_submits(order)):

@@ -33,7 +33,6 @@ from closeflow.domain.settle import (
     publish_position,
     settle_position,
 )
-from closeflow.domain.ticks import BAD_INCREMENT
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
 _LOOK_AGAIN: Final = timedelta(seconds=1)
@@ -176,13 +175,12 @@ def _retry(
     if held is not None:
         return held
     orders = book.orders_of(request.id)
-    sent = bool(orders) and facts.sends_that_count(orders[-1], SendKind.SUBMIT) > 0
-    sent = sent and orders[-1].reject_code != BAD_INCREMENT
+    spent = bool(orders) and facts.costs_a_retry(orders[-1])
     again = replace(
         request,
         status=RequestStatus.PENDING,
         attempt=request.attempt + 1,
-        retry_count=request.retry_count + (1 if sent else 0),
+        retry_count=request.retry_count + spent,
         emission=1,
         next_attempt_at=now + resend_after,
         deferred_since=None,

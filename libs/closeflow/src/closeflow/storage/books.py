@@ -74,8 +74,8 @@ _FACTS: Final = text("""
            t.stated_at, t.source, t.detail, '{}', 0, NULL, NULL, NULL, NULL
     FROM order_statements t WHERE t.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
-    SELECT 'send', 0, s.client_order_id, s.kind, '', '', '', NULL, NULL, NULL, NULL, NULL, s.started_at, s.sender, NULL,
-           '{}', s.n, s.lease_until, s.answered_at, s.answer, NULL
+    SELECT 'send', 0, s.client_order_id, s.kind, '', '', '', NULL, NULL, NULL, NULL, NULL, s.started_at, s.sender,
+           jsonb_build_object('probe', s.probe), '{}', s.n, s.lease_until, s.answered_at, s.answer, NULL
     FROM order_sends s WHERE s.client_order_id = ANY(CAST(:order_ids AS text[]))
     ORDER BY fact, client_order_id, at, kind, exec_id, n
 """)

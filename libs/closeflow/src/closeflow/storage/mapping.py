@@ -289,6 +289,7 @@ def send(row: Row) -> Send:
         started_at=row["at"],
         answered_at=row["answered_at"],
         answer=SendAnswer(row["answer"]) if row["answer"] else None,
+        probe=row["detail"]["probe"],
     )
 
 
@@ -302,4 +303,5 @@ def send_row(one: Send, *, order: Order) -> dict[str, object]:
         "started_at": one.started_at,
         "answered_at": one.answered_at,
         "answer": one.answer,
+        "probe": one.probe,
     }

@@ -54,7 +54,7 @@ _UNANSWERED: Final = text("""
     LIMIT :most
 """)
 _INSERT_SENDS: Final = insert_rows(
-    tables.order_sends, ["client_order_id", "kind", "n", "sender", "lease_until", "started_at", "begun_at"]
+    tables.order_sends, ["client_order_id", "kind", "n", "sender", "lease_until", "started_at", "begun_at", "probe"]
 )
 # Whichever of these two comes second finds the row as the first has left it, and does nothing.
 _BEGIN: Final = text("""
