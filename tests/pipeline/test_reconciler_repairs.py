@@ -351,8 +351,9 @@ async def test_an_incident_closes_when_what_it_tells_is_over(kind: str, bench: B
     assert open_incidents(bench) == {"record_was_wrong": 1}, "what freezes a request is closed by a person"
 
 
-async def test_a_credentials_incident_closes_when_orders_pass_again(bench: Bench, engine: Engine) -> None:
-    add_incident(bench, "broker_credentials_refused", subject=bench.account_id)
+@pytest.mark.parametrize("kind", ["broker_credentials_refused", "broker_refuses_orders"])
+async def test_an_accounts_incident_closes_when_orders_pass_again(kind: str, bench: Bench, engine: Engine) -> None:
+    add_incident(bench, kind, subject=bench.account_id)
     insert = "INSERT INTO broker_breakers (broker, account_id, state) VALUES ('alpaca', %(account)s, 'open')"
     bench.execute(insert, account=bench.account_id)
     assert await ResolveIncidents(engine).once() == 0
@@ -361,7 +362,7 @@ async def test_a_credentials_incident_closes_when_orders_pass_again(bench: Bench
 
 
 def test_every_kind_that_resolves_is_shown_to() -> None:
-    assert {*ENDS, "broker_credentials_refused", "execution_withheld"} == set(RESOLVED_WHEN)
+    assert {*ENDS, "broker_credentials_refused", "broker_refuses_orders", "execution_withheld"} == set(RESOLVED_WHEN)
 
 
 async def test_an_order_that_ended_with_a_gap_keeps_its_incident(bench: Bench, engine: Engine) -> None:

@@ -92,21 +92,21 @@ async def test_a_halt_holds_an_order_that_is_planned_and_lets_cancels_and_look_u
         bench.control.script(Behaviour(answer=AcceptSilently(), visible_after_s=5), count=1)
         await bench.ask(unknown)
         await until(lambda: bench.sends(unknown) == ["unknown"], "nobody answered")
-        bench.control.outage(
-            Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=1, retry_after_s=600)
-        )
+        bench.control.outage(Outage(kind="unauthorized", method="POST", path_prefix="/v2/orders"))
         await bench.ask(planned)
-        await until(lambda: bench.sends(planned) == ["not_accepted"], "the broker did not take it")
+        await until(lambda: bench.sends(planned)[:1] == ["not_accepted"], "the broker did not take it")
         switch(bench, "halted")
+        bench.control.clear_outages()
         make_due(bench, planned)
         bench.request_cancel(working)
         await until(lambda: bench.sends(working, kind="cancel") == ["accepted"], "the cancel is answered")
         await bench.hear(unknown)  # found by a look-up
+        posted = posts(bench, planned)
         due = bench.orders(planned)[0]["next_send_at"]
         await until(lambda: bench.orders(planned)[0]["next_send_at"] > due, "it was due again and held")
-        assert (posts(bench, planned), bench.sends(planned)) == (1, ["not_accepted"])
+        assert (posts(bench, planned), set(bench.sends(planned))) == (posted, {"not_accepted"})
         switch(bench, "active")
-        await until(lambda: bench.sends(planned) == ["not_accepted", "accepted"], "it is sent")
+        await until(lambda: bench.sends(planned)[-1] == "accepted", "it is sent")
 
 
 async def test_an_order_over_a_limit_is_never_sent_and_a_person_told(bench: Bench) -> None:

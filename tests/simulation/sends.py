@@ -12,12 +12,14 @@ from closeflow.domain.answers import (
     CancelAccepted,
     CancelRefused,
     DuplicateId,
+    LookUpAnswer,
     NotAccepted,
     NotFound,
     NotSent,
     Refused,
     SubmitAnswer,
     Unanswered,
+    refused_cancel,
 )
 from closeflow.domain.model import Incident, SendAnswer, SendKind
 from closeflow.domain.sending import retry_in_s, with_send
@@ -148,13 +150,13 @@ def _conclude_submit(of: Submitter, job: Job) -> Answer:
 def _conclude_cancel(of: Submitter, job: Job) -> Answer:
     """As `SenderPool._cancel`."""
     answer = job.answer
-    if isinstance(answer, CancelRefused | NotFound | Unanswered):
-        _look_up(of, job)
+    found = _look_up(of, job) if isinstance(answer, CancelRefused | NotFound | Unanswered) else None
     match answer:
         case CancelAccepted():
             recorded = SendAnswer.ACCEPTED
         case CancelRefused() | NotFound():
-            recorded = SendAnswer.REJECTED
+            assert found is not None
+            recorded = refused_cancel(found)
         case NotAccepted():
             recorded = SendAnswer.NOT_ACCEPTED
         case NotSent():
@@ -164,12 +166,11 @@ def _conclude_cancel(of: Submitter, job: Job) -> Answer:
     return _answer(job, recorded, SOON_S)
 
 
-def _look_up(of: Submitter, job: Job) -> bool:
+def _look_up(of: Submitter, job: Job) -> LookUpAnswer:
     answer = of.around.exchange.look_up(job.order.client_order_id)
-    if not isinstance(answer, Acknowledged):
-        return False
-    of.around.publish(answer.update)
-    return True
+    if isinstance(answer, Acknowledged):
+        of.around.publish(answer.update)
+    return answer
 
 
 def _pause(of: Submitter, job: Job, asked_s: float | None) -> float:

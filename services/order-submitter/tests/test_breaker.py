@@ -72,6 +72,9 @@ def test_a_probe_that_is_refused_like_all_before_it_keeps_it_open() -> None:
 
 AT_ONCE = {
     "a refused key": (NotAccepted("401", None, credentials=True), 5),
+    "a refused key with a hint of nothing": (NotAccepted("401", 0.0, credentials=True), 5),
+    "an account that may not trade": (NotAccepted("new orders are rejected", None, account_wide=True), 5),
+    "a rate limit with a hint of nothing": (NotAccepted("rate limited", 0.0), 1),
     "a rate limit": (NotAccepted("rate limited", None), 1),
     "a rate limit with the broker's delay": (NotAccepted("rate limited", 42.0), 42),
 }

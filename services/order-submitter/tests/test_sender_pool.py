@@ -195,8 +195,10 @@ async def test_a_refusal_is_published_without_a_broker_order_id() -> None:
     assert (update.exec_type, update.broker_order_id, update.broker) == (ExecType.REJECTED, None, "fake")
 
 
+FILLED = Acknowledged(replace(STATED, order_status=BrokerStatus.FILLED))
 CANCELS: dict[str, tuple[ScriptedBroker, SendAnswer, int]] = {
     "accepted": (ScriptedBroker(), SendAnswer.ACCEPTED, 0),
+    "refused, and it had filled": (ScriptedBroker(look_ups=FILLED, cancels=CancelRefused("")), SendAnswer.ACCEPTED, 1),
     "refused: its state is asked for": (ScriptedBroker(cancels=CancelRefused("filled")), SendAnswer.REJECTED, 1),
     "not found: its state is asked for": (ScriptedBroker(cancels=NotFound()), SendAnswer.REJECTED, 1),
     "unanswered: its state is asked for": (ScriptedBroker(cancels=Unanswered("reset")), SendAnswer.UNKNOWN, 1),
@@ -313,6 +315,21 @@ async def test_an_open_breaker_holds_orders_back_and_lets_cancels_pass() -> None
     assert outcome.entries[0].breaker is not None
     assert pool.resumes_in_s() is not None
     assert [pool.reserve(kind) for kind in (SendKind.SUBMIT, SendKind.CANCEL)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (NotAccepted("new orders are rejected", None, account_wide=True), "broker_refuses_orders"),
+        (NotAccepted("rate limited", 1.0), None),
+    ],
+)
+async def test_what_no_order_passes_is_one_incident_of_the_account(answer: NotAccepted, kind: str | None) -> None:
+    outcome, pool = await done(ScriptedBroker(answer), a_job())
+    [entry] = outcome.entries
+    assert (entry.incident and (entry.incident.kind, entry.incident.subject)) == (kind and (kind, "main"))
+    assert (outcome.answer, outcome.updates) == (SendAnswer.NOT_ACCEPTED, [])
+    assert pool.resumes_in_s() is not None
 
 
 async def test_evidence_that_kafka_did_not_take_leaves_the_send_open() -> None:

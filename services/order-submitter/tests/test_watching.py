@@ -1,4 +1,4 @@
-"""Which silent sends this process has watched for a whole lease, which senders are gone, and how fast sends may go."""
+"""Which silent sends this process has watched for a whole lease, and which senders are gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from closeflow.storage.submitting import UnansweredSend
 from order_submitter.presence import this_process
-from order_submitter.rate import TokenBucket
 from order_submitter.recover import Watch
 
 ME = this_process()
@@ -67,24 +66,3 @@ def test_who_is_gone(send: dict[str, Any], gone: bool) -> None:
 
 def test_two_lives_of_one_process_are_two_senders() -> None:
     assert this_process().instance_id != ME.instance_id
-
-
-def test_a_second_holds_the_rate_and_not_more() -> None:
-    bucket = TokenBucket(10, now=0)
-    assert [bucket.take(0) for _ in range(11)] == [True] * 10 + [False]
-    assert bucket.take(0.1)
-    assert not bucket.take(0.15)
-    assert [bucket.take(60) for _ in range(11)] == [True] * 10 + [False]
-
-
-def test_a_rate_below_one_still_lets_one_through() -> None:
-    bucket = TokenBucket(0.5, now=0)
-    assert bucket.take(0)
-    assert not bucket.take(1.9)
-    assert bucket.take(3.9)
-
-
-def test_what_is_owed_is_waited_for() -> None:
-    bucket = TokenBucket(2, now=0)
-    assert [bucket.owe(0) for _ in range(4)] == [0, 0, 0.5, 1.0]
-    assert not bucket.take(1.0)

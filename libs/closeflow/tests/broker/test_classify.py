@@ -117,7 +117,27 @@ RETRYABLE, TERMINAL = RejectClass.RETRYABLE, RejectClass.TERMINAL
         (422, 42210000, "limit price outside the price band", "price_band", RETRYABLE),
         (403, 40310000, "qty is held for orders", "held_for_orders", RETRYABLE),
         (403, 40310000, "potential wash trade detected. use complex orders", "wash_trade", TERMINAL),
-        (403, 40310000, "opposite side market/stop order exists", "wash_trade", TERMINAL),
+        (403, 40310000, "opposite side market/stop order exists", "opposite_side_open", RETRYABLE),
+        (403, 40310000, "cannot open a long buy while a short sell order is open", "opposite_side_open", RETRYABLE),
+        (403, 40310000, "trading in this symbol is halted", "symbol_halted", RETRYABLE),
+        (422, 42210000, "asset AAPL is currently halted", "symbol_halted", RETRYABLE),
+        (403, 40310000, "AAPL is in a LULD trading pause", "symbol_halted", RETRYABLE),
+        (403, 40310000, "requested asset is not fractionable", "not_fractionable", TERMINAL),
+        (422, 40010001, 'asset "BRK.A" is not fractionable', "not_fractionable", TERMINAL),
+        (403, 40310000, "cost basis must be >= minimal amount of order 10", "below_minimum_notional", TERMINAL),
+        (422, 42210000, "notional must be at least 1", "below_minimum_notional", TERMINAL),
+        (422, 40010001, "order is below the minimum order size", "below_minimum_notional", TERMINAL),
+        (
+            403,
+            40310000,
+            "insufficient balance for BTC (requested: 0.5, available: 0.49875)",
+            "insufficient_coin_balance",
+            TERMINAL,
+        ),
+        (403, 40310000, "insufficient balance for USD", "insufficient_funds", TERMINAL),
+        (422, 42210000, "extended hours order must be DAY limit orders", "extended_hours", RETRYABLE),
+        (422, 42210000, "market orders are not accepted in pre-market", "extended_hours", RETRYABLE),
+        (422, 42210000, "fractional orders are rejected for this symbol", "bad_quantity", TERMINAL),
         (422, 42210000, "could not find asset ZZZZ", "unknown_symbol", TERMINAL),
         (422, 42210000, 'asset "ZZZZ" not found', "unknown_symbol", TERMINAL),
         (422, 40010001, "invalid symbol", "unknown_symbol", TERMINAL),
@@ -125,7 +145,7 @@ RETRYABLE, TERMINAL = RejectClass.RETRYABLE, RejectClass.TERMINAL
         (403, 40310000, "account not eligible to trade uncovered option contracts", "no_position", TERMINAL),
         (403, 40310000, "insufficient qty available for order (requested: 9, available: 0)", "no_position", TERMINAL),
         (403, 40310000, "account is not allowed to short", "no_position", TERMINAL),
-        (403, 40310100, "trade denied due to pattern day trading protection", "restricted", TERMINAL),
+        (403, 40310100, "trade denied due to pattern day trading protection", "pattern_day_trading", TERMINAL),
         (422, 42210000, "asset AAPL is not tradable", "restricted", TERMINAL),
         (403, 40310000, "insufficient buying power", "insufficient_funds", TERMINAL),
         (422, 40010001, "qty must be > 0", "bad_quantity", TERMINAL),
@@ -140,6 +160,44 @@ def test_a_refusal_is_told_by_code_and_message(
     status: int, code: int, message: str, name: str, reject_class: RejectClass
 ) -> None:
     assert submit(refused(status, code, message)) == Refused(name, reject_class, f"{code}: {message}")
+
+
+def test_a_wash_trade_because_of_the_opposite_order_waits_for_that_one() -> None:
+    message = "potential wash trade detected. use complex orders"
+    answer = submit(refused(403, 40310000, message, reject_reason="opposite side limit order exists"))
+    assert answer == Refused("opposite_side_open", RETRYABLE, f"40310000: {message}")
+
+
+@pytest.mark.parametrize("status", [403, 422])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "new orders are rejected by user request",
+        "orders are currently not accepted",
+        "all orders are suspended",
+        "account is not allowed to trade",
+        "account is restricted",
+        "trading is halted for this account",
+        "trading is temporarily disabled",
+        "system is under maintenance",
+        "too many requests",
+    ],
+)
+def test_a_refusal_of_every_order_is_no_refusal_of_this_one(status: int, message: str) -> None:
+    assert submit(refused(status, 40310000, message)) == NotAccepted(f"40310000: {message}", None, account_wide=True)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "asset is restricted for this account",
+        "new orders are rejected for this symbol",
+        "account is not allowed to short",
+        "account is not allowed to trade options",
+    ],
+)
+def test_a_refusal_that_names_something_of_the_order_is_of_this_one(message: str) -> None:
+    assert isinstance(submit(refused(403, 40310000, message)), Refused)
 
 
 def test_a_refusal_that_is_not_in_the_table_is_terminal_and_says_so() -> None:

@@ -160,6 +160,19 @@ MOVES: dict[str, Case] = {
     "C7, P7: no retry left": case(
         canceled(done=40), retry_count=3, become=(R.FAILED, P.CLOSE_FAILED), reason="retries_exhausted", quantity=60
     ),
+    "C6: a breaker's probe that was refused is no retry": case(
+        refused(sends=(replace(a_send(SendAnswer.REJECTED), probe=True),), reject_class=RETRY, reject_code="halted"),
+        retry_count=3,
+        become=(R.RETRYABLE, P.CLOSE_RETRYABLE),
+        reason="halted",
+    ),
+    "C5: a rest that the broker takes no order for is a residual": case(
+        canceled(done=90),
+        refused(10, attempt=2, reject_class=TERMINAL, reject_code="below_minimum_notional"),
+        become=(R.COMPLETED, P.OPEN),
+        reason="residual_below_minimum_notional",
+        quantity=10,
+    ),
     "C7, P7: deadline passed": case(
         canceled(), deadline_at=NOW, become=(R.FAILED, P.CLOSE_FAILED), reason="deadline_passed"
     ),

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
+from closeflow.broker.budget import CallBudget
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.model import AssetType
 from closeflow.domain.plan import PlanRules
@@ -33,7 +34,7 @@ from order_submitter.settings import OrderSubmitterSettings
 from order_submitter.submit import Planner
 
 
-def make_broker(settings: OrderSubmitterSettings) -> AlpacaBroker:
+def make_broker(settings: OrderSubmitterSettings, budget: CallBudget) -> AlpacaBroker:
     capabilities = replace(
         ALPACA,
         client_id_deduplication=settings.broker_deduplication,
@@ -48,6 +49,7 @@ def make_broker(settings: OrderSubmitterSettings) -> AlpacaBroker:
         capabilities=capabilities,
         deadline_s=settings.http_deadline_s,
         connections=settings.in_flight,
+        budget=budget,
     )
 
 
@@ -60,7 +62,8 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
             application_name="order-submitter",
         )
         stack.push_async_callback(database.dispose)
-        broker = make_broker(settings)
+        budget = CallBudget(settings.rate_per_s)
+        broker = make_broker(settings, budget)
         stack.push_async_callback(broker.aclose)
         publisher = FillPublisher(await stack.enter_async_context(open_producer(settings.kafka)))
         progress, attending, keeping = ConsumerProgress(), Patience(), Patience()
@@ -75,7 +78,7 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
         await stack.enter_async_context(beating(database, "order-submitter"))
-        await _work(settings, stop, database, broker, publisher, (progress, attending, keeping))
+        await _work(settings, stop, database, broker, publisher, (progress, attending, keeping), budget)
 
 
 async def _work(
@@ -85,11 +88,12 @@ async def _work(
     broker: Broker,
     publisher: FillPublisher,
     watched: tuple[ConsumerProgress, Patience, Patience],
+    budget: CallBudget,
 ) -> None:
     progress, attending, keeping = watched
     presence = this_process()
     sends = SendLog(database, broker=broker.name, account_id=broker.account_id)
-    pool = SenderPool(broker, publisher.publish, sends, _limits(settings))
+    pool = SenderPool(broker, publisher.publish, sends, _limits(settings), budget)
     watch = Watch(settings.lease_s)
     recovery = Recovery(
         database=database,

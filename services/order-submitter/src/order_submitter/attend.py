@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from closeflow.broker.budget import Urgency
 from closeflow.domain.controls import Controls, counted
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.sending import (
@@ -62,6 +63,8 @@ class Round:
     checked_at: float
     """Monotonic, from before the controls were read."""
     claimed: list[tuple[Order, Send]] = field(default_factory=list)
+    waiting: int = 0
+    """Orders that had to go without a send; each one's turn is behind those before it."""
     look_ups: list[tuple[Order, bool]] = field(default_factory=list)
     withdrawn: dict[int, None] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -129,8 +132,9 @@ class Attendant:
                 return decided
 
             decided = await retrying(self.database, work)
-        for order, counts in decided.look_ups:
-            self.recovery.ask(order.client_order_id, order.position_id if counts else None)
+        self.recovery.ask(
+            {order.client_order_id: order.position_id if counts else None for order, counts in decided.look_ups}
+        )
 
     async def _decide(self, tx: Transaction, due: Sequence[DueOrder], jobs: list[Job]) -> Round:
         before = await lock_books(
@@ -184,13 +188,16 @@ class Attendant:
         decided.books[order.position_id] = replace(book, orders={**book.orders, order.client_order_id: order})
 
     def _claim(self, decided: Round, order: Order, kind: SendKind, jobs: list[Job]) -> Order:
-        """The order with its send claimed; without a free slot it stays due, or waits for the circuit breaker."""
+        """The order with its send claimed; without a free slot it stays due, or waits for the circuit breaker, or for
+        its turn among the calls to the broker."""
         if not self.pool.reserve(kind):
-            resumes_in_s = self.pool.resumes_in_s()
-            if kind is SendKind.CANCEL or resumes_in_s is None:
-                return order
-            return replace(order, next_send_at=decided.now + timedelta(seconds=resumes_in_s))
-        order, send = claim(order, kind, sender=self.instance_id, now=decided.now, lease_s=self.lease_s)
+            turn_in_s = self.pool.budget.wait_s(Urgency.SEND, ahead=decided.waiting)
+            decided.waiting += 1
+            resumes_in_s = None if kind is SendKind.CANCEL else self.pool.resumes_in_s()
+            wait_s = max(turn_in_s, resumes_in_s or 0.0)
+            return replace(order, next_send_at=decided.now + timedelta(seconds=wait_s)) if wait_s > 0 else order
+        probe = kind is SendKind.SUBMIT and self.pool.probing
+        order, send = claim(order, kind, sender=self.instance_id, now=decided.now, lease_s=self.lease_s, probe=probe)
         decided.claimed.append((order, send))
         if kind is SendKind.SUBMIT:
             decided.controls = counted(decided.controls, now=decided.now)

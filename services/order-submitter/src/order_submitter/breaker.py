@@ -76,9 +76,9 @@ def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: float, rules: B
             if refusals < rules.refusals:
                 return Breaker(refusals=refusals)  # The broker answers, whatever it was opened for.
             return _opened(replace(breaker, failures=0, refusals=refusals), now, rules.probe_s)
-        case NotAccepted(retry_after_s=asked_s, credentials=credentials):
-            wait = asked_s if asked_s is not None else (rules.probe_s if credentials else _RATE_LIMITED_S)
-            return _opened(breaker, now, wait)
+        case NotAccepted(retry_after_s=asked_s, credentials=key, account_wide=all_orders):
+            # What the broker asks for may be nothing at all, and of a rate limit's growing pauses the adapter knows.
+            return _opened(breaker, now, max(asked_s or 0.0, rules.probe_s if key or all_orders else _RATE_LIMITED_S))
         case NotSent() | Unanswered():
             failures = breaker.failures + 1
             if breaker.state is BreakerState.CLOSED and failures < rules.failures:

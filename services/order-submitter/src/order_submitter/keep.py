@@ -92,10 +92,9 @@ class Keeper:
         self.early = {
             one.client_order_id: self.early.get(one.client_order_id, (now, _EARLY_FIRST_S)) for one in orphans
         }
-        for client_order_id, (due, pause) in self.early.items():
-            if due <= now:
-                self.recovery.ask(client_order_id, None)
-                self.early[client_order_id] = (now + pause, min(_EARLY_CAP_S, pause * 2))
+        due = {client_order_id: pause for client_order_id, (at, pause) in self.early.items() if at <= now}
+        self.recovery.ask(dict.fromkeys(due))
+        self.early |= {one: (now + pause, min(_EARLY_CAP_S, pause * 2)) for one, pause in due.items()}
 
 
 async def keep_until_stopped(keeper: Keeper, stop: asyncio.Event, *, interval_s: float, patience: Patience) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,9 +13,10 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.broker import Broker, IdDeduplication
-from closeflow.domain.answers import Acknowledged, NotFound
+from closeflow.broker.asking import newest_by_id
+from closeflow.domain.answers import Acknowledged, LookUpAnswer, NotFound
 from closeflow.domain.controls import counted
-from closeflow.domain.model import Book, Incident, Order, Send, SendKind
+from closeflow.domain.model import Book, BrokerUpdate, Incident, Order, Send, SendKind
 from closeflow.domain.sending import (
     Clear,
     LookUp,
@@ -99,6 +100,7 @@ class Recovery:
         self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
         self._transactions = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._listings: set[asyncio.Task[Mapping[str, BrokerUpdate]]] = set()
         self._absent_since: dict[str, tuple[int, float]] = {}
         """Client order id to (its last send, when by our own clock it was first not found after that)."""
 
@@ -106,27 +108,37 @@ class Recovery:
     def _may_repeat(self) -> bool:
         return self._broker.capabilities.client_id_deduplication is IdDeduplication.FOREVER
 
-    def ask(self, client_order_id: str, position_id: int | None) -> None:
-        """Start a look-up unless one is under way. With a `position_id` an explicit not-found counts as evidence."""
-        if client_order_id in self._running:
+    def ask(self, wanted: Mapping[str, int | None]) -> None:
+        """Start to look up these client order ids, unless that is under way. With a position id an explicit not-found
+        counts as evidence."""
+        fresh = {one: position_id for one, position_id in wanted.items() if one not in self._running}
+        if not fresh:
             return
-        task = asyncio.create_task(self._ask(client_order_id, position_id))
-        self._running[client_order_id] = task
-        task.add_done_callback(lambda _: self._running.pop(client_order_id, None))
+        listing = asyncio.create_task(newest_by_id(self._broker, wanted=len(fresh)))
+        self._listings.add(listing)
+        listing.add_done_callback(self._listings.discard)
+        for client_order_id, position_id in fresh.items():
+            self._running[client_order_id] = asyncio.create_task(self._ask(client_order_id, position_id, listing))
 
     async def stop(self) -> None:
         """Cut look-ups off: they are reads, and asked again by whoever comes next."""
-        running = list(self._running.values())
+        running = [*self._running.values(), *self._listings]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _ask(self, client_order_id: str, position_id: int | None) -> None:
+    async def _ask(
+        self, client_order_id: str, position_id: int | None, listing: asyncio.Task[Mapping[str, BrokerUpdate]]
+    ) -> None:
         bound = log.bind(client_order_id=client_order_id)
+        answer: LookUpAnswer
         try:
-            async with self._look_ups:
-                await self._pool.token()
-                answer = await self._broker.look_up(client_order_id)
+            listed = await asyncio.shield(listing)
+            if client_order_id in listed:
+                answer = Acknowledged(listed[client_order_id])
+            else:
+                async with self._look_ups:
+                    answer = await self._broker.look_up(client_order_id)
             LOOK_UPS.labels(type(answer).__name__).inc()
             match answer:
                 case Acknowledged(update):
@@ -142,6 +154,8 @@ class Recovery:
                     bound.warning("look_up_failed", answer=type(answer).__name__, reason=answer.reason)
         except Exception:
             bound.exception("look_up_abandoned")  # The order stays due, and is asked about again.
+        finally:
+            self._running.pop(client_order_id, None)
 
     async def _note_absence(self, client_order_id: str, position_id: int) -> None:
         """Count an explicit not-found, if nothing happened to the order since it was asked for; then either send the
@@ -184,7 +198,14 @@ class Recovery:
         if self._may_repeat:
             check = recheck(book, order, controls=controls, now=now, may_repeat=True)
             if isinstance(check, Clear) and self._pool.reserve(SendKind.SUBMIT):
-                order, send = claim(order, SendKind.SUBMIT, sender=self._instance_id, now=now, lease_s=self._lease_s)
+                order, send = claim(
+                    order,
+                    SendKind.SUBMIT,
+                    sender=self._instance_id,
+                    now=now,
+                    lease_s=self._lease_s,
+                    probe=self._pool.probing,
+                )
         lag = self._broker.capabilities.visibility_lag_s
         return Absence(
             change=(book, replace(book, orders={**book.orders, client_order_id: order})),

@@ -14,18 +14,21 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
+from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.domain.answers import (
     Acknowledged,
     CancelAccepted,
     CancelAnswer,
     CancelRefused,
     DuplicateId,
+    LookUpAnswer,
     NotAccepted,
     NotFound,
     NotSent,
     Refused,
     SubmitAnswer,
     Unanswered,
+    refused_cancel,
 )
 from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
 from closeflow.domain.sending import fence_s, retry_in_s, with_send
@@ -33,7 +36,7 @@ from closeflow.domain.tickets import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState, admitted, after_answer, shared, to_row
-from order_submitter.rate import TokenBucket
+from order_submitter.refusals import COMPANY_S, UnmappedRefusals
 
 log = structlog.get_logger(__name__)
 
@@ -84,14 +87,23 @@ class SenderPool:
     What the broker answered is published before it is recorded: evidence first, conclusions after.
     """
 
-    def __init__(self, broker: Broker, publish: Publish, sends: Sends, limits: PoolLimits) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        publish: Publish,
+        sends: Sends,
+        limits: PoolLimits,
+        budget: CallBudget | None = None,
+    ) -> None:
+        """The `budget` is the one that the broker's other calls of this process have their turn from."""
         self._broker = broker
         self._publish = publish
         self._sends = sends
         self._limits = limits
         self._free = limits.in_flight
-        self._bucket = TokenBucket(limits.rate_per_s, now=time.monotonic())
+        self.budget = budget or CallBudget(limits.rate_per_s)
         self.tasks: set[asyncio.Task[None]] = set()
+        self._unmapped = UnmappedRefusals(min(COMPANY_S, limits.lease_s / 3))
         self._stopping = False
         self._unsaved = 0
         self.breaker: Breaker = CLOSED
@@ -105,13 +117,13 @@ class SenderPool:
         return None if resumes_at is None else resumes_at - now
 
     def reserve(self, kind: SendKind) -> bool:
-        """Take a slot and a rate token if both are free. A cancel goes out whatever the breaker says."""
+        """Take a slot and the turn of a call if both are free. A cancel goes out whatever the breaker says."""
         if self._stopping or self._free == 0:
             return False
         now = time.monotonic()
         if kind is SendKind.SUBMIT and self.breaker.resumes_at(now) is not None:
             return False
-        if not self._bucket.take(now):
+        if not self.budget.take(Urgency.SEND):
             return False
         if kind is SendKind.SUBMIT and self.breaker.state is not BreakerState.CLOSED:
             self._probe = self.breaker, admitted(self.breaker, now=now, rules=self._limits.breaker)
@@ -119,15 +131,16 @@ class SenderPool:
         self._free -= 1
         return True
 
-    async def token(self) -> None:
-        """Wait for a rate token for a call that needs no slot: a look-up."""
-        await asyncio.sleep(self._bucket.owe(time.monotonic()))
-
     def share_breaker(self, known: Breaker) -> None:
         """Take over what the database says, unless an answer of our own is still on its way there, or a probe to the
         broker."""
         if self._unsaved == 0:
             self.breaker = shared(self.breaker, known)
+
+    @property
+    def probing(self) -> bool:
+        """Whether the order that was reserved last, and is not claimed yet, is the probe of an open circuit breaker."""
+        return self._probe is not None
 
     def release(self, slots: int) -> None:
         """Give back slots whose sends were not claimed after all, and the probe that was for one of them."""
@@ -218,6 +231,10 @@ class SenderPool:
         else:
             with CALL_SECONDS.labels("submit").time():
                 answer = await self._broker.submit(order, begin_within_s=self._fence_left_s(job), may_begin=may_begin)
+            if isinstance(answer, Refused) and not answer.mapped:
+                answer = await self._unmapped.judge(job.order, answer)
+            elif isinstance(answer, Acknowledged):
+                self._unmapped.taken()
         ANSWERS.labels("submit", type(answer).__name__).inc()
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         before = self.breaker
@@ -228,9 +245,7 @@ class SenderPool:
         try:
             entry = await self._conclude(job, answer, fenced=fenced is not None)
             breaker = to_row(self.breaker, now=time.monotonic()) if moved else None
-            await self._sends.record(
-                Entry(answered=entry, incident=self._credentials_incident(answer), breaker=breaker)
-            )
+            await self._sends.record(Entry(answered=entry, incident=self._account_incident(answer), breaker=breaker))
         finally:
             self._unsaved -= moved
 
@@ -250,7 +265,7 @@ class SenderPool:
                 return _answered(job, SendAnswer.REJECTED)
             case DuplicateId():
                 # It exists: a first look-up now, and more of them if this one fails.
-                found = await self._look_up(job)
+                found = isinstance(await self._look_up(job), Acknowledged)
                 answer_kind = SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN
                 return _answered(job, answer_kind, again_in_s=None if found else _SOON_S)
             case NotAccepted(retry_after_s=asked_s):
@@ -263,12 +278,11 @@ class SenderPool:
             case _:
                 assert_never(answer)
 
-    async def _look_up(self, job: Job) -> bool:
+    async def _look_up(self, job: Job) -> LookUpAnswer:
         answer = await self._broker.look_up(job.order.client_order_id)
-        if not isinstance(answer, Acknowledged):
-            return False
-        await self._publish(answer.update, traceparent=job.traceparent)
-        return True
+        if isinstance(answer, Acknowledged):
+            await self._publish(answer.update, traceparent=job.traceparent)
+        return answer
 
     async def _cancel(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
         broker_order_id = job.order.broker_order_id
@@ -286,8 +300,8 @@ class SenderPool:
             case CancelAccepted():
                 recorded = SendAnswer.ACCEPTED
             case CancelRefused() | NotFound():
-                await self._look_up(job)  # Only a statement about the order ends it; the refusal itself does not.
-                recorded = SendAnswer.REJECTED
+                # Only a statement about the order ends it; the refusal itself does not.
+                recorded = refused_cancel(await self._look_up(job))
             case NotAccepted():
                 recorded = SendAnswer.NOT_ACCEPTED
             case NotSent():
@@ -302,17 +316,17 @@ class SenderPool:
     def _retry_in_s(self, job: Job, asked_s: float | None) -> float:
         return retry_in_s(with_send(job.order, job.send), jitter=random.random(), asked_s=asked_s)
 
-    def _credentials_incident(self, answer: SubmitAnswer) -> Incident | None:
+    def _account_incident(self, answer: SubmitAnswer) -> Incident | None:
         match answer:
             case NotAccepted(reason=reason, credentials=True):
-                return Incident(
-                    kind="broker_credentials_refused",
-                    severity="critical",
-                    subject=self._broker.account_id,
-                    detail=f"no order can be sent for account {self._broker.account_id}: {reason}",
-                )
+                kind = "broker_credentials_refused"
+            case NotAccepted(reason=reason, account_wide=True):
+                kind = "broker_refuses_orders"
             case _:
                 return None
+        account = self._broker.account_id
+        detail = f"no order can be sent for account {account}: {reason}"
+        return Incident(kind=kind, severity="critical", subject=account, detail=detail)
 
 
 def _answered(job: Job, answer: SendAnswer, *, again_in_s: float | None = None) -> Answered:

@@ -122,6 +122,8 @@ class Planner:
         return again
 
     async def _look_at_market(self, records: Sequence[SubmitRecord]) -> Market:
+        if self.pool.resumes_in_s() is not None:
+            return Market(clock=None, quotes={})  # What is deferred for the breaker needs none of it.
         asked = [record.value for record in records]
         quoted = {one.symbol: one.asset_type for one in asked if _needs_quote(one)}
         return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
@@ -187,7 +189,12 @@ class Planner:
             check = recheck(book, decided.order, controls=folded.controls, now=now)
             if isinstance(check, Clear) and self.pool.reserve(SendKind.SUBMIT):
                 order, send = claim(
-                    decided.order, SendKind.SUBMIT, sender=self.instance_id, now=now, lease_s=self.lease_s
+                    decided.order,
+                    SendKind.SUBMIT,
+                    sender=self.instance_id,
+                    now=now,
+                    lease_s=self.lease_s,
+                    probe=self.pool.probing,
                 )
                 book = replace(book, orders={**book.orders, order.client_order_id: order})
                 folded.claimed.append((order, send))

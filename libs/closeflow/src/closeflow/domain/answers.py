@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final, assert_never
 
-from closeflow.domain.model import BrokerUpdate, OrderType, RejectClass, Side, TimeInForce
+from closeflow.domain.model import (
+    BrokerStatus,
+    BrokerUpdate,
+    OrderType,
+    RejectClass,
+    SendAnswer,
+    Side,
+    TimeInForce,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,8 @@ class NotAccepted:
     retry_after_s: float | None
     credentials: bool = False
     """True for 401 and a blocked account: no order of the account can pass, a person must act."""
+    account_wide: bool = False
+    """True when the broker takes no new order of the account, whatever it is, and the key is not why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,26 @@ class LastTrade:
 
     price: Decimal
     at: datetime
+
+
+NOTHING_LEFT: Final = frozenset(
+    {BrokerStatus.FILLED, BrokerStatus.CANCELED, BrokerStatus.EXPIRED, BrokerStatus.REJECTED, BrokerStatus.REPLACED}
+)
+"""What the broker states of an order that takes no cancel any more."""
+
+
+def refused_cancel(found: LookUpAnswer) -> SendAnswer:
+    """What a cancel that the broker refused counts as, by what it then says of the order. One that is over has nothing
+    left to cancel, and its end is on its way to the books. Without a word on the order the refusal proves nothing."""
+    match found:
+        case Acknowledged(update):
+            return SendAnswer.ACCEPTED if update.order_status in NOTHING_LEFT else SendAnswer.REJECTED
+        case NotFound():
+            return SendAnswer.REJECTED
+        case NotAccepted() | NotSent() | Unanswered():
+            return SendAnswer.UNKNOWN
+        case _:
+            assert_never(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

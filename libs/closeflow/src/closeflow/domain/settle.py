@@ -29,13 +29,16 @@ from closeflow.domain.model import (
     RequestStatus,
 )
 from closeflow.domain.reopen import REVERSED, reopen
-from closeflow.domain.ticks import BAD_INCREMENT, refusals_for_increment
+from closeflow.domain.ticks import refusals_for_increment
 
 USER_CANCEL: Final = "canceled_by_user"
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
 DEADLINE_PASSED: Final = "deadline_passed"
 EXTERNALLY_CLOSED: Final = "externally_closed"
 RESIDUAL: Final = "residual_below_lot"
+DUST: Final = "residual_below_minimum_notional"
+BELOW_MINIMUM_NOTIONAL: Final = "below_minimum_notional"
+"""The reject code of an order that is worth less than the broker takes orders for."""
 WITHDRAWN: Final = "withdrawn_by_late_fill"
 SIDE_CHANGED: Final = "side_changed"
 RETRY_BY_HAND: Final = "retry_by_hand"
@@ -162,14 +165,15 @@ def _settle_submitted(
     why = (last.reject_code if refused else None) or last.status.value
     if request.cancel_requested_at is not None:
         return _finish(request, RequestStatus.FAILED, USER_CANCEL, now)
+    if refused and last.reject_code == BELOW_MINIMUM_NOTIONAL:
+        return _finish(request, RequestStatus.COMPLETED, DUST, now)
     # A refusal for the increment is answered by one order on the coarser grid, which costs no retry.
     increments = len(refusals_for_increment(book.orders_of(request.id)))
     if refused and (last.reject_class is not RejectClass.RETRYABLE or increments > 1):
         return _finish(request, RequestStatus.FAILED, why, now)
     if request.deadline_at is not None and request.deadline_at <= now:
         return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
-    free = last.status is OrderStatus.DENIED or last.reject_code == BAD_INCREMENT
-    if request.retry_count >= request.max_retries and not free:
+    if request.retry_count >= request.max_retries and facts.costs_a_retry(last):
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
     due = policy.next_attempt_at(request, now)
     return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due)

@@ -16,12 +16,15 @@ from closeflow.storage.rows import rows_json
 _OVER: Final = """o.status IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
     AND o.stated_cum_qty <= o.executed_qty"""
 _ORDER_IS_OVER: Final = f"EXISTS (SELECT FROM orders o WHERE o.client_order_id = i.client_order_id AND {_OVER})"
+_BREAKER_IS_CLOSED: Final = (
+    "EXISTS (SELECT FROM broker_breakers b WHERE b.account_id = i.subject AND b.state = 'closed')"
+)
 RESOLVED_WHEN: Final[Mapping[str, str]] = {
     "acknowledged_order_not_found": f"""({_ORDER_IS_OVER} OR EXISTS (
         SELECT FROM orders o
         WHERE o.client_order_id = i.client_order_id AND o.last_broker_update_at > i.last_seen_at))""",
-    "broker_credentials_refused": """EXISTS (
-        SELECT FROM broker_breakers b WHERE b.account_id = i.subject AND b.state = 'closed')""",
+    "broker_credentials_refused": _BREAKER_IS_CLOSED,
+    "broker_refuses_orders": _BREAKER_IS_CLOSED,
     "cancel_outcome_missing": _ORDER_IS_OVER,
     "cancel_refused": _ORDER_IS_OVER,
     "exposure_above_owed": _ORDER_IS_OVER,

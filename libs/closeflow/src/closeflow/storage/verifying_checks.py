@@ -207,7 +207,8 @@ AGREE: Final = sql_check(
     SELECT 'close request ' || id, 'is completed with ' || filled_qty || ' of ' || target_qty || ' filled'
     FROM close_requests
     WHERE status = 'completed' AND filled_qty < target_qty
-      AND COALESCE(reason, '') NOT IN ('residual_below_lot', 'externally_closed', 'reversed')
+      AND COALESCE(reason, '') NOT IN ('residual_below_lot', 'residual_below_minimum_notional', 'externally_closed',
+                                       'reversed')
     UNION ALL
     SELECT 'close request ' || r.id, 'is failed although all of its target is filled'
     FROM close_requests r

@@ -30,6 +30,7 @@ from closeflow.domain.answers import (
     Unanswered,
 )
 from closeflow.domain.model import BrokerUpdate, RejectClass, UpdateSource
+from closeflow.domain.settle import BELOW_MINIMUM_NOTIONAL
 from closeflow.domain.ticks import BAD_INCREMENT
 
 FORBIDDEN: Final = 40310000
@@ -60,16 +61,35 @@ _TERMINAL: Final = RejectClass.TERMINAL
 
 _INCREMENT: Final = r"increment|tick size|minimum (pric|tick)|multiple of|decimal place"
 
+_NOTIONAL: Final = (
+    r"cost basis must|notional.*(must|minim|>=|at least|too (small|low))|"
+    r"minim(al|um) (order )?(amount|notional|size|value)"
+)
+_COIN: Final = r"insufficient balance for (?!(usd|order|this|the|trade)\b)\w"
+_OPPOSITE: Final = r"opposite side|cannot open a (long|short) (buy|sell) while|(long|short) (buy|sell) order is open"
+_EXTENDED: Final = r"extended.(trading.)?hours|(pre|after).?market|after.hours|overnight (session|trading)"
+
 REFUSALS: Final[tuple[Rule, ...]] = (
     _rule(_ANY, r"market is closed|market hours|outside.*trading hours", _RETRYABLE, "market_closed"),
+    _rule(_ANY, _EXTENDED, _RETRYABLE, "extended_hours"),
+    _rule(_ANY, r"\bhalt(ed|s)?\b|trading pause|volatility pause|\bluld\b", _RETRYABLE, "symbol_halted"),
     _rule(_ANY, r"price band|limit up|limit down|too far (away )?from", _RETRYABLE, "price_band"),
     _rule({FORBIDDEN}, r"held.for.orders", _RETRYABLE, "held_for_orders"),
-    _rule({FORBIDDEN}, r"wash trade|opposite side", _TERMINAL, "wash_trade"),
-    _rule({PATTERN_DAY_TRADING}, r"pattern day trad", _TERMINAL, "restricted"),
+    _rule(_ANY, _OPPOSITE, _RETRYABLE, "opposite_side_open"),
+    _rule({FORBIDDEN}, r"wash trade", _TERMINAL, "wash_trade"),
+    _rule({PATTERN_DAY_TRADING, FORBIDDEN}, r"pattern day trad|\bpdt\b", _TERMINAL, "pattern_day_trading"),
     _rule(_ANY, r"could not find asset|(asset|symbol).*not found|invalid symbol", _TERMINAL, "unknown_symbol"),
     _rule(_ANY, r"position does not exist|no (such|open) position|uncovered|(to|sold) short", _TERMINAL, "no_position"),
     _rule({FORBIDDEN}, r"insufficient (qty|quantity)", _TERMINAL, "no_position"),
+    _rule(
+        {FORBIDDEN},
+        r"insufficient balance for (?!(usd|order|this|the|trade)\b)\w",
+        _TERMINAL,
+        "insufficient_coin_balance",
+    ),
     _rule({FORBIDDEN}, r"insufficient .*(buying power|balance)", _TERMINAL, "insufficient_funds"),
+    _rule(_ANY, r"fractionable|fraction\w* .*not (supported|allowed|enabled)", _TERMINAL, "not_fractionable"),
+    _rule(_ANY, _NOTIONAL, _TERMINAL, BELOW_MINIMUM_NOTIONAL),
     _rule(_ANY, r"restricted|not (tradable|active|allowed|enabled|eligible)|expire", _TERMINAL, "restricted"),
     _rule({INVALID, BAD_REQUEST}, r"\bqty\b|quantity|fractional", _TERMINAL, "bad_quantity"),
     _rule(_ANY, _INCREMENT, _RETRYABLE, BAD_INCREMENT),
@@ -83,6 +103,16 @@ _BLOCKED: Final = re.compile(
     r"trading is suspended|request is not authorized",
     re.IGNORECASE,
 )
+_NO_ORDERS: Final = re.compile(
+    r"(^|\b(new|all) )orders (are|have been) (currently )?(being )?(rejected|disabled|suspended|paused|not accepted)|"
+    r"by user request|"
+    r"(account|user) (is|has been) (currently )?(restricted|locked|disabled|closed|frozen|under review)\W*$|"
+    r"(account|user) is not (currently )?(allowed|permitted|authorized|approved|enabled) to trade\W*$|"
+    r"trading (is|has been) (halted|disabled|suspended|paused) for (this|the|your) account|"
+    r"(service|system|trading|broker) is (under maintenance|temporarily (unavailable|disabled))|too many requests",
+    re.IGNORECASE,
+)
+"""Words about the account or the broker that name nothing of the order."""
 _BAD_CREDENTIALS: Final = re.compile(r"forbidden\.?", re.IGNORECASE)
 
 
@@ -93,6 +123,11 @@ class Complaint:
     code: int | None
     message: str
     details: Mapping[str, object]
+
+    @property
+    def words(self) -> str:
+        """With what it gives as its reason besides: of a wash trade that the opposite order is there."""
+        return f"{self.message}; {self.details.get('reject_reason', '')}"
 
     def __str__(self) -> str:
         return self.message if self.code is None else f"{self.code}: {self.message}"
@@ -148,7 +183,7 @@ def refusal(complaint: Complaint) -> Refused:
     if _holds_enough(complaint):
         return Refused("held_for_orders", RejectClass.RETRYABLE, str(complaint))
     for rule in REFUSALS:
-        if complaint.code in rule.codes and rule.message.search(complaint.message):
+        if complaint.code in rule.codes and rule.message.search(complaint.words):
             return Refused(rule.name, rule.reject_class, str(complaint))
     return Refused(f"alpaca_{complaint.code}", RejectClass.TERMINAL, str(complaint), mapped=False)
 
@@ -163,8 +198,14 @@ def _holds_enough(complaint: Complaint) -> bool:
         return False
 
 
-def _no_reply(outcome: NotWritten | NoReply) -> NotSent | Unanswered:
-    return NotSent(outcome.reason) if isinstance(outcome, NotWritten) else Unanswered(outcome.reason)
+def _no_reply(outcome: NotWritten | NoReply) -> NotSent | NotAccepted | Unanswered:
+    match outcome:
+        case NoReply(reason):
+            return Unanswered(reason)
+        case NotWritten(reason, retry_after_s=None):
+            return NotSent(reason)
+        case NotWritten(reason, retry_after_s):
+            return NotAccepted(reason, retry_after_s)
 
 
 def _unanswered(reply: Reply) -> Unanswered:
@@ -207,16 +248,23 @@ def _not_accepted(reply: Reply) -> NotAccepted | None:
         return NotAccepted("rate limited", reply.retry_after_s)
     if reply.status == 401:
         return NotAccepted("the broker does not accept our key (401)", reply.retry_after_s, credentials=True)
-    if reply.status != 403:
-        return None
-    complaint = _complaint(reply)
+    complaint = _complaint(reply) if reply.status in _REFUSING else None
     if complaint is None:
         return None
+    if reply.status != 403:
+        return _no_orders(reply, complaint)
     # A bad key gets `{"message": "forbidden."}` with 403 and no code.
     bad_key = complaint.code is None and _BAD_CREDENTIALS.fullmatch(complaint.message)
     if bad_key or _BLOCKED.search(complaint.message):
         return NotAccepted(str(complaint), reply.retry_after_s, credentials=True)
-    return None
+    return _no_orders(reply, complaint)
+
+
+def _no_orders(reply: Reply, complaint: Complaint) -> NotAccepted | None:
+    about_one = re.search(r"\b(symbol|asset)\b", complaint.message, re.IGNORECASE)
+    if complaint.code is None or about_one or not _NO_ORDERS.search(complaint.message):
+        return None
+    return NotAccepted(str(complaint), reply.retry_after_s, account_wide=True)
 
 
 def _says_order_not_found(reply: Reply) -> bool:
