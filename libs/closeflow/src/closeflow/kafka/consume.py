@@ -237,6 +237,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             async with self._in_flight:
                 return await self._step_over(error)
         if batch:
+            self._progress.given()
             async with self._in_flight:
                 return await self._handle(batch)
         if self._was_answered():

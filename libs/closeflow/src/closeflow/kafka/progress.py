@@ -21,6 +21,7 @@ class ConsumerProgress:
         self._clock = clock
         self._partitions: frozenset[int] | None = None
         self._moved_at: float | None = None
+        self._working = False
         self._failure: str | None = "it has not joined its group yet"
 
     def assigned(self, partitions: frozenset[int]) -> None:
@@ -30,12 +31,17 @@ class ConsumerProgress:
     def revoked(self) -> None:
         self._partitions = None
 
+    def given(self) -> None:
+        """A batch, to be worked on."""
+        self.moved()
+        self._working = True
+
     def moved(self) -> None:
-        self._moved_at = self._clock()
+        self._moved_at, self._working = self._clock(), False
 
     def failed(self, reason: str) -> None:
         """It does nothing until it is assigned partitions, or a batch succeeds, again."""
-        self._failure = reason
+        self._failure, self._working = reason, False
 
     def succeeded(self) -> None:
         self._failure = None
@@ -54,5 +60,7 @@ class ConsumerProgress:
         still_for_s = self.still_for_s()
         if still_for_s < self._stalled_after_s:
             return None
-        holds = "it holds no partitions" if self._partitions is None else "Kafka has not answered its fetches"
+        if self._working:
+            return f"it has worked on one batch for {still_for_s:.0f} s"
+        holds = "it has held no partitions" if self._partitions is None else "Kafka has not answered its fetches"
         return f"{holds} for {still_for_s:.0f} s"
