@@ -26,4 +26,7 @@ async def end_tasks(tasks: Iterable[asyncio.Future[Any]], *, again_s: float = CA
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=again_s)
+        ended, left = await asyncio.wait(left, timeout=again_s)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # Looked at, or asyncio reports it as never retrieved.

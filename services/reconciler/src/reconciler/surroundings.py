@@ -31,6 +31,7 @@ from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.offsets import group_lag
 from closeflow.storage.away import reason
 from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import close_incidents
 from closeflow.storage.saving import report_incidents
 
@@ -74,8 +75,8 @@ class WatchSurroundings:
             raise
 
     async def _write(self, tx: Transaction, *, lag_is_known: bool, began: float) -> int:
+        await database_now(tx)  # Where the server is frozen under the connection nothing fails, it only takes long.
         now, patience_s = self.clock(), self.patience_s
-        # The server may have been frozen under the connection: then nothing failed, it only took long.
         database = self._away.get(DATABASE) or Away(since=began, reason="it answered again")
         away = [(KAFKA, self._away[KAFKA]), (BROKER, self._away[BROKER]), (DATABASE, database)]
         incidents: list[Incident] = away_incidents(away, now=now, patience_s=patience_s)
