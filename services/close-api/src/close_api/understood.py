@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
@@ -15,6 +16,9 @@ from close_api.statuses import Code, FieldError, Problem, field_problem
 _MAX_NAMES: Final = 20
 _NAME_LENGTH: Final = 100
 _READS: Final = frozenset({"GET", "HEAD"})
+_OF_THE_BODY: Final = frozenset(
+    {b"expect", b"transfer-encoding", b"content-length", b"trailer", b"content-type", b"content-encoding"}
+)
 _LENGTH: Final = re.compile("[0-9]{1,19}", re.ASCII)
 _JSON_TYPE: Final = re.compile(r'application/json\s*(;\s*(charset=("utf-?8"|utf-?8)\s*)?)*', re.IGNORECASE)
 _ASKS_FOR_MORE: Final = frozenset(
@@ -52,46 +56,46 @@ def refuse_what_is_not_read(request: Request) -> None:
     if request.scope["query_string"]:
         raise field_problem(*map(_unknown_parameter, _names(request.scope["query_string"])))
     reads = request.method in _READS
-    unknown = [name for name, _ in request.scope["headers"] if _asks_for_more(name, reads)]
+    given: dict[bytes, str] = {}
+    unknown: list[bytes] = []
+    for name, value in request.scope["headers"]:
+        if name in _OF_THE_BODY:
+            # One that is repeated is a list with commas, as RFC 9110 section 5.2 has it.
+            text = value.decode("latin-1").strip()
+            given[name] = f"{given[name]}, {text}" if name in given else text
+        elif _asks_for_more(name, reads):
+            unknown.append(name)
     if unknown:
         raise field_problem(*(_unknown_header(name.decode("latin-1")) for name in unknown[:_MAX_NAMES]))
-    expected = _value(request, "expect")
-    if expected is not None and expected.lower() != "100-continue":
+    if given.get(b"expect", "100-continue").lower() != "100-continue":
         raise Problem(Code.EXPECTATION_FAILED)
-    has_body = _has_body(request, reads)
+    has_body = _has_body(given, reads, request.scope["http_version"])
     if has_body and reads:
         raise Problem(Code.MALFORMED_BODY, extra={"reason": "this call has no body"})
     if has_body:
-        _refuse_other_than_json(request)
+        _refuse_other_than_json(given)
 
 
-def _has_body(request: Request, reads: bool) -> bool:
+def _has_body(given: Mapping[bytes, str], reads: bool, http_version: str) -> bool:
     """Whether a body is announced, in the one way of its HTTP version (RFC 9112 section 6)."""
-    coding, length = _value(request, "transfer-encoding"), _value(request, "content-length")
+    coding, length = given.get(b"transfer-encoding"), given.get(b"content-length")
     # The end of a body of HTTP/1.0 without a length is that of the connection; the server would take it for the next
     # call, and this one for a close of everything.
-    if request.scope["http_version"] == "1.0" and not reads and (length is None or coding is not None):
+    if http_version == "1.0" and not reads and (length is None or coding is not None):
         raise Problem(Code.LENGTH_REQUIRED)
-    if coding is not None and (coding.lower() != "chunked" or length is not None or "trailer" in request.headers):
+    if coding is not None and (coding.lower() != "chunked" or length is not None or b"trailer" in given):
         raise Problem(Code.MALFORMED_REQUEST, extra={"reason": "Transfer-Encoding: chunked alone is read"})
     if length is not None and not _LENGTH.fullmatch(length):
         raise Problem(Code.MALFORMED_REQUEST, extra={"reason": "Content-Length is not one whole number"})
     return coding is not None or (length is not None and int(length) > 0)
 
 
-def _refuse_other_than_json(request: Request) -> None:
-    encoding = _value(request, "content-encoding")
-    if encoding is not None and encoding.lower() != "identity":
+def _refuse_other_than_json(given: Mapping[bytes, str]) -> None:
+    if given.get(b"content-encoding", "identity").lower() != "identity":
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, headers={"accept-encoding": "identity"})
-    content_type = _value(request, "content-type")
+    content_type = given.get(b"content-type")
     if content_type is not None and not _JSON_TYPE.fullmatch(content_type):
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, headers={"accept": "application/json"})
-
-
-def _value(request: Request, name: str) -> str | None:
-    """The header's value; one that is repeated is a list with commas, as RFC 9110 section 5.2 has it."""
-    found = request.headers.getlist(name)
-    return ", ".join(found) if found else None
 
 
 @lru_cache(maxsize=1024)
