@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any, Literal
 
 import httpx
@@ -205,6 +206,30 @@ def test_updates_are_late_or_lost(control: Control, broker: RestProbe, listener:
         "cf-late",
     ]
     assert broker.find("cf-lost")["status"] == "filled"
+
+
+def test_updates_show_the_order_as_it_is_after_all_its_fills(
+    control: Control, broker: RestProbe, listener: StreamProbe
+) -> None:
+    control.script(Behaviour(execution=FillInParts(parts=2), stream=StreamFaults(ahead=True)))
+    broker.post("cf-1", qty="10")
+    fills = [one for one in listener.until("fill") if "qty" in one]
+    assert [(one["qty"], one["order"]["filled_qty"]) for one in fills] == [("5", "10"), ("5", "10")]
+
+
+def test_a_split_multiplies_what_rests_and_what_is_held(control: Control, broker: RestProbe) -> None:
+    held = control.positions()["AAPL"]
+    steps = (Step(do="split", quantity=Decimal(4)), Step(do="fill"))
+    control.script(Behaviour(execution=RunSteps(steps=steps)))
+    broker.post("cf-1", qty="10", side="sell")
+    assert broker.await_status("cf-1", "filled")["qty"] == "40"
+    assert control.positions()["AAPL"] == 4 * held - 40
+
+
+def test_an_order_that_was_replaced_by_hand_is_over(control: Control, broker: RestProbe) -> None:
+    control.script(Behaviour(execution=RunSteps(steps=(Step(do="replace"),))))
+    broker.post("cf-1")
+    broker.await_status("cf-1", "replaced")
 
 
 def test_a_cancel_is_refused_then_taken(control: Control, broker: RestProbe) -> None:

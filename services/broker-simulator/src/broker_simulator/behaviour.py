@@ -79,9 +79,11 @@ class Step(Spec):
     """One thing that happens to the order, `after_s` after the step before it (the first: after acceptance).
 
     A fill without quantity fills all that is left; without price it is at the quote when marketable, else at the limit.
+    A split multiplies the resting order and the position by `quantity`, and nobody is told; `replace` ends the order as
+    one that somebody replaced by hand.
     """
 
-    do: Literal["fill", "cancel", "expire", "reject", "suspend", "done_for_day"]
+    do: Literal["fill", "cancel", "expire", "reject", "suspend", "done_for_day", "split", "replace"]
     after_s: Seconds = 0
     quantity: Quantity | None = None
     price: Price | None = None
@@ -140,7 +142,8 @@ Execution = Annotated[
 
 
 class StreamFaults(Spec):
-    """What this order's trade updates suffer: sent `copies` times, late, in reverse order, or not at all.
+    """What this order's trade updates suffer: sent `copies` times, late, in reverse order, or not at all. With `ahead`
+    each has the order as it is after all that happened together with it.
 
     Reordered updates are held until the order is done (at most `hold_s`), then sent newest first.
     """
@@ -148,6 +151,7 @@ class StreamFaults(Spec):
     copies: Annotated[int, Field(ge=1, le=100)] = 1
     delay_s: Seconds = 0
     reorder: bool = False
+    ahead: bool = False
     hold_s: Seconds = 2
     lose: bool = False
 

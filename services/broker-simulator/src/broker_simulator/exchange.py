@@ -288,9 +288,10 @@ class Exchange:
 
     def _finish(self, progress: Progress) -> None:
         order = progress.order
-        if progress.notices:
+        if progress.notices or progress.moved:
             self._commit(progress.change())
-        for notice in progress.notices:
+        ahead = order.behaviour.stream.ahead
+        for notice in (replace(one, order=order) if ahead else one for one in progress.notices):
             if notice.execution is not None and order.behaviour.executions == "unnamed":
                 continue
             self.stream.publish(

@@ -32,9 +32,14 @@ class Progress:
     position: Position | None = None
     executions: list[Execution] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    split_by: Decimal | None = None
+
+    @property
+    def moved(self) -> bool:
+        return bool(self.executions) or self.split_by is not None
 
     def change(self) -> Change:
-        positions = {self.position.symbol: self.position} if self.position and self.executions else {}
+        positions = {self.position.symbol: self.position} if self.position and self.moved else {}
         return Change(orders={self.order.id: self.order}, executions=self.executions, positions=positions)
 
     def note(self, event: str, at_us: int, execution: Execution | None = None) -> None:
@@ -44,6 +49,17 @@ class Progress:
     def move(self, status: str, at_us: int) -> None:
         self.order = moved(self.order, status, at_us)
         self.note(status, at_us)
+
+    def split(self, ratio: Decimal) -> None:
+        """Multiply what rests and what is held, as a broker does overnight."""
+        order = self.order
+        price = order.ticket.limit_price / ratio if order.ticket.limit_price is not None else None
+        ticket = replace(order.ticket, qty=order.ticket.qty * ratio, limit_price=price)
+        self.order = replace(order, ticket=ticket, filled_qty=order.filled_qty * ratio, filled_value=order.filled_value)
+        if self.position is not None:
+            average = self.position.avg_entry_price / ratio
+            self.position = replace(self.position, qty=self.position.qty * ratio, avg_entry_price=average)
+        self.split_by = ratio
 
     def fill(self, qty: Decimal, price: Decimal, at_us: int) -> None:
         ticket = self.order.ticket
@@ -123,6 +139,10 @@ def _run_step(progress: Progress, quote: Quote | None, now_us: int, next_us: Cal
             progress.move("expired", next_us())
         case "reject":
             progress.move("rejected", next_us())
+        case "replace":
+            progress.move("replaced", next_us())
+        case "split":
+            progress.split(step.quantity or Decimal(2))
         case "suspend":
             progress.move("suspended", next_us())
         case "done_for_day":

@@ -10,7 +10,7 @@ from .numbers import plain, rfc3339, rfc3339_or_none
 
 Side = Literal["buy", "sell"]
 ExecutionKind = Literal["fill", "bust", "correct"]
-TERMINAL: Final = frozenset({"filled", "canceled", "expired", "rejected"})
+TERMINAL: Final = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 # Such an order lives, but is not executed further by itself.
 PAUSED: Final = frozenset({"suspended", "done_for_day"})
 ZERO: Final = Decimal(0)
@@ -113,6 +113,8 @@ def moved(order: Order, status: str, at_us: int) -> Order:
             return replace(changed, canceled_us=at_us, steps=(), due_us=None, cancel_due_us=None)
         case "expired":
             return replace(changed, expired_us=at_us, steps=(), due_us=None, cancel_due_us=None)
+        case "replaced":
+            return replace(changed, steps=(), due_us=None, cancel_due_us=None)
         case "rejected":
             return replace(changed, failed_us=at_us, steps=(), due_us=None, cancel_due_us=None)
         case _:
