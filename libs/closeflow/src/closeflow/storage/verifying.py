@@ -51,7 +51,8 @@ _STATEMENTS: Final = text(f"""
     WHERE o.{_OF_POSITIONS} ORDER BY s.kind
 """)  # noqa: S608
 _SENDS: Final = text(f"""
-    SELECT s.*, s.started_at AS at, s.sender AS source FROM order_sends s JOIN orders o USING (client_order_id)
+    SELECT s.*, s.started_at AS at, s.sender AS source, jsonb_build_object('probe', s.probe) AS detail
+    FROM order_sends s JOIN orders o USING (client_order_id)
     WHERE o.{_OF_POSITIONS} ORDER BY s.kind, s.n
 """)  # noqa: S608
 _ADJUSTMENTS: Final = text(f"SELECT position_id, delta, at FROM position_adjustments WHERE {_OF_POSITIONS}")  # noqa: S608
