@@ -13,11 +13,14 @@ import pytest
 
 from broker_gateway.outlet import Memory
 from broker_gateway.race import race
-from broker_gateway.relay import BackOff
+from broker_gateway.relay import BackOff, Pace, keep_backfilling
 from broker_gateway.settings import BrokerGatewaySettings
+from closeflow.broker import BrokerUnavailable
 from closeflow.domain.model import BrokerUpdate, ExecType, Side, UpdateSource
 from closeflow.run import EndedUnasked
 from closeflow.settings import BadSetting, read
+from closeflow.storage.engine import CommitUnknown
+from closeflow.storage.gateway import DATABASE_AWAY
 
 AT = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 TRADE = BrokerUpdate(
@@ -130,3 +133,28 @@ def test_a_setting_that_cannot_be_is_refused_by_name(name: str, value: str, mess
         read(BrokerGatewaySettings, {**ENVIRONMENT, f"BROKER_GATEWAY_{name}": value})
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+async def test_a_backfill_that_fails_is_done_again_and_ends_nothing() -> None:
+    """A query that the database gave up used to end the stream beside it."""
+    canceled = DATABASE_AWAY[0]("SELECT", {}, Exception("canceling statement due to statement timeout"))
+    fails: list[Exception] = [canceled, BrokerUnavailable("busy"), CommitUnknown()]
+    done = asyncio.Event()
+
+    async def run_once() -> int:
+        if fails:
+            raise fails.pop(0)
+        done.set()
+        return 0
+
+    pace = Pace(
+        backfill_interval_s=9,
+        backfill_overlap_s=0,
+        reconnect_base_s=0.001,
+        reconnect_cap_s=0.002,
+        takeover_poll_s=1,
+    )
+    keeping = asyncio.create_task(keep_backfilling(run_once, asyncio.Event(), pace))
+    await asyncio.wait_for(done.wait(), 10)
+    assert not keeping.done()
+    keeping.cancel()

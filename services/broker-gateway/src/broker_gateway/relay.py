@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -165,7 +165,6 @@ class Relay:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _keep_backfilling(self, outlet: Outlet, missed: asyncio.Event) -> None:
-        back_off = self._back_off()
         backfill = Backfill(
             broker=self.broker,
             database=self.database,
@@ -173,26 +172,33 @@ class Relay:
             overlap=timedelta(seconds=self.pace.backfill_overlap_s),
             patience=self.patience,
         )
-        while True:
-            missed.clear()
-            try:
-                await backfill.run_once()
-                back_off.reset()
-                pause_s = self.pace.backfill_interval_s
-            except BrokerUnavailable as error:
-                BACKFILL_FAILURES.inc()
-                pause_s = max(error.retry_after_s or 0.0, back_off.next_s())
-                log.warning("backfill_failed", reason=error.reason, next_in_s=round(pause_s, 3))
-            try:
-                async with asyncio.timeout(pause_s):
-                    await missed.wait()
-                # Many unreadable messages in a row ask for one backfill each pause, not for one each.
-                await asyncio.sleep(self.pace.reconnect_base_s)
-            except TimeoutError:
-                pass
+        await keep_backfilling(backfill.run_once, missed, self.pace)
 
     def _back_off(self) -> BackOff:
         return BackOff(self.pace.reconnect_base_s, self.pace.reconnect_cap_s)
+
+
+async def keep_backfilling(run_once: Callable[[], Awaitable[int]], missed: asyncio.Event, pace: Pace) -> NoReturn:
+    """Now and every so often, and soon when something was missed. One that fails is done again, and the stream goes on
+    whatever it failed for: what it tells meanwhile is not asked for in vain."""
+    back_off = BackOff(pace.reconnect_base_s, pace.reconnect_cap_s)
+    while True:
+        missed.clear()
+        try:
+            await run_once()
+            back_off.reset()
+            pause_s = pace.backfill_interval_s
+        except (BrokerUnavailable, *DATABASE_AWAY) as error:
+            BACKFILL_FAILURES.inc()
+            pause_s = max(getattr(error, "retry_after_s", None) or 0.0, back_off.next_s())
+            log.warning("backfill_failed", reason=str(error), next_in_s=round(pause_s, 3))
+        try:
+            async with asyncio.timeout(pause_s):
+                await missed.wait()
+            # Many unreadable messages in a row ask for one backfill each pause, not for one each.
+            await asyncio.sleep(pace.reconnect_base_s)
+        except TimeoutError:
+            pass
 
 
 async def _read(messages: AsyncIterator[Message], into: asyncio.Queue[Message | Exception]) -> None:
