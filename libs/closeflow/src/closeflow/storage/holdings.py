@@ -11,18 +11,29 @@ from sqlalchemy import text
 
 from closeflow.storage.engine import Transaction
 
+# Symbols are stepped through by the index, so that an account's closed positions are not read one by one.
 _HOLDINGS: Final = text("""
-    WITH busy AS (
+    WITH RECURSIVE busy AS (
         SELECT symbol FROM orders
         WHERE account_id = :account_id
           AND status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
         UNION
         SELECT symbol FROM orders WHERE account_id = :account_id AND stated_cum_qty > executed_qty
+    ), symbols AS (
+        (SELECT symbol FROM positions WHERE account_id = :account_id ORDER BY symbol LIMIT 1)
+        UNION ALL
+        SELECT (SELECT p.symbol FROM positions p WHERE p.account_id = :account_id AND p.symbol > s.symbol
+                ORDER BY p.symbol LIMIT 1)
+        FROM symbols s WHERE s.symbol IS NOT NULL
+    ), held AS (
+        SELECT symbol, sum(quantity) AS quantity FROM positions
+        WHERE account_id = :account_id AND quantity <> 0 GROUP BY symbol
     )
-    SELECT p.symbol, sum(p.quantity) AS quantity,
-           max(p.updated_at) <= closeflow_now() - CAST(:grace AS interval)
-           AND p.symbol NOT IN (SELECT symbol FROM busy) AS quiet
-    FROM positions p WHERE p.account_id = :account_id GROUP BY p.symbol
+    SELECT s.symbol, COALESCE(h.quantity, 0) AS quantity,
+           (SELECT p.updated_at FROM positions p WHERE p.account_id = :account_id AND p.symbol = s.symbol
+            ORDER BY p.updated_at DESC LIMIT 1) <= closeflow_now() - CAST(:grace AS interval)
+           AND s.symbol NOT IN (SELECT symbol FROM busy) AS quiet
+    FROM symbols s LEFT JOIN held h ON h.symbol = s.symbol WHERE s.symbol IS NOT NULL
 """)
 
 

@@ -127,6 +127,8 @@ Index(
     unique=True,
     postgresql_where=text("status <> 'closed' AND overfill_of IS NULL AND reopened_at IS NULL"),
 )
+Index(None, positions.c.account_id, positions.c.symbol, positions.c.updated_at)
+Index("positions_held_idx", positions.c.account_id, positions.c.symbol, postgresql_where=text("quantity <> 0"))
 Index(
     "positions_closing_idx",
     positions.c.id,
