@@ -25,17 +25,17 @@ DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeout, CommitUnk
 # have taken to the broker is nothing to ask for; hundreds of them may wait for their turn.
 _NOT_DONE: Final = text("""
     WITH working AS MATERIALIZED (
-        SELECT client_order_id, created_at, account_id, status FROM orders
+        SELECT client_order_id, created_at, account_id FROM orders o
         WHERE status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
+          AND (status <> 'planned'
+               OR EXISTS (SELECT FROM order_sends s
+                          WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
+                            AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')))
     ), unnamed AS MATERIALIZED (
-        SELECT client_order_id, created_at, account_id, status FROM orders WHERE stated_cum_qty > executed_qty
+        SELECT client_order_id, created_at, account_id FROM orders WHERE stated_cum_qty > executed_qty
     )
     SELECT client_order_id, created_at FROM (SELECT * FROM working UNION SELECT * FROM unnamed) AS o
     WHERE account_id = :account_id AND client_order_id > :after
-      AND (status <> 'planned'
-           OR EXISTS (SELECT FROM order_sends s
-                      WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
-                        AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')))
     ORDER BY client_order_id LIMIT :limit
 """)
 _LOST: Final = text("""
