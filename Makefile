@@ -70,6 +70,10 @@ demo: $(STAMP) ## Close a portfolio through the real parts while a table shows i
 run: $(STAMP) ## Start the servers and services, print their addresses, keep them running until Ctrl-C
 	@$(BIN)/python -m demo run
 
+.PHONY: model
+model: ## Check the model of the send protocol exhaustively (minutes; needs spin and gcc: apt-get install spin gcc)
+	@bash model/run.sh
+
 .PHONY: mutants
 mutants: $(STAMP) ## Break the code in every way that the tests have to notice, one at a time, and see them fail
 	@$(BIN)/python -m tests.mutants
