@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from closeflow.heartbeat import Heartbeat
 from closeflow.storage.engine import transaction
 from closeflow.storage.job_cycles import count_cycle, read_cycles, register_jobs
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.reconciling import cycle_alone
 from tests.conftest import Database
 from tests.storage.seeding import Owner, owner
 
@@ -80,11 +80,11 @@ async def test_who_holds_the_lock_of_a_job_and_ends_it_well_has_finished_a_cycle
             (row,) = await read_cycles(tx)
             return row.cycles
 
-    async with held_alone(engine, "fill_gaps") as mine, held_alone(engine, "fill_gaps") as second:
+    async with cycle_alone(engine, "fill_gaps") as mine, cycle_alone(engine, "fill_gaps") as second:
         assert (mine, second) == (True, False)
         assert await cycles() == 0
     assert await cycles() == 1
     with pytest.raises(RuntimeError):
-        async with held_alone(engine, "fill_gaps"):
+        async with cycle_alone(engine, "fill_gaps"):
             raise RuntimeError("the job failed")
     assert await cycles() == 1

@@ -19,7 +19,7 @@ from closeflow.kafka.producer import Producer
 from closeflow.storage.doubts import WITHHELD, known_executions, orders_in_doubt, withheld_orders
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import GapOrder, close_gap_incidents, held_alone, orders_with_gap
+from closeflow.storage.reconciling import GapOrder, close_gap_incidents, cycle_alone, orders_with_gap
 from closeflow.storage.saving import report_incidents
 from reconciler.orders import Pauses, Rest, publish
 
@@ -73,7 +73,7 @@ class FillGaps:
 
     async def once(self) -> int:
         """Returns how many executions were published; what is known already is recognised by its consumer."""
-        async with held_alone(self.database, "fill_gaps") as mine:
+        async with cycle_alone(self.database, "fill_gaps") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

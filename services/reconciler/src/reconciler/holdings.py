@@ -22,7 +22,7 @@ from closeflow.storage.doubts import MISMATCH
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.holdings import Holding, holdings
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.reconciling import cycle_alone
 from closeflow.storage.resolving import (
     AbsentOrder,
     absent_orders,
@@ -54,7 +54,7 @@ class ComparePositions:
 
     async def once(self) -> int:
         """Returns how many symbols differ for the second time or more."""
-        async with held_alone(self.database, "compare_positions") as mine:
+        async with cycle_alone(self.database, "compare_positions") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:
@@ -116,7 +116,7 @@ class AssembleEvidence:
 
     async def once(self) -> int:
         """Returns about how many orders evidence was written."""
-        async with held_alone(self.database, "assemble_evidence") as mine:
+        async with cycle_alone(self.database, "assemble_evidence") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

@@ -22,7 +22,7 @@ from closeflow.domain.answers import Acknowledged, NotAccepted, NotFound, NotSen
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.engine import Database, transaction
-from closeflow.storage.reconciling import held_alone, quiet_orders
+from closeflow.storage.reconciling import cycle_alone, quiet_orders
 from closeflow.storage.saving import report_incidents
 
 log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ class AskQuietOrders:
 
     async def once(self) -> int:
         """Ask about at most `budget` orders; returns how many answers were published."""
-        async with held_alone(self.database, "ask_quiet_orders") as mine:
+        async with cycle_alone(self.database, "ask_quiet_orders") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

@@ -32,7 +32,7 @@ from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.misfits import OutlivingOrder, close_outlived, outliving_orders
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.reconciling import cycle_alone
 from closeflow.storage.saving import MoveRefused, report_incidents, save_books
 from reconciler.orders import Pauses, Rest, publish
 
@@ -56,7 +56,7 @@ class EndOutlivingOrders:
 
     async def once(self) -> int:
         """Returns how many cancels were asked for."""
-        async with held_alone(self.database, "end_outliving_orders") as mine:
+        async with cycle_alone(self.database, "end_outliving_orders") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

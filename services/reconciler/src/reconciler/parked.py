@@ -15,7 +15,7 @@ from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.parking import DueRecord, due_submits, due_updates, release
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.reconciling import cycle_alone
 from reconciler.orders import acknowledged
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ class ReleaseParked:
 
     async def once(self) -> int:
         """Returns how many records were published again."""
-        async with held_alone(self.database, "release_parked") as mine:
+        async with cycle_alone(self.database, "release_parked") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

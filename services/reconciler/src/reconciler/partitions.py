@@ -14,7 +14,7 @@ from closeflow.domain.model import Incident
 from closeflow.storage.auditing import drop_partition, ensure_partitions, outbox_days, stray_rows
 from closeflow.storage.engine import LOCK_NOT_AVAILABLE, Database, StatementError, Transaction, sqlstate, transaction
 from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import close_incidents, held_alone
+from closeflow.storage.reconciling import close_incidents, cycle_alone
 from closeflow.storage.saving import report_incidents
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class KeepPartitions:
 
     async def once(self) -> int:
         """Returns how many days were dropped."""
-        async with held_alone(self.database, "keep_partitions") as mine:
+        async with cycle_alone(self.database, "keep_partitions") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

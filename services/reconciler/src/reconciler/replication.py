@@ -30,7 +30,7 @@ from closeflow.domain.replication import (
     next_step,
 )
 from closeflow.storage.engine import Database, transaction
-from closeflow.storage.reconciling import close_incidents, held_alone
+from closeflow.storage.reconciling import close_incidents, cycle_alone
 from closeflow.storage.replication import (
     Heartbeat,
     drop_lost_slot,
@@ -76,7 +76,7 @@ class WatchReplication:
 
     async def once(self) -> int:
         """Look, tell, act; returns how many steps were taken (0 or 1)."""
-        async with held_alone(self.database, "watch_replication") as mine:
+        async with cycle_alone(self.database, "watch_replication") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:

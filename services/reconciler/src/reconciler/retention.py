@@ -10,7 +10,7 @@ import structlog
 
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.reconciling import cycle_alone
 from closeflow.storage.retention import drop_expired
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class DropExpired:
 
     async def once(self) -> int:
         """Returns how many rows were dropped."""
-        async with held_alone(self.database, "drop_expired") as mine:
+        async with cycle_alone(self.database, "drop_expired") as mine:
             return sum([await self._drop(table, age) for table, age in self.keep.items()]) if mine else 0
 
     async def _drop(self, table: str, age: timedelta) -> int:

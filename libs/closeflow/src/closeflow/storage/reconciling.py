@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.due import FARTHEST
 from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
@@ -114,24 +115,37 @@ class GapOrder:
 
 
 @asynccontextmanager
-async def held_alone(database: Database, name: str) -> AsyncIterator[bool]:
-    """Whether this process may do the named job now; with several replicas one does (session advisory lock).
-
-    The lock ends with the connection, so a replica that dies gives it up. A job that ends without an error has finished
-    a cycle.
-    """
+async def _locked(database: Database, name: str) -> AsyncIterator[AsyncConnection | None]:
+    """The connection that holds the named session advisory lock, or None while another has it. What failed on it is
+    rolled back first, since an aborted transaction could not give the lock back."""
     async with database.connect() as connection:
         mine = bool((await connection.execute(_TRY_LOCK, {"name": name})).scalar_one())
         await connection.commit()
         try:
-            yield mine
-            if mine:
-                await count_cycle(connection, job=name)
-                await connection.commit()
+            yield connection if mine else None
         finally:
             if mine:
+                await connection.rollback()
                 await connection.execute(_UNLOCK, {"name": name})
                 await connection.commit()
+
+
+@asynccontextmanager
+async def held_alone(database: Database, name: str) -> AsyncIterator[bool]:
+    """Whether this process may do what is named now; of several one may. The lock ends with the connection, so a
+    process that dies gives it up."""
+    async with _locked(database, name) as connection:
+        yield connection is not None
+
+
+@asynccontextmanager
+async def cycle_alone(database: Database, job: str) -> AsyncIterator[bool]:
+    """Whether this replica may do a cycle of the reconciler's job now. One that ends without an error has finished."""
+    async with _locked(database, job) as connection:
+        yield connection is not None
+        if connection is not None:
+            await count_cycle(connection, job=job)
+            await connection.commit()
 
 
 async def due_requests(
