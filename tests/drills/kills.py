@@ -31,6 +31,7 @@ _LEFT: Final = """
 def drill(lines: Lines) -> None:
     chance = random.Random(8)
     with whole_system(SETTINGS) as system, Desk(system) as desk:
+        desk.control.set_capabilities(deduplication="while_open")
         portfolio = desk.hold_all([(10, "stock") for _ in range(KILLS * CLOSES_EACH)])
         in_flight = [kill_under(desk, system, portfolio[n::KILLS], chance) for n in range(KILLS)]
         began = time.monotonic()
