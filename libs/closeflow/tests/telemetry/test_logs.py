@@ -97,7 +97,13 @@ except BrokenError as error:
     log.exception("failed", error=error)
     log.error("failed", exc_info=error)
 log.error("failed", exc_info=Broken())
-print(len(values) * 2 + 3)
+log.error("failed", exc_info=ValueError("half \\ud800 a character"))
+log.error("failed", exc_info=KeyError("the cause"), big=2**70)
+try:
+    raise ValueError("half \\ud800 a character")
+except ValueError:
+    log.error("failed", exc_info=True)
+print(len(values) * 2 + 6)
 """
 
 
@@ -105,11 +111,15 @@ print(len(values) * 2 + 3)
 def test_no_value_makes_a_log_call_raise_or_say_nothing(log_format: str) -> None:
     done = subprocess.run([sys.executable, "-c", ODD, log_format], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stderr.count("value_shown") == (int(done.stdout) - 3) // 2
+    assert done.stderr.count("value_shown") == (int(done.stdout) - 6) // 2
+    assert "KeyError" in done.stderr
+    assert "the cause" in done.stderr
     if log_format == "json":
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         assert len(lines) == int(done.stdout)
         assert lines[0]["value"] == {"0": 5, "1": 7}
+        told = [line["exception"][0]["exc_value"] for line in lines[-3:]]
+        assert told == ["half \\ud800 a character", "'the cause'", "half \\ud800 a character"]
 
 
 CLOSED = """

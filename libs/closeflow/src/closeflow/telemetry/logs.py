@@ -81,7 +81,8 @@ class _StandardError(structlog.WriteLogger):
 
 
 def _rendered_whatever_it_holds(renderers: Sequence[Processor]) -> Processor:
-    """A log line that could not be rendered has ended a consumer: what a renderer refuses is shown as text."""
+    """A log line that could not be rendered has ended a consumer: what a renderer refuses is shown as text, here what
+    comes before JSON."""
 
     def render(logger: WrappedLogger, name: str, event: EventDict) -> EventDict | str:
         shown: Any = event
@@ -99,6 +100,14 @@ def _rendered_whatever_it_holds(renderers: Sequence[Processor]) -> Processor:
 
 
 def _to_json(event: EventDict, **_: Any) -> str:
+    """Traceback and all are in it by now, so what is refused may be within what `_TRACEBACKS` made."""
+    try:
+        return _dumped(event)
+    except (TypeError, ValueError):
+        return _dumped(_plain(event, _DEPTH))
+
+
+def _dumped(event: EventDict) -> str:
     return orjson.dumps(event, default=_text, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
