@@ -278,3 +278,20 @@ def test_a_constant_stands_for_a_column_that_is_not_there() -> None:
     rows = [line.rsplit(",", 1)[0] for line in SCHWAB.splitlines()]
     found = read_positions(rows, columns, {"account_id": "main", "currency": "usd"})
     assert {(one.account_id, one.currency) for one in found} == {("main", "USD")}
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "constants"),
+    [
+        (HEADER, None, {"account_id": "other"}),
+        (HEADER.replace("account_id", "Account"), {"account": "account_id"}, {"account_id": "other"}),
+        (HEADER, None, {"currency": "EUR"}),
+    ],
+)
+def test_a_value_for_every_line_does_not_override_a_column(
+    header: str, columns: dict[str, str] | None, constants: dict[str, str]
+) -> None:
+    with pytest.raises(BadFile) as raised:
+        read_positions([header, "main,AAPL,stock,1,1,USD"], columns, constants)
+    ((name, value),) = constants.items()
+    assert raised.value.problems == (f"line 1: --set gives {name} the value {value!r}, and the file has that column",)

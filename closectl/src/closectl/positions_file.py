@@ -118,6 +118,11 @@ def _header(
         for theirs in columns
         if theirs.lower() not in there
     ]
+    problems = problems or [
+        f"line {line}: --set gives {name} the value {value!r}, and the file has that column"
+        for name, value in constants.items()
+        if name in names
+    ]
     problems = problems or list(_header_problems(line, names, needed))
     if problems:
         raise BadFile(problems)
