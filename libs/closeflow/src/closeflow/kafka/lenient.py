@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -132,16 +132,16 @@ def _records(tp: TopicPartition, data: bytes) -> Iterator[LenientRecord]:
         if length <= 0 or len(batch) < _LENGTH_FROM + length:
             return  # Cut off by the fetch's limit.
         at += len(batch)
-        if attributes & _CONTROL:
-            continue
         reader = _Batch(tp, base, base + last_delta + 1, first_time)
         if magic != _MAGIC:
             yield reader.unreadable(base, f"record format {magic}")
         elif calc_crc32c(batch[_CHECKED_FROM:]) != checksum:
             yield reader.unreadable(base, "the batch's checksum is wrong")
-        else:
+        elif not attributes & _CONTROL:
             time = max_time if attributes & _APPEND_TIME else None
-            yield from reader.read(batch[_HEAD.size :], codec=attributes & _CODEC, count=count, append_time=time)
+            found = list(reader.read(batch[_HEAD.size :], codec=attributes & _CODEC, count=count, append_time=time))
+            if found:  # Compaction may have taken the last ones: from their offsets Kafka gives the same batch again.
+                yield from (*found[:-1], replace(found[-1], next=max(found[-1].next, reader.end)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +170,24 @@ class _Batch:
         except Exception as error:
             yield self.unreadable(self.base, f"codec {codec} cannot be undone: {type(error).__name__}: {error}")
             return
-        at, offset = 0, self.base
-        for _ in range(count):
+        at, offset, number = 0, self.base, 0
+        while number < count or at < len(buffer):
             try:
                 length, start = decode_varint(buffer, at)
                 if length < 0 or start + length > len(buffer):
                     raise ValueError(f"a record of {length} bytes in {len(buffer) - start}")
             except (ValueError, IndexError) as error:
-                yield self.unreadable(offset, f"the batch's records cannot be told apart: {error}")
+                # Behind the batch's last offset there is only the next batch's.
+                yield self.unreadable(min(offset, self.end - 1), f"the batch's records cannot be told apart: {error}")
                 return
             try:
                 found = self._record(buffer[start : start + length], append_time)
             except (ValueError, IndexError) as error:
                 found = self.unreadable(offset, f"it cannot be taken apart: {error}", end=offset + 1)
+            if number >= count and found.defect is None:
+                found = replace(found, defect=f"it is number {number + 1} in a batch of {count}")
             yield found
-            at, offset = start + length, found.next
+            at, offset, number = start + length, found.next, number + 1
 
     def _record(self, buffer: bytearray, append_time: int | None) -> LenientRecord:
         _, at = decode_varint(buffer, 0)
@@ -198,6 +201,8 @@ class _Batch:
         for _ in range(number):
             name, at = _bytes(buffer, at)
             content, at = _bytes(buffer, at)
+            if name is None:
+                defect = "a header has no name"
             try:
                 headers.append(((name or b"").decode(), content))
             except UnicodeDecodeError:
