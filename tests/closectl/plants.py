@@ -204,6 +204,13 @@ PLANTS: Final[dict[str, Plant]] = {
         """INSERT INTO executions SELECT (jsonb_populate_record(e, '{"exec_id": "again"}')).*
            FROM executions e WHERE exec_id = 'fill-1-1-4'""",
     ),
+    "one of the fills that were told when the order was done, booked under two ids": (
+        12,
+        "order $O1",
+        """UPDATE executions SET cum_qty = 10 WHERE client_order_id = '$O1';
+           INSERT INTO executions SELECT (jsonb_populate_record(e, '{"exec_id": "again"}')).*
+           FROM executions e WHERE exec_id = 'fill-1-1-4'""",
+    ),
     "order planned without a receipt": (
         12,
         "order $O1",

@@ -123,6 +123,8 @@ async def test_an_incident_says_what_would_be_a_violation(closes: Database, plan
 
 
 HARMLESS: Final = {
+    "fills that were told when the order was done": """
+        UPDATE executions SET cum_qty = 10 WHERE client_order_id = '$O1'""",
     "halt that was over before": """INSERT INTO operator_actions (by, action, subject, reason, before, after, at) VALUES
         ('me', 'halt', 'main', 'r', '{"state": "active"}', '{"state": "halted"}', $long_ago),
         ('me', 'release', 'main', 'r', '{"state": "halted"}', '{"state": "active"}',

@@ -50,7 +50,7 @@ def sql_check(invariant: int, looks_at: str, count: str, violations: str) -> Sql
 
 # chain: every trade with the busts and corrections that name it, or name one that does.
 # effective: the trades as they stand, that is without the busted ones and with what the last correction says; `stands`
-# is the row that says it.
+# is the row that says it, `told` the quantity before any.
 # entries: the events of the books, each once, whatever its emissions; `exec_id` is the row that one enters or takes
 # back.
 # entities: what has a history of its status.
@@ -76,7 +76,7 @@ COMMON: Final = """
     ),
     effective AS (
         SELECT e.broker, e.account_id, e.exec_id, e.client_order_id, e.position_id, e.cum_qty, e.recorded_at,
-               l.exec_id AS stands, l.quantity, l.price,
+               e.quantity AS told, l.exec_id AS stands, l.quantity, l.price,
                CASE e.side WHEN 'buy' THEN l.quantity ELSE -l.quantity END AS moved
         FROM executions e
         JOIN (SELECT DISTINCT ON (broker, account_id, trade) *

@@ -165,9 +165,13 @@ ONCE: Final = sql_check(
     UNION ALL
     SELECT 'order ' || d.client_order_id,
            'the fill that made it ' || d.cum_qty || ' is booked ' || d.n || ' times, as ' || d.names
+    -- Where orders are told ahead of their fills, several rightly carry one cumulative quantity; together with those
+    -- before them they still cannot be more than it.
     FROM (SELECT client_order_id, cum_qty, count(*) AS n, string_agg(exec_id, ', ' ORDER BY exec_id) AS names,
                  min(recorded_at) AS since, max(recorded_at) AS until
-          FROM effective WHERE cum_qty IS NOT NULL GROUP BY client_order_id, cum_qty HAVING count(*) > 1) d
+          FROM (SELECT *, sum(LEAST(told, quantity)) OVER (PARTITION BY client_order_id ORDER BY cum_qty) AS so_far
+                FROM effective WHERE cum_qty IS NOT NULL) e
+          GROUP BY client_order_id, cum_qty HAVING count(*) > 1 AND max(so_far) > cum_qty) d
     -- After a bust or a correction the same cumulative quantity may be reached a second time.
     WHERE NOT EXISTS (SELECT FROM executions r WHERE r.client_order_id = d.client_order_id AND r.kind <> 'trade'
                       AND r.recorded_at BETWEEN d.since AND d.until)
