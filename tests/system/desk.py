@@ -238,7 +238,9 @@ class Desk:
 
     # the books against the broker's
 
-    def assert_closed_once(self, positions: Iterable[Held], *, attempts: int = 1, posts: int | None = 1) -> None:
+    def assert_closed_once(
+        self, positions: Iterable[Held], *, attempts: int = 1, posts: int | None = 1, orders_ahead: bool = False
+    ) -> None:
         """Each position is closed by so many orders; the broker received each so often (None: however often) and took
         it once, unless it refused it; and each of the broker's executions is booked once."""
         seen = self.control.orders()
@@ -256,10 +258,11 @@ class Desk:
             for one in theirs:
                 assert one.accepted == (0 if status[one.client_order_id] == "rejected" else 1), one
                 assert len(set(one.bodies)) == 1, "every send of one id has the same bytes"
-            self.assert_booked_once(held, theirs)
+            self.assert_booked_once(held, theirs, orders_ahead=orders_ahead)
 
-    def assert_booked_once(self, held: Held, theirs: Sequence[OrderSeen]) -> None:
-        """Every fill, bust and correction of the broker's is one row of ours, and what stands of them is the rest."""
+    def assert_booked_once(self, held: Held, theirs: Sequence[OrderSeen], *, orders_ahead: bool = False) -> None:
+        """Every fill, bust and correction of the broker's is one row of ours, and what stands of them is the rest.
+        Where orders are told ahead of their fills, a row has the order's cumulative quantity, not its execution's."""
         at_broker = Counter(
             (
                 one.client_order_id,
@@ -267,7 +270,7 @@ class Desk:
                 datetime.fromisoformat(execution.at),
                 execution.qty,
                 execution.price,
-                execution.cum_qty,
+                None if orders_ahead else execution.cum_qty,
             )
             for one in theirs
             for order in one.orders
@@ -275,7 +278,13 @@ class Desk:
         )
         booked = self.executions(held)
         ours = Counter(
-            (one["client_order_id"], one["kind"], one["occurred_at"], *self._told(one), one["cum_qty"])
+            (
+                one["client_order_id"],
+                one["kind"],
+                one["occurred_at"],
+                *self._told(one),
+                None if orders_ahead else one["cum_qty"],
+            )
             for one in booked
         )
         assert ours == at_broker

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from broker_simulator.control import Behaviour, ExecutionSeen, FillAtOnce, FillInParts
+from broker_simulator.control import Behaviour, ExecutionSeen, FillAtOnce, FillInParts, StreamFaults
 from tests.system.desk import Desk, Held
 
 
@@ -107,6 +107,24 @@ def test_a_bust_or_correction_after_the_close(desk: Desk, activity_ids: Literal[
         "position_reopened": 3,
     }
     desk.expected_incidents = desk.incidents()
+
+
+@pytest.mark.parametrize("activity_ids", ["same", "different"])
+def test_order_snapshots_ahead_of_their_fills_book_each_fill_once(
+    desk: Desk, activity_ids: Literal["same", "different"]
+) -> None:
+    """Parts of 4, 3 and 3, each with an order on which all 10 are filled, then the list in its own names."""
+    desk.control.set_capabilities(activity_ids=activity_ids)
+    portfolio = desk.hold_all([(10, "stock")] * 2)
+    desk.control.script(Behaviour(execution=FillInParts(parts=3), stream=StreamFaults(ahead=True)))
+    for held in portfolio:
+        desk.close(held)
+    desk.until_status("closed", portfolio)
+    aliases = "SELECT FROM execution_aliases JOIN executions USING (broker, account_id, exec_id) WHERE position_id = %s"
+    listen_again(desk)
+    desk.until("every fill told twice", lambda: all(len(desk.rows(aliases, held.id)) == 3 for held in portfolio))
+    desk.assert_closed_once(portfolio, orders_ahead=True)
+    assert desk.incidents() == []
 
 
 def test_a_bust_that_no_stream_told_is_found_in_the_list(desk: Desk) -> None:
