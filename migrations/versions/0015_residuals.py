@@ -11,16 +11,18 @@ branch_labels = None
 depends_on = None
 
 
-def _closed(quantity: str) -> None:
+def _closed(quantity: str, proven: str = "") -> None:
     op.execute("ALTER TABLE positions DROP CONSTRAINT positions_closed_check")
     op.execute(f"""
         ALTER TABLE positions ADD CONSTRAINT positions_closed_check
-            CHECK (status <> 'closed' OR ({quantity} AND closed_at IS NOT NULL))
+            CHECK (status <> 'closed' OR ({quantity} AND closed_at IS NOT NULL)) {proven}
     """)
 
 
 def upgrade() -> None:
-    _closed("abs(quantity) < CASE asset_type WHEN 'option' THEN 1 ELSE 0.000000001 END")
+    _closed("abs(quantity) < CASE asset_type WHEN 'option' THEN 1 ELSE 0.000000001 END", "NOT VALID")
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE positions VALIDATE CONSTRAINT positions_closed_check")
 
 
 def downgrade() -> None:

@@ -7,12 +7,20 @@ down_revision = "0024"
 branch_labels = None
 depends_on = None
 
+INDEXES = {
+    "positions_account_id_symbol_updated_at_idx": "positions (account_id, symbol, updated_at)",
+    "positions_held_idx": "positions (account_id, symbol) WHERE quantity <> 0",
+}
+
 
 def upgrade() -> None:
-    op.execute("CREATE INDEX positions_account_id_symbol_updated_at_idx ON positions (account_id, symbol, updated_at)")
-    op.execute("CREATE INDEX positions_held_idx ON positions (account_id, symbol) WHERE quantity <> 0")
+    with op.get_context().autocommit_block():
+        for name, columns in INDEXES.items():
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # One that was not finished is there, and invalid.
+            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {columns}")
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX positions_held_idx")
-    op.execute("DROP INDEX positions_account_id_symbol_updated_at_idx")
+    with op.get_context().autocommit_block():
+        for name in INDEXES:
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

@@ -1,5 +1,6 @@
 """The way up and down, empty and with data; and that tables.py says what the migrations make."""
 
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from psycopg import sql
+from sqlalchemy import Engine, create_engine, event, text
 
 import devstack
 from closeflow.storage import migrate
@@ -161,6 +163,50 @@ def test_a_migration_that_waits_for_a_busy_table_stalls_nobody_else_for_long(dat
         migrating.result(timeout=60)
     migrate.upgrade(database.admin_dsn)
     migrate.check(database.admin_dsn)
+
+
+@pytest.mark.parametrize(("table", "without", "revision"), [("orders", "0022", "0023"), ("positions", "0024", "0025")])
+def test_an_index_of_a_busy_table_is_built_beside_its_writers(
+    database: Database, table: str, without: str, revision: str
+) -> None:
+    write = sql.SQL("UPDATE {} SET symbol = symbol").format(sql.Identifier(table))
+    with ThreadPoolExecutor() as threads:
+        for move, to in ((migrate.downgrade, without), (migrate.upgrade, revision)):
+            with psycopg.connect(database.admin_dsn) as writer:
+                writer.execute(write)
+                migrating = threads.submit(move, database.admin_dsn, to)
+                with psycopg.connect(database.admin_dsn, autocommit=True) as other:
+                    other.execute("SET lock_timeout = '50ms'")
+                    for _ in range(200):
+                        other.execute(write)
+                        time.sleep(0.01)
+                writer.rollback()
+                migrating.result(timeout=60)
+    migrate.upgrade(database.admin_dsn)
+    migrate.check(database.admin_dsn)
+
+
+def test_no_table_in_use_is_read_whole_under_a_lock_that_stops_its_writers(database: Database) -> None:
+    """Indexes are built concurrently, and what a new check says of old rows is proven apart."""
+    migrate.downgrade(database.admin_dsn, "0013")
+    said: list[str] = []
+    listener = ("before_cursor_execute", lambda *told: said.append(" ".join(told[2].split())))
+    event.listen(Engine, *listener)
+    try:
+        migrate.upgrade(database.admin_dsn)
+    finally:
+        event.remove(Engine, *listener)
+    made = re.findall(r"CREATE TABLE (\w+)", "\n".join(said))
+    built = [
+        one for one in said if re.match("CREATE (UNIQUE )?INDEX", one) and one.split(" ON ")[1].split()[0] not in made
+    ]
+    checks = [one for one in said if "ADD CONSTRAINT" in one]
+    assert (len(built), len(checks)) == (6, 2)
+    assert [one for one in built if "CONCURRENTLY" not in one] == []
+    assert [one for one in checks if not one.endswith("NOT VALID")] == []
+    with owner(database.admin_dsn) as db:
+        assert db.execute("SELECT conname FROM pg_constraint WHERE NOT convalidated").fetchall() == []
+        assert db.execute("SELECT FROM pg_index WHERE NOT indisvalid").fetchall() == []
 
 
 def test_unknown_roles_get_no_password(database: Database) -> None:
