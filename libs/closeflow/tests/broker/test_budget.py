@@ -10,10 +10,11 @@ from email.utils import format_datetime
 
 import pytest
 
-from closeflow.broker import BrokerUnavailable
+from closeflow.broker import BrokerUnavailable, FailureCause
 from closeflow.broker.alpaca.wire import retry_after
 from closeflow.broker.budget import FLOOR_CAP_S, CallBudget, Urgency
 from closeflow.domain.answers import NotAccepted, NotFound
+from closeflow.domain.model import AssetType
 
 from .serving import TICKET, answer, broker_at, serving
 
@@ -179,3 +180,29 @@ def test_a_time_is_compared_with_the_servers_clock_and_not_with_ours(ahead: time
     for name in "retry-after", "x-ratelimit-reset":
         for until in format_datetime(theirs + timedelta(seconds=7)), str(int(theirs.timestamp()) + 7):
             assert retry_after({name: until, "date": format_datetime(theirs)}, NOW) == 7
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_market_data_that_refuses_holds_back_market_data_alone(status: int) -> None:
+    refusing = answer(status, b"", "Retry-After: 900")
+    async with serving(refusing, answer(404, b"")) as server, broker_at(server.url) as broker:
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable) as refused:
+                await broker.quotes(AssetType.STOCK, ["AAPL"])
+            assert refused.value.retry_after_s == pytest.approx(900, abs=5)
+        assert len(server.requests) == 1
+        assert not isinstance(await broker.submit(TICKET), NotAccepted)
+        await broker.cancel("order-1")
+        assert [head.split(" ")[0] for head, _ in server.requests] == ["GET", "POST", "DELETE"]
+
+
+async def test_market_data_that_has_no_turn_says_so_before_its_caller_stops_waiting() -> None:
+    """After a pause of one second market data goes three later: nobody who asks for a quote waits that long."""
+    async with serving(answer(429, b""), answer(404, b"")) as server, broker_at(server.url) as broker:
+        assert isinstance(await broker.submit(TICKET), NotAccepted)
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as refused:
+            await broker.quotes(AssetType.STOCK, ["AAPL"])
+        assert refused.value.about is FailureCause.CALLER
+        assert time.monotonic() - began < 2
+        assert len(server.requests) == 1

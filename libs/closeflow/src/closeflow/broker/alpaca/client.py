@@ -107,9 +107,12 @@ class AlpacaBroker:
         headers = {"APCA-API-KEY-ID": key_id, "APCA-API-SECRET-KEY": secret_key, "User-Agent": "closeflow"}
         self._of = parse.Account(broker=name, account_id=account_id)
         self._capabilities = capabilities
+        # Market data is another server with a limit of its own; its refusals hold no order back.
         self._trading, self._data = (
-            Wire(url, headers=headers, deadline_s=deadline_s, connections=connections, now=now, budget=budget)
-            for url in (base_url, market_data_url)
+            Wire(
+                url, headers=headers, deadline_s=deadline_s, connections=connections, now=now, budget=budget, host=host
+            )
+            for url, host in ((base_url, None), (market_data_url, CallBudget(RATE_PER_S)))
         )
         self._names: OrderedDict[str, parse.OrderName | ForeignOrder] = OrderedDict()
         self._resolving = asyncio.Semaphore(_RESOLVES_AT_ONCE)

@@ -26,6 +26,8 @@ _OCC: Final = re.compile(r"[A-Z0-9]{1,6}[0-9]{6}[CP][0-9]{8}")
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 LONGEST_DELAY_S: Final = 900.0
 """No server's wish keeps closes waiting longer; Alpaca's limits are per minute."""
+MARKET_PATIENCE_S: Final = 1.0
+"""Less than anybody waits for market data: who has no turn by then is told so, and does not blame the feed."""
 TOO_MANY: Final = 429
 UNAVAILABLE: Final = 503
 _HINTS: Final = ("retry-after", "x-ratelimit-reset", "ratelimit-reset")
@@ -127,9 +129,13 @@ class Wire:
         connections: int,
         now: Callable[[], datetime],
         budget: CallBudget,
+        host: CallBudget | None = None,
     ) -> None:
+        """Every call is counted in the `budget`. A server with a limit of its own has its `host` budget besides: what
+        it refuses says nothing of the other calls."""
         self._now = now
         self._budget = budget
+        self._host = host
         self._deadline_s = deadline_s
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -162,7 +168,7 @@ class Wire:
         if urgency is Urgency.SEND:
             held_s = self._budget.held_s()
         else:
-            held_s = await self._budget.turn(urgency, patience_s=self._deadline_s)
+            held_s = await self._turn(urgency)
         if held_s > 0:
             return NotWritten("calls wait for the broker's rate limit", held_s)
         written = False
@@ -192,6 +198,17 @@ class Wire:
             reason = f"{type(error).__name__}: {error}"
         return NoReply(reason) if written else NotWritten(reason)
 
+    async def _turn(self, urgency: Urgency) -> float:
+        """For how long not to ask again, 0 when the call may go."""
+        patience_s = min(self._deadline_s, MARKET_PATIENCE_S) if urgency is Urgency.MARKET else self._deadline_s
+        if self._host is not None:
+            # Nothing goes before market data there.
+            held_s = await self._host.turn(Urgency.SEND, patience_s=patience_s / 2)
+            if held_s > 0:
+                return held_s
+            patience_s /= 2
+        return await self._budget.turn(urgency, patience_s=patience_s)
+
     async def _exchange(
         self,
         method: str,
@@ -212,7 +229,7 @@ class Wire:
         received_at = self._now()
         delay = retry_after(response.headers, received_at)
         if response.status_code == TOO_MANY or (response.status_code == UNAVAILABLE and delay is not None):
-            delay = self._budget.refused(delay)
+            delay = (self._host or self._budget).refused(delay)
         return Reply(
             status=response.status_code,
             body=bytes(body),
