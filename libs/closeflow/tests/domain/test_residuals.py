@@ -15,9 +15,9 @@ from closeflow.domain.accept import Accepted, CloseCommand, QuantityInvalid, Zer
 from closeflow.domain.answers import MarketClock, Quote
 from closeflow.domain.controls import TradingState
 from closeflow.domain.holdings import Compared, compare
-from closeflow.domain.model import AssetType, Book, PositionStatus, RequestStatus, Side, StatementKind
+from closeflow.domain.model import AssetType, Book, PositionStatus, RejectClass, RequestStatus, Side, StatementKind
 from closeflow.domain.plan import Asked, Market, PlanRules, Submit, plan
-from closeflow.domain.settle import settle
+from closeflow.domain.settle import BELOW_MINIMUM_NOTIONAL, Settled, settle
 from closeflow.domain.wake import Woken, wake
 
 from .builders import (
@@ -26,12 +26,14 @@ from .builders import (
     NOW,
     POLICY,
     REQUEST_ID,
+    a_book,
     a_position,
     a_request,
     a_statement,
     an_execution,
     an_order,
     at,
+    refused,
     settled_once,
 )
 
@@ -185,3 +187,33 @@ def test_an_unfinished_order_keeps_a_residual_open_until_it_is_over() -> None:
     settled = settle(book, book, now=NOW, policy=POLICY).book
     assert settled.requests[REQUEST_ID].status is RequestStatus.SUBMITTED
     assert settled.position.status is PositionStatus.CLOSING
+
+
+def refused_as_too_small(**changes: Any) -> Settled:
+    order = refused(100, reject_class=RejectClass.TERMINAL, reject_code=BELOW_MINIMUM_NOTIONAL, **changes)
+    book = a_book(order, status=RequestStatus.SUBMITTED)
+    return settle(book, book, now=NOW, policy=POLICY)
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        {"limit_price": Decimal("1.01")},
+        {"limit_price": None, "quote": {"ask": "1.01"}},
+        {"limit_price": None, "quote": {"bid": "1.01"}},
+        {"limit_price": None},
+    ],
+)
+def test_what_is_worth_more_than_dust_or_has_no_price_is_not_left_as_dust(price: dict[str, Any]) -> None:
+    settled = refused_as_too_small(**price)
+    request = settled.book.requests[REQUEST_ID]
+    assert (request.status, request.reason) == (RequestStatus.FAILED, BELOW_MINIMUM_NOTIONAL)
+    assert [one.kind for one in settled.incidents] == ["minimum_doubted"]
+    again = settle(settled.book, settled.book, now=NOW, policy=POLICY)
+    assert again.incidents == ()
+
+
+def test_dust_by_its_price_is_left() -> None:
+    settled = refused_as_too_small(limit_price=None, quote={"bid": "0.5", "ask": "1"})
+    assert settled.book.requests[REQUEST_ID].status is RequestStatus.COMPLETED
+    assert settled.incidents == ()

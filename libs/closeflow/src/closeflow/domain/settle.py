@@ -39,6 +39,10 @@ RESIDUAL: Final = "residual_below_lot"
 DUST: Final = "residual_below_minimum_notional"
 BELOW_MINIMUM_NOTIONAL: Final = "below_minimum_notional"
 """The reject code of an order that is worth less than the broker takes orders for."""
+DUST_WORTH: Final = Decimal(100)
+"""No broker's minimum is above this: a rest that is worth more and refused as too small was refused for something else,
+and stays for a person."""
+MINIMUM_DOUBTED: Final = "minimum_doubted"
 WITHDRAWN: Final = "withdrawn_by_late_fill"
 SIDE_CHANGED: Final = "side_changed"
 RETRY_BY_HAND: Final = "retry_by_hand"
@@ -165,7 +169,7 @@ def _settle_submitted(
     why = (last.reject_code if refused else None) or last.status.value
     if request.cancel_requested_at is not None:
         return _finish(request, RequestStatus.FAILED, USER_CANCEL, now)
-    if refused and last.reject_code == BELOW_MINIMUM_NOTIONAL:
+    if refused and last.reject_code == BELOW_MINIMUM_NOTIONAL and _is_dust(book, request, last):
         return _finish(request, RequestStatus.COMPLETED, DUST, now)
     # A refusal for the increment is answered by one order on the coarser grid, which costs no retry.
     increments = len(refusals_for_increment(book.orders_of(request.id)))
@@ -177,6 +181,14 @@ def _settle_submitted(
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
     due = policy.next_attempt_at(request, now)
     return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due)
+
+
+def _is_dust(book: Book, request: CloseRequest, last: Order) -> bool:
+    """By the highest price that is known of it."""
+    sold = (order.average_price for order in book.orders_of(request.id))
+    quoted = (Decimal(text) for side in ("ask", "bid") if (text := (last.quote or {}).get(side)) is not None)
+    price = max((one for one in (last.limit_price, *quoted, *sold) if one is not None), default=None)
+    return price is not None and request.remaining_quantity * price * book.position.multiplier <= DUST_WORTH
 
 
 def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | None]:
@@ -284,6 +296,10 @@ def _request_incidents(before: CloseRequest, after: CloseRequest) -> list[Incide
     if after.filled_quantity > max(after.target_quantity, before.filled_quantity):
         detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
         found.append(_incident(after, "overfill", detail, severity="critical"))
+    doubted = after.status is RequestStatus.FAILED and after.reason == BELOW_MINIMUM_NOTIONAL
+    if doubted and before.unfinished:
+        detail = f"the broker calls {after.remaining_quantity} too small an order, and it is worth more than a rest is"
+        found.append(_incident(after, MINIMUM_DOUBTED, detail, severity="critical"))
     if _waits_for_a_person(after) and not _waits_for_a_person(before):
         detail = "the broker took back an execution of it; only an operator retries it"
         found.append(_incident(after, RETRY_BY_HAND, detail, severity="critical"))

@@ -61,8 +61,18 @@ _TERMINAL: Final = RejectClass.TERMINAL
 
 _INCREMENT: Final = r"increment|tick size|minimum (pric|tick)|multiple of|decimal place"
 
-_NOTIONAL: Final = (
-    r"cost basis must|notional.*(must|minim|>=|at least|too (small|low))|"
+_SIZE: Final = r"(cost basis|notional|\bqty\b|quantity|\b(order|trade) (size|value|amount)|\b(size|value|amount)\b)"
+_MORE: Final = r"(more|greater|larger|higher|above|over)"
+_AT_MOST: Final = (
+    rf"{_SIZE}.*(<|\bmax|at most|too (large|big|high|much)|up to\b|exceeds\b|exceeded|"
+    rf"not? (exceed|(be )?{_MORE})|cannot (exceed|be {_MORE})|"
+    rf"(must|should|has to|needs? to|to) be (strictly )?(less|lower|smaller|below|under))|"
+    rf"(exceed\w*|above|over|more than|greater than|larger than) .*(max|limit).*{_SIZE}|max\w* (allowed )?{_SIZE}"
+)
+"""Before the words for too little: an order that is too large is no dust."""
+_AT_LEAST: Final = (
+    r"(cost basis|notional|order (value|amount)).*(minim|>|at least|too (small|low)|"
+    r"must (not be (less|lower|smaller|below)|exceed|be (more|greater|larger|higher|above)))|"
     r"minim(al|um) (order )?(amount|notional|size|value)"
 )
 _COIN: Final = r"insufficient balance for (?!(usd|order|this|the|trade)\b)\w"
@@ -89,7 +99,8 @@ REFUSALS: Final[tuple[Rule, ...]] = (
     ),
     _rule({FORBIDDEN}, r"insufficient .*(buying power|balance)", _TERMINAL, "insufficient_funds"),
     _rule(_ANY, r"fractionable|fraction\w* .*not (supported|allowed|enabled)", _TERMINAL, "not_fractionable"),
-    _rule(_ANY, _NOTIONAL, _TERMINAL, BELOW_MINIMUM_NOTIONAL),
+    _rule(_ANY, _AT_MOST, _TERMINAL, "over_order_limit"),
+    _rule(_ANY, _AT_LEAST, _TERMINAL, BELOW_MINIMUM_NOTIONAL),
     _rule(_ANY, r"restricted|not (tradable|active|allowed|enabled|eligible)|expire", _TERMINAL, "restricted"),
     _rule({INVALID, BAD_REQUEST}, r"\bqty\b|quantity|fractional", _TERMINAL, "bad_quantity"),
     _rule(_ANY, _INCREMENT, _RETRYABLE, BAD_INCREMENT),
