@@ -78,7 +78,8 @@ async def end_one_order(
 
     async def work(tx: Transaction) -> Outcome:
         before, known = await load(tx)
-        outcome = end_order(before, known, at_broker=said, now=await database_now(tx))
+        there = asked.quantity_there
+        outcome = end_order(before, known, at_broker=said, quantity_there=there, now=await database_now(tx))
         if isinstance(outcome, Done) and not dry:
             await write(tx, deed, before, outcome, told={"at_broker": said or "not found"})
         return outcome

@@ -45,14 +45,18 @@ async def _ask(broker: Broker, order: Order, at: datetime) -> Asked:
     sends = [one.started_at for one in order.sends if one.kind is SendKind.SUBMIT]
     executions = await _executions(broker, order, after=min(sends, default=order.created_at) - CLOCKS_APART)
     held = await broker.position(order.symbol)
+    quantity_there = None
     match await broker.look_up(order.client_order_id):  # Last, so that it speaks for the latest moment.
         case NotFound():
             looked_up = None
         case Acknowledged(update):
             looked_up = f"{HAS_IT}{update.order_status or update.exec_type}"
+            quantity_there = update.order_quantity
         case other:
             looked_up = f"the broker did not say: {other.reason}"
-    return Asked(order=order, at=at, looked_up=looked_up, executions=executions, held=held)
+    return Asked(
+        order=order, at=at, looked_up=looked_up, executions=executions, held=held, quantity_there=quantity_there
+    )
 
 
 async def _executions(broker: Broker, order: Order, *, after: datetime) -> tuple[str, ...]:

@@ -178,7 +178,8 @@ def end_(
 def end_order_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False) -> None:
     """Say that nothing more of an order will be filled as ours: it was replaced at the broker, or split into another.
 
-    The broker is asked first (CLOSECTL_BROKER_*); while the order lives there, it is refused. What the broker filled
+    The broker is asked first (CLOSECTL_BROKER_*); while the order lives there, or is over with a
+    fill that has no name yet, it is refused. What the broker filled
     beyond what is booked is not of this order any more: adjust the position by it.
     """
     account = account_at_broker()

@@ -61,6 +61,26 @@ def test_of_an_order_that_a_split_multiplied_what_is_not_ours_can_be_dropped() -
     assert (book.position.quantity, book.ledger_quantity) == (Decimal(85), Decimal(85))
 
 
+@pytest.mark.parametrize("status", ["filled", "canceled", "expired", "rejected"])
+@pytest.mark.parametrize("quantity_there", [None, Decimal(100)])
+def test_a_fill_that_nobody_named_yet_is_not_dropped_from_an_order_that_is_just_over(
+    status: str, quantity_there: Decimal | None
+) -> None:
+    """Else what the broker has sold is sold again within seconds."""
+    order = applied(working(), an_update(ExecType.ORDER_STATUS, BrokerStatus.CANCELED, cum=10, seq=7))
+    order = applied(order, a_trade("a1", 4, 4, source=UpdateSource.BACKFILL))
+    assert facts.unattributed(order) == 6
+    outcome = end_order(a_book(order), order, at_broker=status, quantity_there=quantity_there, now=at(60))
+    assert isinstance(outcome, Refused)
+    assert "closectl orders execution" in outcome.reasons[0]
+
+
+def test_what_became_of_an_order_of_another_size_is_not_ours() -> None:
+    order = applied(working(), an_update(ExecType.ORDER_STATUS, BrokerStatus.CANCELED, cum=10, seq=7))
+    outcome = end_order(a_book(order), order, at_broker="canceled", quantity_there=Decimal(400), now=at(60))
+    assert isinstance(outcome, Done)
+
+
 @pytest.mark.parametrize("status", ["new", "partially_filled", "pending_cancel", "the broker did not say: time-out"])
 def test_an_order_that_may_live_at_the_broker_is_not_ended(status: str) -> None:
     book, _ = book_after(a_book(working()), REPLACED)

@@ -34,6 +34,8 @@ class Asked:
     """Ids of the executions that it lists for the order since the first send."""
     held: Decimal
     """The signed quantity that it holds in the order's symbol."""
+    quantity_there: Decimal | None = None
+    """The order's own quantity as the broker has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

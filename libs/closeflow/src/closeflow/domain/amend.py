@@ -130,11 +130,14 @@ def _ended_so(before: CloseRequest, after: CloseRequest) -> bool:
 OVER_AT_BROKER: Final = frozenset({"canceled", "expired", "rejected", "filled", "replaced"})
 
 
-def end_order(book: Book, order: Order, *, at_broker: str | None, now: datetime) -> Outcome:
+def end_order(
+    book: Book, order: Order, *, at_broker: str | None, quantity_there: Decimal | None = None, now: datetime
+) -> Outcome:
     """An operator's word that nothing more of the order will be filled as ours: somebody replaced it at the broker, or
     a split or another symbol made another order of it. What is booked stays, what is stated beyond that is not of it.
 
-    `at_broker` is the broker's own status of it, asked just now; None when the broker does not know it.
+    `at_broker` is the broker's own status of it, asked just now, None when the broker does not know it;
+    `quantity_there` is the order's quantity there, where it says one.
     """
     name = order.client_order_id
     if facts.is_settled(order):
@@ -143,6 +146,12 @@ def end_order(book: Book, order: Order, *, at_broker: str | None, now: datetime)
         return Refused((f"the broker never spoke of order {name}: `closectl orders lost`",))
     if at_broker is not None and at_broker not in OVER_AT_BROKER:
         return Refused((f"the broker has order {name}: {at_broker}. Cancel it there first",))
+    gap = facts.unattributed(order)
+    same = facts.known_cum(order) <= order.quantity if quantity_there is None else quantity_there == order.quantity
+    if gap > ZERO and same and at_broker not in (None, "replaced"):
+        # An order that is simply over: what it filled is ours, and would be sold once more.
+        told = f"the broker has order {name}: {at_broker}, and {decimal_text(gap)} of it filled without a name"
+        return Refused((f"{told}: name it with `closectl orders execution`",))
     ended = Statement(
         kind=StatementKind.CANCELED,
         stated_at=now,
