@@ -325,3 +325,15 @@ def test_repeats_do_not_put_off_when_an_unknown_order_is_given_up() -> None:
     found = woken(a_book(order), seconds=late)
     assert isinstance(found, Woken)
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
+
+
+def test_probes_that_are_refused_for_ever_are_not_free_for_ever() -> None:
+    """Else a close that the broker refuses each time goes on without an end when no other order is taken."""
+    sends = (replace(a_send(SendAnswer.REJECTED), probe=True),)
+    spent = []
+    for tried in range(1, 7):
+        probes = [refused(attempt=n, sends=sends) for n in range(1, tried + 1)]
+        found = woken(retryable(*probes, attempt=tried, max_retries=3), seconds=5)
+        assert isinstance(found, Woken)
+        spent.append(found.book.requests[REQUEST_ID].retry_count)
+    assert spent == [0, 0, 0, 0, 1, 1]

@@ -272,12 +272,20 @@ def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
     return sum(1 for one in order.sends if one.kind is kind and one.counts)
 
 
-def costs_a_retry(order: Order) -> bool:
+def costs_a_retry(book: Book, request: CloseRequest, order: Order) -> bool:
     """Whether the order was a try of its price. One that was never sent was none; nor was one that was refused for its
-    increment, or as the circuit breaker's probe in a storm of refusals."""
+    increment, or as the circuit breaker's probe in a storm of refusals: as many of these as there are tries."""
+    if not sends_that_count(order) or order.reject_code == BAD_INCREMENT:
+        return False
+    if not _refused_probe(order):
+        return True
+    probes = [one.attempt for one in book.orders_of(request.id) if _refused_probe(one)]
+    return order.attempt in probes[request.max_retries + 1 :]
+
+
+def _refused_probe(order: Order) -> bool:
     counting = [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
-    probed = order.status is OrderStatus.REJECTED and all(one.probe for one in counting)
-    return bool(counting) and not probed and order.reject_code != BAD_INCREMENT
+    return order.status is OrderStatus.REJECTED and bool(counting) and all(one.probe for one in counting)
 
 
 def never_taken(order: Order) -> bool:

@@ -288,7 +288,7 @@ def _price(
         return fault or pricing.Unpriced("no_fresh_quote"), None
     if request.order_type is OrderType.MARKET:
         return pricing.at_market(side, quote), quote
-    sent = sum(1 for order in orders if facts.costs_a_retry(order))
+    sent = sum(1 for order in orders if facts.costs_a_retry(book, request, order))
     bps, rungs = request.max_slippage_bps, request.max_retries + 1
     return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
 

@@ -177,7 +177,7 @@ def _settle_submitted(
         return _finish(request, RequestStatus.FAILED, why, now)
     if request.deadline_at is not None and request.deadline_at <= now:
         return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
-    if request.retry_count >= request.max_retries and facts.costs_a_retry(last):
+    if request.retry_count >= request.max_retries and facts.costs_a_retry(book, request, last):
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
     due = policy.next_attempt_at(request, now)
     return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due)

@@ -175,7 +175,7 @@ def _retry(
     if held is not None:
         return held
     orders = book.orders_of(request.id)
-    spent = bool(orders) and facts.costs_a_retry(orders[-1])
+    spent = bool(orders) and facts.costs_a_retry(book, request, orders[-1])
     again = replace(
         request,
         status=RequestStatus.PENDING,
