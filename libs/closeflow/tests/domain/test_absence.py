@@ -183,9 +183,9 @@ LISTED: dict[str, Any] = {"seq": 1, "cum": 0, "transact_time": at(0), "source": 
 
 
 @pytest.mark.parametrize("heard_s", [1, -3600, -300, 300, 3600])
-@pytest.mark.parametrize("status", [BrokerStatus.NEW, BrokerStatus.SUSPENDED, BrokerStatus.PENDING_CANCEL])
+@pytest.mark.parametrize("status", [BrokerStatus.NEW, BrokerStatus.SUSPENDED, BrokerStatus.PENDING_CANCEL, None])
 def test_a_lost_order_that_is_listed_again_lives_though_nothing_of_it_has_changed(
-    status: BrokerStatus, heard_s: float
+    status: BrokerStatus | None, heard_s: float
 ) -> None:
     """Whatever the clock of the host that heard it shows, or the database's was set to: exposure 0 would sell twice."""
     first = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(1))

@@ -138,7 +138,8 @@ def _found_again(before: Order, order: Order, update: BrokerUpdate) -> Order:
     new = (one for one in order.statements if one not in before.statements)
     if lost is None or not facts.is_lost(before):
         return order
-    if update.order_status not in _MAY_FILL and all(one.broker_seq is not None for one in new):
+    unknown_word = update.order_status is None and update.exec_type is ExecType.ORDER_STATUS
+    if update.order_status not in _MAY_FILL and not unknown_word and all(one.broker_seq is not None for one in new):
         return order
     rest = (one for one in order.statements if one is not lost)
     statements = (*rest, replace(lost, broker_seq=None))
