@@ -13,6 +13,7 @@ import structlog
 
 from closeflow.broker.budget import Urgency
 from closeflow.domain.controls import Controls, counted
+from closeflow.domain.due import FARTHEST
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.sending import (
     GiveUp,
@@ -194,7 +195,7 @@ class Attendant:
             turn_in_s = self.pool.budget.wait_s(Urgency.SEND, ahead=decided.waiting)
             decided.waiting += 1
             resumes_in_s = None if kind is SendKind.CANCEL else self.pool.resumes_in_s()
-            wait_s = max(turn_in_s, resumes_in_s or 0.0)
+            wait_s = min(max(turn_in_s, resumes_in_s or 0.0), FARTHEST.total_seconds())
             return replace(order, next_send_at=decided.now + timedelta(seconds=wait_s)) if wait_s > 0 else order
         probe = kind is SendKind.SUBMIT and self.pool.probing
         order, send = claim(order, kind, sender=self.instance_id, now=decided.now, lease_s=self.lease_s, probe=probe)
