@@ -14,7 +14,7 @@ import pytest
 from closeflow.domain.answers import NotAccepted, Refused
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import Order, OrderStatus, OrderType, RejectClass, Side, TimeInForce
-from order_submitter.refusals import WAITS_AT_MOST, WITHIN_S, UnmappedRefusals
+from order_submitter.refusals import LATELY_S, WAITS_AT_MOST, WITHIN_S, UnmappedRefusals
 
 MOON = Refused("alpaca_40310000", RejectClass.TERMINAL, "40310000: the moon is wrong", mapped=False)
 WAITS = NotAccepted(MOON.reason, None, account_wide=True)
@@ -100,3 +100,12 @@ async def test_an_account_that_may_trade_again_begins_anew() -> None:
         assert await judged(of, asked) == [WAITS] * 3
         of.taken()
         of.taken()
+
+
+async def test_words_that_were_of_the_account_long_ago_are_not_any_more() -> None:
+    of = UnmappedRefusals(0.02, clock=(clock := Clock()))
+    assert await judged(of, orders(3)) == [WAITS] * 3
+    clock.now += LATELY_S - 1
+    assert await judged(of, orders(1)) == [WAITS]
+    clock.now += LATELY_S + 1
+    assert await judged(of, orders(1)) == [MOON]

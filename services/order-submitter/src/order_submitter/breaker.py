@@ -86,6 +86,11 @@ def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: float, rules: B
             return _opened(replace(breaker, failures=failures), now, rules.probe_s)
 
 
+def after_judged(breaker: Breaker, *, rules: BreakerRules) -> Breaker:
+    """After a refusal in unknown words that is not its order's alone: an answer, but it holds back no other order."""
+    return Breaker(refusals=breaker.refusals) if breaker.refusals < rules.refusals else breaker
+
+
 def _opened(breaker: Breaker, now: float, wait_s: float) -> Breaker:
     return replace(breaker, state=BreakerState.OPEN, probe_at=now + min(wait_s, _LONGEST_S))
 

@@ -1,8 +1,8 @@
 """Refusals in words that are not in the adapter's table: of one order, or of every order of the account?
 
 A table cannot know every way in which a broker says that an account may not trade now. Several closes refused in the
-same words within seconds say it too; then they wait, as for a refused key. One that is refused again and again in the
-same words, while orders pass, is refused itself.
+same words within seconds may say it too; then these wait, and all others are sent: it may be a kind of order after all.
+One that is refused again and again in the same words, while orders pass, is refused itself.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ WAITS_AT_MOST: Final = 3
 """How often an order is refused like others, with orders taken in between, before it is its own fault."""
 
 
+LATELY_S: Final = 120.0
+"""Longer than an order waits between its tries: words not heard for so long are of the account no more."""
+
+
 @dataclass(slots=True)
 class _Words:
+    heard_at: float
     closes: dict[UUID, float] = field(default_factory=dict)
     """When each close was last refused in them."""
     of_the_account: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,8 +57,11 @@ class UnmappedRefusals:
             self._waits.clear()
 
     async def judge(self, order: Order, refused: Refused) -> Refused | NotAccepted:
-        words = self._words.setdefault(refused.reason, _Words())
         now = self.clock()
+        words = self._words.get(refused.reason)
+        if words is None or now - words.heard_at > LATELY_S:
+            words = self._words[refused.reason] = _Words(now)
+        words.heard_at = now
         words.closes[order.close_request_id] = now
         words.closes = {close: at for close, at in words.closes.items() if now - at < WITHIN_S}
         if len(words.closes) >= SEVERAL:

@@ -35,7 +35,17 @@ from closeflow.domain.sending import fence_s, retry_in_s, with_send
 from closeflow.domain.tickets import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
-from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState, admitted, after_answer, shared, to_row
+from order_submitter.breaker import (
+    CLOSED,
+    Breaker,
+    BreakerRules,
+    BreakerState,
+    admitted,
+    after_answer,
+    after_judged,
+    shared,
+    to_row,
+)
 from order_submitter.refusals import COMPANY_S, UnmappedRefusals
 
 log = structlog.get_logger(__name__)
@@ -218,6 +228,7 @@ class SenderPool:
     async def _submit(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
         order = ticket(job.order)
         fenced = self._fenced(job)
+        unmapped = False
 
         async def may_begin() -> bool:
             nonlocal fenced
@@ -231,14 +242,17 @@ class SenderPool:
         else:
             with CALL_SECONDS.labels("submit").time():
                 answer = await self._broker.submit(order, begin_within_s=self._fence_left_s(job), may_begin=may_begin)
-            if isinstance(answer, Refused) and not answer.mapped:
+            unmapped = isinstance(answer, Refused) and not answer.mapped
+            if isinstance(answer, Refused) and unmapped:
                 answer = await self._unmapped.judge(job.order, answer)
             elif isinstance(answer, Acknowledged):
                 self._unmapped.taken()
         ANSWERS.labels("submit", type(answer).__name__).inc()
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         before = self.breaker
-        if fenced is None:
+        if unmapped and isinstance(answer, NotAccepted):
+            self.breaker = after_judged(before, rules=self._limits.breaker)
+        elif fenced is None:
             self.breaker = after_answer(before, answer, now=time.monotonic(), rules=self._limits.breaker)
         moved = self.breaker != before
         self._unsaved += moved
