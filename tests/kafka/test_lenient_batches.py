@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import calc_crc32c
 
 from closeflow.kafka.lenient import LenientRecord, offset_after, read_leniently
-from tests.kafka.raw_records import Raw, batch
+from tests.kafka.raw_records import HEAD_BYTES, Raw, batch
 
 TP: Final = TopicPartition("submit-order.v1", 0)
 ONE: Final[Raw] = (b"k", b"v", 1_000, False)
@@ -118,3 +119,26 @@ async def test_reading_goes_on_behind_a_batch_whose_last_records_are_gone(count:
     assert any(one.defect for one in found)
     assert offset_after(found[-1]) == 6
     assert await read(made, offset=5)
+
+
+CODECS: Final = {1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}
+
+
+def compressed(made: bytes, codec: int, payload: bytes | None = None) -> bytes:
+    packed = CODECS[codec](made[HEAD_BYTES:]) if payload is None else payload
+    return altered(made[:HEAD_BYTES] + packed, attributes=codec)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_every_compression_of_kafka_is_read(codec: int) -> None:
+    made = compressed(batch([ONE, ONE]), codec)
+    assert not refused(made)
+    unread = altered(batch([(b"k", b"v", 1_000, True)]), base=2)
+    assert told(await read(made, unread)) == [(0, b"v", False), (1, b"v", False), (2, b"v", True)]
+
+
+@pytest.mark.parametrize("codec", [*CODECS, 5, 7])
+async def test_a_compression_that_cannot_be_undone_is_one_defect(codec: int) -> None:
+    made = compressed(batch([ONE, ONE]), codec, b"damaged")
+    assert refused(made)
+    assert told(await read(made, altered(batch([ONE]), base=2))) == [(0, None, True), (2, b"v", False)]
