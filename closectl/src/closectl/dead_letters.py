@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from closeflow.contracts import ErrorClass
 from closeflow.kafka import KafkaConnection, Letter, LetterBox, open_letter_box, open_producer
 from closeflow.storage.dead_letters import Handled, LetterAction, LetterId, handled_letters, record_handled
 from closeflow.storage.engine import Database, retrying, transaction
@@ -134,6 +135,8 @@ def _refusal(letter: Letter, request: Request) -> str | None:
     origin = letter.header("dlq_origin_topic")
     if origin is not None and origin != letter.origin:
         return f"it came from topic {origin}, not {letter.origin}"
+    if letter.header("dlq_error_class") == ErrorClass.UNREADABLE_RECORD and not letter.key and not letter.value:
+        return "nothing of the record could be read, so there is nothing to replay; ask the producer, then discard it"
     if request.max_replays is not None and letter.replays >= request.max_replays:
         return f"it came back after {letter.replays} replays; mend what refuses it, then use --force"
     return None
