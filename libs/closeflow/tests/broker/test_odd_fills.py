@@ -131,7 +131,7 @@ def test_what_orders_the_statements_is_not_guessed(stated: object) -> None:
         ({"order_quantity": Decimal(0)}, "order_qty"),
         ({"cum_quantity": Decimal("1E+20"), "leaves_quantity": None}, "cum_qty"),
         ({"broker_order_id": "x" * 200}, "broker_order_id"),
-        ({"transact_time": datetime(1, 1, 2, tzinfo=UTC)}, "transact_time"),
+        ({"received_at": datetime(1, 1, 2, tzinfo=UTC)}, "received_at"),
     ],
 )
 def test_a_fill_that_breaks_the_contract_keeps_what_was_said_and_says_what_is_wrong(
@@ -197,9 +197,17 @@ def test_no_optional_field_that_decides_nothing_refuses_a_fill(field: str, value
     assert getattr(read, field, "absent") == kept
 
 
-def test_a_zero_time_on_the_wire_is_the_time_of_receipt() -> None:
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z", "0001-01-01T00:00:00+05:00", "1969-12-31T23:59:59Z"),
+        *("2026-03-02T15:00:60Z", "2026-03-02T15:00:00+0000", "2026-03-02T15:00:00.1234567890Z", "2026-03-02"),
+        *("", "yesterday", 0, 1772463600, None),
+    ],
+)
+def test_a_time_on_the_wire_that_is_none_is_the_time_of_receipt(time: object) -> None:
     trade = json.loads(broker_fill_record(of_event("partial_fill"), producer="x").value)
-    read = decode(BrokerFillV1, json.dumps({**trade, "transact_time": "0001-01-01T00:00:00Z"}).encode())
+    read = decode(BrokerFillV1, json.dumps({**trade, "transact_time": time}).encode())
     assert read.transact_time == read.received_at
 
 

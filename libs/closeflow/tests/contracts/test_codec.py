@@ -93,7 +93,7 @@ def test_times_are_read_in_any_offset_and_written_in_utc() -> None:
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00", "2026-02-30T00:00:00Z", 7])
 def test_impossible_times_are_refused(time: object) -> None:
     with pytest.raises(Undecodable):
-        _decode_trade(transact_time=time)
+        _decode_trade(received_at=time)
 
 
 def test_a_comment_never_costs_a_fill() -> None:
@@ -141,7 +141,7 @@ def test_a_writer_cannot_make_what_no_reader_accepts() -> None:
         {"last_qty": Decimal("NaN")},
         {"last_px": Decimal("Infinity")},
         {"cum_qty": Decimal(1)},
-        {"transact_time": datetime(2026, 3, 2)},  # noqa: DTZ001  # Naive is the point.
+        {"received_at": datetime(2026, 3, 2)},  # noqa: DTZ001  # Naive is the point.
     ):
         with pytest.raises(ValueError):
             BrokerFillV1(**{**dict(good), **changes})

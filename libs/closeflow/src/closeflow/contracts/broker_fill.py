@@ -23,6 +23,7 @@ from closeflow.contracts.wire import (
     Time,
     UnsignedDecimal,
     WireModel,
+    is_time,
 )
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, RejectClass, Side, UpdateSource
@@ -47,7 +48,6 @@ _OF_KINDS: Final = {
     "reject_class": _KINDS - frozenset(_REQUIRED),
 }
 """What only these kinds of update have a use for."""
-_NO_TIME: Final = ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00", "0001-01-01 00:00:00+00:00")
 
 
 class BrokerFillV1(WireModel):
@@ -88,7 +88,8 @@ class BrokerFillV1(WireModel):
     @classmethod
     def _leave_out_what_says_nothing(cls, values: Any) -> Any:
         """An empty text is no value, and what the kind of update has no use for is not looked at (FIX sends LastQty 0
-        with an acknowledgement). A zero time is how some systems write none."""
+        with an acknowledgement). A time that cannot be read, or a zero one, gives way to when we heard of it: no fill
+        may be lost for it."""
         if not isinstance(values, dict):
             return values
         kept = {
@@ -100,7 +101,7 @@ class BrokerFillV1(WireModel):
         for name, kinds in _OF_KINDS.items():
             if name in kept and isinstance(kind, str) and kind in _KINDS and kind not in kinds:
                 del kept[name]
-        if str(kept.get("transact_time")).startswith(_NO_TIME) and "received_at" in kept:
+        if {"transact_time", "received_at"} <= set(kept) and not is_time(kept["transact_time"]):
             kept["transact_time"] = kept["received_at"]
         return kept
 

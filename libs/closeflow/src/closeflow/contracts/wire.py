@@ -117,6 +117,15 @@ def _read_time(value: object) -> datetime:
     return value
 
 
+def is_time(value: object) -> bool:
+    """Whether a field of type `Time` takes it."""
+    try:
+        _read_time(value)
+    except ValueError:
+        return False
+    return True
+
+
 def _clean(length: int) -> Callable[[object], object]:
     def clean(value: object) -> object:
         if value is None:
