@@ -88,6 +88,8 @@ def test_a_long_query_gives_a_short_answer() -> None:
         "Time-In-Force",
         "X-Expected-Quantity",
         "Deadline",
+        *("Amount", "Size", "Shares", "Price", "Stop-Price", "Limit", "Side", "Version", "Account-Id", "X-Simulate"),
+        *("Idempotent-Key", "Idempotency-Keys", "Idempotency", "X-Idempotency-Key", "Idempotency_Key"),
     ],
 )
 def test_a_header_that_asks_for_what_is_not_done_is_refused_by_name(name: str) -> None:
@@ -182,6 +184,13 @@ def test_a_compressed_body_is_refused_and_told_what_is_read(coding: str) -> None
 def test_an_expectation_that_is_not_met_is_refused(expectation: str) -> None:
     assert refusal_of(call([("Expect", expectation)])) == (Code.EXPECTATION_FAILED, [])
     refuse_what_is_not_read(call([("Expect", "100-Continue"), ("Content-Length", "2"), JSON]))
+
+
+def test_a_type_without_a_length_asks_for_the_length() -> None:
+    assert refusal_of(call([JSON])) == (Code.LENGTH_REQUIRED, [])
+    for framing in ("Content-Length", "0"), ("Content-Length", "2"), ("Transfer-Encoding", "chunked"):
+        refuse_what_is_not_read(call([JSON, framing]))
+    refuse_what_is_not_read(call([JSON], method="GET"))
 
 
 @pytest.mark.parametrize("headers", [[("Content-Length", "2")], [("Transfer-Encoding", "chunked")]])

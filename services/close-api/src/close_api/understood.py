@@ -26,7 +26,6 @@ _ASKS_FOR_MORE: Final = frozenset(
         # Preconditions (RFC 9110 section 13): done all the same, the call would change another version.
         "ifmatch",
         "ifunmodifiedsince",
-        "idempotencykey",
         "httpmethod",
         "httpmethodoverride",
         "methodoverride",
@@ -45,6 +44,17 @@ _ASKS_FOR_MORE: Final = frozenset(
         "expectedversion",
         "reason",
         "dryrun",
+        "simulate",
+        "version",
+        "accountid",
+        # The same by other brokers' names.
+        "amount",
+        "size",
+        "shares",
+        "price",
+        "stopprice",
+        "limit",
+        "side",
     }
 )
 _CACHE_CONDITIONS: Final = frozenset({"ifnonematch", "ifmodifiedsince", "ifrange"})
@@ -83,6 +93,9 @@ def _has_body(given: Mapping[bytes, str], reads: bool, http_version: str) -> boo
     # call, and this one for a close of everything.
     if http_version == "1.0" and not reads and (length is None or coding is not None):
         raise Problem(Code.LENGTH_REQUIRED)
+    # In HTTP/1.1 there is none without either (RFC 9112 section 6.3), and yet a type says that one was meant.
+    if http_version == "1.1" and not reads and b"content-type" in given and length is None and coding is None:
+        raise Problem(Code.LENGTH_REQUIRED)
     if coding is not None and (coding.lower() != "chunked" or length is not None or b"trailer" in given):
         raise Problem(Code.MALFORMED_REQUEST, extra={"reason": "Transfer-Encoding: chunked alone is read"})
     if length is not None and not _LENGTH.fullmatch(length):
@@ -103,7 +116,8 @@ def _asks_for_more(name: bytes, reads: bool) -> bool:
     if name == KEY_HEADER.encode():
         return False
     squeezed = name.decode("latin-1").replace("-", "").replace("_", "").removeprefix("x")
-    return squeezed in _ASKS_FOR_MORE or (squeezed in _CACHE_CONDITIONS and not reads)
+    # The key by another name, or several: dropped, a repetition would be a second close.
+    return squeezed in _ASKS_FOR_MORE or squeezed.startswith("idempot") or (squeezed in _CACHE_CONDITIONS and not reads)
 
 
 def _names(query: bytes) -> list[str]:
