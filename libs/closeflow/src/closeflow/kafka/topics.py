@@ -56,8 +56,8 @@ async def ensure_topics(
     every topic has its partitions; raises `TopicMismatch` when one has another number of them.
     """
     admin = AIOKafkaAdminClient(**connection.options())
-    await admin.start()
     try:
+        await admin.start()
         existing = set(await admin.list_topics())
         missing = [spec for spec in topics if spec.name not in existing]
         if missing:
@@ -75,8 +75,8 @@ async def ensure_topics(
 async def require_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
     """Raise `TopicMissing` when Kafka has not all of them; a consumer would wait for its topic in silence."""
     admin = AIOKafkaAdminClient(**connection.options())
-    await admin.start()
     try:
+        await admin.start()
         missing = sorted(set(names) - set(await admin.list_topics()))
     finally:
         await close(admin.close(), what="admin")
@@ -110,8 +110,8 @@ async def _verify(admin: AIOKafkaAdminClient, topics: Sequence[TopicSpec]) -> No
 async def remove_topics(connection: KafkaConnection, topics: Sequence[TopicSpec]) -> None:
     """Delete the topics with all their records, and wait until they are gone; nothing there is fine."""
     admin = AIOKafkaAdminClient(**connection.options())
-    await admin.start()
     try:
+        await admin.start()
         names = {spec.name for spec in topics}
         if found := sorted(names & set(await admin.list_topics())):
             await admin.delete_topics(found)
