@@ -74,6 +74,8 @@ def spellings(asset_type: AssetType, symbol: str) -> frozenset[str]:
 
 def _share(spelled: str) -> str | None:
     text = spelled.upper()
+    if not spelled.isascii():  # Upper case makes SS of ß.
+        return None
     if _SHARE.fullmatch(text) is None and _SHARE_CLASS.fullmatch(text) is None:
         if _pair(text) is not None:
             raise ValueError("is a pair's symbol; its asset_type is crypto")
@@ -96,12 +98,18 @@ def _contract(option: re.Match[str]) -> str:
 def _pair(text: str) -> str | None:
     written = _PAIR.fullmatch(text)
     if written is not None:
-        return f"{written[1]}/{written[2]}"
+        return _of_two(written[1], written[2])
     for currency in _QUOTED_IN:
         coin = text.removesuffix(currency)
-        if coin != text and re.fullmatch(r"[A-Z0-9]{2,10}", coin):
-            return f"{coin}/{currency}"
+        if coin != text and re.fullmatch(r"[A-Z0-9]{3,10}", coin):  # PYUSD and CBBTC are coins themselves.
+            return _of_two(coin, currency)
     return None
+
+
+def _of_two(coin: str, currency: str) -> str:
+    if coin == currency:
+        raise ValueError(f"is a pair of {coin} with itself")
+    return f"{coin}/{currency}"
 
 
 def _suggestion(asset_type: AssetType, text: str) -> str | None:
