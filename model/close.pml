@@ -1,5 +1,5 @@
-/* Close request of T, attempts 1..NK, two submitters, one broker.  After lifecycle.md
- * ("Words defined once", Rules, "Sending (SUB)", Order).  Every action is one atomic transaction or one
+/* Close request of T, attempts 1..NK, two submitters, one broker.  After docs/lifecycle.md
+ * (Words, Rules, Orders).  Every action is one atomic transaction or one
  * network event; all actions are monotone, so the state graph is acyclic: every fair run is finite and
  * "ends or reaches an incident" is a check on terminal states (process Term; also as LTL with -DLTL).
  *
