@@ -110,19 +110,19 @@ def test_a_buy_limit_below_one_tick_is_none() -> None:
 
 
 LOTS = {
-    "a share": (STOCK, "1", True),
-    "a billionth of a share": (STOCK, "0.000000001", True),
-    "less than that": (STOCK, "0.0000000005", False),
-    "a contract": (OPTION, "3", True),
-    "half a contract": (OPTION, "0.5", False),
-    "nothing": (STOCK, "0", False),
-    "a part of a coin": (CRYPTO, "0.25", True),
+    "a share": (STOCK, "1", "1"),
+    "a billionth of a share": (STOCK, "0.000000001", "0.000000001"),
+    "less than that": (STOCK, "0.0000000005", "0"),
+    "contracts": (OPTION, "-3", "3"),
+    "half a contract": (OPTION, "0.5", "0"),
+    "nothing": (STOCK, "0", "0"),
+    "a part of a coin": (CRYPTO, "0.25", "0.25"),
 }
 
 
-@pytest.mark.parametrize(("asset", "quantity", "fits"), LOTS.values(), ids=LOTS)
-def test_lots(asset: AssetType, quantity: str, fits: bool) -> None:
-    assert pricing.fits_lot(asset, Decimal(quantity)) is fits
+@pytest.mark.parametrize(("asset", "quantity", "most"), LOTS.values(), ids=LOTS)
+def test_lots(asset: AssetType, quantity: str, most: str) -> None:
+    assert pricing.tradable(asset, Decimal(quantity)) == Decimal(most)
 
 
 TIMES = {

@@ -1,4 +1,4 @@
-"""`broker-fill.v1`: what the broker said, whatever the door. Field names follow FIX (tags in contracts.md)."""
+"""`broker-fill.v1`: what the broker said, whatever the door. Field names follow FIX."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Decide whether a close is accepted (moves P1, P8 and C1 of lifecycle.md).
 
-The checks run in the order contracts.md gives: ownership, replay and fingerprint, halt, closed, zero, active, exposure,
-quantity. So a repeated key gets its first answer whatever became of the position since.
+The checks run in this order: ownership, replay and fingerprint, halt, closed, zero, active, exposure, quantity. So a
+repeated key gets its first answer whatever became of the position since.
 """
 
 from __future__ import annotations

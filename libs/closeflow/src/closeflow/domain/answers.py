@@ -1,4 +1,4 @@
-"""What comes back from the broker for one call, sorted by what it proves (lifecycle.md, "What the broker answers")."""
+"""What comes back from the broker for one call, sorted by what it proves."""
 
 from __future__ import annotations
 

@@ -179,10 +179,6 @@ def is_residual(asset_type: AssetType, quantity: Decimal) -> bool:
     return abs(quantity) < LOTS[asset_type]
 
 
-def fits_lot(asset_type: AssetType, quantity: Decimal) -> bool:
-    return quantity > ZERO and quantity % LOTS[asset_type] == ZERO
-
-
 def time_in_force(asset_type: AssetType, quantity: Decimal, asked: TimeInForce) -> TimeInForce:
     """What the asset type allows, as near to what was asked as possible: options and fractional stock day only,
     crypto never day."""

@@ -1,4 +1,4 @@
-"""What an answer of Alpaca's proves: a pure function of the call's outcome (lifecycle.md, "What the broker answers").
+"""What an answer of Alpaca's proves: a pure function of the call's outcome.
 
 A refusal counts only when Alpaca itself says it, in its own JSON, and is told apart by code *and* message: one code
 (40310000) stands for closed markets, wash trades and held quantities alike. Whatever is not recognised proves nothing.
@@ -91,12 +91,7 @@ REFUSALS: Final[tuple[Rule, ...]] = (
     _rule(_ANY, r"could not find asset|(asset|symbol).*not found|invalid symbol", _TERMINAL, "unknown_symbol"),
     _rule(_ANY, r"position does not exist|no (such|open) position|uncovered|(to|sold) short", _TERMINAL, "no_position"),
     _rule({FORBIDDEN}, r"insufficient (qty|quantity)", _TERMINAL, "no_position"),
-    _rule(
-        {FORBIDDEN},
-        r"insufficient balance for (?!(usd|order|this|the|trade)\b)\w",
-        _TERMINAL,
-        "insufficient_coin_balance",
-    ),
+    _rule({FORBIDDEN}, _COIN, _TERMINAL, "insufficient_coin_balance"),
     _rule({FORBIDDEN}, r"insufficient .*(buying power|balance)", _TERMINAL, "insufficient_funds"),
     _rule(_ANY, r"fractionable|fraction\w* .*not (supported|allowed|enabled)", _TERMINAL, "not_fractionable"),
     _rule(_ANY, _AT_MOST, _TERMINAL, "over_order_limit"),
