@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -61,22 +63,27 @@ class Mute(AlpacaBroker):
         return replace(whole, updates=kept, unnamed=lost, doubtful=frozenset({self.symbol} if lost else ()))
 
 
-async def test_an_execution_that_nobody_can_name_is_given_up_with_one_incident(
-    bench: Bench, engine: AsyncEngine, backfill: Backfill
-) -> None:
-    bench.control.script(Behaviour(execution=FillAtOnce()))
+def anew(bench: Bench, kind: type[AlpacaBroker]) -> AlpacaBroker:
+    """The broker as a process sees it that has sent no order."""
     simulator = bench.simulator
-    mute = Mute(
+    return kind(
         base_url=simulator.url,
         market_data_url=simulator.url,
         key_id=simulator.key_id,
         secret_key=simulator.secret_key,
         account_id=bench.account_id,
     )
+
+
+async def test_an_execution_that_nobody_can_name_is_given_up_with_one_incident(
+    bench: Bench, engine: AsyncEngine, backfill: Backfill
+) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    mute = anew(bench, Mute)
     ours = await bench.place()
     for name in ("theirs-1", "theirs-2"):
-        RestProbe(simulator).post(name, symbol="MSFT", qty="1")
-    backfill = replace(backfill, broker=mute, patience=Patience(tries=3))
+        RestProbe(bench.simulator).post(name, symbol="MSFT", qty="1")
+    backfill = replace(backfill, broker=mute, patience=Patience(tries=3, for_s=0))
     for _ in range(2):
         with pytest.raises(BrokerUnavailable, match="2 executions without a name"):
             await backfill.run_once()
@@ -89,6 +96,27 @@ async def test_an_execution_that_nobody_can_name_is_given_up_with_one_incident(
     await backfill.run_once()
     assert incidents(bench) == [("execution_left_out", "warning", bench.account_id, 1)]
     await mute.aclose()
+
+
+async def test_a_fill_whose_order_the_broker_does_not_show_yet_is_waited_for(
+    bench: Bench, engine: AsyncEngine, backfill: Backfill
+) -> None:
+    """However often it is asked for meanwhile: an order that the broker took may be denied for seconds."""
+    bench.control.script(Behaviour(execution=FillAtOnce(), visible_after_s=3))
+    ours = await bench.place()
+    broker = anew(bench, AlpacaBroker)
+    backfill = replace(backfill, broker=broker, patience=Patience(tries=1))
+    with pytest.raises(BrokerUnavailable, match="1 executions without a name"):
+        await backfill.run_once()
+    assert await cursor_of(bench, engine) is None
+    async with asyncio.timeout(30):
+        while await cursor_of(bench, engine) is None:
+            with suppress(BrokerUnavailable):
+                await backfill.run_once()
+            await asyncio.sleep(0.1)
+    await bench.heard.wait_for_fills(ours, 6)
+    assert incidents(bench) == []
+    await broker.aclose()
 
 
 async def test_a_fill_with_a_long_average_and_without_times_is_passed_on(bench: Bench, backfill: Backfill) -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from broker_gateway.backfill import Patience
 from broker_gateway.outlet import Memory
 from broker_gateway.race import race
 from broker_gateway.relay import BackOff, Pace, keep_backfilling
@@ -158,3 +159,12 @@ async def test_a_backfill_that_fails_is_done_again_and_ends_nothing() -> None:
     await asyncio.wait_for(done.wait(), 10)
     assert not keeping.done()
     keeping.cancel()
+
+
+def test_an_execution_without_a_name_is_given_up_after_some_tries_and_some_time() -> None:
+    patience = Patience(tries=3, for_s=60)
+    for now in (0.0, 1.0, 2.0, 59.0):
+        assert patience.lasts("one", now=now)
+        patience.count(["one"], now=now)
+    assert not patience.lasts("one", now=60.0)
+    assert Patience(tries=3, for_s=0).lasts("two", now=1e6), "it was never asked about before"

@@ -7,6 +7,7 @@ time, so an order that rested for a day and filled while nobody listened would n
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,19 +40,24 @@ LEFT_OUT: Final = "execution_left_out"
 
 @dataclass(slots=True)
 class Patience:
-    """With executions whose order could not be asked about. Each is asked about a few times; then it is given up, so
-    that it does not hold up the cursor for ever. Forgetting only costs a repetition."""
+    """With executions that have no name yet: their order could not be asked about, or is denied, as one is that the
+    broker took but does not show yet. Each is asked about a few times, and for longer than that may last; then it is
+    given up, so that it does not hold up the cursor for ever. Forgetting only costs a repetition."""
 
     tries: int = 5
-    _counts: dict[str, int] = field(default_factory=dict)
+    for_s: float = 60.0
+    _waits: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """How often each was asked about, and since when (monotonic seconds)."""
     _given_up: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
-    def lasts(self, activity_id: str) -> bool:
-        return activity_id not in self._given_up and self._counts.get(activity_id, 0) + 1 < self.tries
+    def lasts(self, activity_id: str, *, now: float) -> bool:
+        asked, since = self._waits.get(activity_id, (0, now))
+        return activity_id not in self._given_up and (asked + 1 < self.tries or now - since < self.for_s)
 
-    def count(self, asked: Iterable[str]) -> None:
-        """Another reading ended in which these could not be asked about; whatever else was waited for came."""
-        self._counts = {one: self._counts.get(one, 0) + 1 for one in asked}
+    def count(self, asked: Iterable[str], *, now: float) -> None:
+        """Another reading ended in which these had no name; whatever else was waited for came."""
+        before = {one: self._waits.get(one, (0, now)) for one in asked}
+        self._waits = {one: (times + 1, since) for one, (times, since) in before.items()}
 
     def give_up(self, activity_ids: Iterable[str]) -> list[str]:
         """Those that were not given up before."""
@@ -150,8 +156,9 @@ class Backfill:
         while True:
             executions = await self.broker.executions(after=after, page=page)
             found += await self.outlet.publish_news(executions.updates)
-            waiting = [one for one in executions.unnamed if self.patience.lasts(one)]
-            await self._tell_of([*executions.passed_over, *(one for one in executions.unnamed if one not in waiting)])
+            monotonic = time.monotonic()
+            waiting = [one for one in executions.left_out if self.patience.lasts(one, now=monotonic)]
+            await self._tell_of([one for one in executions.left_out if one not in waiting])
             waited_for += waiting
             newest = executions.through
             # Nothing is behind the cursor that may still be had, and nothing holds up the others.
@@ -162,7 +169,7 @@ class Backfill:
             page = executions.next_page
             if page is None:
                 break
-        self.patience.count(waited_for)
+        self.patience.count(waited_for, now=time.monotonic())
         if waited_for:
             raise BrokerUnavailable(f"{len(waited_for)} executions without a name, the first: {waited_for[0]}")
         return found
