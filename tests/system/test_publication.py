@@ -25,6 +25,10 @@ OUTAGES: Final = {
     "connector_task_failed",
     "event_not_published",
     "outbox_default_partition_used",
+    # Where the clock of close-api's database session is ten days behind, so is its host ahead of it, and a close of
+    # which Kafka knows nothing yet has waited for ten days.
+    "clock_skew",
+    "close_not_planned",
     "slot_inactive",
     "slot_missing",
     "slot_lost",
