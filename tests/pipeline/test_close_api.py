@@ -271,7 +271,7 @@ class Cut(Enum):
 
 @dataclass
 class Line:
-    """The way to PostgreSQL, which can be cut once."""
+    """The way to PostgreSQL, which can be cut once, when a close is committed: not when the heartbeat is."""
 
     host: str
     port: int
@@ -281,9 +281,11 @@ class Line:
     async def carry(self, from_api: asyncio.StreamReader, to_api: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(self.host, self.port)
         back = asyncio.create_task(_pump(from_server, to_api))
+        closing = False
         try:
             while data := await from_api.read(65536):
-                if b"COMMIT" in data and self.cut is not Cut.NOWHERE:
+                closing = closing or b"close_requests" in data
+                if closing and b"COMMIT" in data and self.cut is not Cut.NOWHERE:
                     back.cancel()
                     with suppress(asyncio.CancelledError):
                         await back
