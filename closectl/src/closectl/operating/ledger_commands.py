@@ -163,8 +163,8 @@ def end_(
 ) -> None:
     """End a position that no close ended: it expired, was assigned or exercised, or a split made another one of it.
 
-    A close that is under way ends with it, for that reason; its order is cancelled first. What became of it (shares of
-    an assignment) is imported.
+    A close that waits ends with it, for that reason. Refused while an order of it may still fill: cancel that first.
+    What became of the position (shares of an assignment) is imported.
     """
     _perform(
         lambda database: end_position_(database, position_id, ending, expected, by=by, reason=reason, dry=not yes),

@@ -99,3 +99,20 @@ def test_a_position_that_expired_ends_its_close_for_that_reason() -> None:
     request = book.requests[REQUEST_ID]
     assert (book.position.status.value, request.status.value, request.reason) == ("closed", "completed", "expired")
     assert isinstance(end_position(book, Ending.EXPIRED, gone, last=gone, now=NOW), Already)
+
+
+def test_what_is_published_of_it_tells_why() -> None:
+    book = a_book(position=replace(a_book().position), status="pending")
+    outcome = end_position(
+        book, Ending.ASSIGNED, Adjustment(delta=Decimal(-100), reason="r", by="ann"), last=None, now=NOW
+    )
+    assert isinstance(outcome, Done)
+    assert [(one.event_type, one.payload["reason"]) for one in outcome.events] == [("POSITION_CLOSED", "assigned")]
+
+
+def test_a_position_is_not_ended_while_an_order_of_it_may_fill() -> None:
+    """What the order fills would come on top of what the broker took away."""
+    gone = Adjustment(delta=Decimal(-100), reason="r", by="ann")
+    outcome = end_position(a_book(working()), Ending.EXPIRED, gone, last=None, now=NOW)
+    assert isinstance(outcome, Refused)
+    assert "may still fill" in outcome.reasons[0]

@@ -21,7 +21,7 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused
+from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused, unclear
 from closeflow.domain.settle import EXTERNALLY_CLOSED, settle
 from closeflow.domain.twins import settle_names
 from closeflow.domain.updates import Applied, apply_update
@@ -112,7 +112,11 @@ class Ending(StrEnum):
 
 def end_position(book: Book, ending: Ending, given: Adjustment, *, last: Adjustment | None, now: datetime) -> Outcome:
     """P13 to zero by what happened at the broker. `given` takes away what the operator saw; a close that ends with it
-    ends for that reason."""
+    ends for that reason, which its event tells. Refused while an order of the position may still fill, or has filled
+    without a name: what it does would come on top."""
+    obstacles = tuple(unclear(book)) if book.position.quantity == -given.delta else ()
+    if obstacles:
+        return Refused(obstacles)
     outcome = adjust(book, given, expected=-given.delta, last=last, now=now)
     if not isinstance(outcome, Done):
         return outcome
@@ -120,7 +124,8 @@ def end_position(book: Book, ending: Ending, given: Adjustment, *, last: Adjustm
         one.id: replace(one, reason=ending.value) if _ended_so(book.requests[one.id], one) else one
         for one in outcome.book.requests.values()
     }
-    return replace(outcome, book=replace(outcome.book, requests=requests))
+    events = tuple(replace(one, payload={**one.payload, "reason": ending.value}) for one in outcome.events)
+    return replace(outcome, book=replace(outcome.book, requests=requests), events=events)
 
 
 def _ended_so(before: CloseRequest, after: CloseRequest) -> bool:

@@ -11,6 +11,9 @@ from typing import Final
 
 from sqlalchemy import TextClause, bindparam, text
 
+from closeflow.domain.amend import Ending
+from closeflow.domain.reopen import REVERSED
+from closeflow.domain.settle import DUST, EXTERNALLY_CLOSED, RESIDUAL
 from closeflow.domain.transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
 from closeflow.storage.columns import LOT
 from closeflow.storage.engine import Transaction
@@ -187,6 +190,8 @@ ATOMIC_ACCEPT: Final = sql_check(
     WHERE o.topic = 'submit-order' AND r.id IS NULL
     """,
 )
+COMPLETED_SHORT: Final = ", ".join(f"'{why}'" for why in (RESIDUAL, DUST, EXTERNALLY_CLOSED, REVERSED, *Ending))
+"""Why a close may be completed with less than its target."""
 AGREE: Final = sql_check(
     11,
     "close requests",
@@ -207,8 +212,7 @@ AGREE: Final = sql_check(
     SELECT 'close request ' || id, 'is completed with ' || filled_qty || ' of ' || target_qty || ' filled'
     FROM close_requests
     WHERE status = 'completed' AND filled_qty < target_qty
-      AND COALESCE(reason, '') NOT IN ('residual_below_lot', 'residual_below_minimum_notional', 'externally_closed',
-                                       'reversed')
+      AND COALESCE(reason, '') NOT IN (@SHORT)
     UNION ALL
     SELECT 'close request ' || r.id, 'is failed although all of its target is filled'
     FROM close_requests r
@@ -234,7 +238,7 @@ AGREE: Final = sql_check(
     WHERE p.active_close_request_id::text IS DISTINCT FROM u.id
        OR (p.status = 'closing') <> COALESCE(r.status IN ('pending', 'submitted'), false)
        OR (p.status = 'close_retryable') <> COALESCE(r.status = 'retryable', false)
-    """.replace("@LOT", LOT),
+    """.replace("@LOT", LOT).replace("@SHORT", COMPLETED_SHORT),
 )
 BOOK_CHECKS: Final = (CONSERVE, ONE_ACTIVE, IDEMPOTENCY, ATOMIC_ACCEPT, AGREE)
 
