@@ -212,11 +212,13 @@ class Bench:
             found = [one for one in self.updates if one.client_order_id == wanted]
             if len(found) >= count:
                 return found
-            assert time.monotonic() < deadline, f"broker-fill has {len(found)} of {count} records about {wanted}"
+            assert time.monotonic() < deadline, self._what_is_missing(request_id, len(found), count)
             if time.monotonic() > ask_at:
                 ask_at = time.monotonic() + 1
-                deferred = "SELECT FROM close_requests WHERE id = %(id)s AND status = 'pending' AND reason = %(why)s"
-                if self.query(deferred, id=request_id, why="no_fresh_quote"):
+                deferred = (
+                    "SELECT FROM close_requests WHERE id = %(id)s AND status = 'pending' AND next_attempt_at < now()"
+                )
+                if self.query(deferred, id=request_id):
                     await self.ask(request_id)
             for batch in (await self.heard.getmany(timeout_ms=100)).values():
                 for record in batch:
@@ -224,6 +226,12 @@ class Bench:
                         update = decode(BrokerFillV1, record.value, record.headers)
                         self.updates.append(update)
                         self.keys[update.event_id] = record.key
+
+    def _what_is_missing(self, request_id: UUID, found: int, count: int) -> str:
+        request = self.request(request_id)
+        waits = {name: request[name] for name in ("status", "reason", "attempt", "next_attempt_at", "deferred_since")}
+        orders = [(one["status"], self.sends(request_id, one["attempt"])) for one in self.orders(request_id)]
+        return f"broker-fill has {found} of {count} records about {request_id}: {waits}, its orders: {orders}"
 
     def name_at_broker(self, request_id: UUID, status: str = "new") -> None:
         """What the fill-processor would write of the acknowledgement."""
@@ -250,6 +258,7 @@ def behave(control: Control) -> None:
     """An ordinary broker again. It forgets no order: who has no answer yet would send it once more."""
     control.clear_script()
     control.clear_outages()
+    control.unpin_quotes()
     control.set_hours(MarketHours())
 
 

@@ -51,15 +51,14 @@ async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path)
 
 def open_incidents(bench: Bench) -> dict[str, int]:
     """The count of each open incident, by kind."""
-    rows = bench.query("SELECT kind, sum(count)::int AS count FROM incidents WHERE closed_at IS NULL GROUP BY kind")
-    return {row["kind"]: row["count"] for row in rows}
+    counted = "SELECT kind, sum(count)::int AS count FROM incidents WHERE closed_at IS NULL GROUP BY kind"
+    return {row["kind"]: row["count"] for row in bench.query(counted)}
 
 
 def make_retryable(bench: Bench, request_id: UUID) -> None:
-    bench.execute("UPDATE close_requests SET status = 'submitted' WHERE id = %(id)s", id=request_id)
-    bench.execute(
-        "UPDATE close_requests SET status = 'retryable', next_attempt_at = now() WHERE id = %(id)s", id=request_id
-    )
+    of_request = "UPDATE close_requests SET status = %(status)s, next_attempt_at = now() WHERE id = %(id)s"
+    bench.execute(of_request, status="submitted", id=request_id)
+    bench.execute(of_request, status="retryable", id=request_id)
     bench.execute("UPDATE positions SET status = 'close_retryable'")
 
 
@@ -76,8 +75,9 @@ async def test_a_retry_waits_for_the_market_the_breaker_and_the_kill_switch(
 
     opens_at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5)
     bench.control.set_hours(MarketHours(is_open=False, next_open=opens_at))
+    asked_at = datetime.now(UTC)
     assert await job.once() == 0
-    assert bench.request(request_id)["next_attempt_at"] == opens_at, "it is due again when the market opens"
+    assert abs(bench.request(request_id)["next_attempt_at"] - opens_at) <= datetime.now(UTC) - asked_at, "due then"
 
     bench.control.set_hours(MarketHours())
     bench.execute("UPDATE close_requests SET next_attempt_at = now()")

@@ -10,8 +10,8 @@ from tests.simulation.running import run_seed
 from tests.simulation.summary import Summary
 
 SEEDS: Final = range(1, 141)
-SELDOM: Final = {"silence": range(1, 31), "cancels": range(1, 31)}
-"""More seeds of the themes that meet what is seldom: an id that is sent again, a cancel that is refused."""
+SELDOM: Final = {"silence": range(1, 31), "cancels": range(1, 31), "publication": range(1, 31)}
+"""More seeds of the themes that meet what is seldom: an id that is sent again, a cancel refused, a lost slot."""
 
 
 @pytest.fixture(scope="module")
