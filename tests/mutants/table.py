@@ -103,9 +103,16 @@ MUTANTS: Final = (
     Mutant(
         "retry with an open gap",
         f"{DOMAIN}/facts.py",
-        "    return is_done(order) and unattributed(order) == ZERO",
+        "    return is_done(order) and is_named(order)",
         "    return is_done(order)",
         (f"{TESTS}/test_facts.py::test_clear", f"{TESTS}/test_wake.py::test_a_request_waits"),
+    ),
+    Mutant(
+        "retry while a trade is withheld",
+        f"{DOMAIN}/facts.py",
+        "    return unattributed(order) == ZERO and not unclear_trades(order)",
+        "    return unattributed(order) == ZERO",
+        (f"{TESTS}/test_withheld.py",),
     ),
     Mutant(
         "plan skipped because the inbox knows the event",

@@ -316,6 +316,30 @@ async def test_a_trade_that_stays_withheld_is_an_incident_until_it_has_a_name(
     assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == []
 
 
+async def test_the_brokers_list_is_read_for_a_trade_that_stays_withheld(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    bench.control.script(Behaviour(execution=FillAtOnce()))
+    request_id = bench.add_request()
+    await place(bench, broker, request_id)
+    bench.execute(
+        "INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price,"
+        " occurred_at, source) SELECT 'alpaca', account_id, 's-1', client_order_id, side, 3, 10, now(), 'stream'"
+        " FROM orders"
+    )
+    job = FillGaps(engine, broker, bench.producer, NO_TIME, NO_TIME, budget=10, pages=50)
+    assert await job.once() == 1
+    assert [one.exec_type for one in await bench.hear(request_id)] == [ExecType.TRADE]
+    assert await job.once() == 0, "it is asked again after a pause only"
+    bench.execute(
+        "INSERT INTO order_statements (client_order_id, kind, cum_qty, stated_at, source)"
+        " SELECT client_order_id, 'canceled', 0, now(), 'operator' FROM orders"
+    )
+    await ResolveIncidents(engine).once()
+    await job.once()
+    assert bench.query("SELECT FROM incidents WHERE closed_at IS NULL") == [], "an operator ended the order"
+
+
 async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(
     bench: Bench, engine: Engine, broker: AlpacaBroker
 ) -> None:

@@ -15,7 +15,6 @@ from uuid import UUID
 from closeflow.domain import facts
 from closeflow.domain.controls import AccountLimits, Controls, TradingState, counted
 from closeflow.domain.model import (
-    ZERO,
     Book,
     CloseRequest,
     Event,
@@ -148,7 +147,7 @@ def _loaded(book: Book, request_ids: Collection[UUID]) -> Book:
     orders = {
         one.client_order_id: one
         for one in book.orders.values()
-        if one.close_request_id in requests or one.status not in FINISHED or facts.unattributed(one) > ZERO
+        if one.close_request_id in requests or one.status not in FINISHED or not facts.is_named(one)
     }
     return replace(book, requests=requests, orders=orders, ledger_quantity=ledger(book))
 

@@ -103,7 +103,8 @@ def execution_(
 ) -> None:
     """Name a fill that the broker states and whose execution never came, as the broker confirms it (R4).
 
-    It closes a gap and no more: request, position and accounting follow as for any execution.
+    It closes a gap and no more, or books a trade that is withheld, as it was told (`execution_withheld`). Request,
+    position and accounting follow as for any execution.
     """
     fill = Fill(
         broker=broker_name(),
@@ -181,6 +182,7 @@ def end_order_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False)
     The broker is asked first (CLOSECTL_BROKER_*); while the order lives there, or is over with a
     fill that has no name yet, it is refused. What the broker filled
     beyond what is booked is not of this order any more: adjust the position by it.
+    A trade that is withheld (`execution_withheld`) is taken for one that is booked.
     """
     account = account_at_broker()
     _perform(lambda database: end_one_order(database, account, order_id, by=by, reason=reason, dry=not yes), yes)

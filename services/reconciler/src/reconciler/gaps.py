@@ -47,8 +47,9 @@ class Reading:
 
 @dataclass(slots=True)
 class FillGaps:
-    """Read the broker's executions, oldest first, for orders of which it states more than we can name, and of symbols
-    of which it holds another quantity than we do: it may have taken back what no feed told.
+    """Read the broker's executions, oldest first, for orders of which it states more than we can name, for those with
+    a trade that is withheld, and of symbols of which it holds another quantity than we do: it may have taken back what
+    no feed told.
 
     A list that is longer than a cycle may read is read on in the next one, and one that breaks off is read on from the
     page that failed. So a gap that opens meanwhile is looked for at the latest by the reading after this one. One
@@ -91,6 +92,7 @@ class FillGaps:
             account = self.broker.account_id
             withheld = await withheld_orders(tx, account_id=account, after=self.incident_after, budget=self.budget)
             await report_incidents(tx, incidents=[_withheld(one) for one in withheld])
+            gaps += withheld
             gaps += await orders_in_doubt(tx, account_id=account, budget=self.budget)
         if not gaps:
             self._reading = None
@@ -192,7 +194,7 @@ def _gap(order: GapOrder) -> Incident:
 def _withheld(order: GapOrder) -> Incident:
     return Incident(
         kind=WITHHELD,
-        severity="warning",
+        severity="critical",
         detail=f"{order.missing} that a feed names is not booked: the broker states no more than what is",
         position_id=order.position_id,
         close_request_id=order.close_request_id,

@@ -177,7 +177,8 @@ def end_order(
 
 
 def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now: datetime) -> Outcome:
-    """Close a gap, or a part of it, with an execution whose source is the operator (rule R4).
+    """Close a gap, or a part of it, with an execution whose source is the operator (rule R4); or book a trade that is
+    withheld as it was told, although the broker does not state it (ADR 0018).
 
     `taken_by` is the client order id under which the execution id is booked, if it is.
     """
@@ -189,10 +190,11 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
             return Already(told) if same else Refused((told,))
     if taken_by is not None:
         return Refused((f"execution {fill.exec_id} is booked on order {taken_by}",))
-    problem = _fill_problem(order, fill, now)
+    withheld = next((one for one in facts.unclear_trades(order) if one.exec_id == fill.exec_id), None)
+    problem = _fill_problem(order, fill, now) if withheld is None else _withheld_problem(withheld, fill)
     if problem is not None:
         return Refused((problem,))
-    execution = Execution(
+    execution = withheld or Execution(
         broker=fill.broker,
         exec_id=fill.exec_id,
         client_order_id=order.client_order_id,
@@ -203,7 +205,9 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
         source=UpdateSource.OPERATOR,
         cum_quantity=fill.cum_quantity,
     )
-    named = facts.derive(settle_names(replace(order, executions=(*order.executions, execution))))
+    rest = tuple(one for one in order.withheld if one is not withheld)
+    known_now = replace(order, executions=(*order.executions, execution), withheld=rest)
+    named = facts.derive(settle_names(known_now))
     folded = apply_update(book, order, Applied(named, execution))
     settled = settle(book, folded, now=now, policy=POLICY)
     request = book.requests[order.close_request_id]
@@ -211,6 +215,13 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
     left = facts.unattributed(settled.book.orders[order.client_order_id])
     what = f"booked {decimal_text(fill.quantity)} @ {decimal_text(fill.price)}; {decimal_text(left)} is still not named"
     return Done(settled.book, what, (*booked, *settled.events), settled.incidents)
+
+
+def _withheld_problem(withheld: Execution, fill: Fill) -> str | None:
+    if (withheld.broker, withheld.quantity, withheld.price) == (fill.broker, fill.quantity, fill.price):
+        return None
+    told = f"{decimal_text(withheld.quantity)} @ {decimal_text(withheld.price)} by {withheld.broker}"
+    return f"execution {fill.exec_id} was told as {told}: name it so"
 
 
 def _fill_problem(order: Order, fill: Fill, now: datetime) -> str | None:

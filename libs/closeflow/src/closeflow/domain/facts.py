@@ -213,9 +213,22 @@ def is_done(order: Order) -> bool:
     return terminal_statement(order) is not None or refused(order) or is_lost(order)
 
 
+def unclear_trades(order: Order) -> tuple[Execution, ...]:
+    """Trades of an order that is over which are neither booked nor other names of what is (ADR 0018): the position may
+    have less than it shows. While an order works, its exposure leaves room for them; an operator's end drops them."""
+    last = newest_state(order)
+    ended_by_hand = last is not None and last.source == UpdateSource.OPERATOR
+    return () if ended_by_hand or not is_done(order) else order.withheld
+
+
+def is_named(order: Order) -> bool:
+    """Whether every fill that is known, or that somebody told, has its name."""
+    return unattributed(order) == ZERO and not unclear_trades(order)
+
+
 def is_settled(order: Order) -> bool:
-    """Done, and every fill that is known can be named."""
-    return is_done(order) and unattributed(order) == ZERO
+    """Done, and every fill of it has its name."""
+    return is_done(order) and is_named(order)
 
 
 def exposure(order: Order) -> Decimal:

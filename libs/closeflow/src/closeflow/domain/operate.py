@@ -116,6 +116,12 @@ def unclear(book: Book) -> Iterator[str]:
         if facts.unattributed(order):
             gap = decimal_text(facts.unattributed(order))
             yield f"order {order.client_order_id} has {gap} filled that no execution names"
+        for trade in facts.unclear_trades(order):
+            told = f"{trade.exec_id}, {decimal_text(trade.quantity)} @ {decimal_text(trade.price)}"
+            yield (
+                f"order {order.client_order_id}: the broker lists {told}, which may be told already: book it"
+                " (`closectl orders execution`), or say that it is no other fill (`closectl orders end`)"
+            )
 
 
 def abandon(book: Book, request: CloseRequest, *, now: datetime) -> Outcome:

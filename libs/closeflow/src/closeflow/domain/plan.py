@@ -212,7 +212,7 @@ def _unsettled(book: Book, request: CloseRequest, now: datetime, rules: PlanRule
     soon = now + timedelta(seconds=rules.retry_s)
     if facts.is_frozen(book):
         return Defer(soon, "frozen")
-    if any(facts.unattributed(order) for order in book.orders.values()):
+    if not all(facts.is_named(order) for order in book.orders.values()):
         return Defer(soon, "fills_not_named")  # Rule R4: what is owed is not known yet.
     if not all(facts.is_done(order) for order in book.orders_of(request.id)):
         return Defer(soon, "earlier_order_not_done")

@@ -24,7 +24,7 @@ WORDS: Final[Mapping[str, str]] = {
         "what a request may still order: its target less what is known filled, but never more than the position has "
         "left beside its other orders"
     ),
-    "clear": "a position whose orders are all done, without a gap",
+    "clear": "a position whose orders are all done, without a gap and without a trade that is withheld",
     "a send that counts": "one not answered `not_sent` or `not_accepted`",
 }
 

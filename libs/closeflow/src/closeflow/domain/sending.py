@@ -91,7 +91,7 @@ def recheck(book: Book, order: Order, *, controls: Controls, now: datetime, may_
         return Hold(stopped.code) if seen else stopped
     if facts.is_frozen(book):
         return Hold("frozen")
-    if any(facts.unattributed(one) for one in book.orders.values()):
+    if not all(facts.is_named(one) for one in book.orders.values()):
         return Hold("fills_not_named")
     return _controlled(order, controls, now=now)
 

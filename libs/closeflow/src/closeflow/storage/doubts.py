@@ -19,14 +19,17 @@ LOOK_BACK: Final = timedelta(days=7)
 """How old an order may be of which the broker takes something back: to the end of the next trading day, and a holiday
 or two."""
 
-_NO_NAME: Final = """
+NO_NAME: Final = """
     NOT EXISTS (SELECT FROM executions e
                 WHERE (e.broker, e.account_id, e.exec_id) = (w.broker, w.account_id, w.exec_id))
     AND NOT EXISTS (SELECT FROM execution_aliases a
                     WHERE (a.broker, a.account_id, a.alias_id) = (w.broker, w.account_id, w.exec_id))
+    AND NOT EXISTS (SELECT FROM order_statements t
+                    WHERE t.client_order_id = w.client_order_id AND t.kind = 'canceled' AND t.source = 'operator')
 """
+"""Of a row `w` of withheld_executions: neither booked nor another name, nor dropped by an operator with its order."""
 STILL_WITHHELD: Final = f"""EXISTS (
-    SELECT FROM withheld_executions w WHERE w.client_order_id = i.client_order_id AND {_NO_NAME})"""
+    SELECT FROM withheld_executions w WHERE w.client_order_id = i.client_order_id AND {NO_NAME})"""
 _IN_DOUBT: Final = text("""
     SELECT o.client_order_id, o.position_id, o.close_request_id, o.created_at, o.last_broker_update_at AS since
     FROM incidents i
@@ -41,7 +44,7 @@ _WITHHELD: Final = text(f"""
     SELECT o.client_order_id, o.position_id, o.close_request_id, o.created_at, sum(w.quantity) AS missing,
            min(w.recorded_at) AS since
     FROM withheld_executions w JOIN orders o USING (client_order_id)
-    WHERE o.account_id = :account_id AND o.stated_cum_qty <= o.executed_qty AND {_NO_NAME}
+    WHERE o.account_id = :account_id AND o.stated_cum_qty <= o.executed_qty AND {NO_NAME}
       AND w.recorded_at <= closeflow_now() - CAST(:after AS interval)
     GROUP BY o.client_order_id ORDER BY o.client_order_id LIMIT :budget
 """)  # noqa: S608 (constants of ours)

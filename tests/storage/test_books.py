@@ -1,0 +1,43 @@
+"""What a decision gets to see of a position."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from closeflow.domain import facts
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import transaction
+from tests.conftest import Database
+from tests.storage.seeding import add_order, add_position, add_request, owner
+
+WITHHELD = (
+    "INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price, occurred_at,"
+    " source) VALUES ('alpaca', 'acc', %s, %s, 'sell', 10, 1.5, now(), 'backfill')"
+)
+CANCELED = (
+    "INSERT INTO order_statements (client_order_id, kind, cum_qty, stated_at, source)"
+    " VALUES (%s, 'canceled', 0, now(), %s)"
+)
+
+
+async def test_an_order_that_is_over_is_there_while_a_trade_of_it_is_withheld(
+    database: Database, engine: AsyncEngine
+) -> None:
+    with owner(database.admin_dsn) as db:
+        position_id = add_position(db)
+        request_id = add_request(db, position_id, status="failed")
+        order_id = add_order(db, request_id, position_id, status="canceled")
+        db.execute(CANCELED.encode(), (order_id, "stream"))
+
+    async def clear() -> tuple[list[str], bool]:
+        async with transaction(engine) as tx:
+            book = (await lock_books(tx, position_ids=[position_id]))[position_id]
+        return list(book.orders), facts.is_clear(book)
+
+    assert await clear() == ([], True)
+    with owner(database.admin_dsn) as db:
+        db.execute(WITHHELD.encode(), ("w1", order_id))
+    assert await clear() == ([order_id], False)
+    with owner(database.admin_dsn) as db:
+        db.execute(b"UPDATE order_statements SET source = 'operator'")
+    assert await clear() == ([], True)
