@@ -309,8 +309,8 @@ class Desk:
     def verify(self) -> None:
         """Every invariant that `closectl verify` can check holds: in the database, in the topics and at the broker."""
         report = asyncio.run(self._verify())
-        assert report.violations == ()
-        assert report.not_quiet is None
+        assert report.violations == (), report.violations
+        assert report.not_quiet is None, report.not_quiet
         for number, name in INVARIANTS.items():
             assert report.looked(number), f"{number} ({name}) was not looked at"
             assert not report.not_checked(number), report.not_checked(number)
