@@ -16,13 +16,14 @@ from closeflow.domain.model import (
     Book,
     Order,
     OrderStatus,
+    OrderType,
     RejectClass,
     RequestStatus,
     SendAnswer,
     Side,
     StatementKind,
 )
-from closeflow.domain.plan import Asked, Market, PlanRules, Submit, plan
+from closeflow.domain.plan import Asked, Deny, Market, Plan, PlanRules, Submit, plan, plan_incident
 from closeflow.domain.ticks import (
     CENT,
     CLASSES,
@@ -31,10 +32,13 @@ from closeflow.domain.ticks import (
     TICKS,
     Grid,
     grid_of,
+    is_doubted,
     read_grids,
     tick_above,
     tick_below,
+    tick_size,
 )
+from closeflow.domain.ticks import COARSER as COARSER_GRIDS
 
 from .builders import (
     ACCOUNT,
@@ -118,6 +122,12 @@ def closing(*orders: Order, asset: AssetType = OPTION, side: Side = SELL, **chan
 
 
 def limit_of(book: Book, bid: str, ask: str) -> Decimal | None:
+    decided = planned(book, bid, ask)
+    assert isinstance(decided, Submit), decided
+    return decided.order.limit_price
+
+
+def planned(book: Book, bid: str, ask: str) -> Plan:
     request = book.requests[REQUEST_ID]
     said = Asked(
         close_request_id=REQUEST_ID,
@@ -129,9 +139,7 @@ def limit_of(book: Book, bid: str, ask: str) -> Decimal | None:
     )
     quote = Quote(symbol="AAPL", bid=Decimal(bid), ask=Decimal(ask), at=at(-1))
     market = Market(clock=MarketClock(is_open=True, next_open=at(1), at=NOW), quotes={"AAPL": quote})
-    decided = plan(book, said, controls=CONTROLS, market=market, now=NOW, rules=PlanRules())
-    assert isinstance(decided, Submit), decided
-    return decided.order.limit_price
+    return plan(book, said, controls=CONTROLS, market=market, now=NOW, rules=PlanRules())
 
 
 COARSER: dict[str, tuple[AssetType, Side, str, str, str, str]] = {
@@ -139,10 +147,13 @@ COARSER: dict[str, tuple[AssetType, Side, str, str, str, str]] = {
     "bought": (OPTION, BUY, "2.43", "2.47", SAID, "2.50"),
     "in dimes from three on": (OPTION, SELL, "5.05", "5.15", SAID, "5.00"),
     "the broker says which": (OPTION, SELL, "5.05", "5.15", "must be in increments of $0.25", "5.00"),
-    "or how many places": (CRYPTO, SELL, "0.123456", "0.123556", "limited to 2 decimal places", "0.12"),
+    "or how many places": (CRYPTO, SELL, "1.234567", "1.235567", "limited to 2 decimal places", "1.23"),
     "a stock in cents": (STOCK, SELL, "0.5137", "0.5140", SAID, "0.51"),
     "a stock in nickels": (STOCK, BUY, "100.01", "100.03", SAID, "100.05"),
     "a coin in whole dollars": (CRYPTO, SELL, "6000.55", "6001.55", SAID, "6000"),
+    "a coin of some dollars": (CRYPTO, BUY, "25.551", "25.561", SAID, "25.6"),
+    "a coin of some cents": (CRYPTO, SELL, "0.031234", "0.031244", SAID, "0.0312"),
+    "a coin of next to nothing": (CRYPTO, BUY, "0.000012341", "0.000012342", SAID, "0.00001235"),
 }
 
 
@@ -156,6 +167,48 @@ def test_after_a_refusal_for_the_increment_the_coarser_grid_is_tried(
 
 def test_a_users_limit_goes_onto_the_coarser_grid_and_is_not_made_worse() -> None:
     assert limit_of(closing(refused_for_increment(), limit_price=Decimal("2.42")), "2.40", "2.45") == Decimal("2.45")
+
+
+DOUBTED: dict[str, tuple[AssetType, Side, str, str, str, dict[str, Any]]] = {
+    "a lot is no increment of a price": (STOCK, BUY, "52.00", "52.02", "qty must be a multiple of 100", {}),
+    "sold": (STOCK, SELL, "52.00", "52.02", "must be a multiple of 100", {}),
+    "with a bound of its own": (STOCK, BUY, "52.00", "52.02", "multiple of 100", {"max_slippage_bps": 50}),
+    "dollars on a stock of some": (STOCK, BUY, "52.00", "52.02", "increments of $1", {}),
+    "an option's multiplier": (OPTION, BUY, "5.05", "5.15", "must be a multiple of 100", {}),
+    "places of another pair": (CRYPTO, SELL, "0.123456", "0.123556", "limited to 0 decimal places", {}),
+    "a limit of the user's own": (STOCK, SELL, "51.90", "51.95", "multiple of 100", {"limit_price": Decimal(52)}),
+    "the same, bought": (STOCK, BUY, "51.90", "51.95", "multiple of 100", {"limit_price": Decimal(52)}),
+}
+
+
+@pytest.mark.parametrize(("asset", "side", "bid", "ask", "said", "more"), DOUBTED.values(), ids=DOUBTED)
+def test_an_increment_far_above_what_the_market_allows_ends_the_close_and_is_told(
+    asset: AssetType, side: Side, bid: str, ask: str, said: str, more: dict[str, Any]
+) -> None:
+    book = closing(refused_for_increment(said=said), asset=asset, side=side, **more)
+    decided = planned(book, bid, ask)
+    assert isinstance(decided, Deny), decided
+    assert decided.code == "increment_doubted"
+    assert said in decided.detail
+    incident = plan_incident(book.requests[REQUEST_ID], decided)
+    assert incident is not None
+    assert (incident.kind, incident.severity) == ("increment_doubted", "critical")
+
+
+def test_an_increment_does_not_matter_to_a_market_order() -> None:
+    book = closing(refused_for_increment(said="a multiple of 100"), asset=STOCK, order_type=OrderType.MARKET)
+    assert limit_of(book, "52.00", "52.02") is None
+
+
+@pytest.mark.parametrize("asset", list(AssetType))
+def test_the_coarser_grid_of_an_asset_type_is_never_doubted(asset: AssetType) -> None:
+    for price in ("0.00001", "0.01", "0.07", "1", "2.99", "3", "10", "99", "1000"):
+        assert not is_doubted(COARSER_GRIDS[asset], asset, Decimal(price))
+
+
+@pytest.mark.parametrize("price", ["0.000001", "0.0001", "0.0123", "1", "9.99", "10", "999", "1000"])
+def test_a_coin_is_never_rounded_by_more_than_a_hundredth(price: str) -> None:
+    assert tick_size(COARSER_GRIDS[CRYPTO], Decimal(price)) <= Decimal(price) / 100
 
 
 def test_it_has_not_tried_its_rung() -> None:

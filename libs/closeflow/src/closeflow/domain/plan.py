@@ -6,14 +6,14 @@ plan, and what its writer believed the request to be. The quantity is what is ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
-from closeflow.domain import facts, instruments, pricing, quotes
+from closeflow.domain import facts, instruments, pricing, quotes, ticks
 from closeflow.domain.answers import Instrument, MarketClock, Quote
 from closeflow.domain.controls import (
     BREACHES,
@@ -49,7 +49,7 @@ from closeflow.domain.model import (
     Side,
 )
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
-from closeflow.domain.ticks import Grid, grid_after, grid_of
+from closeflow.domain.ticks import Grid
 
 NOTHING_OWED: Final = "nothing_owed"
 
@@ -258,6 +258,8 @@ def _intent(
             return Deny("bad_price", "the limit price rounds to zero on the tick grid")
         case pricing.Unpriced(reason=pricing.TOUCH_BEYOND_SLIPPAGE):
             return Deny(pricing.TOUCH_BEYOND_SLIPPAGE, _beyond(request, quote))
+        case pricing.Unpriced(reason=ticks.INCREMENT_DOUBTED):
+            return Deny(ticks.INCREMENT_DOUBTED, _doubted(book.orders_of(request.id)))
         case pricing.Unpriced(reason=reason):
             return Defer(soon, reason)
         case pricing.Priced():
@@ -277,17 +279,24 @@ def _price(
     order for the account's limits."""
     asset_type, side = request.asset_type, request.side
     orders = book.orders_of(request.id)
-    grid = grid_after(grid_of(asset_type, request.symbol, rules.grids), asset_type, orders)
+    set_grid = ticks.grid_of(asset_type, request.symbol, rules.grids)
+    grid = ticks.grid_after(set_grid, asset_type, orders)
+    learned = any(ticks.refusals_for_increment(orders))
     fault = pricing.Unpriced("no_fresh_quote") if quote is None else None
     if quote is not None:
         fault = pricing.quote_fault(asset_type, side, quote, grid, rules.quote)
     if request.order_type is OrderType.LIMIT and request.limit_price is not None:
+        if learned and ticks.is_doubted(grid, asset_type, request.limit_price):
+            return pricing.Unpriced(ticks.INCREMENT_DOUBTED), None
         used = quote if fault is None and side is Side.SELL else None
         return pricing.users_limit(side, request.limit_price, grid, market=_market(quote, fault)), used
     if quote is None or fault is not None:
         return fault or pricing.Unpriced("no_fresh_quote"), None
     if request.order_type is OrderType.MARKET:
         return pricing.at_market(side, quote), quote
+    near = pricing.touch(side, quote)
+    if learned and isinstance(near, Decimal) and ticks.is_doubted(grid, asset_type, near):
+        return pricing.Unpriced(ticks.INCREMENT_DOUBTED), quote
     sent = sum(1 for order in orders if facts.costs_a_retry(book, request, order))
     bps, rungs = request.max_slippage_bps, request.max_retries + 1
     return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
@@ -300,6 +309,12 @@ def _market(quote: Quote | None, fault: pricing.Unpriced | None) -> Decimal | No
     if fault is None:
         return quote.bid
     return None if quote.last_trade is None else quote.last_trade.price
+
+
+def _doubted(orders: Iterable[Order]) -> str:
+    refused = next(iter(ticks.refusals_for_increment(orders)))
+    words = next((one.detail for one in refused.statements if one.detail), "nothing")
+    return f"no price on the grid that the broker asks for is near the market; it said: {words}"
 
 
 def _beyond(request: CloseRequest, quote: Quote | None) -> str:
@@ -371,6 +386,8 @@ def plan_incident(request: CloseRequest, decided: Plan) -> Incident | None:
             kind, detail = "submit_order_disagrees", reason
         case Deny(code, reason) if code in BREACHES:
             kind, detail = "account_limit_breached", reason
+        case Deny(code=ticks.INCREMENT_DOUBTED as kind, detail=detail):
+            pass
         case _:
             return None
     return Incident(

@@ -44,9 +44,25 @@ TICKS: Final[Mapping[AssetType, Grid]] = {
 COARSER: Final[Mapping[AssetType, Grid]] = {
     AssetType.STOCK: _grid(("1", "0.05"), ("0", "0.01")),
     AssetType.OPTION: NICKEL,
-    AssetType.CRYPTO: _grid(("1000", "1"), ("1", "0.1"), ("0.001", "0.0001"), ("0", "0.000001")),
+    AssetType.CRYPTO: _grid(
+        ("1000", "1"),
+        ("10", "0.1"),
+        ("1", "0.01"),
+        ("0.01", "0.0001"),
+        ("0.0001", "0.000001"),
+        ("0", "0.00000001"),
+    ),
 }
 """What is tried once when the broker refuses a price for its increment and does not say which one it wants."""
+
+INCREMENT_DOUBTED: Final = "increment_doubted"
+"""Why a close ends for which the broker wants prices so far apart that its words must mean something else."""
+_LARGEST_SHARE: Final = {
+    AssetType.STOCK: Decimal("0.01"),
+    AssetType.OPTION: Decimal("0.05"),
+    AssetType.CRYPTO: Decimal("0.01"),
+}
+"""Of a price, that an increment may be which is known from a refusal alone."""
 
 _OPTION_ROOT: Final = re.compile(r"([A-Z0-9]{1,6}?)[0-9]{6}[CP][0-9]{8}")
 _STATED: Final = re.compile(
@@ -66,6 +82,13 @@ def grid_after(grid: Grid, asset_type: AssetType, orders: Iterable[Order]) -> Gr
     """The grid of the next order of a request, which stays on what its orders so far have taught."""
     refused = refusals_for_increment(orders)
     return coarser_grid(asset_type, refused[0].statements) if refused else grid
+
+
+def is_doubted(grid: Grid, asset_type: AssetType, price: Decimal) -> bool:
+    """Whether a grid that a refusal taught is coarser than any of its asset type is at this price. Its words can be of
+    something else, as the lot of a quantity; a price rounded by them would be far from the market."""
+    tick = tick_size(grid, price)
+    return tick > max(price * _LARGEST_SHARE[asset_type], tick_size(COARSER[asset_type], price))
 
 
 def grid_of(asset_type: AssetType, symbol: str, known: Mapping[str, Grid]) -> Grid:
