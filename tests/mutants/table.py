@@ -263,4 +263,32 @@ MUTANTS: Final = (
         "return True",
         ("libs/closeflow/tests/broker/test_foreign.py::test_what_is_left_out_speaks_only_against_its_own_symbol",),
     ),
+    Mutant(
+        "a position ends under its close",
+        f"{DOMAIN}/non_trade.py",
+        'return Waits("; ".join(obstacles)) if obstacles else Ends(ending)',
+        "return Ends(ending)",
+        (f"{TESTS}/test_non_trade.py::test_a_position_never_ends_while_something_of_it_is_under_way",),
+    ),
+    Mutant(
+        "a part of a holding ends all of it",
+        f"{DOMAIN}/non_trade.py",
+        "activity.quantity == -held and at_broker == ZERO",
+        "activity.quantity is not None",
+        (f"{TESTS}/test_non_trade.py::test_anything_else_that_leaves_a_difference_is_for_a_person",),
+    ),
+    Mutant(
+        "an activity applied twice",
+        "services/reconciler/src/reconciler/non_trades.py",
+        "if one.activity_id not in done and concerns(",
+        "if concerns(",
+        ("tests/pipeline/test_non_trades.py::test_an_activity_counts_once",),
+    ),
+    Mutant(
+        "an operator ends a position under a live order",
+        f"{DOMAIN}/amend.py",
+        "obstacles = tuple(unclear(book)) if",
+        "obstacles = () if",
+        (f"{TESTS}/test_ending.py::test_a_position_is_not_ended_while_an_order_of_it_may_fill",),
+    ),
 )

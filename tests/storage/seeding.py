@@ -106,6 +106,7 @@ def add_one_of_everything(db: Owner) -> None:
         ("INSERT INTO operator_actions (by, action, subject, reason) VALUES ('me', 'halt', 'global', 'r')", ()),
         ("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('acc', 'active', 'r', 'me')", ()),
         ("INSERT INTO broker_cursors (broker, account_id, feed, position) VALUES ('alpaca', 'acc', 'fills', '1')", ()),
+        ("INSERT INTO non_trade_activities VALUES ('alpaca', 'acc', 'a1', 'OPEXP', 'AAPL', -1, 'ended', now())", ()),
         ("INSERT INTO broker_breakers (broker, account_id) VALUES ('alpaca', 'acc')", ()),
         ("INSERT INTO outbox_audit (day, audited_through) VALUES (now()::date, '9')", ()),
         ("INSERT INTO outbox_audit_positions VALUES ('submit-order', 0, 1)", ()),

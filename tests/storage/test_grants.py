@@ -49,6 +49,9 @@ INSERT_WITHHELD: Final = """
     INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price, occurred_at,
         source) SELECT broker, account_id, 'w9', client_order_id, side, quantity, price, occurred_at, source
     FROM executions LIMIT 1"""
+INSERT_NON_TRADE: Final = """
+    INSERT INTO non_trade_activities (broker, account_id, activity_id, kind, outcome)
+    VALUES ('alpaca', 'acc', 'a9', 'SPLIT', 'told')"""
 
 # what is done -> who may
 MAY: Final[tuple[tuple[str, set[str]], ...]] = (
@@ -57,9 +60,9 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("SELECT credentials_ref FROM accounts", {SUB, GATEWAY, REC, OP}),
     ("SELECT FROM positions ORDER BY id FOR NO KEY UPDATE", STATE),
     ("UPDATE positions SET status = 'closing', active_close_request_id = NULL, version = version + 1", STATE),
-    ("UPDATE positions SET quantity = 3", {FP, OP}),
+    ("UPDATE positions SET quantity = 3", {FP, OP, REC}),
     ("UPDATE positions SET account_id = 'acc'", set()),
-    (INSERT_ADJUSTMENT, {OP}),
+    (INSERT_ADJUSTMENT, {OP, REC}),
     ("UPDATE position_adjustments SET delta = 2", set()),
     (INSERT_REQUEST, {API, OP}),
     ("UPDATE close_requests SET status = 'failed', reason = 'x'", STATE),
@@ -109,7 +112,9 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE trading_controls SET state = 'halted'", {OP}),
     ("UPDATE account_limits SET window_count = 1", {SUB, OP}),
     ("UPDATE account_limits SET max_order_qty = 9", {OP}),
-    ("UPDATE broker_cursors SET position = '2'", {GATEWAY}),
+    ("UPDATE broker_cursors SET position = '2'", {GATEWAY, REC}),
+    (INSERT_NON_TRADE, {REC}),
+    ("UPDATE non_trade_activities SET outcome = 'told'", set()),
     ("UPDATE broker_breakers SET state = 'open'", {SUB}),
     ("UPDATE outbox_audit SET missing = '[]'", {REC}),
     ("INSERT INTO outbox_audit_positions VALUES ('t', 0, 1)", {REC}),

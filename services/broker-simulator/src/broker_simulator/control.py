@@ -8,6 +8,7 @@
 Every call raises ControlRefused with the simulator's words when it refuses, httpx.TransportError when it is not there.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from types import TracebackType
@@ -57,6 +58,7 @@ from .control_models import (
 )
 from .edge import Outage
 from .market_clock import MarketHours
+from .non_trade import NonTrade
 from .quotes import Pin
 from .settings import ActivityIds, Deduplication, Reversals
 
@@ -80,6 +82,7 @@ __all__ = [
     "Match",
     "MatchQuote",
     "NeverFill",
+    "NonTrade",
     "OrderSeen",
     "Outage",
     "Pin",
@@ -251,6 +254,10 @@ class Control:
     def import_positions(self, csv_text: str) -> None:
         """Replace every position by this positions file."""
         self._send("PUT", "/positions.csv", content=csv_text.encode(), content_type="text/csv")
+
+    def book_non_trade(self, done: NonTrade) -> str:
+        """Expire, assign, exercise, split, … a holding; returns the id of the activity."""
+        return str(json.loads(self._call("POST", "/non-trades", done))["id"])
 
     # what it received
 

@@ -33,6 +33,7 @@ from .control_models import (
 from .edge import Outage, Outages
 from .exchange import Exchange
 from .market_clock import MarketHours
+from .non_trade import NonTrade
 from .numbers import rfc3339
 from .orders import Execution
 from .positions import BadPositionsCsv, Seed, read_positions_csv
@@ -195,6 +196,11 @@ def _market_routes(app: FastAPI, exchange: Exchange) -> None:
         """Close the market (until next_open, or until it is opened here); crypto trades on."""
         exchange.set_hours(hours)
         return hours
+
+    @app.post("/non-trades", status_code=201)
+    async def book_non_trade(done: NonTrade) -> dict[str, str | None]:
+        """Expire, assign, exercise, split, … a holding: it changes without an order, and the activities list it."""
+        return exchange.book_non_trade(done)
 
     @app.get("/positions")
     async def positions() -> dict[str, str]:

@@ -26,6 +26,7 @@ from .execution import Progress, progressed, update_json
 from .intake import client_order_id_of, read_fields, read_ticket
 from .listing import ActivityNames
 from .market_clock import MarketHours, is_open
+from .non_trade import LISTED, NonTrade, activity_of, after
 from .numbers import Ticker
 from .orders import ZERO, Execution, Order, Ticket, moved
 from .positions import Position, Seed, net
@@ -78,6 +79,7 @@ class Exchange:
         self.rules = RuleBook(store)
         self.hours = MarketHours.model_validate_json(store.value("hours") or "{}")
         self.quotes = QuoteBoard(self._settings.seed, PINS.validate_json(store.value("pins") or "{}"))
+        self.non_trades = LISTED.validate_json(store.value("non_trades") or "[]")
         if store.value("seeded") is None:
             self.set_positions(self._seeds)
 
@@ -343,6 +345,18 @@ class Exchange:
             self._store.set_value("seeded", "yes")
         self.book.positions.clear()
         self.book.apply(Change(positions=positions))
+
+    def book_non_trade(self, done: NonTrade) -> dict[str, str | None]:
+        """Change a holding without an order, and list it; the answer is the activity."""
+        activity = activity_of(done, self.ticker.next_us())
+        position = self.book.positions.get(done.symbol)
+        moved = {done.symbol: after(position, done)} if done.moves and position is not None else {}
+        with self._store.transaction():
+            self._store.save(Change(positions=moved))
+            self._store.set_value("non_trades", LISTED.dump_json([*self.non_trades, activity]).decode())
+        self.non_trades.append(activity)
+        self.book.apply(Change(positions=moved))
+        return activity
 
     def set_pins(self, pins: Mapping[str, Pin]) -> None:
         """Replace every pinned quote; what is no longer pinned walks again."""

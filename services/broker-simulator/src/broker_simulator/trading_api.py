@@ -16,6 +16,7 @@ from .errors import Refusal, invalid_field, order_not_found, position_not_found,
 from .exchange import Accepted, Exchange, Held
 from .listing import read_activity_query, read_order_query, select_activities, select_orders
 from .market_clock import clock_json
+from .non_trade import page_of
 from .numbers import rfc3339
 from .orders import order_json
 from .positions import Position, position_json
@@ -112,6 +113,8 @@ def _position(exchange: Exchange, position: Position) -> dict[str, object]:
 
 async def list_activities(request: Request) -> Response:
     exchange = exchange_of(request)
+    if request.query_params.get("category") == "non_trade_activity":
+        return _list_non_trades(request)
     kind = request.path_params.get("activity_type") or request.query_params.get("activity_types", "FILL")
     if kind != "FILL":
         return refusal_answer(invalid_field(f"invalid activity type: {kind}; this simulator has FILL only"))
@@ -122,6 +125,15 @@ async def list_activities(request: Request) -> Response:
         exchange.book, query, exchange.activity_names, account_uuid(exchange.account), exchange.is_listed
     )
     return refusal_answer(chosen) if isinstance(chosen, Refusal) else Json(chosen)
+
+
+def _list_non_trades(request: Request) -> Response:
+    query = read_activity_query(request.query_params)
+    if isinstance(query, Refusal):
+        return refusal_answer(query)
+    after_day = None if query.after_us is None else rfc3339(query.after_us)[:10]
+    listed = exchange_of(request).non_trades
+    return Json(page_of(listed, after_day=after_day, page_token=query.page_token, page_size=query.page_size))
 
 
 async def get_clock(request: Request) -> Response:

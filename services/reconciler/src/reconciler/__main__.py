@@ -28,6 +28,7 @@ from reconciler.connect import Connect, open_connect
 from reconciler.deferrals import WatchDeferrals
 from reconciler.gaps import FillGaps
 from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
+from reconciler.non_trades import ImportNonTrades
 from reconciler.orders import AskQuietOrders, Pauses, Rest
 from reconciler.outliving import EndOutlivingOrders
 from reconciler.parked import ReleaseParked
@@ -75,6 +76,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield Job("end_outliving_orders", end_outliving_orders(parts).once, settings.orders_interval_s)
     yield Job("fill_gaps", fill_gaps(parts).once, settings.gaps_interval_s)
     yield Job("compare_positions", compare_positions(parts).once, settings.holdings_interval_s)
+    yield Job("import_non_trades", import_non_trades(parts).once, settings.non_trades_interval_s)
     yield Job("assemble_evidence", assemble_evidence(parts).once, settings.evidence_interval_s)
     yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
     yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
@@ -145,6 +147,12 @@ def fill_gaps(parts: Parts) -> FillGaps:
 
 def compare_positions(parts: Parts) -> ComparePositions:
     return ComparePositions(parts.database, parts.broker, _seconds(parts.settings.holdings_grace_s))
+
+
+def import_non_trades(parts: Parts) -> ImportNonTrades:
+    settings = parts.settings
+    look_back = timedelta(days=settings.non_trades_look_back_days)
+    return ImportNonTrades(parts.database, parts.broker, look_back, settings.non_trades_pages)
 
 
 def assemble_evidence(parts: Parts) -> AssembleEvidence:

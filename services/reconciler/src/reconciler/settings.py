@@ -20,7 +20,7 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     broker_account_id: str
     market_data_url: HttpUrl
     # Each job that runs on one replica at a time holds a connection, and takes another for its work.
-    postgres_pool_size: Annotated[int, Field(ge=12, le=64)] = 16
+    postgres_pool_size: Annotated[int, Field(ge=13, le=64)] = 16
 
     start_up_delay_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     requests_interval_s: Seconds = 0.5
@@ -49,6 +49,10 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
 
     holdings_interval_s: Seconds = 60.0
     holdings_grace_s: Seconds = 60.0
+    # How often activities that are no trades are read, and from how long ago: the broker books them days later.
+    non_trades_interval_s: Seconds = 60.0
+    non_trades_look_back_days: Annotated[int, Field(ge=1, le=90)] = 7
+    non_trades_pages: Budget = 50
     evidence_interval_s: Seconds = 30.0
     evidence_budget: Budget = 100
     resolve_interval_s: Seconds = 10.0

@@ -20,6 +20,7 @@ from closeflow.domain.answers import (
     Ticket,
 )
 from closeflow.domain.model import AssetType, BrokerUpdate
+from closeflow.domain.non_trade import NonTrade
 
 MayBegin = Callable[[], Awaitable[bool]]
 SYMBOLS_PER_CALL: Final = 100
@@ -124,6 +125,15 @@ class ExecutionPage:
         return not self.doubtful & {symbol.replace("/", ""), ""}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonTradePage:
+    """Activities that are no trades, oldest first, readable or not."""
+
+    activities: tuple[NonTrade, ...]
+    next_page: str | None
+    """Pass it back for the next page; None when this was the last."""
+
+
 class Broker(Protocol):
     """One account at one broker.
 
@@ -171,6 +181,10 @@ class Broker(Protocol):
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
         """One page of the executions after a time, by the broker's own clock."""
+        ...
+
+    async def non_trades(self, *, after: datetime, page: str | None = None) -> NonTradePage:
+        """One page of what changed the account after a time without a trade: expiries, assignments, splits, money."""
         ...
 
     async def position(self, symbol: str) -> Decimal:

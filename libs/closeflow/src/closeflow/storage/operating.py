@@ -183,12 +183,14 @@ _DENIED: Final = text("""
 """)
 
 
-async def insert_adjustment(tx: Transaction, *, position_id: int, adjustment: Adjustment, at: datetime) -> None:
+async def insert_adjustment(
+    tx: Transaction, *, position_id: int, adjustment: Adjustment, at: datetime, source: str = "operator"
+) -> None:
     row = {
         "position_id": position_id,
         "delta": adjustment.delta,
         "reason": storable(adjustment.reason),
-        "source": "operator",
+        "source": source,
         "by": storable(adjustment.by),
         "at": at,
     }

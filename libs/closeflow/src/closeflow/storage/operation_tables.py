@@ -205,3 +205,16 @@ outbox_audit_positions: Final = Table(
     whole("partition", primary_key=True, autoincrement=False),
     big("offset"),
 )
+
+non_trade_activities: Final = Table(
+    "non_trade_activities",
+    metadata,
+    words("broker", primary_key=True),
+    words("account_id", primary_key=True),
+    words("activity_id", primary_key=True),
+    words("kind"),
+    words("symbol", nullable=True),
+    number("quantity", nullable=True),
+    one_of("outcome", ("ended", "told")),
+    stamp("at"),
+)

@@ -15,6 +15,7 @@ from urllib.parse import quote as url_quote
 import structlog
 
 from closeflow.broker.alpaca import classify, market_data, parse
+from closeflow.broker.alpaca.activities import non_trade
 from closeflow.broker.alpaca.reading import as_object, items_of, last_id, text_of, usable
 from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
 from closeflow.broker.budget import CallBudget, Urgency
@@ -24,6 +25,7 @@ from closeflow.broker.protocol import (
     ExecutionPage,
     IdDeduplication,
     MayBegin,
+    NonTradePage,
     Positions,
 )
 from closeflow.domain.answers import (
@@ -199,10 +201,7 @@ class AlpacaBroker:
         return tuple(found)
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
-        params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
-        if page is not None:
-            params["page_token"] = page
-        reply = await self._read(self._trading, "/v2/account/activities/FILL", params)
+        reply = await self._read(self._trading, "/v2/account/activities/FILL", _page_after(after, page))
         listed = items_of(reply)
         activities = [item if isinstance(item, dict) else {} for item in listed]
         names = await self._resolve({str(activity["order_id"]) for activity in activities if activity.get("order_id")})
@@ -236,6 +235,13 @@ class AlpacaBroker:
             doubtful=frozenset(doubtful),
             through=max(filter(None, (parse.aside_time(one, "transaction_time") for one in activities)), default=None),
         )
+
+    async def non_trades(self, *, after: datetime, page: str | None = None) -> NonTradePage:
+        params = {"category": "non_trade_activity", **_page_after(after, page)}
+        listed = items_of(await self._read(self._trading, "/v2/account/activities", params))
+        full = len(listed) >= _ACTIVITIES_PER_PAGE
+        next_page = last_id([one for one in listed if isinstance(one, dict)], page) if full else None
+        return NonTradePage(activities=tuple(map(non_trade, listed)), next_page=next_page)
 
     async def position(self, symbol: str) -> Decimal:
         # Alpaca's position paths take a crypto pair without its slash.
@@ -363,6 +369,11 @@ class AlpacaBroker:
         if isinstance(answer, Unanswered):
             return Unanswered(reason)
         raise BrokerUnavailable(reason, retry_after_s=getattr(answer, "retry_after_s", None))
+
+
+def _page_after(after: datetime, page: str | None) -> dict[str, str]:
+    params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
+    return params if page is None else {**params, "page_token": page}
 
 
 def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:

@@ -1,0 +1,37 @@
+"""Alpaca's non-trade activities → what the domain understands. Pure; nothing of them is a reason to read no other."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date
+
+from closeflow.broker.alpaca import parse
+from closeflow.domain.non_trade import NonTrade
+
+
+def non_trade(item: object) -> NonTrade:
+    """Whatever can be read of it. One without an id is named by its content, so that it is told once."""
+    of: parse.Json = item if isinstance(item, dict) else {}
+    activity_id = _words(of, "id") or f"unreadable-{hashlib.sha256(repr(item).encode()).hexdigest()[:16]}"
+    return NonTrade(
+        activity_id=activity_id,
+        kind=_words(of, "activity_type") or "",
+        symbol=_words(of, "symbol"),
+        quantity=parse.aside(of, "qty"),
+        day=_day(_words(of, "date")) or _day(activity_id[:8]),
+        status=_words(of, "status"),
+        description=_words(of, "description"),
+    )
+
+
+def _words(of: parse.Json, name: str) -> str | None:
+    value = of.get(name)
+    return value.replace("\x00", "\u2400") if isinstance(value, str) and value else None
+
+
+def _day(text: str | None) -> date | None:
+    """Of a date or a time; an activity's id begins with its time, without separators."""
+    try:
+        return None if text is None else date.fromisoformat(text[:10])
+    except ValueError:
+        return None

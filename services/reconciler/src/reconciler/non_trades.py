@@ -1,0 +1,189 @@
+"""What the broker did without a trade: expiries, assignments and exercises end positions, the rest a person is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Final
+
+import structlog
+
+from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
+from closeflow.domain.amend import Adjustment, end_position
+from closeflow.domain.model import ZERO, Book, Incident
+from closeflow.domain.non_trade import Ends, NonTrade, Passed, Told, Verdict, Waits, concerns, judge, spellings
+from closeflow.domain.operate import Done
+from closeflow.storage.books import lock_books
+from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
+from closeflow.storage.filling import database_now
+from closeflow.storage.gateway import advance_cursor, read_cursor
+from closeflow.storage.non_trades import Held, decided_activities, held_positions, record_activity
+from closeflow.storage.operating import act_as, insert_adjustment
+from closeflow.storage.reconciling import cycle_alone
+from closeflow.storage.resolving import close_incidents_about
+from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+
+log = structlog.get_logger(__name__)
+
+FEED: Final = "non-trade-activities"
+TO_MEND: Final = "non_trade_activity"
+WAITING: Final = "non_trade_activity_waits"
+BY: Final = "reconciler"
+
+
+@dataclass(slots=True)
+class ImportNonTrades:
+    """Read the broker's activities that are no trades and decide about each that concerns us: once, but for one that
+    waits, which is decided about again in every cycle.
+
+    The cursor stands at the day of the newest, or of the oldest that waits; activities are read from a while before it,
+    because a broker books them days later, with the day on which they happened.
+    """
+
+    database: Database
+    broker: Broker
+    look_back: timedelta
+    pages: int
+    _next: tuple[datetime, str] | None = None
+    """Where a list that was longer than a cycle may read goes on: since when it is read, and the page."""
+
+    async def once(self) -> int:
+        """Returns how many activities ended positions."""
+        async with cycle_alone(self.database, "import_non_trades") as mine:
+            return await self._cycle() if mine else 0
+
+    async def _cycle(self) -> int:
+        try:
+            listed = await self._listed()
+            concerned = await self._concerned(listed)
+            theirs = await self.broker.positions() if concerned else Positions({})
+        except BrokerUnavailable as error:
+            log.warning("non_trades_not_read", reason=error.reason)
+            return 0
+        verdicts = [(one, await self._decide(one, theirs)) for one in concerned]
+        waiting = [one for one, verdict in verdicts if isinstance(verdict, Waits)]
+        await self._end_waits(set(listed) - set(waiting))
+        await self._advance(listed, waiting)
+        return sum(isinstance(verdict, Ends) for _, verdict in verdicts)
+
+    async def _listed(self) -> list[NonTrade]:
+        key = self._key
+        async with transaction(self.database) as tx:
+            cursor, now = await read_cursor(tx, **key, feed=FEED), await database_now(tx)
+        after, page = self._next or (min(cursor or now, now) - self.look_back, None)
+        self._next = None
+        listed: list[NonTrade] = []
+        for _ in range(self.pages):
+            read = await self.broker.non_trades(after=after, page=page)
+            listed += read.activities
+            page = read.next_page
+            if page is None:
+                return listed
+            self._next = (after, page)
+        return listed
+
+    async def _concerned(self, listed: Sequence[NonTrade]) -> list[NonTrade]:
+        """Those that are not decided and may have changed what we hold."""
+        symbols = {name for one in listed if one.symbol is not None for name in spellings(one.symbol)}
+        async with transaction(self.database) as tx:
+            done = await decided_activities(tx, **self._key, ids=[one.activity_id for one in listed])
+            held = await held_positions(tx, account_id=self.broker.account_id, symbols=symbols)
+        return [
+            one
+            for one in dict.fromkeys(listed)
+            if one.activity_id not in done and concerns(one, [position.opened for position in _of(one, held)])
+        ]
+
+    async def _decide(self, activity: NonTrade, theirs: Positions) -> Verdict:
+        try:
+            verdict = await retrying(self.database, partial(self._apply, activity=activity, theirs=theirs))
+        except (StatementError, MoveRefused) as error:
+            # One that cannot be written is told, and holds up no other.
+            if isinstance(error, StatementError) and not is_poison(error):
+                raise
+            log.error("activity_not_applied", activity_id=activity.activity_id, exc_info=error)
+            verdict = Waits(f"it cannot be written: {str(error).partition(chr(10))[0]}")
+            async with transaction(self.database) as tx:
+                await report_incidents(tx, incidents=[self._incident(WAITING, "critical", activity, verdict.why)])
+        if isinstance(verdict, Ends):
+            log.warning("positions_ended_by_activity", activity_id=activity.activity_id, ending=verdict.ending)
+        return verdict
+
+    async def _apply(self, tx: Transaction, *, activity: NonTrade, theirs: Positions) -> Verdict:
+        symbols = spellings(activity.symbol) if activity.symbol is not None else ()
+        held = await held_positions(tx, account_id=self.broker.account_id, symbols=symbols)
+        found = await lock_books(tx, position_ids=[one.position_id for one in held])
+        books = [book for book in found.values() if book.position.quantity != ZERO]
+        verdict = judge(activity, books, at_broker=_at_broker(theirs, books))
+        match verdict:
+            case Ends(ending):
+                now = await database_now(tx)
+                await self._record(tx, activity, "ended")
+                await act_as(tx, by=BY, reason=f"{ending}: {activity}")
+                for book in books:
+                    await _end(tx, book, verdict, activity, now=now)
+            case Told(why):
+                await self._record(tx, activity, "told")
+                await report_incidents(tx, incidents=[self._incident(TO_MEND, "critical", activity, why)])
+            case Waits(why):
+                await report_incidents(tx, incidents=[self._incident(WAITING, "warning", activity, why)])
+            case Passed():
+                pass
+        return verdict
+
+    async def _record(self, tx: Transaction, activity: NonTrade, outcome: str) -> None:
+        await record_activity(tx, **self._key, activity=activity, outcome=outcome)
+
+    async def _end_waits(self, others: Iterable[NonTrade]) -> None:
+        async with transaction(self.database) as tx:
+            await close_incidents_about(
+                tx, kind=WAITING, subjects=[self._subject(one) for one in others], resolution="it waits no longer"
+            )
+
+    async def _advance(self, listed: Sequence[NonTrade], waiting: Sequence[NonTrade]) -> None:
+        days = [one.day for one in (waiting or listed) if one.day is not None]
+        if days:
+            position = _start_of(min(days) if waiting else max(days))
+            broker, account = self.broker.name, self.broker.account_id
+            async with transaction(self.database) as tx:
+                await advance_cursor(tx, broker=broker, account_id=account, feed=FEED, position=position)
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {"broker": self.broker.name, "account_id": self.broker.account_id}
+
+    def _subject(self, activity: NonTrade) -> str:
+        return f"{self.broker.account_id}/{activity.activity_id}"
+
+    def _incident(self, kind: str, severity: str, activity: NonTrade, why: str) -> Incident:
+        return Incident(kind=kind, severity=severity, detail=f"{activity}: {why}", subject=self._subject(activity))
+
+
+async def _end(tx: Transaction, book: Book, ends: Ends, activity: NonTrade, *, now: datetime) -> None:
+    gone = Adjustment(delta=-book.position.quantity, reason=f"{ends.ending}: {activity}", by=BY)
+    outcome = end_position(book, ends.ending, gone, last=None, now=now)
+    if not isinstance(outcome, Done):
+        raise RuntimeError(f"position {book.position.id} was to end by {activity}: {outcome}")
+    await insert_adjustment(tx, position_id=book.position.id, adjustment=gone, at=now, source="broker")
+    await save_books(tx, changes=[(book, outcome.book)])
+    await insert_events(tx, events=outcome.events)
+    await report_incidents(tx, incidents=outcome.incidents)
+
+
+def _of(activity: NonTrade, held: Sequence[Held]) -> list[Held]:
+    names = spellings(activity.symbol) if activity.symbol is not None else ()
+    return [one for one in held if one.symbol in names]
+
+
+def _at_broker(theirs: Positions, books: Sequence[Book]) -> Decimal | None:
+    symbols = {book.position.symbol for book in books}
+    if not all(theirs.tell_of(symbol) for symbol in symbols):
+        return None
+    return sum((theirs.held.get(symbol, ZERO) for symbol in symbols), ZERO)
+
+
+def _start_of(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
