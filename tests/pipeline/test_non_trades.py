@@ -131,6 +131,7 @@ async def test_an_activity_counts_once(bench: Bench, job: ImportNonTrades) -> No
     assert [await job.once() for _ in range(2)] == [0, 0]
     assert position(bench, again) == ("open", 2)
     assert len(bench.query("SELECT FROM position_adjustments")) == 1
+    assert open_incidents(bench) == [], "nothing was even tried"
 
 
 async def test_it_waits_for_a_close_to_end_and_says_so(bench: Bench, job: ImportNonTrades) -> None:

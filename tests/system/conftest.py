@@ -38,6 +38,7 @@ OVERRIDES: Final = {
         "ORDERS_INTERVAL_S": "0.5",
         "QUIET_AFTER_S": "2",
         "GAPS_INTERVAL_S": "0.5",
+        "NON_TRADES_INTERVAL_S": "1",
         "GAP_GRACE_S": "0.5",
         "AUDIT_INTERVAL_S": "0.5",
         # An event takes milliseconds to Kafka; on a machine that does three things at once, a second or two.

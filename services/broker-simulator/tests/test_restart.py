@@ -2,13 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
 import pytest
 
 from broker_simulator.__main__ import read_settings
-from broker_simulator.control import AcceptSilently, Behaviour, FillInParts, NeverFill, Reject
+from broker_simulator.control import AcceptSilently, Behaviour, FillInParts, NeverFill, NonTrade, Reject
 from broker_simulator.probe import RestProbe, listening
 from broker_simulator.process import DidNotStart, SimulatorProcess
 from broker_simulator.settings import Settings
@@ -52,6 +53,28 @@ def test_an_order_accepted_just_before_the_kill_is_executed_after_it(mortal_simu
     assert broker.get("/v2/positions/AAPL")["qty"] == "100"
     fills = broker.get("/v2/account/activities/FILL")
     assert sorted(fill["order_id"] for fill in fills) == sorted(accepted)
+
+
+def test_what_happened_without_an_order_is_listed_by_page_and_survives(mortal_simulator: SimulatorProcess) -> None:
+    option = "AAPL261218C00200000"
+    broker = RestProbe(mortal_simulator)
+    with mortal_simulator.control() as control:
+        done = [NonTrade(activity_type="OPASN", symbol=option, quantity=Decimal(-1))]
+        done += [NonTrade(activity_type="DIV", symbol="AAPL", quantity=Decimal(120), date="2026-03-20", moves=False)]
+        ids = [control.book_non_trade(one) for one in done]
+    mortal_simulator.kill()
+    mortal_simulator.start()
+
+    def listed(**params: str) -> list[str]:
+        found = broker.get("/v2/account/activities", category="non_trade_activity", direction="asc", **params)
+        return [one["id"] for one in found]
+
+    assert listed() == ids
+    assert listed(page_size="1", page_token=ids[0]) == ids[1:]
+    assert listed(after="2026-03-21T00:00:00Z") == ids[:1]
+    assert broker.get("/v2/account/activities/FILL") == []
+    held = {symbol: broker.get(f"/v2/positions/{symbol}")["qty"] for symbol in (option, "AAPL")}
+    assert held == {option: "2", "AAPL": "120"}
 
 
 def test_it_stops_gracefully_and_says_so(mortal_simulator: SimulatorProcess) -> None:
