@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import pytest
@@ -130,6 +130,32 @@ async def test_a_consumer_of_a_frozen_kafka_is_not_well_and_goes_on_when_it_thaw
     await consumer.until_processed(5)
     await consumer.until_trouble(False)
     await consumer.end()
+
+
+@pytest.mark.parametrize("away", [kafka_killed, kafka_frozen], ids=["killed", "frozen"])
+async def test_a_consumer_without_partitions_notices_too_and_takes_over_afterwards(
+    connection: KafkaConnection, make_topic: MakeTopic, away: Callable[[], AbstractContextManager[None]]
+) -> None:
+    topic = await make_topic(1)
+    pair = [Consumer(connection, topic), Consumer(connection, topic)]
+    for consumer in pair:
+        await consumer.until_trouble(False)
+    await publish(connection, topic, range(1))
+    begun = [asyncio.create_task(one.began.wait()) for one in pair]
+    await asyncio.wait(begun, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    holder, spare = sorted(pair, key=lambda one: not one.began.is_set())
+    await holder.until_processed(0)
+    with away():
+        for consumer in (spare, holder):
+            assert await consumer.until_trouble(True)
+        await asyncio.sleep(QUICK.stalled_s + 1)  # So that it also starts afresh, against a Kafka that says nothing.
+        assert spare.progress.trouble()
+    for consumer in pair:
+        await consumer.until_trouble(False)
+    await holder.end()
+    await publish(connection, topic, range(1, 2))
+    await spare.until_processed(1)
+    await spare.end()
 
 
 async def test_a_batch_whose_error_passes_is_given_again_and_nothing_is_skipped(

@@ -44,7 +44,25 @@ def test_a_rebalance_may_take_a_while_and_an_error_stays_until_something_succeed
     assert consumer.after(0) is None
 
 
-def test_who_has_no_partitions_because_others_have_them_is_well() -> None:
+def test_who_has_no_partitions_because_others_have_them_is_well_while_its_group_answers() -> None:
     consumer = Consumer()
     consumer.progress.assigned(frozenset())
-    assert consumer.after(1000) is None
+    for _ in range(100):
+        assert consumer.after(10) is None
+        consumer.progress.in_group()
+    assert consumer.after(20) == "Kafka has not answered its heartbeats for 20 s"
+    assert consumer.progress.still_for_s() == 20
+    consumer.progress.in_group()
+    assert consumer.after(0) is None
+
+
+def test_a_heartbeat_says_nothing_of_who_has_something_to_read() -> None:
+    consumer = Consumer()
+    consumer.progress.assigned(frozenset({0}))
+    consumer.progress.given()
+    consumer.after(15)
+    consumer.progress.in_group()
+    assert consumer.after(5) == "it has worked on one batch for 20 s"
+    consumer.progress.revoked()
+    consumer.progress.in_group()
+    assert consumer.after(0) is not None

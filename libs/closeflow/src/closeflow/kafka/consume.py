@@ -32,7 +32,7 @@ from closeflow.kafka.dead_letters import (
     open_dead_letter_office,
 )
 from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
-from closeflow.kafka.progress import ConsumerProgress
+from closeflow.kafka.progress import ConsumerProgress, tell_heartbeats
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause, deadline
 from closeflow.kafka.topics import require_topics
@@ -218,6 +218,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
 
     async def _poll_until_stopped(self) -> None:
         await self._consumer.start()
+        tell_heartbeats(self._consumer, self._progress.in_group)
         while not self._stop.is_set():
             failure = await self._poll()
             if failure is not None:

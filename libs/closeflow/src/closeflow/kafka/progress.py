@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from aiokafka import AIOKafkaConsumer
+
 STALLED_AFTER_S: Final = 20.0
 """A fetch is answered within a poll (half a second), also where there is nothing to read; a rebalance takes seconds."""
 
 
 class ConsumerProgress:
     """A consumer moves when Kafka answers its fetches, or a batch was processed. One that holds no partitions, because
-    the others of its group have them all, moves while it is in the group."""
+    the others of its group have them all, has nothing to fetch: it moves when the group answers its heartbeats."""
 
     def __init__(
         self, *, stalled_after_s: float = STALLED_AFTER_S, clock: Callable[[], float] = time.monotonic
@@ -36,6 +38,11 @@ class ConsumerProgress:
         self.moved()
         self._working = True
 
+    def in_group(self) -> None:
+        """The group's coordinator answered a heartbeat."""
+        if self._partitions == frozenset():
+            self.moved()
+
     def moved(self) -> None:
         self._moved_at, self._working = self._clock(), False
 
@@ -49,9 +56,7 @@ class ConsumerProgress:
 
     def still_for_s(self) -> float:
         """How long nothing moved, since the first assignment; 0 before it."""
-        if self._moved_at is None or self._partitions == frozenset():
-            return 0.0
-        return self._clock() - self._moved_at
+        return 0.0 if self._moved_at is None else self._clock() - self._moved_at
 
     def trouble(self) -> str | None:
         """None while it is well."""
@@ -62,5 +67,22 @@ class ConsumerProgress:
             return None
         if self._working:
             return f"it has worked on one batch for {still_for_s:.0f} s"
-        holds = "it has held no partitions" if self._partitions is None else "Kafka has not answered its fetches"
-        return f"{holds} for {still_for_s:.0f} s"
+        if self._partitions is None:
+            return f"it has held no partitions for {still_for_s:.0f} s"
+        asked = "fetches" if self._partitions else "heartbeats"
+        return f"Kafka has not answered its {asked} for {still_for_s:.0f} s"
+
+
+def tell_heartbeats(consumer: AIOKafkaConsumer, told: Callable[[], None]) -> None:
+    """Call `told` whenever the group's coordinator takes the started consumer for a member. aiokafka shows to nobody
+    when that was last."""
+    coordinator = consumer._coordinator
+    send = coordinator._do_heartbeat
+
+    async def send_and_tell() -> bool:
+        taken: bool = await send()
+        if taken:
+            told()
+        return taken
+
+    coordinator._do_heartbeat = send_and_tell
