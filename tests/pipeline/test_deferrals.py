@@ -75,6 +75,22 @@ async def test_a_reason_of_a_close_that_lasts_is_an_incident_of_its_own_kind(
     assert bench.incidents(old) == set()
 
 
+async def test_a_close_that_is_refused_for_what_passes_waits_between_its_tries_too(
+    bench: Bench, engine: Engine
+) -> None:
+    request_id = deferred(bench, "symbol_halted", "121 s")
+    job = WatchDeferrals(engine)
+    bench.execute("UPDATE close_requests SET status = 'retryable'")
+    assert await job.once() == 1
+    for status in ("pending", "submitted", "retryable"):
+        bench.execute("UPDATE close_requests SET status = %(status)s", status=status)
+        assert await job.once() == 0
+        assert bench.incidents(request_id) == {"deferred_symbol_halted"}
+    bench.execute("UPDATE close_requests SET status = 'completed'")
+    assert await job.once() == 0
+    assert bench.incidents(request_id) == set()
+
+
 @pytest.mark.parametrize(
     ("reason", "early", "late"),
     [

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from broker_simulator.control import Behaviour, Reject
 from tests.system.desk import Desk
+
+TRIES = 4
+"""As many as a close has of its own."""
 
 
 def test_odd_markets(desk: Desk) -> None:
@@ -35,3 +39,15 @@ def test_odd_markets(desk: Desk) -> None:
     desk.close(off, "again")
     desk.until_status("closed", portfolio)
     desk.assert_closed_once([stub, crossed, off, narrow])
+
+
+def test_a_halt_that_outlasts_the_retries_is_waited_for(desk: Desk) -> None:
+    (halted,) = desk.hold_all([(3, "stock")])
+    refusal = Reject(status=403, code=40310000, message="trading in this symbol is halted")
+    desk.control.script(Behaviour(answer=refusal), symbol=halted.symbol, count=TRIES)
+    request = desk.close(halted)
+    desk.until_status("closed", [halted], within_s=60)
+    row = desk.request(request)
+    assert (row["status"], row["retry_count"], row["attempt"]) == ("completed", 0, TRIES + 1)
+    assert {one["reject_code"] for one in desk.orders(halted)} == {"symbol_halted", None}
+    desk.assert_closed_once([halted], attempts=TRIES + 1)

@@ -2,6 +2,7 @@
 
 `deferred_since` is when it began to wait for what nobody knows the end of, whatever the reason is called meanwhile. A
 wait with an end that is known (the market opens, the switch is released, the window of submits is over) is none of it.
+A refusal that passes by itself (`waiting`) is: its request is then retryable, and tried again as rarely.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from closeflow.domain.controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL
 from closeflow.domain.model import CloseRequest
-from closeflow.domain.settle import fraction
+from closeflow.domain.waiting import fraction, pause
 
 MARKET_CLOSED: Final = "market_closed"
 BROKER_UNAVAILABLE: Final = "broker_unavailable"
@@ -33,9 +34,6 @@ OF_THE_ACCOUNT: Final = frozenset(
 )
 """Reasons that hold for every close of an account alike: one incident tells of them all."""
 
-_DOUBLES_UP_TO: Final = timedelta(seconds=30)
-_LONGEST: Final = timedelta(minutes=5)
-
 
 def incident_kind(reason: str) -> str:
     return f"deferred_{reason}"
@@ -46,12 +44,9 @@ def deferred(request: CloseRequest, until: datetime, reason: str, *, now: dateti
 
 
 def ask_again_at(request: CloseRequest, reason: str, first: timedelta, *, now: datetime) -> datetime:
-    """Pauses begin with `first`, double up to half a minute, and are a third of the time waited so far after that, up
-    to five minutes: an hour of them is about 20. Each is up to a half longer, so that closes which began to wait
-    together do not ask together."""
+    """Ever more rarely, by the time that it has waited so far."""
     waited = now - _since(request, reason, now)
-    pause = max(first, min(waited, _DOUBLES_UP_TO), min(waited / 3, _LONGEST))
-    return now + pause * (1 + fraction(request.id, request.emission) / 2)
+    return now + pause(waited, first=first, jitter=fraction(request.id, request.emission))
 
 
 def _since(request: CloseRequest, reason: str, now: datetime) -> datetime:

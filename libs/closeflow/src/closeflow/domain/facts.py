@@ -26,6 +26,7 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.ticks import BAD_INCREMENT
+from closeflow.domain.waiting import is_passing
 
 TERMINAL_STATEMENTS: Final = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})
 PAUSED_STATEMENTS: Final = frozenset({StatementKind.SUSPENDED, StatementKind.DONE_FOR_DAY})
@@ -287,8 +288,9 @@ def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
 
 def costs_a_retry(book: Book, request: CloseRequest, order: Order) -> bool:
     """Whether the order was a try of its price. One that was never sent was none; nor was one that was refused for its
-    increment, or as the circuit breaker's probe in a storm of refusals: as many of these as there are tries."""
-    if not sends_that_count(order) or order.reject_code == BAD_INCREMENT:
+    increment or for what passes by itself, or as the circuit breaker's probe in a storm of refusals: as many of these
+    as there are tries."""
+    if not sends_that_count(order) or order.reject_code == BAD_INCREMENT or is_passing(order):
         return False
     if not _refused_probe(order):
         return True

@@ -50,6 +50,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.settle import DEADLINE_PASSED, USER_CANCEL
 from closeflow.domain.ticks import Grid
+from closeflow.domain.waiting import waits_since
 
 NOTHING_OWED: Final = "nothing_owed"
 
@@ -357,15 +358,15 @@ def apply_plan(book: Book, request_id: UUID, decided: Plan, *, now: datetime) ->
     request = book.requests[request_id]
     match decided:
         case Submit(order):
-            book = replace(book, orders={**book.orders, order.client_order_id: order})
             request = replace(
                 request,
                 status=RequestStatus.SUBMITTED,
                 submitted_at=request.submitted_at or now,
                 next_attempt_at=None,
-                deferred_since=None,
+                deferred_since=waits_since(book.orders_of(request_id)),
                 reason=None,
             )
+            book = replace(book, orders={**book.orders, order.client_order_id: order})
         case Defer(until, reason):
             request = deferred(request, until, reason, now=now)
         case Deny(code, _):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
-from uuid import UUID
 
 from closeflow.domain import facts, pricing
 from closeflow.domain.events import position_event
@@ -30,6 +29,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.reopen import REVERSED, reopen
 from closeflow.domain.ticks import refusals_for_increment
+from closeflow.domain.waiting import fraction, pause, waits_since
 
 USER_CANCEL: Final = "canceled_by_user"
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
@@ -67,6 +67,11 @@ class RetryPolicy:
         ceiling = min(self.cap_s, self.base_s * 2.0 ** min(request.retry_count, 16))
         jitter = fraction(request.id, request.attempt)
         return now + timedelta(seconds=max(self.settle_delay_s, jitter * ceiling))
+
+    def asks_again_at(self, request: CloseRequest, since: datetime, now: datetime) -> datetime:
+        """The same for a request whose orders have been refused since then for what passes by itself."""
+        first = timedelta(seconds=self.settle_delay_s)
+        return now + pause(now - min(since, now), first=first, jitter=fraction(request.id, request.attempt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +184,9 @@ def _settle_submitted(
         return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
     if request.retry_count >= request.max_retries and facts.costs_a_retry(book, request, last):
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
-    due = policy.next_attempt_at(request, now)
-    return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due)
+    since = waits_since(book.orders_of(request.id))
+    due = policy.next_attempt_at(request, now) if since is None else policy.asks_again_at(request, since, now)
+    return replace(request, status=RequestStatus.RETRYABLE, reason=why, next_attempt_at=due, deferred_since=since)
 
 
 def _is_dust(book: Book, request: CloseRequest, last: Order) -> bool:
@@ -325,8 +331,3 @@ def _incident(
 
 def _with_position(book: Book, **changes: object) -> Book:
     return replace(book, position=replace(book.position, **changes))  # type: ignore[arg-type]
-
-
-def fraction(request_id: UUID, attempt: int) -> float:
-    """A fixed number in [0, 1) that differs between requests and attempts."""
-    return float(Decimal((request_id.int ^ (attempt * 0x9E3779B97F4A7C15)) % 1_000_003) / 1_000_003)

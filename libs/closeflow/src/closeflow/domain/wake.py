@@ -33,6 +33,7 @@ from closeflow.domain.settle import (
     publish_position,
     settle_position,
 )
+from closeflow.domain.waiting import waits_since
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
 _LOOK_AGAIN: Final = timedelta(seconds=1)
@@ -183,7 +184,7 @@ def _retry(
         retry_count=request.retry_count + spent,
         emission=1,
         next_attempt_at=now + resend_after,
-        deferred_since=None,
+        deferred_since=waits_since(orders),
         reason=None,
     )
     settled, _ = settle_position(_with_request(book, again), now=now)

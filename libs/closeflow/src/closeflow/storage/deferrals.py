@@ -33,7 +33,7 @@ _STANDING: Final = text(f"""
         SELECT '{incident_kind("")}' || r.reason AS kind, r.account_id, r.id, r.position_id, r.deferred_since AS since,
                r.reason IN ({_OF_THE_ACCOUNT}) AS of_the_account
         FROM close_requests r
-        WHERE r.status = 'pending' AND r.frozen_reason IS NULL
+        WHERE r.status IN ('pending', 'retryable') AND r.frozen_reason IS NULL AND r.reason IS NOT NULL
           AND r.deferred_since < closeflow_now() - {INCIDENT_AFTER_SQL}
     )
     SELECT kind, account_id, NULL::uuid AS id, NULL::bigint AS position_id, min(since) AS since, count(*) AS n
@@ -65,12 +65,14 @@ _CLOSE_OF_ACCOUNTS: Final = text("""
       AND NOT EXISTS (SELECT FROM unnest(CAST(:still_kinds AS text[]), CAST(:accounts AS text[])) AS s (kind, account)
                       WHERE (s.kind, s.account) = (i.kind, i.subject))
 """)
-# Only when it is planned or over: what waits now for this and now for that has one incident of each kind.
+# Only when it is planned or over: what waits now for this and now for that has one incident of each kind. One that
+# keeps being refused for what passes by itself is between two tries now and then, and waits on.
 _CLOSE_OF_REQUESTS: Final = text(f"""
     UPDATE incidents i SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = 'it does not wait now'
     WHERE i.closed_at IS NULL AND i.close_request_id IS NOT NULL AND starts_with(i.kind, '{incident_kind("")}')
       AND NOT EXISTS (SELECT FROM close_requests r
-                      WHERE r.id = i.close_request_id AND r.status = 'pending' AND r.deferred_since IS NOT NULL)
+                      WHERE r.id = i.close_request_id AND r.status IN ('pending', 'submitted', 'retryable')
+                        AND r.deferred_since IS NOT NULL)
 """)  # noqa: S608 (a constant of ours)
 _OPEN: Final = text(f"""
     SELECT kind, subject FROM incidents
