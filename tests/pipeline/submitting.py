@@ -47,7 +47,7 @@ TOPICS: Final = Path(__file__).resolve().parents[2] / "schemas" / "topics"
 PARTITIONS: Final = 6
 
 
-async def until(condition: Callable[[], bool], what: str, *, within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], what: str, *, within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
@@ -203,9 +203,20 @@ class Bench:
         )
         return {row["kind"] for row in rows}
 
-    async def hear(self, request_id: UUID, count: int = 1, *, within_s: float = 20.0) -> list[BrokerFillV1]:
-        """What `broker-fill` says about the first attempt of a request, once there are so many records. Where a quote
-        came too late on a busy machine, the close is asked for again, as the reconciler would."""
+    async def until(self, condition: Callable[[], bool], what: str, *, within_s: float = 60.0) -> None:
+        """Wait for it. Where a quote came too late on a busy machine, the close is asked for again, as the reconciler
+        would."""
+        deadline, ask_at = time.monotonic() + within_s, time.monotonic() + 1
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+            if time.monotonic() > ask_at:
+                ask_at = time.monotonic() + 1
+                await self._ask_again()
+            await asyncio.sleep(0.03)
+
+    async def hear(self, request_id: UUID, count: int = 1, *, within_s: float = 60.0) -> list[BrokerFillV1]:
+        """What `broker-fill` says about the first attempt of a request, once there are so many records. A close without
+        a quote in time is asked for again."""
         wanted = client_order_id(request_id, 1)
         deadline, ask_at = time.monotonic() + within_s, time.monotonic() + 1
         while True:
@@ -215,17 +226,20 @@ class Bench:
             assert time.monotonic() < deadline, self._what_is_missing(request_id, len(found), count)
             if time.monotonic() > ask_at:
                 ask_at = time.monotonic() + 1
-                deferred = (
-                    "SELECT FROM close_requests WHERE id = %(id)s AND status = 'pending' AND next_attempt_at < now()"
-                )
-                if self.query(deferred, id=request_id):
-                    await self.ask(request_id)
+                await self._ask_again()
             for batch in (await self.heard.getmany(timeout_ms=100)).values():
                 for record in batch:
                     if f'"account_id":"{self.account_id}"'.encode() in record.value:
                         update = decode(BrokerFillV1, record.value, record.headers)
                         self.updates.append(update)
                         self.keys[update.event_id] = record.key
+
+    async def _ask_again(self) -> None:
+        due = (
+            "SELECT id FROM close_requests WHERE status = 'pending' AND reason = %(reason)s AND next_attempt_at < now()"
+        )
+        rows = self.query(due, reason="no_fresh_quote")
+        await self.ask(*(row["id"] for row in rows if row["id"] in self._messages))
 
     def _what_is_missing(self, request_id: UUID, found: int, count: int) -> str:
         request = self.request(request_id)

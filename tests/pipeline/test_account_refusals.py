@@ -11,7 +11,7 @@ import pytest
 
 from broker_simulator.control import Outage
 from broker_simulator.process import SimulatorProcess
-from tests.pipeline.submitting import Bench, open_bench, until
+from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:
     from tests.conftest import Database
@@ -37,11 +37,13 @@ async def test_closes_wait_while_the_broker_takes_no_order_of_the_account(bench:
     with bench.submitter(breaker_probe_s="0.5"):
         await bench.ask(*closes)
         told = partial(bench.incidents, bench.account_id)
-        await until(lambda: told() == {"broker_refuses_orders"}, "an incident is open", within_s=60)
+        await bench.until(lambda: told() == {"broker_refuses_orders"}, "an incident is open", within_s=60)
         bench.control.clear_outages()
         for one in closes:
             await bench.hear(one, within_s=60)
-        await until(lambda: all(bench.sends(one)[-1] == "accepted" for one in closes), "all are taken", within_s=60)
+        await bench.until(
+            lambda: all(bench.sends(one)[-1] == "accepted" for one in closes), "all are taken", within_s=60
+        )
     assert {answer for one in closes for answer in bench.sends(one)} <= {"not_accepted", "accepted"}
     kinds = bench.query("SELECT kind FROM incidents WHERE subject = %(id)s", id=bench.account_id)
     assert [one["kind"] for one in kinds] == ["broker_refuses_orders"]

@@ -27,7 +27,7 @@ from broker_simulator.process import SimulatorProcess
 from closeflow.domain.ids import client_order_id, submit_event_id
 from closeflow.domain.model import AssetType, BrokerStatus, ExecType, RejectClass, UpdateSource
 from tests.host_clocks import HostClocks
-from tests.pipeline.submitting import Bench, behave, open_bench, until
+from tests.pipeline.submitting import Bench, behave, open_bench
 
 if TYPE_CHECKING:
     from tests.conftest import Database
@@ -77,9 +77,9 @@ async def test_an_order_is_planned_from_state_and_sent_once(bench: Bench) -> Non
     assert (said.exec_type, said.source) == (ExecType.ORDER_STATUS, UpdateSource.SUBMIT)
     assert said.order_qty == 4
     assert bench.keys[said.event_id] == str(request_id).encode()
-    await until(lambda: bench.sends(request_id) == ["accepted"], "the send is answered")
+    await bench.until(lambda: bench.sends(request_id) == ["accepted"], "the send is answered")
     await bench.producer.publish_many([message])
-    await until(lambda: bench.log.count("attempt_already_planned") == before + 2, "repeated records do nothing")
+    await bench.until(lambda: bench.log.count("attempt_already_planned") == before + 2, "repeated records do nothing")
     [order] = bench.orders(request_id)
     assert (order["quantity"], order["order_type"], order["time_in_force"]) == (4, "limit", "day")
     assert order["limit_price"] == Decimal(order["quote"]["bid"])
@@ -93,9 +93,9 @@ async def test_an_order_is_planned_from_state_and_sent_once(bench: Bench) -> Non
 
 async def test_it_signs_off_when_asked_to_stop(alone: Bench) -> None:
     with alone.submitter() as submitter:
-        await until(lambda: "partitions_assigned" in alone.log, "it reads")
+        await alone.until(lambda: "partitions_assigned" in alone.log, "it reads")
         submitter.terminate()
-        await until(lambda: submitter.poll() is not None, "it stops when asked")
+        await alone.until(lambda: submitter.poll() is not None, "it stops when asked")
     assert submitter.returncode == 0
     [sender] = alone.query("SELECT * FROM senders WHERE pid = %(pid)s", pid=submitter.pid)
     assert sender["exited_at"] is not None
@@ -108,7 +108,7 @@ async def test_a_refusal_is_published_as_evidence_and_decided_by_nobody_here(ben
     [said] = await bench.hear(request_id)
     assert (said.exec_type, said.broker_order_id) == (ExecType.REJECTED, None)
     assert (said.reject_code, said.reject_class) == ("market_closed", RejectClass.RETRYABLE)
-    await until(lambda: bench.sends(request_id) == ["rejected"], "the send is answered")
+    await bench.until(lambda: bench.sends(request_id) == ["rejected"], "the send is answered")
     assert bench.orders(request_id)[0]["status"] == "planned"
     assert bench.request(request_id)["status"] == "submitted"
 
@@ -130,7 +130,7 @@ async def test_an_order_that_is_proven_absent_is_sent_again_byte_for_byte(bench:
     await bench.ask(request_id)
     [said] = await bench.hear(request_id)
     assert said.source is UpdateSource.SUBMIT
-    await until(lambda: bench.sends(request_id) == ["unknown", "accepted"], "the second send is answered")
+    await bench.until(lambda: bench.sends(request_id) == ["unknown", "accepted"], "the second send is answered")
     assert bench.control.order(client_order_id(request_id, 1)).posts_received == 2
     assert seen_once(bench, request_id)
 
@@ -140,7 +140,7 @@ async def test_without_proven_deduplication_an_unknown_order_is_never_sent_again
     request_id = alone.add_request()
     with alone.submitter(broker_deduplication="while_open", lease_s="4"):
         await alone.ask(request_id)
-        await until(
+        await alone.until(
             lambda: [one["reconcile_not_found_count"] for one in alone.orders(request_id)] >= [2], "it is looked up"
         )
     assert alone.sends(request_id) == ["unknown"]
@@ -154,7 +154,7 @@ async def test_what_the_broker_did_not_take_goes_out_later_under_the_same_id(ben
     request_id = bench.add_request()
     await bench.ask(request_id)
     await bench.hear(request_id)
-    await until(lambda: bench.sends(request_id) == ["not_accepted", "accepted"], "the second send is answered")
+    await bench.until(lambda: bench.sends(request_id) == ["not_accepted", "accepted"], "the second send is answered")
     assert seen_once(bench, request_id)
 
 
@@ -185,7 +185,7 @@ async def test_a_stub_quote_sends_nothing(bench: Bench) -> None:
     request_id = bench.add_request(-10)
     bench.control.pin_quote(bench.request(request_id)["symbol"], "0.01", "199999.99")
     await bench.ask(request_id)
-    await until(lambda: bench.request(request_id)["reason"] == "wide_quote", "the close waits")
+    await bench.until(lambda: bench.request(request_id)["reason"] == "wide_quote", "the close waits")
     assert (bench.request(request_id)["status"], bench.orders(request_id)) == ("pending", [])
 
 
@@ -194,7 +194,7 @@ async def test_a_closed_market_defers_without_using_up_a_retry(alone: Bench) -> 
     request_id = alone.add_request()
     with alone.submitter():
         await alone.ask(request_id)
-        await until(lambda: alone.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
+        await alone.until(lambda: alone.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
     request = alone.request(request_id)
     assert (request["status"], request["reason"], request["retry_count"]) == ("pending", "market_closed", 0)
     assert alone.orders(request_id) == []
@@ -205,7 +205,7 @@ async def test_an_event_that_was_received_before_is_planned_when_it_is_time(alon
     request_id = alone.add_request()
     with alone.submitter():
         await alone.ask(request_id)
-        await until(lambda: alone.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
+        await alone.until(lambda: alone.request(request_id)["next_attempt_at"] is not None, "the request is deferred")
         behave(alone.control)
         give_up_at = time.monotonic() + 20
         while alone.request(request_id)["status"] != "submitted":
@@ -218,7 +218,7 @@ async def test_an_event_that_was_received_before_is_planned_when_it_is_time(alon
 async def test_a_message_that_disagrees_sends_nothing_and_is_reported(bench: Bench) -> None:
     request_id = bench.add_request()
     await bench.producer.publish_many([bench.message(request_id, symbol="OTHER")])
-    await until(lambda: "submit_order_disagrees" in bench.incidents(request_id), "an incident is open")
+    await bench.until(lambda: "submit_order_disagrees" in bench.incidents(request_id), "an incident is open")
     assert bench.orders(request_id) == []
     assert bench.request(request_id)["status"] == "pending"
 
@@ -237,7 +237,7 @@ async def test_a_request_that_never_becomes_visible_is_parked(bench: Bench) -> N
     unseen = bench.message(request_id, close_request_id=never)
     await bench.producer.publish_many([unseen, bench.message(request_id)])
     await bench.hear(request_id)  # the partition goes on
-    await until(lambda: "submit_order_parked" in bench.incidents(never), "an incident is open")
+    await bench.until(lambda: "submit_order_parked" in bench.incidents(never), "an incident is open")
     parked = bench.query("SELECT reason FROM parked_records WHERE bytes = %(bytes)s", bytes=unseen.value)
     assert [one["reason"] for one in parked] == ["request_not_visible"]
 
@@ -249,7 +249,7 @@ async def test_a_record_whose_sql_fails_is_parked_and_frozen_and_the_others_go_o
     await bench.ask(*requests)
     for request_id in (requests[0], requests[2]):
         await bench.hear(request_id)
-    await until(lambda: "submit_order_parked" in bench.incidents(poison), "an incident is open")
+    await bench.until(lambda: "submit_order_parked" in bench.incidents(poison), "an incident is open")
     assert bench.request(poison)["frozen_reason"] == "submit_order_parked"
     assert bench.orders(poison) == []
 
@@ -262,14 +262,14 @@ async def test_an_order_that_cannot_be_attended_to_holds_up_no_other(alone: Benc
     poisoned = client_order_id(poison, 1)
     with alone.submitter(breaker_probe_s="0.3") as process:
         await alone.ask(poison, good)
-        await until(
+        await alone.until(
             lambda: all(alone.sends(one) == ["not_accepted"] for one in (poison, good)), "the broker took neither"
         )
         alone.execute(
             f"ALTER TABLE order_sends ADD CONSTRAINT poisoned CHECK (client_order_id <> '{poisoned}' OR n = 1)"
         )
-        await until(lambda: alone.sends(good) == ["not_accepted", "accepted"], "the other one is sent")
-        await until(lambda: "order_not_attended" in alone.incidents(poisoned), "a person is told")
+        await alone.until(lambda: alone.sends(good) == ["not_accepted", "accepted"], "the other one is sent")
+        await alone.until(lambda: "order_not_attended" in alone.incidents(poisoned), "a person is told")
         assert process.poll() is None
     assert alone.orders(poison)[0]["status"] == "planned"
     alone.execute("ALTER TABLE order_sends DROP CONSTRAINT poisoned")
@@ -282,7 +282,7 @@ async def test_a_cancel_goes_to_the_broker(bench: Bench) -> None:
     await bench.hear(request_id)
     bench.name_at_broker(request_id)
     bench.request_cancel(request_id)
-    await until(lambda: bench.sends(request_id, kind="cancel") == ["accepted"], "the cancel is answered")
+    await bench.until(lambda: bench.sends(request_id, kind="cancel") == ["accepted"], "the cancel is answered")
     [at_broker] = bench.control.order(client_order_id(request_id, 1)).orders
     assert at_broker.status == "canceled"
 
@@ -294,7 +294,7 @@ async def test_a_refused_cancel_is_repeated_three_times_then_a_person_looks(benc
     await bench.hear(request_id)
     bench.name_at_broker(request_id)
     bench.request_cancel(request_id)
-    await until(lambda: "cancel_refused" in bench.incidents(request_id), "an incident is open")
+    await bench.until(lambda: "cancel_refused" in bench.incidents(request_id), "an incident is open")
     assert bench.sends(request_id, kind="cancel") == ["rejected"] * 3
     states = {one.order_status for one in await bench.hear(request_id, 2)}
     assert states == {BrokerStatus.NEW}
@@ -307,9 +307,9 @@ async def test_a_cancel_before_the_first_send_withdraws_the_order(alone: Bench) 
     request_id = alone.add_request()
     with alone.submitter():
         await alone.ask(request_id)
-        await until(lambda: alone.sends(request_id) == ["not_accepted"], "the broker did not take it")
+        await alone.until(lambda: alone.sends(request_id) == ["not_accepted"], "the broker did not take it")
         alone.request_cancel(request_id)
-        await until(lambda: alone.request(request_id)["status"] == "failed", "the close is withdrawn")
+        await alone.until(lambda: alone.request(request_id)["status"] == "failed", "the close is withdrawn")
     assert alone.orders(request_id)[0]["status"] == "denied"
     assert alone.position(request_id)["status"] == "open"
     assert alone.control.order(client_order_id(request_id, 1)).accepted == 0
@@ -325,12 +325,12 @@ async def test_a_refused_key_opens_the_breaker_and_fails_no_close(alone: Bench) 
 
     with alone.submitter(breaker_probe_s="5"):
         await alone.ask(first)
-        await until(lambda: "broker_credentials_refused" in alone.incidents(alone.account_id), "an incident is open")
+        await alone.until(lambda: "broker_credentials_refused" in alone.incidents(alone.account_id), "a person is told")
         await alone.ask(second)
-        await until(lambda: alone.request(second)["reason"] == "broker_unavailable", "the next close is deferred")
+        await alone.until(lambda: alone.request(second)["reason"] == "broker_unavailable", "the next close is deferred")
         assert breaker() == ["open"]
         await alone.hear(first)  # the probe
-        await until(lambda: breaker() == ["closed"], "it is closed")
+        await alone.until(lambda: breaker() == ["closed"], "it is closed")
     assert alone.sends(first) == ["not_accepted", "accepted"]
 
 
@@ -350,7 +350,7 @@ async def test_a_host_whose_clock_is_wrong_and_moves_holds_no_order_back(alone: 
                 request_id = alone.add_request()
                 await alone.ask(request_id)
                 await alone.hear(request_id)
-                await until(partial(taken, request_id), "it is sent again, and taken")
+                await alone.until(partial(taken, request_id), "it is sent again, and taken")
     assert alone.query("SELECT FROM order_sends WHERE NOT answered_at BETWEEN started_at AND lease_until") == []
 
 
@@ -359,7 +359,7 @@ async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) 
     requests = [alone.add_request() for _ in range(10)]
     with alone.submitter(in_flight="6") as first:
         await alone.ask(*requests)
-        await until(lambda: sum(len(alone.sends(one)) for one in requests) >= 6, "sends are in flight")
+        await alone.until(lambda: sum(len(alone.sends(one)) for one in requests) >= 6, "sends are in flight")
         first.kill()
         first.wait()
     with alone.submitter():
@@ -374,7 +374,7 @@ async def test_a_claim_of_a_dead_sender_goes_out_at_once_unless_it_had_begun(alo
     claimed, begun = alone.add_request(), alone.add_request()
     with alone.submitter(broker_deduplication="none") as first:
         await alone.ask(claimed, begun)
-        await until(lambda: all(len(alone.sends(one)) == 1 for one in (claimed, begun)), "both are claimed")
+        await alone.until(lambda: all(len(alone.sends(one)) == 1 for one in (claimed, begun)), "both are claimed")
         first.kill()
         first.wait()
     alone.execute(
@@ -384,7 +384,7 @@ async def test_a_claim_of_a_dead_sender_goes_out_at_once_unless_it_had_begun(alo
         pid=f"%-{first.pid}-%",
     )
     with alone.submitter(broker_deduplication="none"):
-        await until(lambda: alone.sends(claimed) == ["not_sent", "accepted"], "it is sent", within_s=60)
+        await alone.until(lambda: alone.sends(claimed) == ["not_sent", "accepted"], "it is sent", within_s=60)
     assert alone.sends(begun) == [None]
 
 
@@ -395,6 +395,6 @@ async def test_two_instances_send_every_order_once(alone: Bench) -> None:
         await alone.ask(*requests)
         for request_id in requests:
             await alone.hear(request_id)
-        await until(lambda: all(alone.sends(one) == ["accepted"] for one in requests), "every send is answered")
+        await alone.until(lambda: all(alone.sends(one) == ["accepted"] for one in requests), "every send is answered")
     seen = [alone.control.order(client_order_id(request_id, 1)) for request_id in requests]
     assert [(one.posts_received, one.accepted) for one in seen] == [(1, 1)] * 50

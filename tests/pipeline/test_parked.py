@@ -249,7 +249,7 @@ async def test_an_event_whose_request_becomes_visible_after_all_is_planned_once(
     with served.adding_request() as said:
         request_id = said.close_request_id
         await served.ask(request_id)
-        await until(lambda: open_incidents(served, request_id) == [PARKED], "it is parked")
+        await served.until(lambda: open_incidents(served, request_id) == [PARKED], "it is parked")
         assert await job.once() == 0, "the request cannot be seen yet"
     assert served.request(request_id)["frozen_reason"] is None
     assert (await job.once(), await job.once()) == (1, 0)
@@ -258,7 +258,7 @@ async def test_an_event_whose_request_becomes_visible_after_all_is_planned_once(
     other = served.add_request()
     await served.ask(other)
     await served.hear(other)
-    await until(lambda: served.sends(request_id) == ["accepted"], "the send is answered")
+    await served.until(lambda: served.sends(request_id) == ["accepted"], "the send is answered")
     assert len(served.orders(request_id)) == 1
     assert served.control.order(client_order_id(request_id, 1)).accepted == 1
     assert (parked(served, client_order_id(request_id, 1)), open_incidents(served, request_id)) == (
@@ -273,14 +273,14 @@ async def test_an_event_that_the_database_refuses_is_planned_when_its_incident_i
     request_id = served.add_request()
     served.execute(f"ALTER TABLE orders ADD CONSTRAINT poisoned CHECK (close_request_id <> '{request_id}')")
     await served.ask(request_id)
-    await until(lambda: open_incidents(served, request_id) == [PARKED], "it is parked")
+    await served.until(lambda: open_incidents(served, request_id) == [PARKED], "it is parked")
     assert served.request(request_id)["frozen_reason"] == PARKED
     assert await job.once() == 0, "it is frozen"
     served.execute("ALTER TABLE orders DROP CONSTRAINT poisoned")
     await close_incident(served, roles, PARKED, request_id)
     assert await job.once() == 1
     await served.hear(request_id)
-    await until(lambda: served.sends(request_id) == ["accepted"], "the send is answered")
+    await served.until(lambda: served.sends(request_id) == ["accepted"], "the send is answered")
     assert (len(served.orders(request_id)), served.request(request_id)["frozen_reason"]) == (1, None)
 
 
@@ -312,7 +312,7 @@ async def test_a_frozen_request_sends_nothing_until_it_is_released(served: Bench
     )
     request_id = served.add_request()
     await served.ask(request_id)
-    await until(lambda: served.sends(request_id) == ["not_accepted"], "the broker did not take it")
+    await served.until(lambda: served.sends(request_id) == ["not_accepted"], "the broker did not take it")
     freeze(served, request_id, "poison")
     due: set[object] = set()
 
@@ -323,7 +323,7 @@ async def test_a_frozen_request_sends_nothing_until_it_is_released(served: Bench
     await until(looked_at_again, "it is due again and again, and put off")
     assert (served.sends(request_id), served.orders(request_id)[0]["status"]) == (["not_accepted"], "planned")
     freeze(served, request_id, None)
-    await until(lambda: served.sends(request_id) == ["not_accepted", "accepted"], "it is sent")
+    await served.until(lambda: served.sends(request_id) == ["not_accepted", "accepted"], "it is sent")
 
 
 async def test_a_cancel_goes_to_the_broker_though_the_request_is_frozen(served: Bench) -> None:
@@ -334,7 +334,7 @@ async def test_a_cancel_goes_to_the_broker_though_the_request_is_frozen(served: 
     served.name_at_broker(request_id)
     freeze(served, request_id, "contradicts_order")
     served.request_cancel(request_id)
-    await until(lambda: served.sends(request_id, kind="cancel") == ["accepted"], "the cancel is answered")
+    await served.until(lambda: served.sends(request_id, kind="cancel") == ["accepted"], "the cancel is answered")
     [at_broker] = served.control.order(client_order_id(request_id, 1)).orders
     assert at_broker.status == "canceled"
 

@@ -13,7 +13,7 @@ import pytest
 from broker_simulator.control import AcceptSilently, Behaviour, NeverFill, Outage
 from broker_simulator.process import SimulatorProcess
 from closeflow.domain.ids import client_order_id
-from tests.pipeline.submitting import Bench, open_bench, until
+from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:
     from tests.conftest import Database
@@ -72,7 +72,7 @@ async def test_a_halt_defers_what_is_asked_for_and_uses_up_no_retry(bench: Bench
     request_id = bench.add_request()
     with bench.submitter(**UNHURRIED):
         await bench.ask(request_id)
-        await until(lambda: bench.request(request_id)["reason"] == "trading_halted", "it is deferred")
+        await bench.until(lambda: bench.request(request_id)["reason"] == "trading_halted", "it is deferred")
         switch(bench, "reducing")
         await bench.ask(request_id)
         await bench.hear(request_id)
@@ -91,22 +91,22 @@ async def test_a_halt_holds_an_order_that_is_planned_and_lets_cancels_and_look_u
         # Found late enough to be looked up during the halt.
         bench.control.script(Behaviour(answer=AcceptSilently(), visible_after_s=5), count=1)
         await bench.ask(unknown)
-        await until(lambda: bench.sends(unknown) == ["unknown"], "nobody answered")
+        await bench.until(lambda: bench.sends(unknown) == ["unknown"], "nobody answered")
         bench.control.outage(Outage(kind="unauthorized", method="POST", path_prefix="/v2/orders"))
         await bench.ask(planned)
-        await until(lambda: bench.sends(planned)[:1] == ["not_accepted"], "the broker did not take it")
+        await bench.until(lambda: bench.sends(planned)[:1] == ["not_accepted"], "the broker did not take it")
         switch(bench, "halted")
         bench.control.clear_outages()
         make_due(bench, planned)
         bench.request_cancel(working)
-        await until(lambda: bench.sends(working, kind="cancel") == ["accepted"], "the cancel is answered")
+        await bench.until(lambda: bench.sends(working, kind="cancel") == ["accepted"], "the cancel is answered")
         await bench.hear(unknown)  # found by a look-up
         posted = posts(bench, planned)
         due = bench.orders(planned)[0]["next_send_at"]
-        await until(lambda: bench.orders(planned)[0]["next_send_at"] > due, "it was due again and held")
+        await bench.until(lambda: bench.orders(planned)[0]["next_send_at"] > due, "it was due again and held")
         assert (posts(bench, planned), set(bench.sends(planned))) == (posted, {"not_accepted"})
         switch(bench, "active")
-        await until(lambda: bench.sends(planned)[-1] == "accepted", "it is sent")
+        await bench.until(lambda: bench.sends(planned)[-1] == "accepted", "it is sent")
 
 
 async def test_an_order_over_a_limit_is_never_sent_and_a_person_told(bench: Bench) -> None:
@@ -115,7 +115,7 @@ async def test_an_order_over_a_limit_is_never_sent_and_a_person_told(bench: Benc
     with bench.submitter(**UNHURRIED):
         await bench.ask(too_many, fits)
         await bench.hear(fits)
-        await until(lambda: bench.request(too_many)["status"] == "failed", "it is denied")
+        await bench.until(lambda: bench.request(too_many)["status"] == "failed", "it is denied")
     assert bench.request(too_many)["reason"] == "over_max_order_qty"
     assert bench.incidents(too_many) == {"account_limit_breached"}
     assert bench.position(too_many)["status"] == "open"
@@ -129,9 +129,9 @@ async def test_a_limit_that_was_lowered_after_the_plan_withdraws_the_order(bench
     request_id = bench.add_request(10)
     with bench.submitter(**UNHURRIED):
         await bench.ask(request_id)
-        await until(lambda: bench.sends(request_id) == ["not_accepted"], "the broker did not take it")
+        await bench.until(lambda: bench.sends(request_id) == ["not_accepted"], "the broker did not take it")
         limit(bench, max_order_notional=1)
-        await until(lambda: bench.request(request_id)["status"] == "failed", "it is withdrawn")
+        await bench.until(lambda: bench.request(request_id)["status"] == "failed", "it is withdrawn")
     assert bench.incidents(request_id) == {"account_limit_breached"}
     assert bench.orders(request_id)[0]["status"] == "denied"
     assert bench.control.order(client_order_id(request_id, 1)).accepted == 0
@@ -144,7 +144,7 @@ async def test_a_sell_at_the_users_limit_is_measured_at_what_the_market_pays(ben
     bench.execute("UPDATE close_requests SET limit_price = 0.01 WHERE id = %(id)s", id=request_id)
     with bench.submitter(**UNHURRIED):
         await bench.producer.publish_many([bench.message(request_id, limit_price=Decimal("0.01"))])
-        await until(lambda: bench.request(request_id)["status"] == "failed", "it is denied", within_s=90)
+        await bench.until(lambda: bench.request(request_id)["status"] == "failed", "it is denied", within_s=90)
     assert bench.request(request_id)["reason"] == "over_max_order_notional"
     assert bench.orders(request_id) == []
 
@@ -159,8 +159,10 @@ async def test_the_submits_of_a_minute_are_the_accounts_over_all_processes(bench
     with bench.submitter(**UNHURRIED), bench.submitter(**UNHURRIED):
         for request_id in requests:
             await bench.ask(request_id)
-        await until(lambda: len(held()) == 5, "what is above the limit waits")
-        await until(lambda: [bench.sends(one) for one in requests].count(["accepted"]) == 3, "the others are sent")
+        await bench.until(lambda: len(held()) == 5, "what is above the limit waits")
+        await bench.until(
+            lambda: [bench.sends(one) for one in requests].count(["accepted"]) == 3, "the others are sent"
+        )
         assert sum(posts(bench, one) for one in requests) == 3
         waiting = held()
         wait_s = bench.query(
