@@ -23,7 +23,7 @@ from tests.storage.planning import Connection, explained, growing, numbered, pla
 
 ROWS: Final = int(os.environ.get("DRILL_ROWS", "5000000"))
 UNDER_WAY: Final = 500
-MOST_READ: Final = 20 * UNDER_WAY
+MOST_READ: Final = 10 * UNDER_WAY
 _UNDER_WAY: Final = """
     UPDATE positions
     SET status = 'closing', quantity = 10, closed_at = NULL, active_close_request_id = md5(id::text)::uuid

@@ -175,7 +175,8 @@ _EXITED: Final = text("""
     WHERE instance_id = ANY(CAST(:senders AS text[])) AND exited_at IS NOT NULL
 """)
 _EXPECTED: Final = text("""
-    SELECT COALESCE(sum(quantity), 0) AS quantity FROM positions WHERE (account_id, symbol) = (:account_id, :symbol)
+    SELECT COALESCE(sum(quantity), 0) AS quantity FROM positions
+    WHERE (account_id, symbol) = (:account_id, :symbol) AND quantity <> 0
 """)
 _DENIED: Final = text("""
     SELECT count, opened_at FROM incidents
