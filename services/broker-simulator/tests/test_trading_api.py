@@ -69,6 +69,25 @@ def test_open_orders_hold_their_quantity(control: Control, broker: RestProbe) ->
     assert broker.post("cf-2", qty="21").status_code == 200
 
 
+def test_an_account_that_may_go_short_holds_closes_to_what_is_held(control: Control, broker: RestProbe) -> None:
+    """What says nothing may open; what says that it closes may neither open nor exceed, open orders counted."""
+    control.set_capabilities(oversell="refuse_closes")
+    sale, cover = "sell_to_close", "buy_to_close"
+    control.script(Behaviour(execution=NeverFill()), count=1)
+    assert broker.post("cf-rests", qty="100", position_intent=sale).status_code == 200
+    more = {
+        "than is left": broker.post("cf-1", qty="21", position_intent=sale),
+        "than there is": broker.post("cf-2", symbol="MSFT", position_intent=sale),
+        "than is short": broker.post("cf-3", symbol="TSLA", side="buy", qty="51", position_intent=cover),
+        "where it is long": broker.post("cf-4", side="buy", position_intent=cover),
+    }
+    assert {why: answer.status_code for why, answer in more.items()} == dict.fromkeys(more, 403)
+    assert broker.post("cf-5", qty="20", position_intent=sale).status_code == 200
+    assert broker.post("cf-6", symbol="MSFT").status_code == 200
+    assert broker.await_status("cf-6", "filled")
+    assert control.positions()["MSFT"] == -10
+
+
 @pytest.mark.parametrize(("mode", "while_open", "afterwards"), [("while_open", 422, 200), ("none", 200, 200)])
 def test_deduplication_modes(
     control: Control, broker: RestProbe, mode: Deduplication, while_open: int, afterwards: int

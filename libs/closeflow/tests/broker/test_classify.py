@@ -155,6 +155,13 @@ RETRYABLE, TERMINAL = RejectClass.RETRYABLE, RejectClass.TERMINAL
         (403, 40310000, "account not eligible to trade uncovered option contracts", "no_position", TERMINAL),
         (403, 40310000, "insufficient qty available for order (requested: 9, available: 0)", "no_position", TERMINAL),
         (403, 40310000, "account is not allowed to short", "no_position", TERMINAL),
+        (
+            422,
+            42210000,
+            "position intent mismatch, inferred: sell_to_open, specified: sell_to_close",
+            "no_position",
+            TERMINAL,
+        ),
         (403, 40310100, "trade denied due to pattern day trading protection", "pattern_day_trading", TERMINAL),
         (422, 42210000, "asset AAPL is not tradable", "restricted", TERMINAL),
         (403, 40310000, "insufficient buying power", "insufficient_funds", TERMINAL),

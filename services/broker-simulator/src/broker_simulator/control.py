@@ -60,7 +60,7 @@ from .edge import Outage
 from .market_clock import MarketHours
 from .non_trade import NonTrade
 from .quotes import Pin
-from .settings import ActivityIds, Deduplication, Reversals
+from .settings import ActivityIds, Deduplication, Oversell, Reversals
 
 __all__ = [
     "MULTI_LEG",
@@ -191,8 +191,11 @@ class Control:
         deduplication: Deduplication | None = None,
         activity_ids: ActivityIds | None = None,
         reversals: Reversals | None = None,
+        oversell: Oversell | None = None,
     ) -> None:
-        change = Capabilities(deduplication=deduplication, activity_ids=activity_ids, reversals=reversals)
+        change = Capabilities(
+            deduplication=deduplication, activity_ids=activity_ids, reversals=reversals, oversell=oversell
+        )
         self._call("PATCH", "/capabilities", change)
 
     def reset(self) -> None:

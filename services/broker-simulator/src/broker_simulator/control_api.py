@@ -168,10 +168,12 @@ def _stream_routes(app: FastAPI, exchange: Exchange) -> None:
         if change.activity_ids is not None:
             exchange.activity_names.change(change.activity_ids, from_us=exchange.ticker.next_us())
         exchange.reversals = change.reversals or exchange.reversals
+        exchange.oversell = change.oversell or exchange.oversell
         return Capabilities(
             deduplication=exchange.deduplication,
             activity_ids=exchange.activity_names.ids,
             reversals=exchange.reversals,
+            oversell=exchange.oversell,
         )
 
 

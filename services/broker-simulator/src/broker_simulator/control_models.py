@@ -9,7 +9,7 @@ from .assets import AssetType
 from .behaviour import Behaviour, Price, Quantity, Rule, Seconds, Spec
 from .edge import Outage
 from .orders import ExecutionKind
-from .settings import ActivityIds, Deduplication, Reversals
+from .settings import ActivityIds, Deduplication, Oversell, Reversals
 
 
 class RuleState(Spec):
@@ -45,6 +45,7 @@ class Capabilities(Spec):
     deduplication: Deduplication | None = None
     activity_ids: ActivityIds | None = None
     reversals: Reversals | None = None
+    oversell: Oversell | None = None
 
 
 class PositionSpec(Spec):

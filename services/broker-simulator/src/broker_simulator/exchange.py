@@ -33,7 +33,7 @@ from .positions import Position, Seed, net
 from .quotes import PINS, Pin, QuoteBoard
 from .reversals import busted, corrected, standing
 from .rules import RuleBook
-from .settings import Deduplication, Reversals, Settings
+from .settings import Deduplication, Oversell, Reversals, Settings
 from .store import Change, Receipt, Store
 from .trade_stream import TradeStream
 
@@ -69,6 +69,7 @@ class Exchange:
         self.account = settings.account or "SIMULATOR"
         self.deduplication: Deduplication = settings.deduplication
         self.reversals: Reversals = settings.reversals
+        self.oversell: Oversell = settings.oversell
         self.activity_names = ActivityNames(settings.activity_ids)
         self._load()
 
@@ -178,13 +179,14 @@ class Exchange:
         return None
 
     def _quantity_refusal(self, ticket: Ticket) -> Refusal | None:
-        """Reducing more than is held is refused, and so is selling what is not held unless it says sell_to_open."""
-        if self._settings.oversell == "allow":
+        """Reducing more than is held is refused, and so is selling what is not held unless it says sell_to_open. An
+        account that may go short (`refuse_closes`) is held only to what an order itself says: that it closes."""
+        closing = ticket.position_intent in ("buy_to_close", "sell_to_close")
+        if self.oversell == "allow" or (self.oversell == "refuse_closes" and not closing):
             return None
         position = self.book.closes(ticket)
         existing = abs(position.qty) if position else ZERO
         held = self.book.held(position) if position else ZERO
-        closing = ticket.position_intent in ("buy_to_close", "sell_to_close")
         selling_short = ticket.side == "sell" and ticket.position_intent is None
         if (position or closing or selling_short) and ticket.qty > existing - held:
             return insufficient_quantity(ticket.symbol, requested=ticket.qty, existing=existing, held=held)

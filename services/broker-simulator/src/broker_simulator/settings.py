@@ -14,6 +14,7 @@ DEFAULT_SECRET_KEY = "simulator-secret"
 Deduplication = Literal["forever", "while_open", "none"]
 ActivityIds = Literal["same", "different"]
 Reversals = Literal["listed", "unlisted"]
+Oversell = Literal["refuse", "allow", "refuse_closes"]
 
 
 class Settings(BaseSettings):
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
     activity_ids: ActivityIds = Field("same", description="do FILL activities carry the stream's execution id")
     reversals: Reversals = Field("listed", description="are busts and corrections among the FILL activities")
     stream_frames: Literal["binary", "text"] = Field("binary", description="websocket frames (Alpaca: binary)")
-    oversell: Literal["refuse", "allow"] = Field("refuse", description="orders that reduce more than is held")
+    oversell: Oversell = Field("refuse", description="what more than is held becomes")
     log_format: Literal["json", "console"] = Field("json", description="shape of the log lines on stdout")
 
     @model_validator(mode="after")

@@ -90,6 +90,7 @@ REFUSALS: Final[tuple[Rule, ...]] = (
     _rule({PATTERN_DAY_TRADING, FORBIDDEN}, r"pattern day trad|\bpdt\b", _TERMINAL, "pattern_day_trading"),
     _rule(_ANY, r"could not find asset|(asset|symbol).*not found|invalid symbol", _TERMINAL, "unknown_symbol"),
     _rule(_ANY, r"position does not exist|no (such|open) position|uncovered|(to|sold) short", _TERMINAL, "no_position"),
+    _rule(_ANY, r"position intent mismatch, inferred: \w+_to_open", _TERMINAL, "no_position"),
     _rule({FORBIDDEN}, r"insufficient (qty|quantity)", _TERMINAL, "no_position"),
     _rule({FORBIDDEN}, _COIN, _TERMINAL, "insufficient_coin_balance"),
     _rule({FORBIDDEN}, r"insufficient .*(buying power|balance)", _TERMINAL, "insufficient_funds"),
