@@ -61,6 +61,8 @@ class Exchange:
     faults: Faults
     deduplication: IdDeduplication
     style: reports.Style
+    refuses_to_exceed: bool = False
+    """Whether it refuses what exceeds the position, its live orders counted; every order says that it closes."""
     quantities: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     orders: list[BrokerOrder] = field(default_factory=list)
     stream: list[BrokerUpdate] = field(default_factory=list)
@@ -99,11 +101,19 @@ class Exchange:
         if known and (forever or open_now):
             faults.saw(Fault.DUPLICATE_ID)
             return DuplicateId()
+        if self.refuses_to_exceed and self._exceeds(ticket):
+            faults.saw(Fault.EXCESS_REFUSED)
+            return REPEATED
         if faults.happens(Fault.REFUSED):
             return faults.random.choice(REFUSALS)
         if faults.happens(Fault.UNMAPPED):
             return UNMAPPED
         return self._accept(ticket)
+
+    def _exceeds(self, ticket: Ticket) -> bool:
+        leaves = sum((one.leaves for one in self.live() if one.ticket.symbol == ticket.symbol), ticket.quantity)
+        held = self.quantities[ticket.symbol]
+        return leaves > (held if ticket.side is Side.SELL else -held)
 
     def _accept(self, ticket: Ticket) -> SubmitAnswer:
         self.named += 1

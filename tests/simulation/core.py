@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from closeflow.broker.protocol import IdDeduplication
+from closeflow.domain import absence, publication, sending, wake
 from closeflow.domain import plan as planning
-from closeflow.domain import publication, sending, wake
 from closeflow.domain.controls import Controls
 from closeflow.domain.model import Book, CloseRequest, Order, Send
 from closeflow.domain.settle import RetryPolicy
@@ -30,6 +30,7 @@ RESEND_AFTER: Final = timedelta(seconds=30)
 UNKNOWN_AFTER: Final = timedelta(seconds=900)
 QUIET_AFTER: Final = timedelta(seconds=10)
 PUBLISH_WITHIN: Final = timedelta(seconds=30)
+ABSENT_FOR: Final = absence.window(VISIBILITY_LAG_S)
 
 
 class Plan(Protocol):
@@ -76,6 +77,20 @@ class Wake(Protocol):
     ) -> wake.Woken | wake.PutOff | wake.Waits: ...
 
 
+class MayRepeat(Protocol):
+    def __call__(
+        self,
+        book: Book,
+        order: Order,
+        asked: absence.Asked | str,
+        known: absence.Known,
+        *,
+        refuses_to_exceed: bool,
+        now: datetime,
+        within: timedelta,
+    ) -> tuple[absence.Point, ...]: ...
+
+
 class EmitAgain(Protocol):
     def __call__(
         self, emissions: Sequence[publication.Emission], missing: Collection[publication.EventKey], *, budget: int
@@ -83,7 +98,7 @@ class EmitAgain(Protocol):
 
 
 def may_repeat(deduplication: IdDeduplication) -> bool:
-    """As `Recovery._may_repeat`: the same id goes out again only where the broker refuses it for ever."""
+    """As `Recovery._forgets_no_id`: the same id goes out again only where the broker refuses it for ever."""
     return deduplication is IdDeduplication.FOREVER
 
 
@@ -106,6 +121,7 @@ class Core:
     wake: Wake = wake.wake
     emit_again: EmitAgain = publication.emit_again
     may_repeat: Callable[[IdDeduplication], bool] = may_repeat
+    may_repeat_whole: MayRepeat = absence.may_repeat
     fence_s: Callable[[float], float] = sending.fence_s
     may_begin: Callable[[Send], bool] = may_begin
     may_answer: Callable[[bool], bool] = may_answer

@@ -44,6 +44,8 @@ class Fault(StrEnum):
     UNMAPPED = "refusal nobody mapped"
     REPEAT_REFUSED = "refusal of a repeat"
     DUPLICATE_ID = "duplicate id answered"
+    EXCESS_REFUSED = "more than is held refused"
+    SENT_AGAIN = "id sent again to a broker that forgets"
     DECLARED_LOST = "order declared lost"
     REJECTED_LATER = "accepted, then rejected"
     LOOK_UP_FAILED = "look-up without an answer"

@@ -28,6 +28,8 @@ def keep(of: Submitter) -> bool:
     seen, of.seen = of.seen, {(one.client_order_id, one.n) for one in found}
     asked = len(of.questions)
     orphans = [one for one in found if one.sender not in of.around.lives]
+    for one in orphans:  # As `Keeper._confirm_exits`: every process of a run is in the same boot and namespaces.
+        database.exited.setdefault(one.sender, database.now())
     unbegun = [one for one in found if core.may_answer(one.begun) and (one.lease_over or one in orphans)]
     if unbegun:
         _take_over(of, unbegun)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, ParamSpec, TypeVar
 
-from closeflow.domain import facts, sending
+from closeflow.domain import absence, facts, sending
 from closeflow.domain.controls import Controls
 from closeflow.domain.events import EXECUTION_REVERSED
 from closeflow.domain.model import (
@@ -27,6 +27,7 @@ from closeflow.domain.settle import RetryPolicy
 from closeflow.domain.wake import Conditions, PutOff, Waits, Woken, wake
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
 from tests.simulation.core import Core, FoldBatch
+from tests.simulation.themes import CLOSE_ONLY
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -200,6 +201,21 @@ def seeing_no_gap(decide: Callable[P, R]) -> Callable[P, R]:
     return decided
 
 
+def whatever_it_closes(
+    book: Book,
+    order: Order,
+    asked: absence.Asked | str,
+    known: absence.Known,
+    *,
+    refuses_to_exceed: bool,
+    now: datetime,
+    within: timedelta,
+) -> tuple[absence.Point, ...]:
+    """An order that is not of the whole position goes out again too: the broker has room for both."""
+    points = absence.may_repeat(book, order, asked, known, refuses_to_exceed=refuses_to_exceed, now=now, within=within)
+    return tuple(one for one in points if one.name != "whole position")
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`theme` is where it is to be looked for."""
@@ -234,4 +250,5 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "a claim answered although it may be written": Mutant(Core(may_answer=lambda _: True), "silence"),
     "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence"),
+    "the close of a part sent again": Mutant(Core(may_repeat_whole=whatever_it_closes), CLOSE_ONLY),
 }

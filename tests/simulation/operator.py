@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from closeflow.domain import absence, operate
 from closeflow.domain.answers import NotFound
 from closeflow.domain.model import Book, CloseRequest, Order, OrderStatus
-from tests.simulation.core import RESEND_AFTER, VISIBILITY_LAG_S
+from tests.simulation.core import ABSENT_FOR, RESEND_AFTER
 from tests.simulation.database import Tx
 from tests.simulation.faults import Fault
 from tests.simulation.process import DATABASE_ERRORS, Process
 
-WITHIN: Final = absence.window(VISIBILITY_LAG_S)
 Verb = Callable[[Tx, Book, CloseRequest], operate.Outcome]
 
 
@@ -58,7 +56,7 @@ class Operator(Process):
         def verb(tx: Tx, book: Book, _: CloseRequest) -> operate.Outcome:
             found = book.orders[order.client_order_id]
             known = absence.Known(exited=database.exited, expected=book.position.quantity)
-            points = absence.evidence(found, asked, known, now=tx.now, within=WITHIN)
+            points = absence.evidence(found, asked, known, now=tx.now, within=ABSENT_FOR)
             gathered = {order.client_order_id: points}
             return absence.declare_lost(book, gathered, reason="gone", now=tx.now, only=order.client_order_id)
 

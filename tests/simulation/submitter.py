@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.domain import plan as planning
+from closeflow.domain.absence import Asked
 from closeflow.domain.answers import Acknowledged, LookUpAnswer, MarketClock, NotFound, Quote
 from closeflow.domain.model import Book, Event, Order, OrderStatus, Send, SendKind, Side
 from closeflow.domain.sending import (
@@ -20,17 +21,14 @@ from closeflow.domain.sending import (
     Settled,
     Wait,
     Withdraw,
-    absence_incident,
     being_looked_up,
     claim,
-    next_number,
-    not_found,
     withdrawn,
 )
 from closeflow.domain.settle import settle
 from order_submitter.breaker import CLOSED, Breaker, BreakerState, admitted
 from order_submitter.recover import Watch
-from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBILITY_LAG_S, VISIBLE_WITHIN_S
+from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBLE_WITHIN_S
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.jobs import Job
@@ -38,6 +36,7 @@ from tests.simulation.keeping import keep
 from tests.simulation.log import Consumer, Entry, Group
 from tests.simulation.process import KafkaAway, Process
 from tests.simulation.queries import due_orders
+from tests.simulation.recovering import gather, note_absence
 from tests.simulation.sends import step
 
 CONSUMER: Final = "order-submitter"
@@ -52,6 +51,8 @@ class Question:
     client_order_id: str
     position_id: int | None
     answer: LookUpAnswer | None = None
+    asked: Asked | None = None
+    """The broker's own evidence, once nothing else is missing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Submitter(Process):
     breaker: Breaker = field(init=False)
     waiting_since: float | None = field(init=False)
     seen: set[tuple[str, int]] = field(init=False)
-    absent_since: dict[str, tuple[int, float]] = field(init=False)
+    absent_since: dict[str, tuple[tuple[int, frozenset[str]], float]] = field(init=False)
 
     def start(self) -> None:
         Process.start(self)
@@ -280,56 +281,12 @@ class Submitter(Process):
                 except KafkaAway:
                     return True
             case NotFound() if question.position_id is not None:
-                self._note_absence(question.client_order_id, question.position_id)
+                order = note_absence(self, question.client_order_id, question.position_id, question.asked)
+                if order is not None:
+                    self.questions[question.client_order_id] = replace(question, asked=gather(self, order))
             case _:
                 pass
         return True
-
-    def _note_absence(self, client_order_id: str, position_id: int) -> None:
-        """As `Recovery._note_absence`."""
-        checked_at = self.monotonic()
-        sends: list[tuple[Order, Send]] = []
-
-        def work(tx: Tx) -> None:
-            book = tx.lock_books(position_ids=[position_id])[position_id]
-            self._judge_absence(tx, book, client_order_id)
-            sends.extend(tx.sends)
-
-        try:
-            self.around.database.transact(work)
-        except CommitUnknown:
-            self.disown(sends, checked_at)
-            return
-        except Disconnected:
-            return
-        self.start_jobs(sends, checked_at)
-
-    def _judge_absence(self, tx: Tx, book: Book, client_order_id: str) -> None:
-        core, order = self.around.core, book.orders.get(client_order_id)
-        if order is None:
-            return
-        watched = self.watch.silent(client_order_id, now=self.monotonic())
-        step = core.next_step(book, order, controls=tx.controls, now=tx.now, watched=watched)
-        if step != LookUp(absence_counts=True):
-            return
-        order = not_found(order, now=tx.now)
-        if core.may_repeat(self.around.exchange.deduplication):
-            check = core.recheck(book, order, controls=tx.controls, now=tx.now, may_repeat=True)
-            if isinstance(check, Clear) and self.reserve(tx, SendKind.SUBMIT):
-                order = self.claim(tx, order, SendKind.SUBMIT)
-        watched_s = self._watched_s(order)
-        incident = absence_incident(order, now=tx.now, watched_s=watched_s, visibility_lag_s=VISIBILITY_LAG_S)
-        if incident is not None and not tx.sends:
-            tx.incidents.append(incident)
-        tx.save_books([(book, replace(book, orders={**book.orders, client_order_id: order}))])
-
-    def _watched_s(self, order: Order) -> float:
-        """As `Recovery._watched_s`."""
-        last = next_number(order, SendKind.SUBMIT)
-        known = self.absent_since.get(order.client_order_id)
-        if known is None or known[0] != last:
-            known = self.absent_since[order.client_order_id] = (last, self.monotonic())
-        return self.monotonic() - known[1]
 
     def keep(self) -> bool:
         return keep(self)

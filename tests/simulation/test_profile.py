@@ -10,8 +10,13 @@ from tests.simulation.running import run_seed
 from tests.simulation.summary import Summary
 
 SEEDS: Final = range(1, 141)
-SELDOM: Final = {"silence": range(1, 31), "cancels": range(1, 31), "publication": range(1, 31)}
-"""More seeds of the themes that meet what is seldom: an id that is sent again, a cancel refused, a lost slot."""
+SELDOM: Final = {
+    "silence": range(1, 31),
+    "cancels": range(1, 31),
+    "publication": range(1, 31),
+    "close only": range(31, 61),
+}
+"""More seeds of the themes that meet what is seldom: an id sent again, a cancel refused, a lost slot, an excess."""
 
 
 @pytest.fixture(scope="module")

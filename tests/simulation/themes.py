@@ -27,15 +27,20 @@ class Theme:
     often: frozenset[Fault] = frozenset()
     actions: Mapping[str, float] = field(default_factory=dict)
     slow: bool = False
+    never: frozenset[Fault] = frozenset()
 
     def odds(self, random: Random) -> dict[Fault, float]:
         """Swarm testing: each run leaves some faults out, so that every combination gets its turn."""
         if not self.often:
             return {fault: random.choice(_ANY) for fault in Fault}
-        return {fault: random.choice(_OFTEN if fault in self.often else _RARELY) for fault in Fault}
+        odds = {fault: random.choice(_OFTEN if fault in self.often else _RARELY) for fault in Fault}
+        return odds | dict.fromkeys(self.never, 0.0)
 
 
 REVERSALS: Final = "reversals"
+CLOSE_ONLY: Final = "close only"
+"""At a broker that forgets ids and refuses what exceeds a position, sends are in transit for longer than R6 assumes.
+Nothing but fills ends an order: what the broker had ended unfilled it would take a second time."""
 THEMES: Final = (
     Theme("everything"),
     Theme(
@@ -141,5 +146,29 @@ THEMES: Final = (
         "clocks",
         frozenset({F.DATABASE_CLOCK, F.PROCESS_CLOCK, F.BROKER_CLOCK, F.ANSWER_LOST, F.STALLED, F.PAUSE}),
         {"clock_jumps": 4, "keep_watch": 2, "network_stalls": 2},
+    ),
+    Theme(
+        CLOSE_ONLY,
+        frozenset({F.STALLED, F.CRASH}),
+        {
+            "network_stalls": 3,
+            "time_passes": 3,
+            "keep_watch": 4,
+            "look_up": 8,
+            "attend_orders": 6,
+            "request_arrives": 2,
+            "crash": 0.3,
+            "broker_ends": 0,
+            "broker_pauses": 0,
+            "broker_busts": 0,
+            "broker_corrects": 0,
+            "operator_acts": 0,
+            "operator_clears_up": 0,
+            "trouble_connector": 0.3,
+            "close_again": 0.3,
+            "pause": 0.3,
+        },
+        slow=True,
+        never=frozenset({F.REJECTED_LATER}),
     ),
 )

@@ -30,7 +30,7 @@ from tests.simulation.process import Process, Surroundings
 from tests.simulation.reconciler import Reconciler
 from tests.simulation.reports import Style
 from tests.simulation.submitter import Submitter
-from tests.simulation.themes import REVERSALS, THEMES, Theme
+from tests.simulation.themes import CLOSE_ONLY, REVERSALS, THEMES, Theme
 
 INSTANCES: Final = 2
 MOST_AT_ONCE: Final = 3
@@ -81,7 +81,9 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
     database = Database(clock, faults, safety.committed)
     safety.database = database
     deduplication = random.choice([*IdDeduplication, *[IdDeduplication.FOREVER] * 2])
-    exchange = Exchange(clock, faults, deduplication, _style(random, drawn))
+    if drawn.name == CLOSE_ONLY:
+        deduplication = random.choice((IdDeduplication.WHILE_OPEN, IdDeduplication.NONE))
+    exchange = Exchange(clock, faults, deduplication, _style(random, drawn), drawn.name == CLOSE_ONLY)
     safety.reversed = exchange.reversed
     network = Network(exchange, faults, safety.on_wire)
     topics = {name: Topic[Event]() for name in TopicName}

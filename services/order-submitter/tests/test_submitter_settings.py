@@ -25,6 +25,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (settings.http_deadline_s, settings.lease_s, settings.in_flight) == (5, 30, 64)
     assert (settings.quote_max_age_s, settings.batch_max_records) == (5, 64)
     assert settings.broker_deduplication is IdDeduplication.WHILE_OPEN
+    assert (settings.broker_refuses_to_exceed, settings.absence_window_s) == (False, 60)
 
 
 def test_increments_and_spreads_are_settings() -> None:

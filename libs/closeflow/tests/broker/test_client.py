@@ -42,6 +42,15 @@ def test_an_option_order_says_that_it_closes(side: Side, intent: str) -> None:
     assert "position_intent" not in json.loads(order_body(TICKET))
 
 
+@pytest.mark.parametrize("symbol", ["AAPL", "AAPL260320C00190000", "BTC/USD"])
+@pytest.mark.parametrize(("side", "intent"), [(Side.SELL, "sell_to_close"), (Side.BUY, "buy_to_close")])
+def test_where_the_broker_refuses_to_exceed_every_order_says_that_it_closes(
+    symbol: str, side: Side, intent: str
+) -> None:
+    body = order_body(replace(TICKET, symbol=symbol, side=side), says_it_closes=True)
+    assert json.loads(body)["position_intent"] == intent
+
+
 def test_a_market_order_has_no_limit_price() -> None:
     ticket = replace(TICKET, order_type=OrderType.MARKET, limit_price=None)
     assert "limit_price" not in json.loads(order_body(ticket))

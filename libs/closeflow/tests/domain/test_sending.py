@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain.absence import window
 from closeflow.domain.answers import Refused
 from closeflow.domain.controls import Controls, TradingState
 from closeflow.domain.model import (
@@ -260,7 +261,7 @@ def test_evidence_of_absence_is_brought_to_a_person(
     count: int, seconds: float, watched_s: float, lag: float, told: bool
 ) -> None:
     order = unknown(a_send(None), not_found_count=count)
-    incident = absence_incident(order, now=at(seconds), watched_s=watched_s, visibility_lag_s=lag)
+    incident = absence_incident(order, now=at(seconds), watched_s=watched_s, within=window(lag))
     assert (incident is not None) is told
     if incident is not None:
         assert (incident.kind, incident.client_order_id) == ("order_not_found", order.client_order_id)

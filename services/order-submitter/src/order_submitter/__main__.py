@@ -11,6 +11,7 @@ from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
 from closeflow.broker.budget import CallBudget
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
+from closeflow.domain.absence import window
 from closeflow.domain.model import AssetType
 from closeflow.domain.plan import PlanRules
 from closeflow.domain.settle import RetryPolicy
@@ -39,6 +40,7 @@ def make_broker(settings: OrderSubmitterSettings, budget: CallBudget) -> AlpacaB
         ALPACA,
         client_id_deduplication=settings.broker_deduplication,
         visibility_lag_s=settings.broker_visibility_lag_s,
+        refuses_to_exceed=settings.broker_refuses_to_exceed,
     )
     return AlpacaBroker(
         base_url=settings.broker_url,
@@ -103,6 +105,7 @@ async def _work(
         watch=watch,
         instance_id=presence.instance_id,
         lease_s=settings.lease_s,
+        absent_for=window(settings.broker_visibility_lag_s, settings.absence_window_s),
     )
     attendant = Attendant(
         database=database,
@@ -122,18 +125,11 @@ async def _work(
         pool=pool,
         recovery=recovery,
         watch=watch,
+        says_it_closes=settings.broker_refuses_to_exceed,
     )
     market = _market(settings, broker)
     planner = _planner(settings, database, market, pool, presence.instance_id)
-    subscription = Subscription(
-        topic=SUBMIT_ORDER,
-        group=settings.consumer_group,
-        model=SubmitOrder,
-        process_batch=planner.plan_batch,
-        before_dead_letters=planner.report_unreadable,
-        again_after=is_away,
-        max_records=settings.batch_max_records,
-    )
+    subscription = _subscription(settings, planner)
     await keeper.register()
     try:
         await run_parts(
@@ -186,6 +182,18 @@ def _planner(
         instance_id=instance_id,
         lease_s=settings.lease_s,
         visible_within_s=settings.request_visible_within_s,
+    )
+
+
+def _subscription(settings: OrderSubmitterSettings, planner: Planner) -> Subscription[SubmitOrder]:
+    return Subscription(
+        topic=SUBMIT_ORDER,
+        group=settings.consumer_group,
+        model=SubmitOrder,
+        process_batch=planner.plan_batch,
+        before_dead_letters=planner.report_unreadable,
+        again_after=is_away,
+        max_records=settings.batch_max_records,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
 from closeflow.storage.away import Patience, reason
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
+from closeflow.storage.operating import confirm_exit
 from closeflow.storage.submitting import (
     UnansweredSend,
     answer_unbegun,
@@ -43,16 +45,14 @@ class Keeper:
     pool: SenderPool
     recovery: Recovery
     watch: Watch
+    says_it_closes: bool
+    """Whether each of its orders says that it closes."""
     early: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Early look-ups by client order id: when the next one is due (monotonic), and the pause after it."""
 
     async def register(self) -> None:
-        presence = self.presence
-
-        async def work(tx: Transaction) -> None:
-            await register_sender(tx, instance_id=presence.instance_id, host=presence.host, pid=presence.pid)
-
-        await retrying(self.database, work)
+        sender = self.presence.as_sender(says_it_closes=self.says_it_closes)
+        await retrying(self.database, lambda tx: register_sender(tx, sender=sender))
 
     async def sign_off(self) -> None:
         """To be called once nothing of this instance can reach the wire any more. Where the database is away it is left
@@ -76,9 +76,16 @@ class Keeper:
         unanswered = await retrying(self.database, work)
         now = time.monotonic()
         self.watch.saw(unanswered, now=now)
+        await self._confirm_exits({one.sender for one in unanswered if self.presence.has_exited(one)})
         orphans = [one for one in unanswered if self.presence.is_gone(one)]
         await self._take_over([one for one in unanswered if not one.begun and (one.lease_over or one in orphans)])
         self._look_up_early([one for one in orphans if one.begun], now)
+
+    async def _confirm_exits(self, gone: set[str]) -> None:
+        """What `closectl senders exited` is for, where no person has to look."""
+        for sender in sorted(gone):
+            await retrying(self.database, partial(confirm_exit, instance_id=sender))
+            log.info("sender_has_exited", sender=sender)
 
     async def _take_over(self, unbegun: list[UnansweredSend]) -> None:
         """Nothing of these can have left, and nothing will once they are answered: their sender is not even asked."""

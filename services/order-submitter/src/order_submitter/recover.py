@@ -7,13 +7,16 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 from prometheus_client import Counter
 
-from closeflow.broker import Broker, IdDeduplication
+from closeflow.broker import Broker, BrokerUnavailable, IdDeduplication
 from closeflow.broker.asking import newest_by_id
+from closeflow.broker.evidence import gather
+from closeflow.domain.absence import BROKER_ASKED, Asked, Known, Point, may_repeat
 from closeflow.domain.answers import Acknowledged, LookUpAnswer, NotFound
 from closeflow.domain.controls import counted
 from closeflow.domain.model import Book, BrokerUpdate, Incident, Order, Send, SendKind
@@ -30,6 +33,7 @@ from closeflow.domain.sending import (
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import Controlled, count_submits, lock_controls
 from closeflow.storage.engine import Database, Transaction, retrying
+from closeflow.storage.operating import load_known
 from closeflow.storage.saving import report_incidents, save_books
 from closeflow.storage.submitting import UnansweredSend, insert_sends
 from order_submitter.claims import claiming
@@ -74,6 +78,8 @@ class Absence:
     change: tuple[Book, Book]
     send: tuple[Order, Send] | None
     incident: Incident | None
+    to_ask: tuple[Order, datetime] | None
+    """The order, as it is known at that time of the database, of which only the broker's own evidence is missing."""
 
 
 class Recovery:
@@ -89,7 +95,9 @@ class Recovery:
         watch: Watch,
         instance_id: str,
         lease_s: float,
+        absent_for: timedelta,
     ) -> None:
+        """`absent_for` is the window of absence of rule R6."""
         self._database = database
         self._broker = broker
         self._publisher = publisher
@@ -97,15 +105,18 @@ class Recovery:
         self._watch = watch
         self._instance_id = instance_id
         self._lease_s = lease_s
+        self._absent_for = absent_for
+        self._gathering = asyncio.Lock()
         self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
         self._transactions = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._listings: set[asyncio.Task[Mapping[str, BrokerUpdate]]] = set()
-        self._absent_since: dict[str, tuple[int, float]] = {}
-        """Client order id to (its last send, when by our own clock it was first not found after that)."""
+        self._absent_since: dict[str, tuple[tuple[int, frozenset[str]], float]] = {}
+        """Client order id to (its last send and known exits, when by our own clock it was first not found after
+        both)."""
 
     @property
-    def _may_repeat(self) -> bool:
+    def _forgets_no_id(self) -> bool:
         return self._broker.capabilities.client_id_deduplication is IdDeduplication.FOREVER
 
     def ask(self, wanted: Mapping[str, int | None]) -> None:
@@ -146,8 +157,7 @@ class Recovery:
                     await self._publisher.publish(update)
                     bound.info("order_found", status=update.order_status)
                 case NotFound() if position_id is not None:
-                    async with self._transactions:
-                        await self._note_absence(client_order_id, position_id)
+                    await self._note_absence(client_order_id, position_id)
                 case NotFound():
                     bound.info("order_not_found", counted=False)
                 case _:
@@ -159,14 +169,37 @@ class Recovery:
 
     async def _note_absence(self, client_order_id: str, position_id: int) -> None:
         """Count an explicit not-found, if nothing happened to the order since it was asked for; then either send the
-        same id again (rule R6) or ask again later."""
+        same id again (rule R6), or tell a person, or ask again later."""
+        found = await self._decide(client_order_id, position_id, asked=None)
+        if found is not None and found.to_ask is not None:
+            asked = await self._gather(*found.to_ask)
+            found = await self._decide(client_order_id, position_id, asked=asked)
+        again = found is not None and found.send is not None
+        log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=again)
+
+    async def _gather(self, order: Order, at: datetime) -> Asked | str:
+        """What the broker says of the order besides that it does not find it; one order at a time, because a list of
+        executions may be long."""
+        try:
+            async with self._gathering:
+                return await gather(self._broker, order, at=at)
+        except BrokerUnavailable as error:
+            return f"the broker did not answer: {error.reason}"
+
+    async def _decide(self, client_order_id: str, position_id: int, *, asked: Asked | str | None) -> Absence | None:
+        """What a not-found comes to, committed; without `asked` it is counted, with it the evidence is whole."""
 
         async def work(tx: Transaction) -> Absence | None:
             claims.anew()
             books = await lock_books(tx, position_ids=[position_id])
             checked_at = time.monotonic()
             held = await lock_controls(tx, account_id=self._broker.account_id)
-            found = self._judge_absence(books[position_id], client_order_id, held)
+            book = books[position_id]
+            order = book.orders.get(client_order_id)
+            if order is None:
+                return None
+            known = await load_known(tx, order=order)
+            found = self._judge(book, order, held, known, asked)
             if found is None:
                 return None
             if found.send is not None:
@@ -180,22 +213,24 @@ class Recovery:
             claims.written()
             return found
 
-        async with claiming(self._pool) as claims:
-            found = await retrying(self._database, work)
-        again = found is not None and found.send is not None
-        log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=again)
+        async with self._transactions, claiming(self._pool) as claims:
+            return await retrying(self._database, work)
 
-    def _judge_absence(self, book: Book, client_order_id: str, held: Controlled) -> Absence | None:
+    def _judge(
+        self, book: Book, order: Order, held: Controlled, known: Known, asked: Asked | str | None
+    ) -> Absence | None:
         now, controls = held.now, held.controls
-        order = book.orders.get(client_order_id)
-        if order is None:
-            return None
-        silent = self._watch.silent(client_order_id, now=time.monotonic())
+        silent = self._watch.silent(order.client_order_id, now=time.monotonic())
         if next_step(book, order, controls=controls, now=now, watched=silent) != LookUp(absence_counts=True):
             return None
-        order = not_found(order, now=now)
+        if asked is None:
+            order = not_found(order, now=now)
+        told = absence_incident(order, now=now, watched_s=self._watched_s(order, known), within=self._absent_for)
+        missing = self._missing(book, order, known, asked, now=now) if told is not None else []
+        lacks = [f"{one.name}: {one.detail}" for one in missing if asked is not None or one.name != BROKER_ASKED]
+        to_ask = (order, now) if missing and not lacks else None
         send = None
-        if self._may_repeat:
+        if self._forgets_no_id or (told is not None and not missing):
             check = recheck(book, order, controls=controls, now=now, may_repeat=True)
             if isinstance(check, Clear) and self._pool.reserve(SendKind.SUBMIT):
                 order, send = claim(
@@ -206,18 +241,37 @@ class Recovery:
                     lease_s=self._lease_s,
                     probe=self._pool.probing,
                 )
-        lag = self._broker.capabilities.visibility_lag_s
+        found_now = isinstance(asked, Asked) and asked.looked_up is not None
+        if send is not None or to_ask is not None or found_now:
+            told = None
+        if told is not None and lacks and self._broker.capabilities.refuses_to_exceed:
+            told = replace(told, detail=f"{told.detail}; not sent again, because of {'; '.join(lacks)}")
         return Absence(
-            change=(book, replace(book, orders={**book.orders, client_order_id: order})),
+            change=(book, replace(book, orders={**book.orders, order.client_order_id: order})),
             send=(order, send) if send else None,
-            incident=None
-            if send
-            else absence_incident(order, now=now, watched_s=self._watched_s(order), visibility_lag_s=lag),
+            incident=told,
+            to_ask=to_ask,
         )
 
-    def _watched_s(self, order: Order) -> float:
-        """How long this process has itself been told that the order is not there, since its last send."""
-        last, now = next_number(order, SendKind.SUBMIT), time.monotonic()
+    def _missing(
+        self, book: Book, order: Order, known: Known, asked: Asked | str | None, *, now: datetime
+    ) -> list[Point]:
+        points = may_repeat(
+            book,
+            order,
+            "not yet" if asked is None else asked,
+            known,
+            refuses_to_exceed=self._broker.capabilities.refuses_to_exceed,
+            now=now,
+            within=self._absent_for,
+        )
+        return [one for one in points if not one.holds]
+
+    def _watched_s(self, order: Order, known: Known) -> float:
+        """How long this process has itself been told that the order is not there, since its last send and since it knew
+        of the last exit of a sender that never answered."""
+        silent = {one.sender for one in order.sends if one.kind is SendKind.SUBMIT and one.answer is None}
+        last, now = (next_number(order, SendKind.SUBMIT), frozenset(silent & known.exited.keys())), time.monotonic()
         since = self._absent_since.get(order.client_order_id)
         if since is None or since[0] != last:
             if len(self._absent_since) >= WATCHED_AT_MOST:

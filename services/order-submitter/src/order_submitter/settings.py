@@ -10,7 +10,7 @@ from closeflow.broker import IdDeduplication
 from closeflow.domain.model import AssetType
 from closeflow.domain.pricing import MAX_SPREAD_BPS, QuoteRules
 from closeflow.domain.quotes import STANDING_QUOTE_MAX_AGE_S
-from closeflow.domain.sending import fence_s
+from closeflow.domain.sending import NOT_FOUND_WINDOW_S, fence_s
 from closeflow.domain.ticks import Grid, read_grids
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
 
@@ -21,7 +21,10 @@ def _grids(value: object) -> object:
 
 class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
     """`broker_account_id` is our name of the account whose keys these are. `broker_deduplication` is how long the
-    broker is proven to refuse a repeated client order id: only with `forever` is an id ever sent twice.
+    broker is proven to refuse a repeated client order id: with `forever` an id is sent again when it was not found.
+    `broker_refuses_to_exceed` is whether the broker is proven to refuse an order that says it closes and would open or
+    exceed a position: then every order says so, and one for the whole position is sent again when all evidence agrees
+    that the broker does not have it, which takes at least `absence_window_s`.
 
     `lease_s` is how long a send belongs to its sender; a call to the broker ends within `http_deadline_s`.
     """
@@ -32,6 +35,8 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
     broker_account_id: Annotated[str, Field(min_length=1, max_length=128)]
     broker_deduplication: IdDeduplication = IdDeduplication.WHILE_OPEN
     broker_visibility_lag_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+    broker_refuses_to_exceed: bool = False
+    absence_window_s: Annotated[float, Field(ge=1, le=86_400)] = NOT_FOUND_WINDOW_S
 
     consumer_group: str = "order-submitter"
     batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 64

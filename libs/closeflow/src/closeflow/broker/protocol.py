@@ -45,6 +45,8 @@ class Capabilities:
     minimum_lot: Mapping[AssetType, Decimal]
     visibility_lag_s: float
     """How long an accepted order may stay invisible to a look-up."""
+    refuses_to_exceed: bool
+    """Whether every order says that it closes, and the broker refuses what would then open or exceed a position."""
 
 
 class FailureCause(StrEnum):

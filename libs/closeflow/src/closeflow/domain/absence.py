@@ -1,4 +1,5 @@
-"""Rule R6: what has to be known before an operator declares an order lost (O18, O19, and P8's override).
+"""Rule R6: what has to be known before an operator declares an order lost (O18, O19, and P8's override), or before its
+id is sent again without one (ADR 0022).
 
 The age of a check is not atomic with the write that follows it, so a paused sender can still write; that it has exited
 must therefore be confirmed, and what was not found before its exit proves nothing.
@@ -14,11 +15,23 @@ from typing import Final
 
 from closeflow.domain import facts
 from closeflow.domain.events import decimal_text
-from closeflow.domain.model import Book, Order, OrderStatus, Send, SendKind, Statement, StatementKind
+from closeflow.domain.model import (
+    Book,
+    Order,
+    OrderStatus,
+    Send,
+    SendAnswer,
+    SendKind,
+    Side,
+    Statement,
+    StatementKind,
+)
 from closeflow.domain.operate import POLICY, Already, Done, Outcome, Refused, unclear
 from closeflow.domain.sending import NOT_FOUND_WINDOW_S, NOT_FOUNDS_NEEDED
 from closeflow.domain.settle import settle
 
+BROKER_ASKED: Final = "broker asked"
+"""The point that is missing while the broker's own evidence is."""
 _SENDABLE: Final = frozenset({OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN})
 
 
@@ -43,6 +56,8 @@ class Known:
     """What our own tables say besides the book. `exited` has the senders that are known to have exited."""
 
     exited: Mapping[str, datetime]
+    says_it_closes: Collection[str] = ()
+    """The senders whose every order says that it closes."""
     expected: Decimal
     """What the positions of the account in the symbol make together."""
     denied: tuple[int, datetime] | None = None
@@ -70,7 +85,7 @@ def evidence(order: Order, asked: Asked | str, known: Known, *, now: datetime, w
     gap = facts.unattributed(order)
     points.append(Point("fills named", gap == 0, f"{decimal_text(gap)} filled that no execution names"))
     if isinstance(asked, str):
-        return (*points, Point("broker asked", False, asked))
+        return (*points, Point(BROKER_ASKED, False, asked))
     return (*points, *_of_broker(order, asked, known))
 
 
@@ -125,6 +140,39 @@ def _of_broker(order: Order, asked: Asked, known: Known) -> Iterator[Point]:
 
 def _facts(order: Order) -> tuple[object, ...]:
     return (order.executions, order.statements, order.sends, order.last_broker_update_at)
+
+
+def may_repeat(
+    book: Book,
+    order: Order,
+    asked: Asked | str,
+    known: Known,
+    *,
+    refuses_to_exceed: bool,
+    now: datetime,
+    within: timedelta,
+) -> tuple[Point, ...]:
+    """Only if every point holds may the same id be sent again without a person, at a broker that forgets ids.
+
+    The whole evidence of absence must be there. Were it wrong nevertheless, one of the two orders would close the whole
+    position and the broker refuse the other: so every send must have said that it closes, at a broker that heeds that.
+    """
+    sends = [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+    heeded = refuses_to_exceed and all(one.sender in known.says_it_closes for one in sends)
+    silent = all(one.answer in (None, SendAnswer.UNKNOWN) for one in sends)
+    return (
+        *evidence(order, asked, known, now=now, within=within),
+        Point("never answered", silent, "the broker must not have spoken about any send of it"),
+        Point("refuses to exceed", heeded, "every send must have said that it closes, at a broker that heeds that"),
+        _is_whole(book, order, asked, known),
+    )
+
+
+def _is_whole(book: Book, order: Order, asked: Asked | str, known: Known) -> Point:
+    sign = 1 if order.side is Side.SELL else -1
+    held = {book.position.quantity, known.expected} | ({asked.held} if isinstance(asked, Asked) else set())
+    detail = f"it is to {order.side} {decimal_text(order.quantity)}; held: {', '.join(map(decimal_text, sorted(held)))}"
+    return Point("whole position", held == {sign * order.quantity}, detail)
 
 
 def declare_lost(

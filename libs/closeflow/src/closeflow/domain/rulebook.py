@@ -43,7 +43,8 @@ RULES: Final[Mapping[str, str]] = {
     ),
     "R6": (
         "Only explicit not-founds are evidence of absence, five over a minute after the last lease; concluding from "
-        "them is for a person"
+        "them is for a person. The same id is sent again only where the broker refuses it for ever, or, for the whole "
+        "position, what exceeds one"
     ),
     "R7": "Locks: positions → close_requests → orders → account_limits → inbox, ids ascending",
     "R8": "One loop retries, the reconciler's. No HTTP client repeats a POST",

@@ -72,8 +72,8 @@ def recheck(book: Book, order: Order, *, controls: Controls, now: datetime, may_
     """Whether this order may be sent, under the locks of rule R7 and in the transaction that inserts the send's row.
     `controls` are read in that transaction too.
 
-    `may_repeat` says that rule R6 allows the same id again: the broker de-duplicates for ever and a look-up, made after
-    every unanswered send's lease, did not find it.
+    `may_repeat` says that rule R6 allows the same id again: a look-up, made after every unanswered send's lease, did
+    not find it, and the broker de-duplicates for ever, or `absence.may_repeat` holds.
     """
     request = book.requests.get(order.close_request_id)
     if request is None:
@@ -331,15 +331,15 @@ def not_found(order: Order, *, now: datetime) -> Order:
     )
 
 
-def absence_incident(order: Order, *, now: datetime, watched_s: float, visibility_lag_s: float) -> Incident | None:
-    """Rule R6: five explicit not-founds over a minute or three visibility lags, counted from the last lease by the
+def absence_incident(order: Order, *, now: datetime, watched_s: float, within: timedelta) -> Incident | None:
+    """Rule R6: five explicit not-founds over the window of absence (`within`), counted from the last lease by the
     database's clock, and by the observer's own since the first of them (`watched_s`): a clock that jumped proves
     nothing. Only an operator may conclude from it that the order is lost."""
     leases = [one.lease_until for one in _submits(order) if one.counts]
     if order.not_found_count < NOT_FOUNDS_NEEDED or not leases:
         return None
     silent = min((now - max(leases)).total_seconds(), watched_s)
-    if silent < max(NOT_FOUND_WINDOW_S, 3 * visibility_lag_s):
+    if silent < within.total_seconds():
         return None
     senders = ", ".join(sorted({one.sender for one in _submits(order) if one.answer is None})) or "none"
     detail = (

@@ -151,6 +151,7 @@ async def list_senders(tx: Transaction, *, instance_id: str | None = None, limit
 
 
 async def confirm_exit(tx: Transaction, *, instance_id: str) -> None:
+    """That a sender's process is gone, which somebody has seen where it ran."""
     await change(tx, _CONFIRM_EXIT, {"instance_id": instance_id})
 
 
@@ -170,9 +171,8 @@ _TAKEN_BY: Final = text("""
     SELECT e.client_order_id FROM execution_aliases a JOIN executions e USING (broker, account_id, exec_id)
     WHERE (a.broker, a.account_id, a.alias_id) = (:broker, :account_id, :exec_id)
 """)
-_EXITED: Final = text("""
-    SELECT instance_id, exited_at FROM senders
-    WHERE instance_id = ANY(CAST(:senders AS text[])) AND exited_at IS NOT NULL
+_SENDERS_OF_ORDER: Final = text("""
+    SELECT instance_id, exited_at, says_it_closes FROM senders WHERE instance_id = ANY(CAST(:senders AS text[]))
 """)
 _EXPECTED: Final = text("""
     SELECT COALESCE(sum(quantity), 0) AS quantity FROM positions
@@ -213,11 +213,12 @@ async def order_of_execution(tx: Transaction, *, broker: str, account_id: str, e
 async def load_known(tx: Transaction, *, order: Order) -> Known:
     """What the tables say, besides its book, of whether an order can still live (rule R6)."""
     senders = sorted({one.sender for one in order.sends})
-    exited = await fetch(tx, _EXITED, {"senders": senders})
+    rows = await fetch(tx, _SENDERS_OF_ORDER, {"senders": senders})
     expected = await fetch(tx, _EXPECTED, {"account_id": order.account_id, "symbol": order.symbol})
     denied = await fetch(tx, _DENIED, {"client_order_id": order.client_order_id})
     return Known(
-        exited={row["instance_id"]: row["exited_at"] for row in exited},
+        exited={row["instance_id"]: row["exited_at"] for row in rows if row["exited_at"] is not None},
+        says_it_closes=[row["instance_id"] for row in rows if row["says_it_closes"]],
         expected=expected[0]["quantity"],
         denied=(denied[0]["count"], denied[0]["opened_at"]) if denied else None,
     )

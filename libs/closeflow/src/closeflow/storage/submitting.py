@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -43,8 +43,8 @@ _PUT_OFF: Final = text("""
     UPDATE orders SET next_send_at = closeflow_now() + make_interval(secs => :seconds) WHERE client_order_id = :id
 """)
 _UNANSWERED: Final = text("""
-    SELECT s.client_order_id, s.n, s.sender, w.host, w.pid, w.exited_at, s.begun_at IS NOT NULL AS begun,
-           s.lease_until <= closeflow_now() AS lease_over
+    SELECT s.client_order_id, s.n, s.sender, w.host, w.pid, w.runs_in, w.process_started, w.exited_at,
+           s.begun_at IS NOT NULL AS begun, s.lease_until <= closeflow_now() AS lease_over
     FROM order_sends s
     JOIN orders o ON o.client_order_id = s.client_order_id
     LEFT JOIN senders w ON w.instance_id = s.sender
@@ -98,8 +98,8 @@ _DUE_AGAIN: Final = text("""
 """)
 _UNKNOWN: Final = update_rows(tables.orders, ["client_order_id"], ["status"], where="orders.status = 'planned'")
 _REGISTER: Final = text("""
-    INSERT INTO senders (instance_id, host, pid, started_at, last_seen_at)
-    VALUES (:instance_id, :host, :pid, closeflow_now(), closeflow_now())
+    INSERT INTO senders (instance_id, host, pid, runs_in, process_started, says_it_closes, started_at, last_seen_at)
+    VALUES (:instance_id, :host, :pid, :runs_in, :process_started, :says_it_closes, closeflow_now(), closeflow_now())
 """)
 _SEEN: Final = text("UPDATE senders SET last_seen_at = closeflow_now() WHERE instance_id = :instance_id")
 _EXITED: Final = text("UPDATE senders SET exited_at = closeflow_now() WHERE instance_id = :instance_id")
@@ -130,6 +130,21 @@ class DueOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """One life of one process that sends."""
+
+    instance_id: str
+    host: str
+    pid: int
+    runs_in: str | None
+    """What a process has to share to tell whether `pid` is this one; None where that is not known."""
+    process_started: int | None
+    """When the kernel says that the process began, which tells it from a later one with its `pid`."""
+    says_it_closes: bool
+    """Whether each of its orders says that it closes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnansweredSend:
     """A submit without an answer, and what is known of its sender."""
 
@@ -139,6 +154,8 @@ class UnansweredSend:
     host: str | None
     pid: int | None
     exited_at: datetime | None
+    runs_in: str | None = None
+    process_started: int | None = None
     begun: bool
     """Whether its first byte may have gone."""
     lease_over: bool
@@ -239,8 +256,8 @@ async def record_answers(tx: AsyncConnection, *, answers: Sequence[Answered]) ->
     return taken
 
 
-async def register_sender(tx: AsyncConnection, *, instance_id: str, host: str, pid: int) -> None:
-    await change(tx, _REGISTER, {"instance_id": instance_id, "host": host, "pid": pid})
+async def register_sender(tx: AsyncConnection, *, sender: Sender) -> None:
+    await change(tx, _REGISTER, asdict(sender))
 
 
 async def sender_seen(tx: AsyncConnection, *, instance_id: str) -> None:

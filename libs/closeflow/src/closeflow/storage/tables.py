@@ -309,6 +309,9 @@ senders: Final = Table(
     stamp("started_at"),
     stamp("last_seen_at"),
     moment("exited_at"),
+    words("runs_in", nullable=True),
+    big("process_started", nullable=True),
+    flag("says_it_closes", "false"),
 )
 
 order_statements: Final = Table(

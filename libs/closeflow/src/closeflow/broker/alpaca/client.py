@@ -64,6 +64,8 @@ ALPACA: Final = Capabilities(
         }
     ),
     visibility_lag_s=5.0,
+    # Documented for no asset type; a desk that has proven it says so by a setting.
+    refuses_to_exceed=False,
 )
 
 _INSTRUMENT_PATHS: Final = {
@@ -138,7 +140,7 @@ class AlpacaBroker:
             "POST",
             "/v2/orders",
             urgency=Urgency.SEND,
-            content=order_body(ticket),
+            content=order_body(ticket, says_it_closes=self._capabilities.refuses_to_exceed),
             begin_within_s=begin_within_s,
             may_begin=may_begin,
         )

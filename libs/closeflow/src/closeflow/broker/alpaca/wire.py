@@ -84,8 +84,8 @@ def decimal_text(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def order_body(ticket: Ticket) -> bytes:
-    """The body of `POST /v2/orders`: a function of the ticket alone."""
+def order_body(ticket: Ticket, *, says_it_closes: bool = False) -> bytes:
+    """The body of `POST /v2/orders`, the same for every send of one process. An option's always says that it closes."""
     body = {
         "symbol": ticket.symbol,
         "qty": decimal_text(ticket.quantity),
@@ -98,7 +98,7 @@ def order_body(ticket: Ticket) -> bytes:
         if ticket.limit_price is None:
             raise ValueError(f"limit order {ticket.client_order_id} has no limit price")
         body["limit_price"] = decimal_text(ticket.limit_price)
-    if asset_type_of(ticket.symbol) is AssetType.OPTION:
+    if says_it_closes or asset_type_of(ticket.symbol) is AssetType.OPTION:
         body["position_intent"] = "sell_to_close" if ticket.side is Side.SELL else "buy_to_close"
     return json.dumps(body, separators=(",", ":")).encode()
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from closectl.operating.asking import _ask
+from closeflow.broker.evidence import gather
 from closeflow.broker.protocol import Broker, ExecutionPage
 from closeflow.domain.answers import LookUpAnswer, NotFound
 from closeflow.domain.ids import client_order_id
@@ -78,4 +78,4 @@ class Filled:
 @pytest.mark.parametrize("hours", [-12, -1, 0, 1])
 async def test_an_execution_is_seen_though_the_clock_that_dated_the_send_was_wrong(hours: int) -> None:
     broker = cast(Broker, Filled(NOW + timedelta(hours=hours, seconds=1)))
-    assert (await _ask(broker, ORDER, NOW)).executions == ("e1",)
+    assert (await gather(broker, ORDER, at=NOW)).executions == ("e1",)
