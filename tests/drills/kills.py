@@ -1,4 +1,5 @@
-"""kill -9 of order-submitter 20 times under 100 closes, at a broker that remembers ids only while orders are open.
+"""kill -9 of order-submitter 20 times under 100 closes, at a broker that remembers ids only while orders are open; then
+again with orders that say they close, at a broker that refuses what exceeds a position.
 
 `python -m tests.drills.kills`. Each kill waits for sends that are claimed and not answered, so it hits one of the
 moments between a claim and its answer.
@@ -11,7 +12,7 @@ import time
 from typing import Final
 
 from demo.system import System
-from tests.drills.harness import Lines, main, verified, whole_system
+from tests.drills.harness import Lines, Overrides, main, verified, whole_system
 from tests.system.desk import Desk, Held
 
 KILLS: Final = 20
@@ -19,7 +20,8 @@ CLOSES_EACH: Final = 5
 MOST_FOR_A_PERSON: Final = 2
 IN_FLIGHT_WITHIN_S: Final = 10.0
 SETTLED_WITHIN_S: Final = 400.0
-SETTINGS: Final = {"order-submitter": {"BROKER_DEDUPLICATION": "while_open"}}
+SETTINGS: Final = {"BROKER_DEDUPLICATION": "while_open"}
+VARIANTS: Final = {"while_open": {}, "close only": {"BROKER_REFUSES_TO_EXCEED": "true"}}
 _OPEN: Final = "SELECT count(*) FROM order_sends WHERE kind = 'submit' AND answered_at IS NULL"
 _LEFT: Final = """
     SELECT o.client_order_id, o.status FROM orders o
@@ -29,9 +31,15 @@ _LEFT: Final = """
 
 
 def drill(lines: Lines) -> None:
+    for name, settings in VARIANTS.items():
+        print(name, flush=True)
+        _kill(lines, {"order-submitter": SETTINGS | settings})
+
+
+def _kill(lines: Lines, settings: Overrides) -> None:
     chance = random.Random(8)
-    with whole_system(SETTINGS) as system, Desk(system) as desk:
-        desk.control.set_capabilities(deduplication="while_open")
+    with whole_system(settings) as system, Desk(system) as desk:
+        desk.control.set_capabilities(deduplication="while_open", oversell="refuse_closes")
         portfolio = desk.hold_all([(10, "stock") for _ in range(KILLS * CLOSES_EACH)])
         in_flight = [kill_under(desk, system, portfolio[n::KILLS], chance) for n in range(KILLS)]
         began = time.monotonic()
