@@ -41,6 +41,7 @@ for d in 1 2; do holds repeat_lost_d$d "-DDEDUP=$d $W=3 -DCLOSEONLY=1 -DOPLOST=1
 for d in 1 2; do holds repeat3_grow_d$d "-DDEDUP=$d $W=3 -DCLOSEONLY=1 -DGROW=1"; done
 for d in 1 2; do breaks repeat_notenforced_d$d "-DDEDUP=$d $W=1"; done
 for d in 1 2; do breaks repeat_part_d$d "-DDEDUP=$d -DSPLIT=1 -DREPEAT=1 -DCLOSEONLY=1 -DM_PART=1"; done
+for d in 1 2; do holds repeat3_part_d$d "-DDEDUP=$d -DSPLIT=1 -DREPEAT=3 -DCLOSEONLY=1 -DM_PART=1"; done
 for d in 1 2; do breaks repeat1_grow_d$d "-DDEDUP=$d $W=1 -DCLOSEONLY=1 -DGROW=1"; done
 for d in 1 2; do breaks repeat2_grow_d$d "-DDEDUP=$d $W=2 -DCLOSEONLY=1 -DGROW=1"; done
 # --- mutations; those that hold are no danger by themselves
