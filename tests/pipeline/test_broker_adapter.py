@@ -146,7 +146,7 @@ async def test_an_open_order_is_listed_until_it_is_cancelled(broker: AlpacaBroke
     await broker.submit(order)
     partly = await stated(broker, order, BrokerStatus.PARTIALLY_FILLED)
     assert partly.update.leaves_quantity == Decimal(3)
-    assert [update.client_order_id for update in await broker.open_orders()] == [order.client_order_id]
+    assert [update.client_order_id for update in (await broker.open_orders()).updates] == [order.client_order_id]
     broker_order_id = partly.update.broker_order_id
     assert broker_order_id is not None
     assert await broker.cancel(broker_order_id) == CancelAccepted()
@@ -157,7 +157,7 @@ async def test_an_open_order_is_listed_until_it_is_cancelled(broker: AlpacaBroke
     assert ended.update.broker_seq > partly.update.broker_seq
     assert isinstance(await broker.cancel(broker_order_id), CancelRefused)
     assert await broker.cancel(str(uuid.uuid4())) == NotFound()
-    assert await broker.open_orders() == ()
+    assert (await broker.open_orders()).updates == ()
 
 
 async def test_executions_are_paged_without_loss_or_repetition(broker: AlpacaBroker, control: Control) -> None:

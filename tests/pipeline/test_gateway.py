@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 import pytest
@@ -19,10 +19,11 @@ from broker_gateway.backfill import FEED, Backfill
 from broker_gateway.outlet import Memory, Outlet
 from broker_simulator.control import Behaviour, FillAtOnce, FillInParts, NeverFill
 from broker_simulator.process import SimulatorProcess
-from closeflow.broker import BrokerUnavailable, ExecutionPage
+from closeflow.broker import BrokerUnavailable, ExecutionPage, OpenOrders
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import BrokerFillV1
-from closeflow.domain.model import BrokerStatus, ExecType, UpdateSource
+from closeflow.domain.answers import LookUpAnswer, Unanswered
+from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, UpdateSource
 from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, open_producer
 from closeflow.storage import gateway
 from closeflow.storage.engine import make_engine, transaction
@@ -184,6 +185,64 @@ async def test_a_cursor_ahead_of_the_brokers_clock_hides_no_fill(bench: Bench, e
     assert await cursor_of(bench, engine) == fills[0].transact_time
 
 
+Adapter = TypeVar("Adapter", bound=AlpacaBroker)
+
+
+def broker_of(bench: Bench, adapter: type[Adapter]) -> Adapter:
+    simulator = bench.simulator
+    return adapter(
+        base_url=simulator.url,
+        market_data_url=simulator.url,
+        key_id=simulator.key_id,
+        secret_key=simulator.secret_key,
+        account_id=bench.account_id,
+    )
+
+
+class Smudged(AlpacaBroker):
+    """Of one order its list of open orders can be read as little as its answer about it."""
+
+    smudged = ""
+
+    async def open_orders(self) -> OpenOrders:
+        listed = await super().open_orders()
+        rest = tuple(one for one in listed.updates if one.client_order_id != self.smudged)
+        return OpenOrders(rest, (self.smudged,) if rest != listed.updates else ())
+
+    async def newest_orders(self) -> tuple[BrokerUpdate, ...]:
+        return tuple(one for one in await super().newest_orders() if one.client_order_id != self.smudged)
+
+    async def look_up(self, client_order_id: str) -> LookUpAnswer:
+        if client_order_id == self.smudged:
+            return Unanswered(f"{client_order_id} cannot be read")
+        return await super().look_up(client_order_id)
+
+
+async def test_an_open_order_that_cannot_be_read_is_asked_about_by_itself_and_the_others_are_told(
+    bench: Bench, engine: AsyncEngine
+) -> None:
+    bench.control.script(Behaviour(execution=NeverFill()))
+    first, second = await bench.place(), await bench.place()
+    with psycopg.connect(bench.database.admin_dsn) as admin:
+        admin.execute("UPDATE orders SET status = 'canceled' WHERE client_order_id = %s", (first,))
+
+    def stated(of: Sequence[BrokerFillV1]) -> set[str]:
+        return {one.client_order_id for one in of if one.exec_type is ExecType.ORDER_STATUS}
+
+    broker = broker_of(bench, Smudged)
+    broker.smudged = first
+    async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
+        backfill = backfill_of(bench, engine, producer, broker)
+        with pytest.raises(BrokerUnavailable, match=f"{first} cannot be read"):
+            await backfill.run_once()
+        await bench.heard.wait_for(lambda of: second in stated(of), "the other one is told")
+        assert first not in stated(bench.heard.records)
+        broker.smudged = ""
+        await backfill.run_once()
+        await bench.heard.wait_for(lambda of: first in stated(of), "it is told once it can be read")
+    await broker.aclose()
+
+
 class Forgetful(AlpacaBroker):
     """Cannot be asked about one order."""
 
@@ -200,14 +259,7 @@ async def test_the_cursor_waits_for_an_execution_whose_order_could_not_be_asked_
 ) -> None:
     bench.control.script(Behaviour(execution=FillAtOnce()))
     first, second = await bench.place(), await bench.place()
-    simulator, account = bench.simulator, bench.account_id
-    broker = Forgetful(
-        base_url=simulator.url,
-        market_data_url=simulator.url,
-        key_id=simulator.key_id,
-        secret_key=simulator.secret_key,
-        account_id=account,
-    )
+    broker = broker_of(bench, Forgetful)
     broker.unnamed = first
     async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
         backfill = backfill_of(bench, engine, producer, broker)

@@ -39,6 +39,8 @@ class BrokerView:
 async def ask_broker(broker: Broker, state: State) -> BrokerView:
     """Read everything since our first order of the account. Raises BrokerUnavailable."""
     orders = await broker.open_orders()
+    if orders.unreadable:
+        raise BrokerUnavailable(f"its open orders {', '.join(orders.unreadable)} cannot be read")
     first = min((one.created_at for one in state.orders if one.account_id == broker.account_id), default=state.at)
     executions: list[BrokerUpdate] = []
     page: str | None = None
@@ -50,7 +52,7 @@ async def ask_broker(broker: Broker, state: State) -> BrokerView:
         page = found.next_page
         if page is None:
             break
-    return BrokerView(broker.account_id, orders, executions, await broker.positions())
+    return BrokerView(broker.account_id, orders.updates, executions, await broker.positions())
 
 
 def check_account(state: State, view: BrokerView) -> list[Looked]:

@@ -62,7 +62,7 @@ async def test_what_is_left_out_speaks_only_against_its_own_symbol(
 
 async def test_an_item_that_is_no_order_does_not_hide_the_open_orders() -> None:
     async with serving(answer(200, ["?", PARENT, ORDER, None])) as server, broker_at(server.url) as broker:
-        assert [one.broker_order_id for one in await broker.open_orders()] == ["order-1"]
+        assert [one.broker_order_id for one in (await broker.open_orders()).updates] == ["order-1"]
 
 
 def test_a_foreign_update_that_cannot_be_read_asks_for_no_backfill_and_one_of_ours_does() -> None:

@@ -27,13 +27,18 @@ async def test_an_open_order_of_somebody_else_that_cannot_be_read_is_passed_over
     foreign = {**ORDER, "id": "order-2", "client_order_id": "theirs", "side": None}
     nameless = {**ORDER, "id": "order-3", "client_order_id": None}
     async with serving(answer(200, [foreign, ORDER, nameless])) as server, broker_at(server.url) as broker:
-        assert [one.broker_order_id for one in await broker.open_orders()] == ["order-1"]
+        found = await broker.open_orders()
+    assert ([one.broker_order_id for one in found.updates], found.unreadable) == (["order-1"], ())
 
 
-async def test_an_open_order_of_ours_that_cannot_be_read_is_not_passed_over() -> None:
-    async with serving(answer(200, [{**ORDER, "side": None}])) as server, broker_at(server.url) as broker:
-        with pytest.raises(BrokerUnavailable, match="an order cannot be read"):
-            await broker.open_orders()
+@pytest.mark.parametrize("changes", [{"side": None}, {"qty": "many"}, {"symbol": 7}])
+async def test_an_open_order_of_ours_that_cannot_be_read_is_named_and_hides_no_other(changes: dict[str, Any]) -> None:
+    odd = f"cf-{'0' * 31}7-1"
+    listed = [{**ORDER, "id": "odd", "client_order_id": odd, **changes}, ORDER]
+    async with serving(answer(200, listed)) as server, broker_at(server.url) as broker:
+        found = await broker.open_orders()
+    assert [one.broker_order_id for one in found.updates] == ["order-1"]
+    assert found.unreadable == (odd,)
 
 
 def activity(n: int, order_id: str = "order-1") -> dict[str, object]:

@@ -86,7 +86,7 @@ class Backfill:
         try:
             stated, unanswered = await self._state_of(orders)
         except BrokerUnavailable as error:
-            # One order of ours that cannot be read spoils the list; the executions may be had all the same.
+            # The list could not be had; the executions may be had all the same.
             stated, unanswered = [], [error.reason]
         found = await self._states([replace(update, source=UpdateSource.BACKFILL) for update in stated])
         found += await self._executions([order.created_at for order in orders])
@@ -111,11 +111,13 @@ class Backfill:
         """Statements of these orders and of whatever else of ours the broker holds open; and why some have none.
 
         The list of open orders answers for most of them in one call, that of the newest for those that just ended; the
-        rest are asked for one by one.
+        rest are asked for one by one, and so is what the list has of ours and cannot be read.
         """
-        listed = [update for update in await self.broker.open_orders() if parse_client_order_id(update.client_order_id)]
+        open_ = await self.broker.open_orders()
+        listed = [update for update in open_.updates if parse_client_order_id(update.client_order_id)]
         names = {update.client_order_id for update in listed}
-        missing = {order.client_order_id for order in orders} - names
+        wanted = dict.fromkeys([*(order.client_order_id for order in orders), *open_.unreadable])
+        missing = wanted.keys() - names
         newest = await newest_by_id(self.broker, wanted=len(missing))
         listed += [newest[one] for one in missing & newest.keys()]
         names |= newest.keys()
@@ -128,7 +130,7 @@ class Backfill:
                 return answer.update
             return None if isinstance(answer, NotFound) else answer.reason
 
-        rest = (order.client_order_id for order in orders if order.client_order_id not in names)
+        rest = (client_order_id for client_order_id in wanted if client_order_id not in names)
         answers = await asyncio.gather(*map(look_up, rest))
         stated = [answer for answer in answers if isinstance(answer, BrokerUpdate)]
         return listed + stated, [answer for answer in answers if isinstance(answer, str)]

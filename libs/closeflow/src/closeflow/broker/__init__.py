@@ -9,6 +9,7 @@ from closeflow.broker.protocol import (
     FailureCause,
     IdDeduplication,
     MayBegin,
+    OpenOrders,
     Positions,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "FailureCause",
     "IdDeduplication",
     "MayBegin",
+    "OpenOrders",
     "Positions",
 ]

@@ -136,6 +136,15 @@ class NonTradePage:
     """Pass it back for the next page; None when this was the last."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenOrders:
+    """What the broker lists as open. `unreadable` are client order ids of ours of which nothing else can be read: such
+    an order is there, and has to be asked about by itself."""
+
+    updates: tuple[BrokerUpdate, ...]
+    unreadable: tuple[str, ...] = ()
+
+
 class Broker(Protocol):
     """One account at one broker.
 
@@ -172,8 +181,9 @@ class Broker(Protocol):
         """Ask for a cancel; its outcome comes as a statement about the order."""
         ...
 
-    async def open_orders(self) -> tuple[BrokerUpdate, ...]:
-        """What the broker states of every order that it considers open, whoever sent it."""
+    async def open_orders(self) -> OpenOrders:
+        """What the broker states of every order that it considers open, whoever sent it. Somebody else's that cannot be
+        read is left out. That an order is not in the list proves nothing (rule R6)."""
         ...
 
     async def newest_orders(self) -> tuple[BrokerUpdate, ...]:

@@ -26,6 +26,7 @@ from closeflow.broker.protocol import (
     IdDeduplication,
     MayBegin,
     NonTradePage,
+    OpenOrders,
     Positions,
 )
 from closeflow.domain.answers import (
@@ -164,8 +165,9 @@ class AlpacaBroker:
         path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
         return classify.cancel_answer(await self._trading.call("DELETE", path, urgency=Urgency.SEND))
 
-    async def open_orders(self) -> tuple[BrokerUpdate, ...]:
+    async def open_orders(self) -> OpenOrders:
         found: dict[str, BrokerUpdate] = {}
+        unreadable: dict[str, None] = {}
         seen: set[str] = set()
         params = {"status": "open", "limit": str(_ORDERS_PER_PAGE), "direction": "asc", "nested": "false"}
         while True:
@@ -174,14 +176,18 @@ class AlpacaBroker:
             before = len(seen)
             for order in page:
                 seen.add(str(order.get("id")))
-                update = _readable(order, of=self._of, received_at=reply.received_at)
-                if update is None:
+                try:
+                    update = parse.order_update(
+                        order, of=self._of, source=UpdateSource.QUERY, received_at=reply.received_at
+                    )
+                except parse.Malformed as error:
+                    unreadable |= dict.fromkeys(_unreadable(order, error))
                     continue
                 found[update.broker_order_id or update.client_order_id] = update
                 self._remember(update)
             # `after` excludes orders submitted at that instant, so a page boundary inside one would lose the others.
             if len(page) < _ORDERS_PER_PAGE or len(seen) == before:
-                return tuple(found.values())
+                return OpenOrders(tuple(found.values()), tuple(unreadable))
             last = next((order for order in reversed(page) if order.get("submitted_at")), page[-1])
             params["after"] = text_of(last, "submitted_at")
 
@@ -384,13 +390,12 @@ def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
     return isinstance(order, ForeignOrder)
 
 
-def _readable(order: parse.Json, *, of: parse.Account, received_at: datetime) -> BrokerUpdate | None:
-    """None for an order that cannot be read and is not ours: somebody else's must not keep us from asking."""
-    try:
-        return parse.order_update(order, of=of, source=UpdateSource.QUERY, received_at=received_at)
-    except parse.Malformed as error:
-        client_order_id = order.get("client_order_id")
-        if not isinstance(client_order_id, str) or parse_client_order_id(client_order_id) is None:
-            log.warning("foreign_order_passed_over", client_order_id=client_order_id, reason=str(error))
-            return None
-        raise BrokerUnavailable(f"an order cannot be read: {error}") from error
+def _unreadable(order: parse.Json, error: parse.Malformed) -> list[str]:
+    """The client order id of an order that cannot be read, if it is ours: neither may somebody else's keep us from
+    what is ours, nor one of ours from the others."""
+    client_order_id = order.get("client_order_id")
+    if not isinstance(client_order_id, str) or parse_client_order_id(client_order_id) is None:
+        log.warning("foreign_order_passed_over", client_order_id=client_order_id, reason=str(error))
+        return []
+    log.error("open_order_not_readable", client_order_id=client_order_id, reason=str(error))
+    return [client_order_id]
