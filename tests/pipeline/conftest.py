@@ -1,19 +1,35 @@
-"""What the tests of the reconciler's jobs share: its own role in the database, and its broker."""
+"""What the tests of the reconciler's jobs share: its own role in the database, its broker, and orders to look at."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import make_engine
-from tests.pipeline.submitting import Bench
+from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:
     from tests.conftest import Database
+
+
+@pytest.fixture(scope="module")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    """A broker for the tests of one file; one that needs a broker of another kind makes its own."""
+    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
+        yield running
+
+
+@pytest.fixture
+async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(database, simulator, tmp_path) as made:
+        made.control.reset()
+        yield made
 
 
 @pytest.fixture

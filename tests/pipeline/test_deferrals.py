@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
 from broker_simulator.control import Pin
-from broker_simulator.process import SimulatorProcess
 from closeflow.domain.model import AssetType
 from closeflow.storage.engine import Database as Engine
 from reconciler.deferrals import WatchDeferrals
-from tests.pipeline.submitting import Bench, open_bench, until
+from tests.pipeline.submitting import Bench, until
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
-        yield running
-
-
-@pytest.fixture
-async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database, simulator, tmp_path) as made:
-        made.control.reset()
-        yield made
+    pass
 
 
 def deferred(bench: Bench, reason: str | None, since: str) -> UUID:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from broker_simulator.control import Behaviour, FillAtOnce, NeverFill
-from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, UpdateSource
@@ -24,26 +21,13 @@ from reconciler.holdings import ResolveIncidents
 from reconciler.orders import AskQuietOrders, Pauses
 from reconciler.requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
-from tests.pipeline.submitting import Bench, open_bench
+from tests.pipeline.submitting import Bench
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    pass
 
 NO_TIME: Final = timedelta(0)
 RESEND: Final = timedelta(seconds=30)
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
-        yield running
-
-
-@pytest.fixture
-async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database, simulator, tmp_path) as made:
-        made.control.reset()
-        yield made
 
 
 def incidents(bench: Bench) -> set[str]:

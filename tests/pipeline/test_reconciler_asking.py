@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import pytest
 
 from broker_simulator.control import Behaviour, NeverFill
-from broker_simulator.process import SimulatorProcess
 from closeflow.broker import BrokerUnavailable, ExecutionPage
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.answers import LookUpAnswer, NotAccepted, Unanswered
@@ -29,26 +26,13 @@ from reconciler.outliving import EndOutlivingOrders
 from reconciler.repairs import RepairPositions
 from reconciler.requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
-from tests.pipeline.submitting import Bench, open_bench
+from tests.pipeline.submitting import Bench
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    pass
 
 NO_TIME: Final = timedelta(0)
 HOUR: Final = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
-        yield running
-
-
-@pytest.fixture
-async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database, simulator, tmp_path) as made:
-        made.control.reset()
-        yield made
 
 
 @dataclass

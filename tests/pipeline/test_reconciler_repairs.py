@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import pytest
 
 from broker_simulator.control import Behaviour, FillAtOnce, MarketHours, NeverFill, Outage, PositionSpec
-from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, Incident
@@ -28,25 +25,12 @@ from reconciler.repairs import RepairPositions
 from reconciler.requests import MarketHours as BrokerHours
 from reconciler.requests import WakeRequests
 from tests.pipeline.reconciling import a_ticket, place
-from tests.pipeline.submitting import Bench, open_bench
+from tests.pipeline.submitting import Bench
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    pass
 
 NO_TIME: Final = timedelta(0)
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
-        yield running
-
-
-@pytest.fixture
-async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database, simulator, tmp_path) as made:
-        made.control.reset()
-        yield made
 
 
 def open_incidents(bench: Bench) -> dict[str, int]:

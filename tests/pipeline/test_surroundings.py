@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER
 from closeflow.kafka import KafkaConnection
@@ -18,10 +15,10 @@ from closeflow.kafka.tail import partitions_of
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import DatabaseError, make_engine
 from reconciler.surroundings import WatchSurroundings
-from tests.pipeline.submitting import Bench, open_bench
+from tests.pipeline.submitting import Bench
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    pass
 
 PATIENCE_S: Final = 30.0
 
@@ -57,18 +54,6 @@ class Watching:
             await consumer.commit(await consumer.end_offsets(partitions))
         finally:
             await consumer.stop()
-
-
-@pytest.fixture(scope="module")
-def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(tmp_path_factory.mktemp("simulator"), {"oversell": "allow"}) as running:
-        yield running
-
-
-@pytest.fixture
-async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database, simulator, tmp_path) as made:
-        yield made
 
 
 def _nobody_listens() -> str:
