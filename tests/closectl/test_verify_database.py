@@ -167,6 +167,23 @@ async def test_what_was_allowed_at_its_time_breaks_nothing(closes: Database, nam
     assert violations(findings) == []
 
 
+_STATED: Final = """UPDATE order_statements s
+    SET cum_qty = 5, stated_at = o.created_at - interval '$late', heard_at = o.created_at + interval '$late'
+    FROM orders o WHERE s.client_order_id = '$O2' AND s.kind = 'canceled' AND o.client_order_id = '$O2_2'"""
+
+
+@pytest.mark.parametrize(("late", "found"), [("1 hour", False), ("-1 hour", True)])
+async def test_a_gap_counts_from_when_it_was_heard_whatever_the_clock_of_the_broker(
+    closes: Database, late: str, found: bool
+) -> None:
+    async with closes.connect() as tx:
+        await plant(tx, _STATED.replace("$late", late))
+        _, findings = await check_database(tx)
+        await tx.rollback()
+    told = [one for one in violations(findings) if one.invariant == 8 and one.subject == named("order $O2_2")]
+    assert bool(told) is found
+
+
 @pytest.mark.parametrize("name", WAITING)
 async def test_what_waits_for_a_reason_is_not_stuck(closes: Database, name: str) -> None:
     async with closes.connect() as tx:

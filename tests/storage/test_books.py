@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from closeflow.domain import facts
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import transaction
+from closeflow.storage.filling import database_now
+from closeflow.storage.saving import save_books
 from tests.conftest import Database
 from tests.storage.seeding import add_order, add_position, add_request, owner
 
@@ -41,3 +46,23 @@ async def test_an_order_that_is_over_is_there_while_a_trade_of_it_is_withheld(
     with owner(database.admin_dsn) as db:
         db.execute(b"UPDATE order_statements SET source = 'operator'")
     assert await clear() == ([], True)
+
+
+async def test_when_a_statement_was_heard_comes_back_and_may_be_missing(
+    database: Database, engine: AsyncEngine
+) -> None:
+    with owner(database.admin_dsn) as db:
+        position_id = add_position(db)
+        request_id = add_request(db, position_id, status="submitted")
+        order_id = add_order(db, request_id, position_id, status="new")
+        db.execute(CANCELED.encode(), (order_id, "stream"))
+    async with transaction(engine) as tx:
+        before = (await lock_books(tx, position_ids=[position_id]))[position_id]
+        order = before.orders[order_id]
+        (old,) = order.statements
+        assert old.heard_at is None
+        now = await database_now(tx)
+        told = replace(order, statements=(replace(old, heard_at=now, stated_at=now - timedelta(hours=1)),))
+        await save_books(tx, changes=[(before, replace(before, orders={order_id: told}))])
+        after = (await lock_books(tx, position_ids=[position_id]))[position_id]
+    assert after.orders[order_id].statements == told.statements

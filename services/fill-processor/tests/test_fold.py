@@ -345,4 +345,4 @@ def test_when_we_heard_of_it_is_told_by_the_database() -> None:
         result = folded(a_record(ExecType.CANCEL_REJECTED, cum_qty=Decimal(0), broker_seq=3, **said))
         order = result.books[1].orders[order_id(1)]
         assert order.last_broker_update_at == NOW
-        assert [one.stated_at for one in order.statements] == [NOW]
+        assert [one.heard_at for one in order.statements] == [NOW]

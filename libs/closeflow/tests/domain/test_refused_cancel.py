@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from closeflow.domain import facts
 from closeflow.domain.answers import (
     Acknowledged,
     LookUpAnswer,
@@ -13,9 +14,9 @@ from closeflow.domain.answers import (
     Unanswered,
     refused_cancel,
 )
-from closeflow.domain.model import BrokerStatus, ExecType, SendAnswer
+from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, SendAnswer
 
-from .builders import an_update
+from .builders import an_update, applied, at, working
 
 LIVES = {
     BrokerStatus.NEW,
@@ -43,3 +44,28 @@ def test_only_the_refusal_of_an_order_that_lives_is_one(status: BrokerStatus) ->
 )
 def test_without_a_word_on_the_order_nothing_is_proven(found: LookUpAnswer, expected: SendAnswer) -> None:
     assert refused_cancel(found) is expected
+
+
+HOURS = [-3600, 0, 3600]
+
+
+def refusal(stated: float, heard: float) -> BrokerUpdate:
+    """Without a sequence, so that only times tell it from what was before."""
+    return an_update(ExecType.CANCEL_REJECTED, BrokerStatus.NEW, transact_time=at(stated), received_at=at(heard))
+
+
+@pytest.mark.parametrize("ahead", HOURS)
+def test_whether_it_came_after_our_cancel_is_told_by_the_database(ahead: float) -> None:
+    """The broker's clock may be an hour off, in either direction."""
+    asked = working(cancel_requested_at=at(20))
+    assert not facts.cancel_pending(applied(asked, refusal(25 + ahead, 25)))
+    assert facts.cancel_pending(applied(asked, refusal(15 + ahead, 15))), "it was of an earlier cancel"
+
+
+@pytest.mark.parametrize("ahead", HOURS)
+def test_whether_it_came_after_the_brokers_own_word_is_told_by_the_broker(ahead: float) -> None:
+    canceling = an_update(ExecType.PENDING_CANCEL, BrokerStatus.PENDING_CANCEL, transact_time=at(20 + ahead))
+    order = applied(working(statements=()), canceling)
+    assert facts.cancel_pending(order)
+    assert not facts.cancel_pending(applied(order, refusal(25 + ahead, 5)))
+    assert facts.cancel_pending(applied(order, refusal(15 + ahead, 30)))

@@ -218,6 +218,7 @@ def _lost(order: Order, reason: str, now: datetime) -> Order:
     word = Statement(
         kind=StatementKind.LOST,
         stated_at=now,
+        heard_at=now,
         source="operator",
         broker_seq=order.broker_update_seq,
         detail=reason,

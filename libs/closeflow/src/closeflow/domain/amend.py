@@ -160,6 +160,7 @@ def end_order(
     ended = Statement(
         kind=StatementKind.CANCELED,
         stated_at=now,
+        heard_at=now,
         source=UpdateSource.OPERATOR,
         broker_seq=order.broker_update_seq,
         cum_quantity=facts.executed(order),

@@ -159,7 +159,7 @@ def cancel_pending(order: Order) -> bool:
     """A cancel was requested, or the broker says one is under way, and the broker did not refuse it since."""
     refusal = statement(order, StatementKind.CANCEL_REJECTED)
     asked = order.cancel_requested_at
-    if asked is not None and (refusal is None or refusal.stated_at < asked):
+    if asked is not None and (refusal is None or refusal.known_since < asked):
         return True
     last = newest_state(order)
     if last is None or last.kind is not StatementKind.PENDING_CANCEL:

@@ -124,16 +124,23 @@ class Execution:
 class Statement:
     """The newest statement of one kind about an order. Quantities are absent where the broker did not state them.
 
-    `stated_at` is the broker's time, except for a refused cancel: that is when we heard of it.
+    `stated_at` is the broker's time, and `heard_at` the database's when it was folded, which is held against times of
+    ours; it is absent where nobody kept it.
     """
 
     kind: StatementKind
     stated_at: datetime
     source: str
+    heard_at: datetime | None = None
     broker_seq: int | None = None
     cum_quantity: Decimal | None = None
     leaves_quantity: Decimal | None = None
     detail: str | None = None
+
+    @property
+    def known_since(self) -> datetime:
+        """By our clock, as far as it was kept."""
+        return self.heard_at or self.stated_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -255,7 +255,7 @@ def _cancel_step(order: Order, *, now: datetime) -> Step:
 
 def _refused_since(order: Order, cancel: Send) -> bool:
     refusal = facts.statement(order, StatementKind.CANCEL_REJECTED)
-    return refusal is not None and refusal.stated_at > cancel.started_at
+    return refusal is not None and refusal.known_since > cancel.started_at
 
 
 def next_number(order: Order, kind: SendKind) -> int:

@@ -249,11 +249,11 @@ def booked_above_stated(order: Order) -> Decimal:
 
 
 def _newest_stated(order: Order, last: Execution | None) -> datetime | None:
-    """When the broker last said how much is filled. When we heard that a cancel was refused says nothing of that."""
+    """When the broker last said how much is filled."""
     stated = [
         one.stated_at
         for one in facts.broker_statements(order)
-        if one.cum_quantity is not None and one.kind is not StatementKind.CANCEL_REJECTED and facts.counts(one, last)
+        if one.cum_quantity is not None and facts.counts(one, last)
     ]
     trades = [one.trade.occurred_at for one in ledger.standings(order) if one.trade.cum_quantity is not None]
     return max(stated + trades, default=None)

@@ -170,6 +170,7 @@ def _judge_refusal(order: Order, update: BrokerUpdate) -> Verdict:
     refusal = Statement(
         kind=StatementKind.REFUSED,
         stated_at=update.transact_time,
+        heard_at=update.received_at,
         source=update.source,
         detail=update.reason,
     )
@@ -263,8 +264,8 @@ def _keep_statement(order: Order, update: BrokerUpdate) -> Order:
     cum = _own_cum(update)
     new = Statement(
         kind=kind,
-        # That a cancel was refused is held against when we asked for it, so it has to be of our clock.
-        stated_at=update.received_at if kind is StatementKind.CANCEL_REJECTED else update.transact_time,
+        stated_at=update.transact_time,
+        heard_at=update.received_at,
         source=update.source,
         broker_seq=update.broker_seq,
         cum_quantity=cum,

@@ -75,7 +75,7 @@ _FACTS: Final = text("""
     FROM withheld_executions w WHERE w.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
     SELECT 'statement', 0, t.client_order_id, t.kind, '', '', '', NULL, NULL, t.cum_qty, t.leaves_qty, t.broker_seq,
-           t.stated_at, t.source, t.detail, '{}', 0, NULL, NULL, NULL, NULL
+           t.stated_at, t.source, t.detail, '{}', 0, NULL, t.heard_at, NULL, NULL
     FROM order_statements t WHERE t.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
     SELECT 'send', 0, s.client_order_id, s.kind, '', '', '', NULL, NULL, NULL, NULL, NULL, s.started_at, s.sender,

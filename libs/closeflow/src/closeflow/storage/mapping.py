@@ -258,6 +258,7 @@ def statement(row: Row) -> Statement:
     return Statement(
         kind=StatementKind(row["kind"]),
         stated_at=row["at"],
+        heard_at=row["answered_at"],
         source=row["source"],
         broker_seq=row["broker_seq"],
         cum_quantity=row["cum_qty"],
@@ -275,6 +276,7 @@ def statement_row(one: Statement, *, order: Order) -> dict[str, object]:
         "cum_qty": one.cum_quantity,
         "leaves_qty": one.leaves_quantity,
         "stated_at": one.stated_at,
+        "heard_at": one.heard_at,
         "source": one.source,
         "detail": {"reason": one.detail} if one.detail else None,
     }

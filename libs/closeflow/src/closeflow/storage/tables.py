@@ -326,6 +326,7 @@ order_statements: Final = Table(
     moment("stated_at", nullable=False),
     one_of("source", SOURCES),
     document("detail"),
+    moment("heard_at"),
 )
 
 executions: Final = Table(

@@ -47,7 +47,8 @@ _EXECUTIONS: Final = text(f"""
     FROM executions e WHERE {_OF_POSITIONS} ORDER BY recorded_at, exec_id
 """)  # noqa: S608 (a constant of ours)
 _STATEMENTS: Final = text(f"""
-    SELECT s.*, s.stated_at AS at FROM order_statements s JOIN orders o USING (client_order_id)
+    SELECT s.*, s.stated_at AS at, s.heard_at AS answered_at
+    FROM order_statements s JOIN orders o USING (client_order_id)
     WHERE o.{_OF_POSITIONS} ORDER BY s.kind
 """)  # noqa: S608
 _SENDS: Final = text(f"""

@@ -64,7 +64,8 @@ ATTEMPT_FENCE: Final = sql_check(
            || before.client_order_id || ' and ' || w.executed || ' could be named'
     FROM orders o
     JOIN orders before ON before.close_request_id = o.close_request_id AND before.attempt < o.attempt
-    JOIN order_statements s ON s.client_order_id = before.client_order_id AND s.stated_at < o.created_at
+    JOIN order_statements s ON s.client_order_id = before.client_order_id
+         AND COALESCE(s.heard_at, s.stated_at) < o.created_at
          AND s.kind IN ('canceled', 'expired', 'rejected')
     CROSS JOIN LATERAL (SELECT COALESCE(sum(e.quantity), 0) AS executed FROM effective e
                         WHERE e.client_order_id = before.client_order_id
