@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Database
-from tests.storage.planning import Connection, growing, plan, seed, statements
+from tests.storage.planning import Connection, growing, plan, scans, seed, statements
 
 ROWS: Final = 20_000
 ALLOWED: Final[Mapping[str, str]] = {}
@@ -29,3 +29,10 @@ def explaining(module_database: Database) -> Iterator[Connection]:
 def test_a_statement_reads_no_more_as_the_tables_grow(explaining: Connection, name: str) -> None:
     grows = growing(explaining, plan(explaining, STATEMENTS[name]))
     assert name in ALLOWED or not grows, grows
+
+
+def test_a_symbol_in_doubt_is_read_back_for_a_week_and_not_through_its_history(explaining: Connection) -> None:
+    top = plan(explaining, STATEMENTS["doubts._IN_DOUBT"])
+    (by_symbol,) = [one for one in scans(top) if one.get("Relation Name") == "orders"]
+    assert all(column in by_symbol["Index Cond"] for column in ("account_id", "symbol", "created_at")), by_symbol
+    assert "positions" not in {one.get("Relation Name") for one in scans(top)}

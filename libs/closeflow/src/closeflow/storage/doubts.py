@@ -33,11 +33,10 @@ STILL_WITHHELD: Final = f"""EXISTS (
 _IN_DOUBT: Final = text("""
     SELECT o.client_order_id, o.position_id, o.close_request_id, o.created_at, o.last_broker_update_at AS since
     FROM incidents i
-    JOIN positions p ON p.account_id = :account_id AND p.symbol = substr(i.subject, length(:account_id) + 2)
-                    AND starts_with(i.subject, :account_id || '/')
-    JOIN orders o ON o.position_id = p.id
-    WHERE i.kind = :kind AND i.closed_at IS NULL AND o.broker_order_id IS NOT NULL
-      AND o.created_at >= closeflow_now() - CAST(:look_back AS interval)
+    JOIN orders o ON o.account_id = :account_id AND o.symbol = substr(i.subject, length(:account_id) + 2)
+                  AND o.created_at >= closeflow_now() - CAST(:look_back AS interval)
+    WHERE i.kind = :kind AND i.closed_at IS NULL AND starts_with(i.subject, :account_id || '/')
+      AND o.broker_order_id IS NOT NULL
     ORDER BY o.created_at DESC LIMIT :budget
 """)
 _WITHHELD: Final = text(f"""

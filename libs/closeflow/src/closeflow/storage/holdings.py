@@ -11,14 +11,18 @@ from sqlalchemy import text
 
 from closeflow.storage.engine import Transaction
 
-# Symbols are stepped through by the index, so that an account's closed positions are not read one by one.
+# Symbols are stepped through by the index, so that an account's closed positions are not read one by one. What is under
+# way is found by its partial indexes, and MATERIALIZED, so that no index of the account's orders is walked for it.
 _HOLDINGS: Final = text("""
-    WITH RECURSIVE busy AS (
-        SELECT symbol FROM orders
-        WHERE account_id = :account_id
-          AND status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
+    WITH RECURSIVE working AS MATERIALIZED (
+        SELECT account_id, symbol FROM orders
+        WHERE status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
+    ), unnamed AS MATERIALIZED (
+        SELECT account_id, symbol FROM orders WHERE stated_cum_qty > executed_qty
+    ), busy AS (
+        SELECT symbol FROM working WHERE account_id = :account_id
         UNION
-        SELECT symbol FROM orders WHERE account_id = :account_id AND stated_cum_qty > executed_qty
+        SELECT symbol FROM unnamed WHERE account_id = :account_id
     ), symbols AS (
         (SELECT symbol FROM positions WHERE account_id = :account_id ORDER BY symbol LIMIT 1)
         UNION ALL

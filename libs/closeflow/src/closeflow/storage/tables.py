@@ -278,6 +278,7 @@ Index(
     unique=True,
     postgresql_where=text("broker_order_id IS NOT NULL"),
 )
+Index(None, orders.c.account_id, orders.c.symbol, orders.c.created_at)
 Index("orders_working_idx", orders.c.status, orders.c.client_order_id, postgresql_where=NOT_ENDED)
 Index(None, orders.c.next_send_at, postgresql_where=text("status IN ('planned', 'submit_unknown')"))
 Index("orders_gap_idx", orders.c.client_order_id, postgresql_where=text("stated_cum_qty > executed_qty"))
