@@ -142,3 +142,41 @@ async def test_a_compression_that_cannot_be_undone_is_one_defect(codec: int) -> 
     made = compressed(batch([ONE, ONE]), codec, b"damaged")
     assert refused(made)
     assert told(await read(made, altered(batch([ONE]), base=2))) == [(0, None, True), (2, b"v", False)]
+
+
+LENGTHS: Final = {"too long": 2**31 - 1, "beyond the end": 5_000, "too short": 1, "none": 0, "negative": -7}
+
+
+def with_length(made: bytes, length: int) -> bytes:
+    whole = bytearray(made)
+    struct.pack_into(">i", whole, 8, length)
+    return bytes(whole)
+
+
+@pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
+async def test_a_batch_with_a_damaged_head_is_one_defect_and_reading_goes_on_at_the_next(length: int) -> None:
+    damaged = with_length(altered(batch([ONE, ONE]), base=1), length)
+    before, behind = batch([ONE]), altered(batch([ONE, ONE]), base=3)
+    found = await read(before, damaged, behind)
+    assert told(found) == [(0, b"v", False), (1, None, True), (3, b"v", False), (4, b"v", False)]
+    assert [offset_after(one) for one in found] == [1, 3, 4, 5]
+    assert "head" in str(found[1].defect)
+    assert told(await read(damaged, behind, offset=2))[0] == (2, None, True)
+
+
+@pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
+async def test_with_nothing_behind_it_nothing_is_stepped_over(length: int) -> None:
+    """What comes next is not known, so no offset is behind it."""
+    damaged = with_length(altered(batch([ONE, ONE]), base=1), length)
+    assert await read(damaged, offset=1) == []
+    behind = altered(batch([ONE]), base=3)
+    assert await read(damaged, behind[:-1], offset=1) == [], "cut off by the fetch's limit"
+    stale = altered(batch([ONE]), base=0)
+    assert await read(damaged, stale, offset=1) == [], "what lies before it is not behind it"
+
+
+async def test_what_looks_like_a_head_and_has_another_checksum_is_none() -> None:
+    damaged = with_length(batch([ONE]), 2**30)
+    fake, behind = bytearray(altered(batch([ONE]), base=1)), altered(batch([ONE]), base=2)
+    fake[-1] ^= 0x7F
+    assert [offset_after(one) for one in await read(damaged, bytes(fake), behind)] == [2, 3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +113,35 @@ async def test_a_batch_that_was_damaged_on_the_disk_is_one_letter(
     (letter,) = letters
     assert told(letter) == ("unreadable_record", 1, "the batch's checksum is wrong; so are all before 4")
     assert (letter.key, letter.value) == (None, b"")
+
+
+HEADS: Final = {
+    "no length": (8, struct.pack(">i", 0)),
+    "a negative length": (8, struct.pack(">i", -7)),
+    "another checksum": (17, b"\x00\x01\x02\x03"),
+}
+"""Where in the head of a batch, and what is there."""
+
+
+@pytest.mark.parametrize(("at", "damage"), HEADS.values(), ids=HEADS)
+async def test_a_batch_whose_head_was_damaged_on_the_disk_is_one_letter(
+    connection: KafkaConnection, stack: devstack.Stack, make_topic: MakeTopic, at: int, damage: bytes
+) -> None:
+    topic = await make_topic(1)
+    await publish(connection, topic, [GOOD])
+    await produce(connection, topic, 0, batch([plain(), plain(), plain()]))
+    await publish(connection, topic, [LAST])
+    (log,) = stack.data_dir.glob(f"**/{topic}-0/00000000000000000000.log")
+    (first,) = struct.unpack(">i", log.read_bytes()[8:12])
+    with log.open("r+b") as file:
+        file.seek(12 + first + at)
+        file.write(damage)
+    async with asyncio.timeout(30):
+        offsets, letters = await read_through(connection, topic)
+    assert offsets == [0, 4]
+    (letter,) = letters
+    assert told(letter)[:2] == ("unreadable_record", 1)
+    assert "all before 4" in told(letter)[2]
 
 
 async def test_a_compression_that_no_client_of_ours_uses_is_read(

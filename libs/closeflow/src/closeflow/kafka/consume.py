@@ -71,6 +71,10 @@ class ConsumerStalled(Exception):
     """Nothing moved for `ConsumerTiming.stalled_s`, or aiokafka ended by itself what was asked of it."""
 
 
+class BatchDamaged(KafkaError):  # type: ignore[misc]  # aiokafka has no types
+    """Kafka's disk has a batch that cannot be told from the next, and nothing behind it is known."""
+
+
 async def run_consumer(
     connection: KafkaConnection,
     subscription: Subscription[M],
@@ -250,6 +254,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         partition is gone back to where it was handled, because a poll that fails loses what it had of the others."""
         self._log.warning("records_refused_by_client", reason=f"{type(error).__name__}: {error}")
         batch: dict[TopicPartition, Sequence[Any]] = {}
+        began: list[str] = []
         for tp in self._consumer.assignment():
             start = self._handled.get(tp)
             if start is None:
@@ -257,11 +262,12 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             if start is None:
                 start = (await self._consumer.beginning_offsets([tp]))[tp]
             self._consumer.seek(tp, start)
+            began.append(f"{tp.topic}/{tp.partition} at {start}")
             found = await read_leniently(self._consumer, tp, start)
             if found:
                 batch[tp] = found[: self._subscription.max_records]
         if not batch:
-            raise error
+            raise BatchDamaged(f"nothing can be read from {', '.join(began)} on: {error}") from error
         failure = await self._handle(batch)
         for tp, handled in batch.items() if failure is None else ():
             self._consumer.seek(tp, offset_after(handled[-1]))

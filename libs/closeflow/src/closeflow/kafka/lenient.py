@@ -16,7 +16,13 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
-from aiokafka.errors import CorruptRecordException, KafkaError, KafkaTimeoutError, UnsupportedCodecError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    KafkaTimeoutError,
+    RecordTooLargeError,
+    UnsupportedCodecError,
+)
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.util import calc_crc32c, decode_varint
 
@@ -29,6 +35,7 @@ log = structlog.get_logger(__name__)
 _HEAD: Final = struct.Struct(">qiibIhiqqqhii")
 _CHECKED_FROM: Final = struct.calcsize(">qiibI")
 _LENGTH_FROM: Final = struct.calcsize(">qi")
+_MAGIC_AT: Final = struct.calcsize(">qii")
 _MAGIC: Final = 2
 _CODEC, _APPEND_TIME, _CONTROL = 0x07, 0x08, 0x20
 _CODECS: Final[dict[int, Callable[[Any], bytes]]] = {
@@ -65,7 +72,8 @@ def offset_after(found: Any) -> int:
 def about_a_record(error: BaseException) -> bool:
     """Whether a poll failed for what a record is, and not for Kafka or the group."""
     if isinstance(error, KafkaError):
-        return isinstance(error, CorruptRecordException | UnsupportedCodecError)
+        # Kafka gives a batch whole, however large: one that seems to be cut off has a damaged length.
+        return isinstance(error, CorruptRecordException | UnsupportedCodecError | RecordTooLargeError)
     return isinstance(error, Exception)
 
 
@@ -91,7 +99,7 @@ async def read_leniently(consumer: AIOKafkaConsumer, tp: TopicPartition, offset:
     data = b"".join(
         bytes(parts[-1]) for _, partitions in response.topics for _, _, _, *parts in partitions if parts[-1]
     )
-    records = list(_records(tp, data))
+    records = list(_records(tp, data, offset))
     return [one for one in records if one.next > offset] if any(one.defect for one in records) else []
 
 
@@ -122,16 +130,24 @@ async def getmany_leniently(
     return batch
 
 
-def _records(tp: TopicPartition, data: bytes) -> Iterator[LenientRecord]:
+def _records(tp: TopicPartition, data: bytes, expected: int) -> Iterator[LenientRecord]:
+    """`expected` is the offset that was asked for, and then the one behind each batch."""
     at = 0
     while len(data) - at >= _HEAD.size:
         base, length, _, magic, checksum, attributes, last_delta, first_time, max_time, *_, count = _HEAD.unpack_from(
             data, at
         )
         batch = data[at : at + _LENGTH_FROM + length]
-        if length <= 0 or len(batch) < _LENGTH_FROM + length:
-            return  # Cut off by the fetch's limit.
+        if length <= _HEAD.size - _LENGTH_FROM or len(batch) < _LENGTH_FROM + length:
+            behind = _next_batch(data, at + 1, expected)
+            if behind is None:
+                return  # Cut off by the fetch's limit, or damaged with nothing behind it yet.
+            at, end = behind
+            yield _Batch(tp, expected, end, first_time).unreadable(expected, "the head of its batch is damaged")
+            expected = end
+            continue
         at += len(batch)
+        expected = base + last_delta + 1
         reader = _Batch(tp, base, base + last_delta + 1, first_time)
         if magic != _MAGIC:
             yield reader.unreadable(base, f"record format {magic}")
@@ -142,6 +158,22 @@ def _records(tp: TopicPartition, data: bytes) -> Iterator[LenientRecord]:
             found = list(reader.read(batch[_HEAD.size :], codec=attributes & _CODEC, count=count, append_time=time))
             if found:  # Compaction may have taken the last ones: from their offsets Kafka gives the same batch again.
                 yield from (*found[:-1], replace(found[-1], next=max(found[-1].next, reader.end)))
+
+
+def _next_batch(data: bytes, at: int, after: int) -> tuple[int, int] | None:
+    """Where the next whole batch begins whose checksum is right, and its first offset. What a damaged head says of its
+    own length is worth nothing, so every place is looked at that can be one."""
+    while (found := data.find(bytes([_MAGIC]), at + _MAGIC_AT)) >= 0:
+        at = found - _MAGIC_AT
+        if len(data) - at < _HEAD.size:
+            return None
+        base, length, _, _, checksum, *_ = _HEAD.unpack_from(data, at)
+        whole = data[at : at + _LENGTH_FROM + length] if length > _HEAD.size - _LENGTH_FROM else b""
+        complete = len(whole) == _LENGTH_FROM + length
+        if base > after and complete and calc_crc32c(whole[_CHECKED_FROM:]) == checksum:
+            return at, base
+        at += 1
+    return None
 
 
 @dataclass(frozen=True, slots=True)
