@@ -122,14 +122,14 @@ def unlimited(node: dict[str, Any]) -> dict[str, Any]:
 
 def growing(db: Connection, node: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The scans of a plan that read more as the tables grow. Not so is a scan of a partial index, whose rows are those
-    of what is under way, and one of an index by more than the account, for rows that are named."""
+    of what is under way, and one of an index by more than account and symbol, for rows that are named or new."""
     found = db.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indpred IS NOT NULL")
     partial = {row[0] for row in found}
     grows = []
     for scan in scans(unlimited(node)):
         if scan.get("Relation Name") not in GROWING or scan.get("Index Name") in partial:
             continue
-        named = re.findall(r"\((?:\w+\.)?(\w+) = ", scan.get("Index Cond", ""))
-        if not set(named) - {"account_id", "entity", "kind", "consumer", "broker"}:
+        named = re.findall(r"\((?:\w+\.)?(\w+) >?= ", scan.get("Index Cond", ""))
+        if not set(named) - {"account_id", "symbol", "entity", "kind", "consumer", "broker"}:
             grows.append((scan["Node Type"], scan.get("Relation Name"), scan.get("Index Name"), scan.get("Index Cond")))
     return grows
