@@ -65,8 +65,7 @@ ALPACA: Final = Capabilities(
         }
     ),
     visibility_lag_s=5.0,
-    # Documented for no asset type; a desk that has proven it says so by a setting.
-    refuses_to_exceed=False,
+    refuses_to_exceed=False,  # Documented for no asset type; a desk that has proven it says so by a setting.
 )
 
 _INSTRUMENT_PATHS: Final = {
