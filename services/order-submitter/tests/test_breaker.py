@@ -52,6 +52,12 @@ def test_any_answer_about_an_order_starts_the_count_of_failures_anew(answer: Sub
     assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
 
 
+def test_what_was_withheld_here_says_nothing_of_the_broker() -> None:
+    late = NotSent("no connection within 0.7 s", withheld=True)
+    assert after(*[late] * 10) == CLOSED
+    assert after(TIMED_OUT, late, TIMED_OUT).failures == 2
+
+
 def test_it_opens_after_so_many_refused_orders_in_a_row() -> None:
     assert after(REFUSED, REFUSED, REFUSED).resumes_at(NOW) is None
     breaker = after(REFUSED, REFUSED, REFUSED, REFUSED)

@@ -103,7 +103,7 @@ class ScriptedBroker:
     ) -> SubmitAnswer:
         assert may_begin is not None
         if not await may_begin():
-            return NotSent("it may not begin any more")
+            return NotSent("it may not begin any more", withheld=True)
         self.heard.append(f"submit {ticket.client_order_id}")
         if self.gate is not None:
             await self.gate.wait()

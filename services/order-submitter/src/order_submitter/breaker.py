@@ -79,6 +79,8 @@ def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: float, rules: B
         case NotAccepted(retry_after_s=asked_s, credentials=key, account_wide=all_orders):
             # What the broker asks for may be nothing at all, and of a rate limit's growing pauses the adapter knows.
             return _opened(breaker, now, max(asked_s or 0.0, rules.probe_s if key or all_orders else _RATE_LIMITED_S))
+        case NotSent(withheld=True):
+            return breaker  # A busy host is no broker that is away.
         case NotSent() | Unanswered():
             failures = breaker.failures + 1
             if breaker.state is BreakerState.CLOSED and failures < rules.failures:

@@ -218,8 +218,8 @@ class SenderPool:
 
     def _fenced(self, job: Job) -> NotSent | None:
         if self._stopping:
-            return NotSent("stopping")
-        return NotSent("fence") if self._fence_left_s(job) <= 0 else None
+            return NotSent("stopping", withheld=True)
+        return NotSent("fence", withheld=True) if self._fence_left_s(job) <= 0 else None
 
     def _fence_left_s(self, job: Job) -> float:
         """How long the check still stands: within it the first byte has to go, or none at all."""
@@ -231,10 +231,7 @@ class SenderPool:
         unmapped = False
 
         async def may_begin() -> bool:
-            nonlocal fenced
-            begun = await self._sends.begin(job.order, job.send)
-            fenced = self._fenced(job) if begun else NotSent("not_begun")
-            return fenced is None
+            return await self._sends.begin(job.order, job.send) and self._fenced(job) is None
 
         answer: SubmitAnswer
         if fenced is not None:
@@ -252,18 +249,18 @@ class SenderPool:
         before = self.breaker
         if unmapped and isinstance(answer, NotAccepted):
             self.breaker = after_judged(before, rules=self._limits.breaker)
-        elif fenced is None:
+        else:
             self.breaker = after_answer(before, answer, now=time.monotonic(), rules=self._limits.breaker)
         moved = self.breaker != before
         self._unsaved += moved
         try:
-            entry = await self._conclude(job, answer, fenced=fenced is not None)
+            entry = await self._conclude(job, answer)
             breaker = to_row(self.breaker, now=time.monotonic()) if moved else None
             await self._sends.record(Entry(answered=entry, incident=self._account_incident(answer), breaker=breaker))
         finally:
             self._unsaved -= moved
 
-    async def _conclude(self, job: Job, answer: SubmitAnswer, *, fenced: bool) -> Answered:
+    async def _conclude(self, job: Job, answer: SubmitAnswer) -> Answered:
         """Publish what the answer proves, then say what is to be recorded."""
         match answer:
             case Acknowledged(update):
@@ -284,8 +281,8 @@ class SenderPool:
                 return _answered(job, answer_kind, again_in_s=None if found else _SOON_S)
             case NotAccepted(retry_after_s=asked_s):
                 return _answered(job, SendAnswer.NOT_ACCEPTED, again_in_s=self._retry_in_s(job, asked_s))
-            case NotSent():
-                again_in_s = _SOON_S if fenced else self._retry_in_s(job, None)
+            case NotSent(withheld=withheld):
+                again_in_s = _SOON_S if withheld else self._retry_in_s(job, None)
                 return _answered(job, SendAnswer.NOT_SENT, again_in_s=again_in_s)
             case Unanswered():
                 return _answered(job, SendAnswer.UNKNOWN, again_in_s=_SOON_S)

@@ -166,7 +166,8 @@ class Broker(Protocol):
     ) -> SubmitAnswer:
         """Send an order once. Every send of one ticket is byte-equal. When the first byte cannot go within
         `begin_within_s`, whatever is waited for, none goes and the answer is `NotSent`. `may_begin` is asked last of
-        all, with nothing but the write to follow; when it says no, none goes either."""
+        all, with nothing but the write to follow; when it says no, none goes either. Such a `NotSent` is `withheld`
+        where the broker had no part in it."""
         ...
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:

@@ -70,9 +70,11 @@ class NotAccepted:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Nothing was written to the wire (connection refused, no free connection, fence passed)."""
+    """Nothing was written to the wire. `withheld`: for a reason of our own (no free connection, its time was over),
+    which says nothing of the broker."""
 
     reason: str
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,8 +209,8 @@ def _no_reply(outcome: NotWritten | NoReply) -> NotSent | NotAccepted | Unanswer
     match outcome:
         case NoReply(reason):
             return Unanswered(reason)
-        case NotWritten(reason, retry_after_s=None):
-            return NotSent(reason)
+        case NotWritten(reason, retry_after_s=None, withheld=withheld):
+            return NotSent(reason, withheld)
         case NotWritten(reason, retry_after_s):
             return NotAccepted(reason, retry_after_s)
 

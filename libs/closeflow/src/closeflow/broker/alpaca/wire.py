@@ -52,10 +52,12 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class NotWritten:
     """The call failed before the first byte of the request was handed to the network. `retry_after_s` is set when it
-    was held back because the broker refuses calls of the account."""
+    was held back because the broker refuses calls of the account, `withheld` when it waited too long for a connection
+    that was there, or was not allowed to begin any more."""
 
     reason: str
     retry_after_s: float | None = None
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,9 @@ class Wire:
         except TimeoutError:
             reason = f"no whole answer within {self._deadline_s} s"
         except _Withheld as error:
-            reason = str(error)
+            return NotWritten(str(error), withheld=True)
+        except httpx.PoolTimeout:
+            return NotWritten("no connection was free", withheld=True)
         except (httpx.HTTPError, httpx.StreamError) as error:
             reason = f"{type(error).__name__}: {error}"
         return NoReply(reason) if written else NotWritten(reason)
