@@ -370,13 +370,13 @@ async def test_the_work_of_a_killed_sender_is_finished_by_another(alone: Bench) 
 
 async def test_a_claim_of_a_dead_sender_goes_out_at_once_unless_it_had_begun(alone: Bench) -> None:
     """Its lease is an hour long, and a broker that forgets ids lets nothing be repeated that may have been sent."""
-    alone.control.outage(Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders", requests=2))
+    alone.control.outage(Outage(kind="rate_limit", method="POST", path_prefix="/v2/orders"))
     claimed, begun = alone.add_request(), alone.add_request()
     with alone.submitter(broker_deduplication="none") as first:
         await alone.ask(claimed, begun)
         await alone.until(lambda: all(len(alone.sends(one)) == 1 for one in (claimed, begun)), "both are claimed")
         first.kill()
-        first.wait()
+    alone.control.clear_outages()
     alone.execute(
         "UPDATE order_sends SET answered_at = NULL, answer = NULL, lease_until = closeflow_now() + interval '1 hour',"
         " begun_at = CASE client_order_id WHEN %(id)s THEN NULL ELSE begun_at END WHERE sender LIKE %(pid)s",
