@@ -281,9 +281,8 @@ class SenderPool:
                 return _answered(job, answer_kind, again_in_s=None if found else _SOON_S)
             case NotAccepted(retry_after_s=asked_s):
                 return _answered(job, SendAnswer.NOT_ACCEPTED, again_in_s=self._retry_in_s(job, asked_s))
-            case NotSent(withheld=withheld):
-                again_in_s = _SOON_S if withheld else self._retry_in_s(job, None)
-                return _answered(job, SendAnswer.NOT_SENT, again_in_s=again_in_s)
+            case NotSent():
+                return _answered(job, SendAnswer.NOT_SENT, again_in_s=self._retry_in_s(job, None))
             case Unanswered():
                 return _answered(job, SendAnswer.UNKNOWN, again_in_s=_SOON_S)
             case _:
