@@ -19,6 +19,10 @@ WITHHELD = (
     "INSERT INTO withheld_executions (broker, account_id, exec_id, client_order_id, side, quantity, price, occurred_at,"
     " source) VALUES ('alpaca', 'acc', %s, %s, 'sell', 10, 1.5, now(), 'backfill')"
 )
+BUST = (
+    "INSERT INTO executions (broker, account_id, exec_id, client_order_id, position_id, kind, ref_exec_id, side,"
+    " occurred_at, source) VALUES ('alpaca', 'acc', 'x1', %s, %s, 'bust', 'w1', 'sell', now(), 'backfill')"
+)
 CANCELED = (
     "INSERT INTO order_statements (client_order_id, kind, cum_qty, stated_at, source)"
     " VALUES (%s, 'canceled', 0, now(), %s)"
@@ -44,6 +48,10 @@ async def test_an_order_that_is_over_is_there_while_a_trade_of_it_is_withheld(
         db.execute(WITHHELD.encode(), ("w1", order_id))
     assert await clear() == ([order_id], False)
     with owner(database.admin_dsn) as db:
+        db.execute(BUST.encode(), (order_id, position_id))
+    assert await clear() == ([], True)
+    with owner(database.admin_dsn) as db:
+        db.execute(b"DELETE FROM executions")
         db.execute(b"UPDATE order_statements SET source = 'operator'")
     assert await clear() == ([], True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
@@ -37,6 +38,7 @@ CANCELED = an_update(E.CANCELED, B.CANCELED, cum=40, seq=3, transact_time=at(9))
 OTHER_PRICE = a_trade("a1", 40, 40, source=UpdateSource.BACKFILL, last_price=Decimal("10.01"))
 OTHER_QUANTITY = a_trade("a1", 39, 40, source=UpdateSource.BACKFILL)
 MINUTE = timedelta(minutes=1)
+TEN = Decimal(10)
 
 
 def told(*updates: BrokerUpdate) -> Book:
@@ -105,6 +107,25 @@ def test_an_order_that_works_has_room_for_it_and_fails_nothing() -> None:
     book = told(STREAMED, OTHER_PRICE)
     assert order_of(book).withheld
     assert facts.unclear_trades(order_of(book)) == ()
+
+
+def test_it_holds_nothing_once_the_broker_took_it_back() -> None:
+    """Found by the simulation: the list tells the bust before the trade, and the trade again for another fill."""
+    listed = partial(an_update, source=UpdateSource.BACKFILL, seq=None)
+    book = told(
+        STREAMED,
+        an_update(E.TRADE_CANCEL, B.PARTIALLY_FILLED, exec_id="s2", exec_ref_id="s1", cum=0, seq=3),
+        listed(E.TRADE_CANCEL, B.PARTIALLY_FILLED, exec_id="a2", exec_ref_id="a1", cum=0),
+        a_trade("s3", 40, 40, order_status=B.PARTIALLY_FILLED, seq=4),
+        an_update(E.TRADE_CORRECT, B.CANCELED, exec_id="s4", exec_ref_id="s3", last=8, last_price=TEN, cum=8, seq=6),
+        an_update(E.CANCELED, B.CANCELED, cum=8, seq=7, transact_time=at(9)),
+        a_trade("a3", 40, 40, source=UpdateSource.BACKFILL, seq=None),
+        a_trade("a1", 40, 40, source=UpdateSource.BACKFILL, seq=None),
+    )
+    assert [one.exec_id for one in order_of(book).withheld] == ["a1"]
+    assert facts.executed(order_of(book)) == 8
+    assert facts.unclear_trades(order_of(book)) == ()
+    assert facts.is_clear(book)
 
 
 def test_it_is_booked_once_the_broker_states_as_much() -> None:

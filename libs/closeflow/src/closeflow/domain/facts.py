@@ -216,10 +216,14 @@ def is_done(order: Order) -> bool:
 
 def unclear_trades(order: Order) -> tuple[Execution, ...]:
     """Trades of an order that is over which are neither booked nor other names of what is (ADR 0018): the position may
-    have less than it shows. While an order works, its exposure leaves room for them; an operator's end drops them."""
+    have less than it shows. While an order works, its exposure leaves room for them; an operator's end drops them, and
+    so does a bust or correction under the trade's own name."""
     last = newest_state(order)
     ended_by_hand = last is not None and last.source == UpdateSource.OPERATOR
-    return () if ended_by_hand or not is_done(order) else order.withheld
+    if ended_by_hand or not order.withheld or not is_done(order):
+        return ()
+    taken_back = {one.ref_exec_id for one in order.executions}
+    return tuple(one for one in order.withheld if one.exec_id not in taken_back)
 
 
 def is_named(order: Order) -> bool:
