@@ -204,6 +204,7 @@ REJECTED: Final = an_update(
 )
 LATE: Final = a_trade("late", 100, 100, order_status=B.CANCELED, seq=12)
 BUST: Final = an_update(E.TRADE_CANCEL, B.CANCELED, exec_id="x1", exec_ref_id="t1", cum=0, seq=7)
+LIVES_AGAIN: Final = an_update(E.ORDER_STATUS, B.NEW, cum=0, seq=10)
 BUST_OF_A_LIVE_ORDER: Final = replace(BUST, order_status=B.NEW)
 DENIED: Final = an_order(status=O.DENIED, sends=(), reject_class=RejectClass.RETRYABLE, reject_code="more_than_owed")
 
@@ -271,6 +272,13 @@ MOVES: Final[tuple[tuple[str, Book, Callable[[Book], Book], str], ...]] = (
         a_book(working()),
         hearing(a_trade("t1", 130, 130, order_status=B.FILLED, seq=5)),
         "closing > closed, submitted > completed",
+    ),
+    ("P5 C12", retryable(canceled()), hearing(LIVES_AGAIN), "close_retryable > closing, retryable > submitted"),
+    (
+        "P5 C12",
+        retryable(an_order(statements=(a_statement(K.LOST),))),
+        hearing(LIVES_AGAIN),
+        "close_retryable > closing, retryable > submitted",
     ),
     ("P13", a_book(working()), adjusting(20), "closing > closing, submitted > submitted"),
     (

@@ -23,7 +23,7 @@ REQUEST_MOVES = """
     pending    > submitted completed failed
     submitted  > completed retryable failed
     completed  > submitted retryable
-    retryable  > pending completed failed
+    retryable  > pending submitted completed failed
     failed     > completed
 """
 ORDER_MOVES = """

@@ -89,7 +89,7 @@ def pending(**changes: Any) -> Book:
             "another close of the position is frozen",
             id="a request waits while one that is over is frozen",
         ),
-        pytest.param(retryable(working(100, 40)), 9, "not clear", id="a retry waits while an order lives"),
+        pytest.param(retryable(working(100, 40)), 9, "working", id="a retry waits while an order lives"),
         pytest.param(
             retryable(an_order(statements=(a_statement(StatementKind.CANCELED, 9, 40),))),
             9,
@@ -275,6 +275,26 @@ def test_an_order_that_the_broker_holds_is_to_be_cancelled_as_one_that_works(kin
     assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(60))
     assert (found.what, found.incidents) == ("cancel:working_timed_out", ())
     assert woken(found.book, seconds=9999) == Waits("in progress")
+
+
+@pytest.mark.parametrize(
+    "book",
+    [
+        pytest.param(pending(attempt=2), id="before the next attempt is planned"),
+        pytest.param(a_book(attempt=2), id="behind a newer one that is over"),
+    ],
+)
+def test_an_order_that_lives_again_has_as_long_as_any(book: Book) -> None:
+    (request,) = book.requests.values()
+    newer = () if request.status is RequestStatus.PENDING else (canceled(60, attempt=2),)
+    older = working(100, 40)
+    book = replace(book, orders={one.client_order_id: one for one in (older, *newer)})
+    found = woken(book, seconds=60)
+
+    assert woken(book, seconds=59) == Waits("working")
+    assert isinstance(found, Woken)
+    assert (found.what, found.book.requests) == ("cancel:working_timed_out", book.requests)
+    assert found.book.orders[older.client_order_id].cancel_requested_at == at(60)
 
 
 def test_an_order_that_is_done_for_the_day_a_day_later_is_cancelled_and_told() -> None:

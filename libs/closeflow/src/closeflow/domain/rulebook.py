@@ -90,6 +90,7 @@ REQUEST: Final[Mapping[str, str]] = {
     "C9": "Completed after all, by a late fill",
     "C10": "Retries or deadline used up while it waited, or abandoned",
     "C11": "A bust or correction after completion: its order lives again, or a person has to retry it",
+    "C12": "An order that was over lives again while the request waited for its next attempt",
 }
 
 ORDER: Final[Mapping[str, str]] = {

@@ -1,4 +1,4 @@
-"""Bring requests and the position in line with their orders' facts (P2-P4, P7, P9, P11, C5-C7, C9, C11, O13, Q).
+"""Bring requests and the position in line with their orders' facts (P2-P4, P7, P9, P11, C5-C7, C9, C11, C12, O13, Q).
 
 `settle` is what every service runs after it changed a fact: the fill-processor after broker updates, the
 order-submitter after a denial, the reconciler when time is up. It looks only at state, so running it again changes
@@ -145,8 +145,10 @@ def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy:
     request = replace(request, filled_quantity=filled, reason=REVERSED if taken_back else request.reason)
     if request.auto_retry and any(facts.has_reversal(order) for order in orders):
         request = replace(request, auto_retry=False)  # What the broker took back once a person has to look at.
-    if request.status is RequestStatus.COMPLETED or not all(facts.is_done(order) for order in orders):
+    if request.status is RequestStatus.COMPLETED:
         return request
+    if not all(facts.is_done(order) for order in orders):
+        return _goes_on(request)
     residual = RESIDUAL if book.position.quantity != ZERO and _is_over(book.position) else None
     if filled >= request.target_quantity:
         return _finish(request, RequestStatus.COMPLETED, residual, now)
@@ -157,6 +159,14 @@ def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy:
     if request.status is not RequestStatus.SUBMITTED or not orders:
         return request
     return _settle_submitted(book, request, orders[-1], now=now, policy=policy)
+
+
+def _goes_on(request: CloseRequest) -> CloseRequest:
+    """C12: what waited for its next attempt is at work again with an order that lives, so that its timeout, deadline
+    and cancel reach that order. A pending one stays, because attempts have no holes: its time attends the order."""
+    if request.status is not RequestStatus.RETRYABLE:
+        return request
+    return replace(request, status=RequestStatus.SUBMITTED, next_attempt_at=None)
 
 
 def _settle_submitted(

@@ -42,6 +42,7 @@ REQUEST_MOVES: Final[Mapping[tuple[RequestStatus, RequestStatus], str]] = {
     (C.RETRYABLE, C.PENDING): "C8",
     (C.PENDING, C.COMPLETED): "C9",
     (C.RETRYABLE, C.COMPLETED): "C9",
+    (C.RETRYABLE, C.SUBMITTED): "C12",  # Its order lives again.
     (C.FAILED, C.COMPLETED): "C9",  # A late fill brings what we had given up.
     (C.RETRYABLE, C.FAILED): "C10",
     (C.COMPLETED, C.SUBMITTED): "C11",  # Its order lives again.

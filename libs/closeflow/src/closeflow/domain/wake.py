@@ -108,6 +108,8 @@ def wake(
         return _fail(book, request, DEADLINE_PASSED, now=now)
     if facts.is_frozen(book):
         return Waits("another close of the position is frozen")
+    if _living(book, request):  # One that lives again, before the next attempt is planned (ADR 0024).
+        return _attend_order(book, request, now=now, unknown_after=unknown_after)
     if not facts.is_clear(book):
         return Waits("not clear")
     if pricing.is_residual(request.asset_type, book.position.quantity):
@@ -222,10 +224,10 @@ def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_a
     """C7 for an order that stays unknown; a cancel (O9) for one that works longer than the request allows, or at all
     once the user gave up or the deadline passed. What was never sent is withdrawn by the cancel, else the request fails
     when its outcome is known (C7)."""
-    orders = book.orders_of(request.id)
-    if not orders or facts.is_done(orders[-1]):
+    living = _living(book, request)
+    if not living:
         return Waits("in progress")
-    order = orders[-1]
+    order = next((one for one in living if one.cancel_requested_at is None), living[-1])
     unknown = order.status is OrderStatus.SUBMIT_UNKNOWN
     if unknown and _unknown_since(order, now) + unknown_after <= now:
         return _fail(book, request, SUBMIT_UNKNOWN, now=now)
@@ -245,6 +247,11 @@ def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_a
     if not done_for_day:
         return _cancel(book, order, "working_timed_out", now=now)
     return replace(_cancel(book, order, "done_for_day", now=now), incidents=(_not_over(order),))
+
+
+def _living(book: Book, request: CloseRequest) -> list[Order]:
+    """Mostly the newest alone; an older one where it lives again."""
+    return [order for order in book.orders_of(request.id) if not facts.is_done(order)]
 
 
 def _not_over(order: Order) -> Incident:
