@@ -14,12 +14,18 @@ import pytest
 import devstack
 from closeflow.contracts import BrokerFillV1
 from closeflow.kafka import ConsumerProgress, ConsumerTiming, KafkaConnection, Subscription, run_consumer
-from tests.conftest import INSTANCE
 from tests.kafka.test_consume import Batch, MakeTopic, numbers, publish
 
+INSTANCE: Final = "system"
+"""Its Kafka is killed and frozen here, before the tests of the whole system begin (conftest.py)."""
 QUICK: Final = ConsumerTiming(
     poll_ms=50, heartbeat_ms=200, commit_deadline_s=0.5, stalled_s=4, restart_pause_s=0.05, restart_pause_cap_s=0.5
 )
+
+
+@pytest.fixture(scope="module")
+def connection() -> KafkaConnection:
+    return KafkaConnection(devstack.up(INSTANCE).kafka_bootstrap_servers)
 
 
 class Passing(Exception):
