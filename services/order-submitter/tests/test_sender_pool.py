@@ -315,6 +315,8 @@ async def test_an_open_breaker_holds_orders_back_and_lets_cancels_pass() -> None
     assert outcome.entries[0].breaker is not None
     assert pool.resumes_in_s() is not None
     assert [pool.reserve(kind) for kind in (SendKind.SUBMIT, SendKind.CANCEL)] == [False, True]
+    pool.budget.refused(600)
+    assert (pool.plans_resume_in_s() or 0) > 602, "a plan needs a quote, which is asked for after that"
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,11 @@ def test_the_pause_grows_while_refusals_go_on_whatever_the_broker_asks_for(hint:
         clock.now += pauses[-1]
         clock.now += budget.wait_s(Urgency.SEND)
     assert pauses == [1, 2, 4, 8, 16, FLOOR_CAP_S, FLOOR_CAP_S, FLOOR_CAP_S]
-    clock.now += 61
-    assert budget.refused(hint) == 1, "a minute without a refusal ends the row"
+    clock.now += 2 * FLOOR_CAP_S + 1
+    assert budget.refused(hint) == 1, "twice the pause without a refusal ends the row"
+    for _ in range(8):
+        clock.now += 15
+        assert budget.refused(hint) == 1, "one every 15 s is no row"
 
 
 def test_calls_that_were_under_way_when_the_first_was_refused_do_not_lengthen_the_pause() -> None:

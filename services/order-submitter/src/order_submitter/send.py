@@ -126,6 +126,11 @@ class SenderPool:
         resumes_at = self.breaker.resumes_at(now)
         return None if resumes_at is None else resumes_at - now
 
+    def plans_resume_in_s(self) -> float | None:
+        """The same for plans, which need quotes: after a refusal the broker is asked for those some seconds later."""
+        resumes_in_s = self.resumes_in_s()
+        return None if resumes_in_s is None else max(resumes_in_s, self.budget.wait_s(Urgency.MARKET))
+
     def reserve(self, kind: SendKind) -> bool:
         """Take a slot and the turn of a call if both are free. A cancel goes out whatever the breaker says."""
         if self._stopping or self._free == 0:

@@ -122,7 +122,7 @@ class Planner:
         return again
 
     async def _look_at_market(self, records: Sequence[SubmitRecord]) -> Market:
-        if self.pool.resumes_in_s() is not None:
+        if self.pool.plans_resume_in_s() is not None:
             return Market(clock=None, quotes={})  # What is deferred for the breaker needs none of it.
         asked = [record.value for record in records]
         quoted = {one.symbol: one.asset_type for one in asked if _needs_quote(one)}
@@ -178,7 +178,7 @@ class Planner:
     ) -> Plan:
         now = folded.now
         book = folded.books[position_id]
-        resumes_in_s = self.pool.resumes_in_s()
+        resumes_in_s = self.pool.plans_resume_in_s()
         if resumes_in_s is not None:
             market = replace(market, sends_resume_at=now + timedelta(seconds=resumes_in_s))
         decided = plan(book, _asked(message), controls=folded.controls, market=market, now=now, rules=self.rules)

@@ -15,8 +15,10 @@ from typing import Final
 
 FLOOR_S: Final = 1.0
 FLOOR_CAP_S: Final = 30.0
-FORGET_S: Final = 60.0
-"""A minute without a refusal ends a row of them: limits are per minute."""
+ROW_ENDS_S: Final = 10.0
+"""A row of refusals is over when none came for so long after a pause, or for twice as long as the pause was."""
+TIGHT_S: Final = 60.0
+"""For so long after a refusal calls are counted as short: limits are per minute."""
 SLOWEST_PER_S: Final = 5.0
 """Refusals make a process no slower than this: the pauses between them do the rest."""
 DOUBLES_IN_S: Final = 30.0
@@ -57,7 +59,7 @@ class CallBudget:
     @property
     def is_tight(self) -> bool:
         """Whether the broker refused calls within the last minute: what can be left out should be."""
-        return self._clock() < self._held_until + FORGET_S
+        return self._clock() < self._held_until + TIGHT_S
 
     def wait_s(self, urgency: Urgency, *, ahead: int = 0) -> float:
         """How long a call has to wait when `ahead` others go before it; 0 when it may go now."""
@@ -91,7 +93,8 @@ class CallBudget:
         now = self._clock()
         self._refill()
         if now >= self._held_until:
-            self._floor_s = min(FLOOR_CAP_S, 2 * self._floor_s) if self.is_tight else FLOOR_S
+            goes_on = now < self._held_until + max(ROW_ENDS_S, 2 * self._floor_s)
+            self._floor_s = min(FLOOR_CAP_S, 2 * self._floor_s) if goes_on else FLOOR_S
             self._slowed_to = max(min(SLOWEST_PER_S, self._rate_limit), self._rate() / 2)
             self._held_until = now + self._floor_s
             self._tokens = 0.0
