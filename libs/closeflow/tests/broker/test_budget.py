@@ -12,7 +12,7 @@ import pytest
 
 from closeflow.broker import BrokerUnavailable, FailureCause
 from closeflow.broker.alpaca.wire import retry_after
-from closeflow.broker.budget import FLOOR_CAP_S, CallBudget, Urgency
+from closeflow.broker.budget import FLOOR_CAP_S, TAKEN_ENDS, CallBudget, Urgency
 from closeflow.domain.answers import NotAccepted, NotFound
 from closeflow.domain.model import AssetType
 
@@ -71,11 +71,20 @@ def test_the_pause_grows_while_refusals_go_on_whatever_the_broker_asks_for(hint:
         clock.now += pauses[-1]
         clock.now += budget.wait_s(Urgency.SEND)
     assert pauses == [1, 2, 4, 8, 16, FLOOR_CAP_S, FLOOR_CAP_S, FLOOR_CAP_S]
-    clock.now += 2 * FLOOR_CAP_S + 1
-    assert budget.refused(hint) == 1, "twice the pause without a refusal ends the row"
-    for _ in range(8):
-        clock.now += 15
-        assert budget.refused(hint) == 1, "one every 15 s is no row"
+    clock.now += 61
+    assert budget.refused(hint) == 1, "a minute without a refusal ends the row"
+
+
+@pytest.mark.parametrize(("taken", "pauses"), [(TAKEN_ENDS - 1, [1, 2, 4, 8]), (TAKEN_ENDS, [1, 1, 1, 1])])
+def test_a_refusal_now_and_then_among_calls_that_are_taken_is_no_row(taken: int, pauses: list[float]) -> None:
+    budget = CallBudget(100, clock=(clock := Clock()))
+    seen = []
+    for _ in pauses:
+        seen.append(budget.refused(None))
+        clock.now += seen[-1] + 5
+        for _ in range(taken):
+            budget.taken()
+    assert seen == pauses
 
 
 def test_calls_that_were_under_way_when_the_first_was_refused_do_not_lengthen_the_pause() -> None:

@@ -15,10 +15,10 @@ from typing import Final
 
 FLOOR_S: Final = 1.0
 FLOOR_CAP_S: Final = 30.0
-ROW_ENDS_S: Final = 10.0
-"""A row of refusals is over when none came for so long after a pause, or for twice as long as the pause was."""
-TIGHT_S: Final = 60.0
-"""For so long after a refusal calls are counted as short: limits are per minute."""
+FORGET_S: Final = 60.0
+"""A minute without a refusal ends a row of them: limits are per minute."""
+TAKEN_ENDS: Final = 20
+"""So does this many calls that the broker took: a refusal now and then is no reason to pause for ever longer."""
 SLOWEST_PER_S: Final = 5.0
 """Refusals make a process no slower than this: the pauses between them do the rest."""
 DOUBLES_IN_S: Final = 30.0
@@ -51,6 +51,7 @@ class CallBudget:
         self._tokens = max(1.0, rate_per_s)
         self._held_until = -math.inf
         self._floor_s = 0.0
+        self._taken = 0
 
     def held_s(self) -> float:
         """How long the broker wants no call at all."""
@@ -59,7 +60,7 @@ class CallBudget:
     @property
     def is_tight(self) -> bool:
         """Whether the broker refused calls within the last minute: what can be left out should be."""
-        return self._clock() < self._held_until + TIGHT_S
+        return self._clock() < self._held_until + FORGET_S
 
     def wait_s(self, urgency: Urgency, *, ahead: int = 0) -> float:
         """How long a call has to wait when `ahead` others go before it; 0 when it may go now."""
@@ -87,17 +88,23 @@ class CallBudget:
             await asyncio.sleep(wait)
         return 0.0
 
+    def taken(self) -> None:
+        """The broker took a call, whatever it answered. Those that it took before the pause, and answers only now, are
+        too few to matter."""
+        self._taken += 1
+
     def refused(self, asked_s: float | None) -> float:
         """The broker took no call because there were too many; returns how long all calls wait now. Calls that were on
         their way when an earlier one was refused tell nothing new."""
         now = self._clock()
         self._refill()
         if now >= self._held_until:
-            goes_on = now < self._held_until + max(ROW_ENDS_S, 2 * self._floor_s)
+            goes_on = self.is_tight and self._taken < TAKEN_ENDS
             self._floor_s = min(FLOOR_CAP_S, 2 * self._floor_s) if goes_on else FLOOR_S
             self._slowed_to = max(min(SLOWEST_PER_S, self._rate_limit), self._rate() / 2)
             self._held_until = now + self._floor_s
             self._tokens = 0.0
+            self._taken = 0
         self._held_until = max(self._held_until, now + (asked_s or 0.0))
         return self._held_until - now
 

@@ -232,8 +232,11 @@ class Wire:
                     return NoReply(f"answer longer than {MAX_BODY_BYTES} bytes")
         received_at = self._now()
         delay = retry_after(response.headers, received_at)
+        budget = self._host or self._budget
         if response.status_code == TOO_MANY or (response.status_code == UNAVAILABLE and delay is not None):
-            delay = (self._host or self._budget).refused(delay)
+            delay = budget.refused(delay)
+        else:
+            budget.taken()
         return Reply(
             status=response.status_code,
             body=bytes(body),
