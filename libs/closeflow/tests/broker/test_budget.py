@@ -111,6 +111,18 @@ def test_after_a_refusal_calls_come_more_slowly_and_the_urgent_ones_first() -> N
     assert sum(budget.take(Urgency.SEND) for _ in range(200)) == 100, "forgotten"
 
 
+def test_each_twenty_calls_that_are_taken_double_the_rate() -> None:
+    budget = CallBudget(100, clock=(clock := Clock()))
+    for _ in range(9):
+        clock.now += budget.refused(None)
+    waits = []
+    for _ in range(3):
+        waits.append(budget.wait_s(Urgency.SEND, ahead=5))
+        for _ in range(TAKEN_ENDS):
+            budget.taken()
+    assert [round(waits[0] / one) for one in waits] == [1, 2, 4]
+
+
 @pytest.mark.parametrize("urgency", Urgency)
 @pytest.mark.parametrize("refusals", [1, 3, 9])
 def test_no_call_is_kept_back_for_long_once_the_pause_is_over(urgency: Urgency, refusals: int) -> None:

@@ -18,7 +18,8 @@ FLOOR_CAP_S: Final = 30.0
 FORGET_S: Final = 60.0
 """A minute without a refusal ends a row of them: limits are per minute."""
 TAKEN_ENDS: Final = 20
-"""So does this many calls that the broker took: a refusal now and then is no reason to pause for ever longer."""
+"""So do so many calls that the broker took: a refusal now and then is no reason to pause for ever longer, or to stay
+slow."""
 SLOWEST_PER_S: Final = 5.0
 """Refusals make a process no slower than this: the pauses between them do the rest."""
 DOUBLES_IN_S: Final = 30.0
@@ -109,7 +110,8 @@ class CallBudget:
         return self._held_until - now
 
     def _rate(self) -> float:
-        grown = math.exp2(max(0.0, min((self._clock() - self._held_until) / DOUBLES_IN_S, 64.0)))
+        doubled = (self._clock() - self._held_until) / DOUBLES_IN_S + self._taken / TAKEN_ENDS
+        grown = math.exp2(max(0.0, min(doubled, 64.0)))
         return min(self._rate_limit, self._slowed_to * grown)
 
     def _refill(self) -> None:
