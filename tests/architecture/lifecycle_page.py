@@ -21,9 +21,9 @@ PAGE: Final = REPOSITORY / "docs" / "lifecycle.md"
 HEAD: Final = """# The rules by their labels
 
 Code and tests name rules by these labels (R4, C8, O13, ...). What holds is the code: the legal moves are the tables of
-`closeflow.domain.transitions`, everything else that is computed of an order is in `closeflow.domain.facts`. This page
-is made from them and from `closeflow.domain.rulebook`; `python -m tests.architecture.lifecycle_page` writes it anew,
-and a test fails while it is not what that writes.
+`closeflow.domain.transitions`, everything else that is computed of an order is in `closeflow.domain.orders.status`.
+This page is made from them and from `closeflow.domain.rulebook`; `python -m tests.architecture.lifecycle_page` writes
+it anew, and a test fails while it is not what that writes.
 """
 REASON: Final = {"R3b": " ([why](adr/0004-a-refusal-proves-absence-only-once.md))"}
 GROUPS: Final = {

@@ -17,10 +17,11 @@ from closectl.importing import import_positions
 from closectl.positions_file import read_positions
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.codec import encode
-from closeflow.domain.accept import Accepted, CloseCommand, accept_close
-from closeflow.domain.answers import MarketClock, Quote
-from closeflow.domain.controls import TradingState
+from closeflow.domain.close.accept import Accepted, CloseCommand, accept_close
+from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, apply_plan, plan
+from closeflow.domain.close.timeouts import Woken, wake
 from closeflow.domain.ids import NAMESPACE, client_order_id, submit_event_id
+from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import (
     BrokerStatus,
     BrokerUpdate,
@@ -31,10 +32,9 @@ from closeflow.domain.model import (
     SendKind,
     UpdateSource,
 )
-from closeflow.domain.plan import Asked, Market, PlanRules, Submit, apply_plan, plan
-from closeflow.domain.sending import claim
-from closeflow.domain.settle import RetryPolicy
-from closeflow.domain.wake import Woken, wake
+from closeflow.domain.retry import RetryPolicy
+from closeflow.domain.sending.claim import claim
+from closeflow.domain.trading_controls import TradingState
 from closeflow.kafka.records import Record
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import lock_controls

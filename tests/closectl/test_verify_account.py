@@ -19,8 +19,9 @@ from closectl.verifying.report import NotChecked, Violation
 from closectl.verifying.run import Account, verify
 from closeflow.broker import Positions
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, OrderType, Side, TimeInForce, UpdateSource
+from closeflow.domain.sending.broker_answers import Acknowledged
+from closeflow.domain.sending.ticket import Ticket
 from closeflow.storage.engine import Database
 from closeflow.storage.verifying import snapshot
 from closeflow.storage.verifying_state import State, load_state

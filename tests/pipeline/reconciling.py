@@ -6,9 +6,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import OrderType, Side, TimeInForce
+from closeflow.domain.sending.broker_answers import Acknowledged
+from closeflow.domain.sending.ticket import Ticket
 from tests.pipeline.submitting import Bench
 
 

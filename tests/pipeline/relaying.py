@@ -23,9 +23,10 @@ from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import BROKER_FILL, BrokerFillV1
 from closeflow.contracts.codec import decode
-from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, OrderType, Side, TimeInForce
+from closeflow.domain.sending.broker_answers import Acknowledged
+from closeflow.domain.sending.ticket import Ticket
 from closeflow.kafka import KafkaConnection, ensure_topics, load_topics
 
 if TYPE_CHECKING:

@@ -26,18 +26,18 @@ from broker_simulator.control import (
 from broker_simulator.process import SimulatorProcess
 from closeflow.broker import BrokerUnavailable, FailureCause, Positions
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.domain.answers import (
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.market_data import Instrument
+from closeflow.domain.model import AssetType, BrokerStatus, OrderType, RejectClass, Side, TimeInForce
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
     CancelRefused,
     DuplicateId,
-    Instrument,
     NotFound,
     Refused,
-    Ticket,
 )
-from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import AssetType, BrokerStatus, OrderType, RejectClass, Side, TimeInForce
+from closeflow.domain.sending.ticket import Ticket
 
 OPTION = "AAPL270115C00190000"
 

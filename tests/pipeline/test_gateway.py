@@ -22,8 +22,8 @@ from broker_simulator.process import SimulatorProcess
 from closeflow.broker import BrokerUnavailable, ExecutionPage, OpenOrders
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import BrokerFillV1
-from closeflow.domain.answers import LookUpAnswer, Unanswered
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, UpdateSource
+from closeflow.domain.sending.broker_answers import LookUpAnswer, Unanswered
 from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, open_producer
 from closeflow.storage import gateway
 from closeflow.storage.engine import make_engine, transaction

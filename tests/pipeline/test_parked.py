@@ -19,7 +19,7 @@ from broker_simulator.process import SimulatorProcess
 from closectl.operating.incidents import close_incident_by_hand
 from closeflow.contracts import BROKER_FILL, SUBMIT_ORDER, ErrorClass
 from closeflow.domain.ids import client_order_id
-from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka import DeadLetter, KafkaConnection, Producer, open_producer
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import make_engine

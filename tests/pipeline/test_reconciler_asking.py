@@ -14,9 +14,9 @@ import pytest
 from broker_simulator.control import Behaviour, NeverFill
 from closeflow.broker import BrokerUnavailable, ExecutionPage
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.domain.answers import LookUpAnswer, NotAccepted, Unanswered
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import BrokerUpdate
+from closeflow.domain.sending.broker_answers import LookUpAnswer, NotAccepted, Unanswered
 from closeflow.kafka import Producer
 from closeflow.storage.engine import Database as Engine
 from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps

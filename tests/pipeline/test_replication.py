@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
 
-from closeflow.domain.replication import Limits
+from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.storage.engine import Database as Engine
 from closeflow.storage.engine import StatementError, make_engine, sqlstate, transaction
 from closeflow.storage.replication import drop_lost_slot

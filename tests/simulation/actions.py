@@ -9,8 +9,8 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Final, TypeVar
 
-from closeflow.domain.controls import TradingState
 from closeflow.domain.model import ZERO, OrderStatus, PositionStatus, RequestStatus
+from closeflow.domain.trading_controls import TradingState
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.filler import BATCH as FILLS_AT_ONCE
 from tests.simulation.filler import Filler

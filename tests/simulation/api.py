@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
-from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, TradingHalted, accept_close
+from closeflow.domain.close.accept import (
+    Accepted,
+    CloseCommand,
+    Decision,
+    KeyReused,
+    Replayed,
+    TradingHalted,
+    accept_close,
+)
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Fault, Violation
 from tests.simulation.process import Process

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from closeflow.domain.model import Event, Incident
 from closeflow.domain.model import Topic as TopicName
-from closeflow.domain.publication import (
+from closeflow.domain.outbox.publication_audit import (
     Emission,
     EventKey,
     Judged,

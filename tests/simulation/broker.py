@@ -11,7 +11,9 @@ from typing import Final
 from uuid import UUID
 
 from closeflow.broker.protocol import IdDeduplication
-from closeflow.domain.answers import (
+from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.model import ZERO, BrokerStatus, BrokerUpdate, ExecType, RejectClass, Side, UpdateSource
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
     CancelAnswer,
@@ -22,11 +24,9 @@ from closeflow.domain.answers import (
     NotFound,
     Refused,
     SubmitAnswer,
-    Ticket,
     Unanswered,
 )
-from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import ZERO, BrokerStatus, BrokerUpdate, ExecType, RejectClass, Side, UpdateSource
+from closeflow.domain.sending.ticket import Ticket
 from tests.simulation import reports
 from tests.simulation.clock import START, Clock
 from tests.simulation.core import VISIBILITY_LAG_S

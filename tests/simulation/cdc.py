@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from closeflow.domain.model import Event
 from closeflow.domain.model import Topic as TopicName
-from closeflow.domain.publication import EventKey
+from closeflow.domain.outbox.publication_audit import EventKey
 from tests.simulation.database import Database
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.log import Topic

@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from closeflow.broker.protocol import IdDeduplication
-from closeflow.domain import absence, publication, sending, wake
-from closeflow.domain import plan as planning
-from closeflow.domain.controls import Controls
+from closeflow.domain.close import plan_order as planning
+from closeflow.domain.close import timeouts
 from closeflow.domain.model import Book, CloseRequest, Order, Send
-from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.operator import declare_lost
+from closeflow.domain.outbox import publication_audit
+from closeflow.domain.retry import RetryPolicy
+from closeflow.domain.sending import claim, next_step, send_check
+from closeflow.domain.trading_controls import Controls
 from fill_processor import fold
 from order_submitter.breaker import BreakerRules
 
@@ -30,7 +33,7 @@ RESEND_AFTER: Final = timedelta(seconds=30)
 UNKNOWN_AFTER: Final = timedelta(seconds=900)
 QUIET_AFTER: Final = timedelta(seconds=10)
 PUBLISH_WITHIN: Final = timedelta(seconds=30)
-ABSENT_FOR: Final = absence.window(VISIBILITY_LAG_S)
+ABSENT_FOR: Final = declare_lost.window(VISIBILITY_LAG_S)
 
 
 class Plan(Protocol):
@@ -49,13 +52,13 @@ class Plan(Protocol):
 class Recheck(Protocol):
     def __call__(
         self, book: Book, order: Order, *, controls: Controls, now: datetime, may_repeat: bool = False
-    ) -> sending.Check: ...
+    ) -> send_check.Check: ...
 
 
 class NextStep(Protocol):
     def __call__(
         self, book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]
-    ) -> sending.Step: ...
+    ) -> next_step.Step: ...
 
 
 class FoldBatch(Protocol):
@@ -73,8 +76,8 @@ class Wake(Protocol):
         now: datetime,
         resend_after: timedelta,
         unknown_after: timedelta,
-        conditions: wake.Conditions | None = None,
-    ) -> wake.Woken | wake.PutOff | wake.Waits: ...
+        conditions: timeouts.Conditions | None = None,
+    ) -> timeouts.Woken | timeouts.PutOff | timeouts.Waits: ...
 
 
 class MayRepeat(Protocol):
@@ -82,19 +85,23 @@ class MayRepeat(Protocol):
         self,
         book: Book,
         order: Order,
-        asked: absence.Asked | str,
-        known: absence.Known,
+        asked: declare_lost.Asked | str,
+        known: declare_lost.Known,
         *,
         refuses_to_exceed: bool,
         now: datetime,
         within: timedelta,
-    ) -> tuple[absence.Point, ...]: ...
+    ) -> tuple[declare_lost.Point, ...]: ...
 
 
 class EmitAgain(Protocol):
     def __call__(
-        self, emissions: Sequence[publication.Emission], missing: Collection[publication.EventKey], *, budget: int
-    ) -> tuple[publication.EventKey, ...]: ...
+        self,
+        emissions: Sequence[publication_audit.Emission],
+        missing: Collection[publication_audit.EventKey],
+        *,
+        budget: int,
+    ) -> tuple[publication_audit.EventKey, ...]: ...
 
 
 def may_repeat(deduplication: IdDeduplication) -> bool:
@@ -115,13 +122,13 @@ def may_answer(begun: bool) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     plan: Plan = planning.plan
-    recheck: Recheck = sending.recheck
-    next_step: NextStep = sending.next_step
+    recheck: Recheck = send_check.recheck
+    next_step: NextStep = next_step.next_step
     fold_batch: FoldBatch = fold.fold_batch
-    wake: Wake = wake.wake
-    emit_again: EmitAgain = publication.emit_again
+    wake: Wake = timeouts.wake
+    emit_again: EmitAgain = publication_audit.emit_again
     may_repeat: Callable[[IdDeduplication], bool] = may_repeat
-    may_repeat_whole: MayRepeat = absence.may_repeat
-    fence_s: Callable[[float], float] = sending.fence_s
+    may_repeat_whole: MayRepeat = declare_lost.may_repeat
+    fence_s: Callable[[float], float] = claim.fence_s
     may_begin: Callable[[Send], bool] = may_begin
     may_answer: Callable[[bool], bool] = may_answer

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
-from closeflow.domain.events import EXECUTION_REVERSED, decimal_text
 from closeflow.domain.model import ZERO, Event, ExecKind, Execution, Order, OrderStatus, StatementKind, Topic
+from closeflow.domain.outbox.events import EXECUTION_REVERSED
+from closeflow.domain.text import decimal_text
 from tests.simulation.database import FINISHED
 
 ENDED = frozenset({StatementKind.CANCELED, StatementKind.EXPIRED, StatementKind.REJECTED})

@@ -12,8 +12,6 @@ from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
-from closeflow.domain import facts
-from closeflow.domain.controls import AccountLimits, Controls, TradingState, counted
 from closeflow.domain.model import (
     Book,
     CloseRequest,
@@ -28,7 +26,9 @@ from closeflow.domain.model import (
     SendKind,
     Topic,
 )
-from closeflow.domain.publication import EventKey, OutboxRow
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.outbox.publication_audit import EventKey, OutboxRow
+from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState, counted
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from tests.simulation.clock import Clock
 from tests.simulation.core import ACCOUNT
@@ -147,7 +147,7 @@ def _loaded(book: Book, request_ids: Collection[UUID]) -> Book:
     orders = {
         one.client_order_id: one
         for one in book.orders.values()
-        if one.close_request_id in requests or one.status not in FINISHED or not facts.is_named(one)
+        if one.close_request_id in requests or one.status not in FINISHED or not order_status.is_named(one)
     }
     return replace(book, requests=requests, orders=orders, ledger_quantity=ledger(book))
 
@@ -158,7 +158,7 @@ def executions_of(book: Book) -> Iterable[Execution]:
 
 def ledger(book: Book) -> Decimal:
     """As `books._FACTS`: the base and what each order has executed, which was derived when it was written."""
-    moved = (facts.signed(one.side, one.executed_quantity) for one in book.orders.values())
+    moved = (order_status.signed(one.side, one.executed_quantity) for one in book.orders.values())
     return sum(moved, book.base_quantity)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain.controls import TradingState
 from closeflow.domain.model import UNFINISHED, ZERO, BrokerStatus
+from closeflow.domain.trading_controls import TradingState
 from tests.simulation import actions
 from tests.simulation.broker import LIVE
 from tests.simulation.excuses import unexplained

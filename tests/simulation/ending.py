@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from closeflow.domain.events import decimal_text
-from closeflow.domain.model import (
-    ZERO,
-    Book,
-    Order,
-    OrderStatus,
-    Position,
-    PositionStatus,
-    RequestStatus,
-    Topic,
-)
-from closeflow.domain.pricing import is_residual
-from closeflow.domain.reopen import REVERSED
-from closeflow.domain.settle import EXTERNALLY_CLOSED
+from closeflow.domain.close.outcome import EXTERNALLY_CLOSED
+from closeflow.domain.close.pricing import is_residual
+from closeflow.domain.model import ZERO, Book, Order, OrderStatus, Position, PositionStatus, RequestStatus, Topic
+from closeflow.domain.position.reopen import REVERSED
+from closeflow.domain.text import decimal_text
 from tests.simulation.audit import published
 from tests.simulation.broker import LIVE
 from tests.simulation.counting import entered, filled, known, over, standing, told_to_accounting

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from closeflow.domain import facts
-from closeflow.domain.answers import Acknowledged
 from closeflow.domain.model import ZERO, BrokerUpdate, OrderStatus, UpdateSource
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.sending.broker_answers import Acknowledged
 from tests.simulation.database import FINISHED
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.process import KafkaAway, Process
@@ -43,7 +43,7 @@ class Gateway(Process):
         """As `Backfill.run_once`: the state of orders that are not done, then the executions."""
         stated = []
         for order in list(self.around.database.orders()):
-            if order.status in FINISHED and facts.unattributed(order) == ZERO:
+            if order.status in FINISHED and order_status.unattributed(order) == ZERO:
                 continue
             answer = self.around.exchange.look_up(order.client_order_id, UpdateSource.BACKFILL)
             if isinstance(answer, Acknowledged):

@@ -9,21 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from closeflow.domain.answers import Ticket
-from closeflow.domain.controls import TradingState
 from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import (
-    UNFINISHED,
-    ZERO,
-    Book,
-    CloseRequest,
-    Order,
-    Send,
-    SendKind,
-    Side,
-    Topic,
-)
-from closeflow.domain.sending import NOT_FOUND_WINDOW_S
+from closeflow.domain.model import UNFINISHED, ZERO, Book, CloseRequest, Order, Send, SendKind, Side, Topic
+from closeflow.domain.sending.next_step import NOT_FOUND_WINDOW_S
+from closeflow.domain.sending.ticket import Ticket
+from closeflow.domain.trading_controls import TradingState
 from closeflow.domain.transitions import illegal_moves
 from tests.simulation.core import LEASE_S
 from tests.simulation.counting import changed, entered, filled, known, open_quantity, over, told_to_accounting

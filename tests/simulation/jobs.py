@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from closeflow.domain.answers import CancelAnswer, SubmitAnswer
 from closeflow.domain.model import Order, Send
+from closeflow.domain.sending.broker_answers import CancelAnswer, SubmitAnswer
 from tests.simulation.database import Answer
 
 

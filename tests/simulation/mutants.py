@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, ParamSpec, TypeVar
 
-from closeflow.domain import absence, facts, sending
-from closeflow.domain.controls import Controls
-from closeflow.domain.events import EXECUTION_REVERSED
+from closeflow.domain.close.plan_order import plan
+from closeflow.domain.close.timeouts import Conditions, PutOff, Waits, Woken, wake
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -21,10 +20,13 @@ from closeflow.domain.model import (
     SendKind,
     UpdateSource,
 )
-from closeflow.domain.plan import plan
-from closeflow.domain.publication import Emission, EventKey, emit_again, lost
-from closeflow.domain.settle import RetryPolicy
-from closeflow.domain.wake import Conditions, PutOff, Waits, Woken, wake
+from closeflow.domain.operator import declare_lost
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.outbox.events import EXECUTION_REVERSED
+from closeflow.domain.outbox.publication_audit import Emission, EventKey, emit_again, lost
+from closeflow.domain.retry import RetryPolicy
+from closeflow.domain.sending import next_step, send_check
+from closeflow.domain.trading_controls import Controls
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
 from tests.simulation.core import Core, FoldBatch
 from tests.simulation.themes import CLOSE_ONLY
@@ -67,11 +69,11 @@ def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, poli
 
 def new_id_on_silence(
     book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]
-) -> sending.Step:
+) -> next_step.Step:
     """An order that cannot be accounted for is given up, so that the close goes on under a new id."""
-    step = sending.next_step(book, order, controls=controls, now=now, watched=watched)
-    if isinstance(step, sending.LookUp) and order.status is OrderStatus.SUBMIT_UNKNOWN:
-        return sending.Withdraw("not_found", RejectClass.RETRYABLE)
+    step = next_step.next_step(book, order, controls=controls, now=now, watched=watched)
+    if isinstance(step, next_step.LookUp) and order.status is OrderStatus.SUBMIT_UNKNOWN:
+        return send_check.Withdraw("not_found", RejectClass.RETRYABLE)
     return step
 
 
@@ -162,12 +164,12 @@ def emit_only_the_lost(
     return tuple(key for key in emit_again(emissions, missing, budget=budget) if key in gone)
 
 
-def impatient(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> sending.Step:
+def impatient(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> next_step.Step:
     """Neither the lease of a sender that has not answered is waited for, nor a lease by the own clock."""
     sends = tuple(replace(one, lease_until=min(one.lease_until, now)) for one in order.sends)
     order = replace(order, sends=sends)
     everyone = watched | {one.n for one in sends}
-    return sending.next_step(book, order, controls=controls, now=now, watched=everyone)
+    return next_step.next_step(book, order, controls=controls, now=now, watched=everyone)
 
 
 def read_reversals_of_the_stream_only(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
@@ -191,12 +193,12 @@ def seeing_no_gap(decide: Callable[P, R]) -> Callable[P, R]:
     """Rule R4 forgotten: while this decides, a fill that is known and cannot be named is none."""
 
     def decided(*args: P.args, **kwargs: P.kwargs) -> R:
-        real = facts.unattributed
-        facts.unattributed = lambda order: ZERO
+        real = order_status.unattributed
+        order_status.unattributed = lambda order: ZERO
         try:
             return decide(*args, **kwargs)
         finally:
-            facts.unattributed = real
+            order_status.unattributed = real
 
     return decided
 
@@ -204,15 +206,17 @@ def seeing_no_gap(decide: Callable[P, R]) -> Callable[P, R]:
 def whatever_it_closes(
     book: Book,
     order: Order,
-    asked: absence.Asked | str,
-    known: absence.Known,
+    asked: declare_lost.Asked | str,
+    known: declare_lost.Known,
     *,
     refuses_to_exceed: bool,
     now: datetime,
     within: timedelta,
-) -> tuple[absence.Point, ...]:
+) -> tuple[declare_lost.Point, ...]:
     """An order that is not of the whole position goes out again too: the broker has room for both."""
-    points = absence.may_repeat(book, order, asked, known, refuses_to_exceed=refuses_to_exceed, now=now, within=within)
+    points = declare_lost.may_repeat(
+        book, order, asked, known, refuses_to_exceed=refuses_to_exceed, now=now, within=within
+    )
     return tuple(one for one in points if one.name != "whole position")
 
 
@@ -226,7 +230,7 @@ class Mutant:
 
 RETRY_OVER_A_GAP: Final = Core(
     plan=seeing_no_gap(plan),
-    recheck=seeing_no_gap(sending.recheck),
+    recheck=seeing_no_gap(send_check.recheck),
     fold_batch=seeing_no_gap(fold_batch),
     wake=seeing_no_gap(wake),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from closeflow.domain.answers import Acknowledged, Ticket
 from closeflow.domain.model import SendKind
-from closeflow.domain.tickets import ticket
+from closeflow.domain.sending.broker_answers import Acknowledged
+from closeflow.domain.sending.ticket import Ticket, ticket
 from tests.simulation.broker import Exchange
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.jobs import Call

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from closeflow.domain import absence, operate
-from closeflow.domain.answers import NotFound
 from closeflow.domain.model import Book, CloseRequest, Order, OrderStatus
+from closeflow.domain.operator import declare_lost, requests
+from closeflow.domain.sending.broker_answers import NotFound
 from tests.simulation.core import ABSENT_FOR, RESEND_AFTER
 from tests.simulation.database import Tx
 from tests.simulation.faults import Fault
 from tests.simulation.process import DATABASE_ERRORS, Process
 
-Verb = Callable[[Tx, Book, CloseRequest], operate.Outcome]
+Verb = Callable[[Tx, Book, CloseRequest], requests.Outcome]
 
 
 @dataclass(slots=True, kw_only=True)
 class Operator(Process):
-    asked: dict[str, absence.Asked] = field(default_factory=dict)
+    asked: dict[str, declare_lost.Asked] = field(default_factory=dict)
 
     def cancel(self, request: CloseRequest) -> bool:
-        return self._do(request, lambda tx, book, one: operate.cancel(book, one, now=tx.now))
+        return self._do(request, lambda tx, book, one: requests.cancel(book, one, now=tx.now))
 
     def retry(self, request: CloseRequest) -> bool:
         return self._do(
-            request, lambda tx, book, one: operate.retry_now(book, one, now=tx.now, resend_after=RESEND_AFTER)
+            request, lambda tx, book, one: requests.retry_now(book, one, now=tx.now, resend_after=RESEND_AFTER)
         )
 
     def abandon(self, request: CloseRequest) -> bool:
-        return self._do(request, lambda tx, book, one: operate.abandon(book, one, now=tx.now))
+        return self._do(request, lambda tx, book, one: requests.abandon(book, one, now=tx.now))
 
     def asks(self, order: Order) -> bool:
         """As the first half of `closectl orders lost`: what the broker says now. Before, senders without an answer that
@@ -40,7 +40,7 @@ class Operator(Process):
                 database.exited.setdefault(one.sender, database.now())
         answer = exchange.look_up(order.client_order_id)
         listed = (one for one in exchange.executions() if one.client_order_id == order.client_order_id)
-        self.asked[order.client_order_id] = absence.Asked(
+        self.asked[order.client_order_id] = declare_lost.Asked(
             order=order,
             at=database.now(),
             looked_up=None if isinstance(answer, NotFound) else type(answer).__name__,
@@ -53,12 +53,12 @@ class Operator(Process):
         """As its second half, in the transaction that judges the evidence. Whether it is lost now."""
         asked, database = self.asked.pop(order.client_order_id), self.around.database
 
-        def verb(tx: Tx, book: Book, _: CloseRequest) -> operate.Outcome:
+        def verb(tx: Tx, book: Book, _: CloseRequest) -> requests.Outcome:
             found = book.orders[order.client_order_id]
-            known = absence.Known(exited=database.exited, expected=book.position.quantity)
-            points = absence.evidence(found, asked, known, now=tx.now, within=ABSENT_FOR)
+            known = declare_lost.Known(exited=database.exited, expected=book.position.quantity)
+            points = declare_lost.evidence(found, asked, known, now=tx.now, within=ABSENT_FOR)
             gathered = {order.client_order_id: points}
-            return absence.declare_lost(book, gathered, reason="gone", now=tx.now, only=order.client_order_id)
+            return declare_lost.declare_lost(book, gathered, reason="gone", now=tx.now, only=order.client_order_id)
 
         done = self._do(database.books[order.position_id].requests[order.close_request_id], verb)
         now = database.order(order.client_order_id)
@@ -73,7 +73,7 @@ class Operator(Process):
             tx.by_hand = True
             book = tx.lock_books(position_ids=[request.position_id], request_ids=[request.id])[request.position_id]
             outcome = verb(tx, book, book.requests[request.id])
-            if not isinstance(outcome, operate.Done):
+            if not isinstance(outcome, requests.Done):
                 return False
             tx.save_books([(book, outcome.book)])
             tx.events += outcome.events

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from closeflow.domain import facts
-from closeflow.domain.due import is_due
+from closeflow.domain.close.timeouts import DONE_FOR_DAY_WITHIN
 from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
-from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.retry import is_due
 from tests.simulation.core import QUIET_AFTER, RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import FINISHED, Database
 
@@ -72,7 +72,7 @@ def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
 def outliving_orders(database: Database) -> list[Order]:
     """As `misfits.outliving_orders`, without its grace: what is on its way within a transaction is not seen here."""
     finished = {one.id for one in database.requests() if not one.unfinished}
-    return [one for one in database.orders() if one.close_request_id in finished and not facts.is_done(one)]
+    return [one for one in database.orders() if one.close_request_id in finished and not order_status.is_done(one)]
 
 
 def quiet_orders(database: Database) -> list[Order]:

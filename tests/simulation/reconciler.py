@@ -8,10 +8,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from closeflow.domain import facts
-from closeflow.domain.answers import Acknowledged, MarketClock, NotFound
+from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, PutOff, Waits
+from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import BrokerUpdate, CloseRequest, Incident, Order
-from closeflow.domain.wake import SUBMIT_UNKNOWN, Conditions, PutOff, Waits
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
 from tests.simulation.broker import LIVE
 from tests.simulation.core import RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import Tx
@@ -116,11 +117,11 @@ class Reconciler(Process):
         ids = [order.position_id], [order.close_request_id]
         book = tx.lock_books(position_ids=ids[0], request_ids=ids[1])[order.position_id]
         found = book.orders.get(order.client_order_id)
-        if found is None or facts.is_done(found) or book.requests[order.close_request_id].unfinished:
+        if found is None or order_status.is_done(found) or book.requests[order.close_request_id].unfinished:
             return
-        lives = lives or bool(facts.broker_statements(found))
+        lives = lives or bool(order_status.broker_statements(found))
         if lives and found.cancel_requested_at is None:
-            canceling = facts.derive(replace(found, cancel_requested_at=tx.now))
+            canceling = order_status.derive(replace(found, cancel_requested_at=tx.now))
             tx.save_books([(book, replace(book, orders={**book.orders, canceling.client_order_id: canceling}))])
         detail = "its request is finished"
         tx.incidents.append(

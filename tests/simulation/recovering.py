@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from closeflow.domain.absence import BROKER_ASKED, Asked, Known, Point
-from closeflow.domain.answers import Acknowledged
 from closeflow.domain.model import Book, Order, Send, SendKind
-from closeflow.domain.sending import Clear, LookUp, absence_incident, next_number, not_found
+from closeflow.domain.operator.declare_lost import BROKER_ASKED, Asked, Known, Point
+from closeflow.domain.sending.broker_answers import Acknowledged
+from closeflow.domain.sending.claim import next_number, not_found
+from closeflow.domain.sending.next_step import LookUp, absence_incident
+from closeflow.domain.sending.send_check import Clear
 from tests.simulation.core import ABSENT_FOR
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Fault

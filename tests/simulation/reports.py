@@ -7,9 +7,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from closeflow.domain.answers import Ticket
 from closeflow.domain.ids import broker_update_id
 from closeflow.domain.model import ZERO, BrokerStatus, BrokerUpdate, ExecType, UpdateSource
+from closeflow.domain.sending.ticket import Ticket
 from tests.simulation.core import ACCOUNT, BROKER
 
 _LEAVES: Final = frozenset(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, assert_never
 
-from closeflow.domain.answers import (
+from closeflow.domain.model import Incident, SendAnswer, SendKind
+from closeflow.domain.retry import retry_in_s
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
     CancelRefused,
@@ -21,9 +23,8 @@ from closeflow.domain.answers import (
     Unanswered,
     refused_cancel,
 )
-from closeflow.domain.model import Incident, SendAnswer, SendKind
-from closeflow.domain.sending import retry_in_s, with_send
-from closeflow.domain.tickets import refusal_update, ticket
+from closeflow.domain.sending.claim import with_send
+from closeflow.domain.sending.ticket import refusal_update, ticket
 from order_submitter.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
 from tests.simulation.database import Answer, Tx, claim_key

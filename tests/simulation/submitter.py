@@ -8,24 +8,15 @@ from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
-from closeflow.domain import plan as planning
-from closeflow.domain.absence import Asked
-from closeflow.domain.answers import Acknowledged, LookUpAnswer, MarketClock, NotFound, Quote
+from closeflow.domain.close import plan_order as planning
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import Book, Event, Order, OrderStatus, Send, SendKind, Side
-from closeflow.domain.sending import (
-    Clear,
-    GiveUp,
-    LookUp,
-    SendCancel,
-    SendOrder,
-    Settled,
-    Wait,
-    Withdraw,
-    being_looked_up,
-    claim,
-    withdrawn,
-)
-from closeflow.domain.settle import settle
+from closeflow.domain.operator.declare_lost import Asked
+from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
+from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
+from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Wait
+from closeflow.domain.sending.send_check import Clear, Withdraw
 from order_submitter.breaker import CLOSED, Breaker, BreakerState, admitted
 from order_submitter.recover import Watch
 from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBLE_WITHIN_S

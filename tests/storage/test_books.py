@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from closeflow.domain import facts
+from closeflow.domain.position import exposure
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import transaction
 from closeflow.storage.filling import database_now
@@ -41,7 +41,7 @@ async def test_an_order_that_is_over_is_there_while_a_trade_of_it_is_withheld(
     async def clear() -> tuple[list[str], bool]:
         async with transaction(engine) as tx:
             book = (await lock_books(tx, position_ids=[position_id]))[position_id]
-        return list(book.orders), facts.is_clear(book)
+        return list(book.orders), exposure.is_clear(book)
 
     assert await clear() == ([], True)
     with owner(database.admin_dsn) as db:

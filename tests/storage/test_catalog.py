@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from closeflow.domain.close.pricing import LOTS
 from closeflow.domain.model import AssetType
-from closeflow.domain.pricing import LOTS
 from tests.conftest import Database
 from tests.storage.seeding import Owner, owner
 

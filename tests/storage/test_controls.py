@@ -10,7 +10,7 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from closeflow.domain.controls import AccountLimits, TradingState, counted
+from closeflow.domain.trading_controls import AccountLimits, TradingState, counted
 from closeflow.storage.controls import count_submits, lock_controls, lock_limits, set_state
 from closeflow.storage.engine import transaction
 from closeflow.storage.operating import record_action

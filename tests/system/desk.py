@@ -27,7 +27,7 @@ from closectl.operating.closes import cancel_request, retry_request
 from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
-from closeflow.domain.operate import Done, Outcome
+from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.kafka.tail import TailRecord, open_tail
 from closeflow.storage.engine import Database, make_engine
 from closeflow.storage.importing import NewPosition

@@ -14,8 +14,8 @@ from closectl.environment import with_database
 from closectl.operating.acting import Acted, NotThere
 from closectl.operating.commands import perform
 from closectl.output import print_json, print_rows
-from closeflow.domain.controls import GLOBAL, AccountLimits, TradingState
-from closeflow.domain.operate import Already, Refused
+from closeflow.domain.operator.requests import Already, Refused
+from closeflow.domain.trading_controls import GLOBAL, AccountLimits, TradingState
 from closeflow.storage import controls as rows
 from closeflow.storage.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.operating import record_action

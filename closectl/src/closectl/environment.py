@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from closectl.output import fail
 from closectl.settings import ClosectlSettings
 from closectl.verifying import Account
-from closeflow.domain.absence import window
+from closeflow.domain.operator.declare_lost import window
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
 from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, first_line, make_engine, sqlstate

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from closeflow.domain.events import decimal_text, time_text
+from closeflow.domain.text import decimal_text, time_text
 
 console = Console()
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

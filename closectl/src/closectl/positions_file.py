@@ -19,9 +19,9 @@ from itertools import pairwise
 from typing import Final
 
 from closectl.symbols import canonical, option_root
-from closeflow.domain.accept import LOT_DIGITS
-from closeflow.domain.events import decimal_text
+from closeflow.domain.close.accept import LOT_DIGITS
 from closeflow.domain.model import AssetType
+from closeflow.domain.text import decimal_text
 from closeflow.storage.importing import NewPosition
 
 REQUIRED: Final = ("account_id", "symbol", "asset_type", "quantity", "multiplier", "currency")

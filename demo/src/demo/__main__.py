@@ -20,7 +20,7 @@ from rich.console import Console
 import devstack
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.positions_file import read_positions
-from closeflow.domain.events import decimal_text
+from closeflow.domain.text import decimal_text
 from closeflow.kafka.tail import open_tail
 from closeflow.kafka.topics import load_topics
 from closeflow.storage.engine import Database, make_engine

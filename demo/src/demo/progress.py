@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from closeflow.domain.events import decimal_text
+from closeflow.domain.text import decimal_text
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.inspecting import list_positions, list_requests
 

@@ -18,7 +18,7 @@ import pytest
 from close_api.batches import Batches
 from close_api.http import Api, build_app
 from close_api.statuses import STATUSES, Code
-from closeflow.domain.accept import (
+from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,
     CloseCommand,
@@ -32,8 +32,8 @@ from closeflow.domain.accept import (
     ZeroQuantity,
     accept_close,
 )
-from closeflow.domain.controls import TradingState
 from closeflow.domain.model import AssetType, Book, Position, PositionStatus
+from closeflow.domain.trading_controls import TradingState
 from closeflow.storage.accepting import DatabaseAway, RowRefused
 from closeflow.storage.engine import make_engine
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.domain import facts
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -32,7 +31,8 @@ from closeflow.domain.model import (
     Topic,
     UpdateSource,
 )
-from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
 from fill_processor.fold import APPLIED, IGNORED, PARKED, Folded, Known, UpdateRecord, fold_batch, poisoned
 
@@ -326,7 +326,7 @@ def test_a_statement_that_was_applied_before_is_read_again_once_its_order_is_los
         source="operator",
         broker_seq=order.broker_update_seq,
     )
-    lost = facts.derive(replace(order, statements=(*order.statements, word)))
+    lost = order_status.derive(replace(order, statements=(*order.statements, word)))
     assert lost.status is OrderStatus.LOST
     book = replace(book, orders={lost.client_order_id: lost})
     same_id = {"event_id": first.value.event_id, "received_at": NOW - timedelta(hours=1)}

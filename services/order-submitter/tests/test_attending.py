@@ -12,9 +12,6 @@ from uuid import uuid4
 import pytest
 
 from closeflow.broker import MayBegin
-from closeflow.domain.answers import Refused
-from closeflow.domain.controls import Controls
-from closeflow.domain.due import is_due
 from closeflow.domain.model import (
     Order,
     OrderStatus,
@@ -26,7 +23,9 @@ from closeflow.domain.model import (
     Side,
     TimeInForce,
 )
-from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.retry import RetryPolicy, is_due
+from closeflow.domain.sending.broker_answers import Refused
+from closeflow.domain.trading_controls import Controls
 from order_submitter.answers import Entry
 from order_submitter.attend import Attendant, Round
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState

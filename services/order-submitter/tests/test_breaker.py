@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from closeflow.domain.answers import DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
 from closeflow.domain.model import RejectClass
+from closeflow.domain.sending.broker_answers import DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
 from order_submitter.breaker import (
     CLOSED,
     Breaker,

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import cast
 
 from closeflow.broker import Broker, BrokerUnavailable
-from closeflow.domain.answers import Instrument, LastTrade, MarketClock, Quote
+from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType
 from order_submitter.market import MarketView
 

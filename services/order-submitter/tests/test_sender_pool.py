@@ -13,21 +13,6 @@ from uuid import UUID
 import pytest
 
 from closeflow.broker import Broker, MayBegin
-from closeflow.domain.answers import (
-    Acknowledged,
-    CancelAccepted,
-    CancelAnswer,
-    CancelRefused,
-    DuplicateId,
-    LookUpAnswer,
-    NotAccepted,
-    NotFound,
-    NotSent,
-    Refused,
-    SubmitAnswer,
-    Ticket,
-    Unanswered,
-)
 from closeflow.domain.ids import broker_update_id, client_order_id
 from closeflow.domain.model import (
     BrokerStatus,
@@ -44,7 +29,22 @@ from closeflow.domain.model import (
     TimeInForce,
     UpdateSource,
 )
-from closeflow.domain.sending import fence_s
+from closeflow.domain.sending.broker_answers import (
+    Acknowledged,
+    CancelAccepted,
+    CancelAnswer,
+    CancelRefused,
+    DuplicateId,
+    LookUpAnswer,
+    NotAccepted,
+    NotFound,
+    NotSent,
+    Refused,
+    SubmitAnswer,
+    Unanswered,
+)
+from closeflow.domain.sending.claim import fence_s
+from closeflow.domain.sending.ticket import Ticket
 from closeflow.storage.engine import CommitUnknown
 from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from closeflow.broker import IdDeduplication
-from closeflow.domain.ticks import CENT, NICKEL
+from closeflow.domain.close.ticks import CENT, NICKEL
 from closeflow.settings import BadSetting, read
 from order_submitter.settings import OrderSubmitterSettings
 

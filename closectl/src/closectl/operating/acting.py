@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from closeflow.domain.model import Book
-from closeflow.domain.operate import Done, Outcome
+from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.filling import database_now

@@ -8,10 +8,10 @@ from decimal import Decimal
 from closectl.operating.acting import Deed, NotThere, lock_one, write
 from closectl.operating.asking import HAS_IT, ask_about
 from closectl.verifying import Account
-from closeflow.domain.amend import Adjustment, Ending, Fill, adjust, end_order, end_position, name_fill
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
-from closeflow.domain.operate import Done, Outcome, Refused
+from closeflow.domain.operator.adjust import Adjustment, Ending, Fill, adjust, end_order, end_position, name_fill
+from closeflow.domain.operator.requests import Done, Outcome, Refused
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.filling import database_now
 from closeflow.storage.operating import insert_adjustment, last_adjustment, order_of_execution

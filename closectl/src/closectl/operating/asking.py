@@ -8,8 +8,8 @@ from closectl.verifying import Account
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.evidence import HAS_IT, gather
 from closeflow.broker.protocol import BrokerUnavailable
-from closeflow.domain.absence import Asked
 from closeflow.domain.model import Order
+from closeflow.domain.operator.declare_lost import Asked
 
 __all__ = ["HAS_IT", "ask_about"]
 

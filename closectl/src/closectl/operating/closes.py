@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from closectl.operating.acting import Deed, on_book
-from closeflow.domain.operate import Outcome, abandon, cancel, retry_now
+from closeflow.domain.operator.requests import Outcome, abandon, cancel, retry_now
 from closeflow.storage.engine import Database
 
 RESEND_AFTER: Final = timedelta(seconds=30)

@@ -18,7 +18,7 @@ from closectl.operating.closes import abandon_request, cancel_request, retry_req
 from closectl.operating.incidents import close_incident_by_hand
 from closectl.operating.senders import confirm_sender_exit
 from closectl.output import console, fail, plain, print_json, print_rows, visible
-from closeflow.domain.operate import Already, Done, Outcome, Refused
+from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.operating import IncidentRow, find_incident, list_actions, list_incidents, list_senders
 from closeflow.storage.saving import MoveRefused

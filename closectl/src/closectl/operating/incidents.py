@@ -6,7 +6,7 @@ from uuid import UUID
 
 from closectl.operating.acting import Acted, Deed, NotThere, lock_one, write
 from closeflow.domain.model import Book
-from closeflow.domain.operate import Already, Done, Outcome, release
+from closeflow.domain.operator.requests import Already, Done, Outcome, release
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.filling import database_now
 from closeflow.storage.operating import (

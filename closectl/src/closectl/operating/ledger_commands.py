@@ -29,8 +29,8 @@ from closectl.operating.amending import adjust_position, end_one_order, end_posi
 from closectl.operating.commands import perform, tell
 from closectl.operating.lost import Inquiry, Judged
 from closectl.output import fail, print_json, print_rows
-from closeflow.domain.amend import Adjustment, Ending, Fill
-from closeflow.domain.operate import Done, Outcome
+from closeflow.domain.operator.adjust import Adjustment, Ending, Fill
+from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.storage.engine import Database
 from closeflow.storage.saving import MoveRefused
 

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from closectl.operating.acting import Deed, NotThere, lock_one, write
 from closectl.operating.asking import ask_about
 from closectl.verifying import Account
-from closeflow.domain import facts
-from closeflow.domain.absence import Asked, Point, declare_lost, evidence
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
-from closeflow.domain.operate import Done, Outcome
+from closeflow.domain.operator.declare_lost import Asked, Point, declare_lost, evidence
+from closeflow.domain.operator.requests import Done, Outcome
+from closeflow.domain.orders import status as order_status
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.filling import database_now
 from closeflow.storage.operating import load_known
@@ -94,5 +94,6 @@ def _in_doubt(book: Book, only: str | None) -> list[Order]:
     if only is not None:
         return [book.orders[only]]
     return sorted(
-        (order for order in book.orders.values() if not facts.is_settled(order)), key=lambda one: one.client_order_id
+        (order for order in book.orders.values() if not order_status.is_settled(order)),
+        key=lambda one: one.client_order_id,
     )

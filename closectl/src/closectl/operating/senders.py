@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 from closectl.operating.acting import Acted, NotThere
-from closeflow.domain.events import time_text
-from closeflow.domain.operate import Already, Refused
+from closeflow.domain.operator.requests import Already, Refused
+from closeflow.domain.text import time_text
 from closeflow.storage.engine import Database, Transaction, retrying
 from closeflow.storage.operating import confirm_exit, list_senders, record_action
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from closectl.verifying.report import Looked, looked
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
-from closeflow.domain.events import decimal_text
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType
+from closeflow.domain.text import decimal_text
 from closeflow.storage.verifying_state import State
 
 BEFORE: Final = timedelta(minutes=5)

@@ -9,9 +9,10 @@ from typing import Final
 
 from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of, unsafe_sends
-from closeflow.domain import facts
-from closeflow.domain.events import decimal_text
 from closeflow.domain.model import Book, CloseRequest, Order, StatementKind
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import exposure
+from closeflow.domain.text import decimal_text
 from closeflow.storage.verifying import OpenIncidents, PastBook
 
 PRICE_TOLERANCE: Final = Decimal("1e-12")
@@ -55,10 +56,10 @@ class BookChecks:
 def _oversold(book: Book, incidents: OpenIncidents) -> Iterator[tuple[str, str]]:
     """Rule R5 as things stand; what came to exceed it after the send needs an open incident or a cancel."""
     for request in book.requests.values():
-        live = [order for order in book.orders_of(request.id) if not facts.is_done(order)]
-        if not live or not facts.oversells(book, request) or _explained(book, request, live, incidents):
+        live = [order for order in book.orders_of(request.id) if not order_status.is_done(order)]
+        if not live or not exposure.oversells(book, request) or _explained(book, request, live, incidents):
             continue
-        may_fill = sum((facts.exposure(order) for order in book.orders.values()), Decimal(0))
+        may_fill = sum((exposure.exposure(order) for order in book.orders.values()), Decimal(0))
         yield (
             f"close request {request.id}",
             f"{decimal_text(may_fill)} may still be filled; the position is {decimal_text(book.position.quantity)}, "
@@ -76,11 +77,12 @@ def _live_twice(book: Book, incidents: OpenIncidents) -> Iterator[tuple[str, str
     """An order that a person declared lost, and that was found when the next attempt was there, is being cancelled or
     has an incident."""
     for request in book.requests.values():
-        live = [order for order in book.orders_of(request.id) if not facts.is_done(order)]
+        live = [order for order in book.orders_of(request.id) if not order_status.is_done(order)]
         found = [
             order
             for order in live
-            if facts.statement(order, StatementKind.LOST) is not None and _explained(book, request, [order], incidents)
+            if order_status.statement(order, StatementKind.LOST) is not None
+            and _explained(book, request, [order], incidents)
         ]
         if len(live) - len(found) > 1:
             names = ", ".join(order.client_order_id for order in live)
@@ -88,15 +90,15 @@ def _live_twice(book: Book, incidents: OpenIncidents) -> Iterator[tuple[str, str
 
 
 def _status(order: Order) -> Iterator[tuple[str, str]]:
-    derived = facts.derive_status(order)
+    derived = order_status.derive_status(order)
     # Who asks for a cancel may not write the status; the next update of the broker's shows it.
-    asked = facts.derive_status(replace(order, cancel_requested_at=None))
+    asked = order_status.derive_status(replace(order, cancel_requested_at=None))
     if order.status not in (derived, asked):
         yield f"order {order.client_order_id}", f"is {order.status}; its facts make it {derived}"
 
 
 def _quantities(order: Order) -> Iterator[tuple[str, str]]:
-    derived = facts.derive(order)
+    derived = order_status.derive(order)
     for name, stored, found in (
         ("executed_qty", order.executed_quantity, derived.executed_quantity),
         ("stated_cum_qty", order.stated_cum_quantity, derived.stated_cum_quantity),

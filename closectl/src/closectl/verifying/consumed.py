@@ -10,9 +10,9 @@ from uuid import UUID
 from closectl.verifying.reading import KAFKA, Given, TopicNames, Topics
 from closectl.verifying.report import Looked, looked
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
-from closeflow.domain.events import decimal_text
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import ExecKind
+from closeflow.domain.text import decimal_text
 from closeflow.kafka.tail import Partition
 from closeflow.storage.verifying_state import KnownOrder, State
 

@@ -12,9 +12,9 @@ from typing import Final
 from closectl.verifying.rates import crowded
 from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of
-from closeflow.domain import pricing
-from closeflow.domain.events import decimal_text
+from closeflow.domain.close import pricing
 from closeflow.domain.model import Book, Order, Send, SendKind
+from closeflow.domain.text import decimal_text
 from closeflow.storage.verifying import PastBook
 from closeflow.storage.verifying_controls import ControlsHistory, Halt, Limits
 

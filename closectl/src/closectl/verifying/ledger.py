@@ -13,8 +13,9 @@ from typing import Final
 
 from closectl.verifying.reading import KAFKA, PUBLISH_WITHIN, Published
 from closectl.verifying.report import Looked, looked
-from closeflow.domain.events import EXECUTION_REVERSED, decimal_text
 from closeflow.domain.model import ExecKind, Side, Topic
+from closeflow.domain.outbox.events import EXECUTION_REVERSED
+from closeflow.domain.text import decimal_text
 from closeflow.storage.verifying_state import BookedExecution, State
 
 Key = tuple[str, str, str]

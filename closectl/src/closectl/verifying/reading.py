@@ -12,7 +12,7 @@ from uuid import UUID
 
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER, dead_letter_topic
 from closeflow.domain.model import Topic
-from closeflow.domain.publication import EventKey
+from closeflow.domain.outbox.publication_audit import EventKey
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.tail import Partition, TailRecord, open_tail
 

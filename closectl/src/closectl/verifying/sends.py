@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain import facts
-from closeflow.domain.events import decimal_text
 from closeflow.domain.model import ZERO, ExecKind, Order, Send, SendAnswer, SendKind
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.text import decimal_text
 from closeflow.storage.verifying import PastBook
 
 MOMENT: Final = timedelta(seconds=1)
@@ -45,8 +45,8 @@ def _unsafe(past: PastBook, sent: Order, send: Send) -> Iterator[tuple[str, str]
     filled = {order.client_order_id: _filled(past, order, at) for order in known}
     live = [order for order in known if order is sent or not _ended(past, order, sent)]
     rest = {order.client_order_id: max(ZERO, order.quantity - filled[order.client_order_id]) for order in live}
-    moved = sum((facts.signed(order.side, filled[order.client_order_id]) for order in known), ZERO)
-    closable = max(ZERO, *(-facts.signed(sent.side, held + moved) for held in _held(past, at)))
+    moved = sum((order_status.signed(order.side, filled[order.client_order_id]) for order in known), ZERO)
+    closable = max(ZERO, *(-order_status.signed(sent.side, held + moved) for held in _held(past, at)))
     subject = f"order {sent.client_order_id}"
     may_fill = sum(rest.values(), ZERO)
     if may_fill > closable:
@@ -100,7 +100,7 @@ def _filled(past: PastBook, order: Order, at: datetime) -> Decimal:
         return past.recorded_at[exec_id] <= (at - MOMENT if kind is ExecKind.TRADE else at + MOMENT)
 
     executions = tuple(one for one in order.executions if seen(one.exec_id, one.kind))
-    return facts.executed(replace(order, executions=executions))
+    return order_status.executed(replace(order, executions=executions))
 
 
 def _held(past: PastBook, at: datetime) -> Iterator[Decimal]:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from closectl.verifying.reading import KAFKA, PUBLISH_WITHIN, Published
 from closectl.verifying.report import Looked, looked
-from closeflow.domain.events import decimal_text
 from closeflow.domain.model import Topic
-from closeflow.domain.publication import EventKey
+from closeflow.domain.outbox.publication_audit import EventKey
+from closeflow.domain.text import decimal_text
 from closeflow.storage.verifying_state import PositionState, State
 
 Wrong = Iterator[tuple[str, str]]

@@ -11,8 +11,8 @@ from decimal import Decimal
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.budget import CallBudget
-from closeflow.domain.answers import Ticket
 from closeflow.domain.model import OrderType, Side, TimeInForce
+from closeflow.domain.sending.ticket import Ticket
 
 TICKET = Ticket(
     client_order_id="cf-0190a1b2c3d47e5f8091a2b3c4d5e6f7-1",

@@ -13,8 +13,8 @@ import pytest
 from closeflow.broker import BrokerUnavailable, FailureCause
 from closeflow.broker.alpaca.wire import retry_after
 from closeflow.broker.budget import FLOOR_CAP_S, TAKEN_ENDS, CallBudget, Urgency
-from closeflow.domain.answers import NotAccepted, NotFound
 from closeflow.domain.model import AssetType
+from closeflow.domain.sending.broker_answers import NotAccepted, NotFound
 
 from .serving import TICKET, answer, broker_at, serving
 

@@ -12,7 +12,8 @@ import pytest
 from closeflow.broker.alpaca import classify
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.wire import NoReply, NotWritten, Outcome, Reply
-from closeflow.domain.answers import (
+from closeflow.domain.model import BrokerStatus, OrderType, RejectClass, Side, TimeInForce, UpdateSource
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
     CancelRefused,
@@ -21,10 +22,9 @@ from closeflow.domain.answers import (
     NotFound,
     NotSent,
     Refused,
-    Ticket,
     Unanswered,
 )
-from closeflow.domain.model import BrokerStatus, OrderType, RejectClass, Side, TimeInForce, UpdateSource
+from closeflow.domain.sending.ticket import Ticket
 
 AT = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 OF = Account(broker="alpaca", account_id="acc-1")

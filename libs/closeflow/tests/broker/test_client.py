@@ -12,8 +12,8 @@ from decimal import Decimal
 import pytest
 
 from closeflow.broker.alpaca.wire import LONGEST_DELAY_S, decimal_text, order_body, retry_after
-from closeflow.domain.answers import Acknowledged, NotAccepted, NotSent, Unanswered
 from closeflow.domain.model import OrderType, Side
+from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotSent, Unanswered
 
 from .serving import ORDER, TICKET, Step, answer, break_off, broker_at, hang_up, serving, stay_silent, trickle
 

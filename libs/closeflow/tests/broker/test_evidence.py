@@ -12,7 +12,6 @@ import pytest
 
 from closeflow.broker.evidence import gather
 from closeflow.broker.protocol import Broker, ExecutionPage
-from closeflow.domain.answers import LookUpAnswer, NotFound
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import (
     BrokerUpdate,
@@ -26,6 +25,7 @@ from closeflow.domain.model import (
     TimeInForce,
     UpdateSource,
 )
+from closeflow.domain.sending.broker_answers import LookUpAnswer, NotFound
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 REQUEST_ID = UUID(int=7)

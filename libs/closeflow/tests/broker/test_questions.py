@@ -11,8 +11,9 @@ import pytest
 from closeflow.broker import BrokerUnavailable, FailureCause, Positions
 from closeflow.broker.asking import look_up_all
 from closeflow.broker.budget import CallBudget
-from closeflow.domain.answers import Acknowledged, Instrument, LastTrade, NotFound, Unanswered
+from closeflow.domain.market_data import Instrument, LastTrade
 from closeflow.domain.model import AssetType, UpdateSource
+from closeflow.domain.sending.broker_answers import Acknowledged, NotFound, Unanswered
 
 from .serving import ORDER, TICKET, Step, answer, broker_at, serving
 

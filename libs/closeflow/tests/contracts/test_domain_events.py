@@ -13,9 +13,7 @@ import pytest
 
 from closeflow.contracts import ExecutionEvent, ExecutionEventType, PositionEvent, SubmitOrder, WireModel, decode
 from closeflow.contracts.schema_files import TOPIC_MODELS
-from closeflow.domain.events import ledger_event, position_event, submit_event
 from closeflow.domain.ids import client_order_id
-from closeflow.domain.ledger import Recorded
 from closeflow.domain.model import (
     AssetType,
     CloseRequest,
@@ -31,6 +29,8 @@ from closeflow.domain.model import (
     TimeInForce,
     UpdateSource,
 )
+from closeflow.domain.orders.execution_ledger import Recorded
+from closeflow.domain.outbox.events import ledger_event, position_event, submit_event
 
 EXAMPLES = Path(__file__).parents[4] / "schemas" / "examples"
 NOW = datetime(2026, 3, 2, 14, 30, 5, 120000, UTC)

@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from closeflow.domain import facts
-from closeflow.domain.controls import AccountLimits, Controls, TradingState
+from closeflow.domain.close.outcome import Settled, settle
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -35,8 +34,10 @@ from closeflow.domain.model import (
     TimeInForce,
     UpdateSource,
 )
-from closeflow.domain.settle import RetryPolicy, Settled, settle
-from closeflow.domain.updates import Applied, Verdict, apply_update, judge_update
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import Applied, Verdict, apply_update, judge_update
+from closeflow.domain.retry import RetryPolicy
+from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState
 
 NOW: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 REQUEST_ID: Final = UUID("01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22")
@@ -150,7 +151,7 @@ def an_order(quantity: int = 100, *, attempt: int = 1, request_id: UUID = REQUES
         limit_price=Decimal(10),
         sends=(a_send(),),
     )
-    return facts.derive(replace(order, **changes))
+    return order_status.derive(replace(order, **changes))
 
 
 def filled(quantity: int = 100, **changes: Any) -> Order:
@@ -186,7 +187,7 @@ def a_book(
     """A position of 100 before any of the orders' executions; its quantity is what is left after them."""
     position = a_position() if position is None else position
     kept = [a_request(**request_changes)] if requests is None else list(requests)
-    moved = sum((facts.signed(order.side, facts.executed(order)) for order in orders), Decimal(0))
+    moved = sum((order_status.signed(order.side, order_status.executed(order)) for order in orders), Decimal(0))
     return Book(
         position=position,
         base_quantity=position.opening_quantity,

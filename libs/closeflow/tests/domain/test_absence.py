@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.absence import Asked, Known, declare_lost, evidence, window
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -24,7 +22,10 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.operate import Already, Done, Outcome, Refused
+from closeflow.domain.operator.declare_lost import Asked, Known, declare_lost, evidence, window
+from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import exposure
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import (
@@ -153,8 +154,8 @@ def test_a_lost_order_has_no_exposure_and_its_close_goes_on() -> None:
     assert isinstance(outcome, Done)
     assert list(illegal_moves(book, outcome.book)) == []
     order = outcome.book.orders[ORDER]
-    word = facts.statement(order, StatementKind.LOST)
-    assert (order.status, facts.exposure(order), order.next_send_at) == (OrderStatus.LOST, ZERO, None)
+    word = order_status.statement(order, StatementKind.LOST)
+    assert (order.status, exposure.exposure(order), order.next_send_at) == (OrderStatus.LOST, ZERO, None)
     assert word is not None
     assert (word.source, word.detail, word.broker_seq) == ("operator", "broker confirms", order.broker_update_seq)
     assert outcome.book.requests[REQUEST_ID].status is RequestStatus.RETRYABLE
@@ -200,7 +201,7 @@ def test_a_lost_order_that_is_listed_again_lives_though_nothing_of_it_has_change
     again = an_update(ExecType.ORDER_STATUS, status, **LISTED, received_at=at(LATE + heard_s))
     found, _ = book_after(book, again)
     assert found.orders[ORDER].status is not OrderStatus.LOST
-    assert facts.exposure(found.orders[ORDER]) == 100
+    assert exposure.exposure(found.orders[ORDER]) == 100
     assert found.requests[REQUEST_ID].frozen_reason == "record_was_wrong"
     assert list(illegal_moves(book, found)) == []
     assert book_after(found, again)[0] == found
@@ -218,7 +219,7 @@ def test_a_statement_without_a_sequence_overrules_an_earlier_word_that_the_order
     assert isinstance(outcome, Done)
     update = an_update(ExecType.PENDING_CANCEL, seq=None, cum=None, transact_time=at(LATE + said_s))
     found, _ = book_after(outcome.book, update)
-    assert facts.exposure(found.orders[ORDER]) == 100
+    assert exposure.exposure(found.orders[ORDER]) == 100
 
 
 def test_an_acknowledged_order_is_lost_only_where_a_newer_word_of_the_broker_can_be_told() -> None:

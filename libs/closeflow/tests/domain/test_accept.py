@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from closeflow.domain.accept import (
+from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,
     CloseCommand,
@@ -27,7 +27,6 @@ from closeflow.domain.accept import (
     accept_close,
     fingerprint,
 )
-from closeflow.domain.controls import TradingState
 from closeflow.domain.model import (
     AssetType,
     Book,
@@ -44,6 +43,7 @@ from closeflow.domain.model import (
     TimeInForce,
     Topic,
 )
+from closeflow.domain.trading_controls import TradingState
 from closeflow.domain.transitions import illegal_moves
 
 NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)

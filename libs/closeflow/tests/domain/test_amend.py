@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.amend import Adjustment, Fill, adjust, name_fill
-from closeflow.domain.events import EXECUTION_RECORDED, POSITION_CLOSED
 from closeflow.domain.model import (
     ZERO,
     AssetType,
@@ -21,9 +19,11 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.operate import Already, Done, Outcome, Refused
+from closeflow.domain.operator.adjust import Adjustment, Fill, adjust, name_fill
+from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
+from closeflow.domain.orders.apply_update import Applied, judge_update
+from closeflow.domain.outbox.events import EXECUTION_RECORDED, POSITION_CLOSED
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.updates import Applied, judge_update
 
 from .builders import (
     BROKER,

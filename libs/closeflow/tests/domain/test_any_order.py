@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeflow.domain import facts, ledger
+from closeflow.domain.close.outcome import settle
 from closeflow.domain.model import Book, BrokerUpdate, CloseRequest, Order, Position, Side, UpdateSource
-from closeflow.domain.settle import settle
+from closeflow.domain.orders import execution_ledger
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import Applied, apply_update, judge_update
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.updates import Applied, apply_update, judge_update
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, an_order, at
 from .histories import (
@@ -51,7 +52,7 @@ def told(book: Book, updates: Sequence[BrokerUpdate], sizes: Sequence[int] = ())
 def listed(history: History, book: Book) -> Book:
     """The book after the broker's list was read too. Until then what the other feed may have told already waits."""
     order = book.orders_of(REQUEST_ID)[0]
-    assert facts.executed(order) <= history.executed
+    assert order_status.executed(order) <= history.executed
     return told(book, history.listed)
 
 
@@ -71,7 +72,7 @@ def _facts(order: Order) -> tuple[object, ...]:
         order.stated_cum_quantity,
         order.average_price,
         order.statements,
-        facts.is_done(order),
+        order_status.is_done(order),
     )
 
 
@@ -97,9 +98,9 @@ def test_any_order_and_any_repetition_of_the_updates_gives_the_same_state(tellin
 def _check_agrees(history: History, state: Book) -> None:
     """The state says what the broker did, and settling it again changes nothing."""
     order = state.orders_of(REQUEST_ID)[0]
-    assert facts.executed(order) == history.executed
-    assert facts.unattributed(order) == 0
-    assert facts.is_done(order) is history.ended
+    assert order_status.executed(order) == history.executed
+    assert order_status.unattributed(order) == 0
+    assert order_status.is_done(order) is history.ended
     assert state.position.quantity == QUANTITY - history.executed
     again = settle(state, state, now=at(99), policy=POLICY)
     assert (again.book, again.events, again.incidents) == (state, (), ())
@@ -116,7 +117,7 @@ def test_activities_without_a_cumulative_quantity_never_book_a_fill_twice(tellin
         verdict = judge_update(order, update)
         if isinstance(verdict, Applied):
             order, kinds = verdict.order, kinds | {one.kind for one in verdict.incidents}
-    assert facts.executed(order) <= history.executed
+    assert order_status.executed(order) <= history.executed
     assert "executed_above_stated" not in kinds
 
 
@@ -124,7 +125,7 @@ def standing(book: Book) -> tuple[object, ...]:
     """What must agree after busts and corrections: whether the position was closed in between may differ, and with it
     the reason and the time that the request shows."""
     order, request, position = book.orders_of(REQUEST_ID)[0], book.requests[REQUEST_ID], book.position
-    stands = sorted((one.quantity, one.price) for one in ledger.standings(order) if one.quantity)
+    stands = sorted((one.quantity, one.price) for one in execution_ledger.standings(order) if one.quantity)
     return (_facts(order)[:6], stands, request.status, request.filled_quantity, request.auto_retry, _position(position))
 
 
@@ -157,7 +158,7 @@ def test_a_snapshot_of_another_moment_books_no_fill_twice(telling: Telling) -> N
         if isinstance(verdict, Applied):
             assert [one.kind for one in verdict.incidents] == []
             order = verdict.order
-        assert facts.executed(order) <= history.executed
+        assert order_status.executed(order) <= history.executed
     state = listed(history, told(a_book(an_order()), updates, sizes))
     _check_agrees(history, state)
     order = state.orders_of(REQUEST_ID)[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.controls import AccountLimits, TradingState, breach, counted, effective_state, room_at
+from closeflow.domain.trading_controls import AccountLimits, TradingState, breach, counted, effective_state, room_at
 
 from .builders import ACCOUNT, CONTROLS, LIMITS, NOW, at
 

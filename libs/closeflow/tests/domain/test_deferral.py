@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from closeflow.domain.deferral import ask_again_at, deferred
+from closeflow.domain.close.deferral import ask_again_at, deferred
 from closeflow.domain.model import CloseRequest, RequestStatus
 
 from .builders import NOW, a_request, at

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from closeflow.domain.due import FARTHEST, is_due, look_again_by
+from closeflow.domain.retry import FARTHEST, is_due, look_again_by
 
 from .builders import NOW
 

@@ -7,10 +7,11 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.amend import Adjustment, Ending, adjust, end_order, end_position
 from closeflow.domain.model import Book, BrokerStatus, ExecType, Order, UpdateSource
-from closeflow.domain.operate import Already, Done, Refused, release
+from closeflow.domain.operator.adjust import Adjustment, Ending, adjust, end_order, end_position
+from closeflow.domain.operator.requests import Already, Done, Refused, release
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import exposure
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import NOW, REQUEST_ID, a_book, a_trade, an_order, an_update, applied, at, book_after, working
@@ -55,9 +56,9 @@ def test_of_an_order_that_a_split_multiplied_what_is_not_ours_can_be_dropped() -
     order = listed("a1", 15, 15)
     order = listed("a2", 45, 60)
     book = a_book(order)
-    assert facts.unattributed(order) == 45
+    assert order_status.unattributed(order) == 45
     book = done(book, ended(book, "filled"))
-    assert facts.is_clear(book)
+    assert exposure.is_clear(book)
     assert (book.position.quantity, book.ledger_quantity) == (Decimal(85), Decimal(85))
 
 
@@ -69,7 +70,7 @@ def test_a_fill_that_nobody_named_yet_is_not_dropped_from_an_order_that_is_just_
     """Else what the broker has sold is sold again within seconds."""
     order = applied(working(), an_update(ExecType.ORDER_STATUS, BrokerStatus.CANCELED, cum=10, seq=7))
     order = applied(order, a_trade("a1", 4, 4, source=UpdateSource.BACKFILL))
-    assert facts.unattributed(order) == 6
+    assert order_status.unattributed(order) == 6
     outcome = end_order(a_book(order), order, at_broker=status, quantity_there=quantity_there, now=at(60))
     assert isinstance(outcome, Refused)
     assert "closectl orders execution" in outcome.reasons[0]

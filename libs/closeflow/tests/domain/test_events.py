@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.events import decimal_text, ledger_event, position_event, submit_event, time_text
 from closeflow.domain.ids import execution_event_id, position_event_id, submit_event_id
-from closeflow.domain.ledger import Recorded
 from closeflow.domain.model import PositionStatus, RequestStatus, Side, Topic
+from closeflow.domain.orders.execution_ledger import Recorded
+from closeflow.domain.outbox.events import ledger_event, position_event, submit_event
+from closeflow.domain.text import decimal_text, time_text
 
 from .builders import BROKER, NOW, REQUEST_ID, a_position, a_request, an_execution, working
 

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import pytest
 
-from closeflow.domain import facts, operate, rulebook, transitions
-from closeflow.domain.accept import Accepted, accept_close
-from closeflow.domain.controls import TradingState
+from closeflow.domain import rulebook, transitions
+from closeflow.domain.close.accept import Accepted, accept_close
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.plan_order import Defer, apply_plan
+from closeflow.domain.close.timeouts import Woken
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -26,12 +28,13 @@ from closeflow.domain.model import (
     SendAnswer,
     StatementKind,
 )
-from closeflow.domain.plan import Defer, apply_plan
-from closeflow.domain.sending import Withdraw, being_looked_up, withdrawn
-from closeflow.domain.settle import settle
+from closeflow.domain.operator import requests
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import Applied, judge_update
+from closeflow.domain.sending.claim import being_looked_up, withdrawn
+from closeflow.domain.sending.send_check import Withdraw
+from closeflow.domain.trading_controls import TradingState
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.updates import Applied, judge_update
-from closeflow.domain.wake import Woken
 
 from .builders import (
     NOW,
@@ -98,13 +101,13 @@ def steps(order: Order) -> Iterator[Order]:
         yield from judged(order, an_update(E.TRADE_CORRECT, status, **changes))
     yield from judged(order, an_update(E.CANCEL_REJECTED, B.NEW, cum=0, seq=9, transact_time=at(9)))
     yield from judged(order, a_refusal())
-    if facts.broker_statements(order):
-        yield facts.derive(replace(order, cancel_requested_at=at(20)))
+    if order_status.broker_statements(order):
+        yield order_status.derive(replace(order, cancel_requested_at=at(20)))
         lost = a_statement(K.LOST, order.broker_update_seq or 9, t=20)
-        yield facts.derive(replace(order, statements=(*order.statements, lost)))
+        yield order_status.derive(replace(order, statements=(*order.statements, lost)))
     if order.status is O.SUBMIT_UNKNOWN:
-        yield facts.derive(replace(order, statements=(*order.statements, a_statement(K.LOST))))
-    if facts.never_taken(order):
+        yield order_status.derive(replace(order, statements=(*order.statements, a_statement(K.LOST))))
+    if order_status.never_taken(order):
         yield withdrawn(order, Withdraw("more_than_owed", RejectClass.RETRYABLE))
     if order.status is O.PLANNED:
         yield being_looked_up(replace(order, sends=(a_send(None),)), now=NOW)
@@ -161,8 +164,8 @@ def waking(before: Book) -> Book:
 
 
 def abandoning(before: Book) -> Book:
-    found = operate.abandon(before, before.requests[REQUEST_ID], now=NOW)
-    assert isinstance(found, operate.Done)
+    found = requests.abandon(before, before.requests[REQUEST_ID], now=NOW)
+    assert isinstance(found, requests.Done)
     return found.book
 
 
@@ -309,7 +312,7 @@ def _requests(before: Book, after: Book) -> str:
 
 def test_a_send_that_was_not_accepted_is_repeated_under_the_same_id() -> None:
     order = an_order(sends=(a_send(SendAnswer.NOT_ACCEPTED),))
-    assert (order.status, facts.never_taken(order)) == (O.PLANNED, True)
+    assert (order.status, order_status.never_taken(order)) == (O.PLANNED, True)
 
 
 def test_every_label_is_in_the_list_or_among_the_pairs_of_orders() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain import facts
 from closeflow.domain.model import (
     Order,
     OrderStatus,
@@ -19,6 +18,8 @@ from closeflow.domain.model import (
     Side,
     StatementKind,
 )
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import exposure
 
 from .builders import (
     OTHER_ID,
@@ -178,34 +179,34 @@ STATUS_OF_FACTS: dict[str, tuple[dict[str, Any], OrderStatus, bool]] = {
 @pytest.mark.parametrize(("of", "status", "done"), STATUS_OF_FACTS.values(), ids=STATUS_OF_FACTS.keys())
 def test_the_status_is_a_function_of_the_facts(of: dict[str, Any], status: OrderStatus, done: bool) -> None:
     order = an_order(**of)
-    assert (order.status, facts.is_done(order)) == (status, done)
+    assert (order.status, order_status.is_done(order)) == (status, done)
     reverse = replace(order, statements=order.statements[::-1], executions=order.executions[::-1])
-    assert facts.derive(reverse).status is status
-    assert facts.derive(order) == order
+    assert order_status.derive(reverse).status is status
+    assert order_status.derive(order) == order
 
 
 def test_a_gap_is_what_the_broker_stated_above_the_executions() -> None:
     order = an_order(executions=(an_execution("e", 40, 60),))
-    assert facts.executed(order) == 40
-    assert facts.known_cum(order) == 60
-    assert facts.unattributed(order) == 20
-    assert facts.exposure(order) == 40
+    assert order_status.executed(order) == 40
+    assert order_status.known_cum(order) == 60
+    assert order_status.unattributed(order) == 20
+    assert exposure.exposure(order) == 40
     assert order.average_price == 10
 
 
 def test_the_stated_quantity_never_goes_back() -> None:
     order = an_order(stated_cum_quantity=Decimal(50), statements=(a_statement(K.NEW, 1, 20),))
-    assert facts.known_cum(order) == 50
+    assert order_status.known_cum(order) == 50
 
 
 def test_an_order_is_not_over_because_it_was_not_found() -> None:
     order = an_order(status=OrderStatus.SUBMIT_UNKNOWN, not_found_count=99)
-    assert not facts.is_done(order)
-    assert facts.exposure(order) == 100
+    assert not order_status.is_done(order)
+    assert exposure.exposure(order) == 100
 
 
 def test_quantities_of_a_refusal_prove_nothing() -> None:
-    assert facts.known_cum(an_order(statements=(a_statement(K.REFUSED, None, 70),))) == 0
+    assert order_status.known_cum(an_order(statements=(a_statement(K.REFUSED, None, 70),))) == 0
 
 
 EXPOSURES: dict[str, tuple[Order, int]] = {
@@ -222,7 +223,7 @@ EXPOSURES: dict[str, tuple[Order, int]] = {
 
 @pytest.mark.parametrize(("order", "expected"), EXPOSURES.values(), ids=EXPOSURES.keys())
 def test_exposure_is_what_the_broker_may_still_fill(order: Order, expected: int) -> None:
-    assert facts.exposure(order) == expected
+    assert exposure.exposure(order) == expected
 
 
 A_LONG, A_SHORT = a_position(100), a_position(-100)
@@ -260,7 +261,7 @@ OWED: dict[str, tuple[Position, tuple[Order, ...], int, int]] = {
 @pytest.mark.parametrize(("position", "orders", "target", "expected"), OWED.values(), ids=OWED.keys())
 def test_owed(position: Position, orders: tuple[Order, ...], target: int, expected: int) -> None:
     book = a_book(*orders, position=position, requests=[a_request(target), OTHER])
-    assert facts.owed(book, book.requests[a_request().id]) == expected
+    assert exposure.owed(book, book.requests[a_request().id]) == expected
 
 
 OVERSELLS: dict[str, tuple[Position, tuple[Order, ...], int, bool]] = {
@@ -289,13 +290,13 @@ OVERSELLS: dict[str, tuple[Position, tuple[Order, ...], int, bool]] = {
 @pytest.mark.parametrize(("position", "orders", "target", "expected"), OVERSELLS.values(), ids=OVERSELLS.keys())
 def test_oversells(position: Position, orders: tuple[Order, ...], target: int, expected: bool) -> None:
     book = a_book(*orders, position=position, requests=[a_request(target), OTHER])
-    assert facts.oversells(book, book.requests[a_request().id]) is expected
+    assert exposure.oversells(book, book.requests[a_request().id]) is expected
 
 
 def test_a_buy_closes_only_a_short() -> None:
-    assert facts.closable(a_book(position=A_SHORT), Side.BUY) == 100
-    assert facts.closable(a_book(position=A_LONG), Side.BUY) == 0
-    assert facts.closable(a_book(position=A_LONG), Side.SELL) == 100
+    assert exposure.closable(a_book(position=A_SHORT), Side.BUY) == 100
+    assert exposure.closable(a_book(position=A_LONG), Side.BUY) == 0
+    assert exposure.closable(a_book(position=A_LONG), Side.SELL) == 100
 
 
 CLEAR: dict[str, tuple[tuple[Order, ...], bool]] = {
@@ -310,15 +311,15 @@ CLEAR: dict[str, tuple[tuple[Order, ...], bool]] = {
 
 @pytest.mark.parametrize(("orders", "expected"), CLEAR.values(), ids=CLEAR.keys())
 def test_clear(orders: tuple[Order, ...], expected: bool) -> None:
-    assert facts.is_clear(a_book(*orders)) is expected
+    assert exposure.is_clear(a_book(*orders)) is expected
 
 
 def test_only_sends_that_the_broker_may_have_seen_count() -> None:
     answers = [SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED, SendAnswer.UNKNOWN, SendAnswer.REJECTED, None]
     sends = tuple(a_send(answer, n) for n, answer in enumerate(answers, 1))
     order = an_order(sends=(*sends, a_send(kind=SendKind.CANCEL)))
-    assert facts.sends_that_count(order) == 3
-    assert facts.sends_that_count(order, SendKind.CANCEL) == 1
+    assert order_status.sends_that_count(order) == 3
+    assert order_status.sends_that_count(order, SendKind.CANCEL) == 1
 
 
 def test_orders_of_a_request_come_oldest_attempt_first() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.accept import Accepted, CloseCommand, Decision, ExposureUnproven, accept_close
-from closeflow.domain.controls import TradingState
+from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, ExposureUnproven, accept_close
+from closeflow.domain.close.plan_order import Defer, Plan
 from closeflow.domain.model import Book, OrderStatus, PositionStatus, RequestStatus
-from closeflow.domain.plan import Defer, Plan
-from closeflow.domain.sending import Clear, Hold, recheck
+from closeflow.domain.sending.send_check import Clear, Hold, recheck
+from closeflow.domain.trading_controls import TradingState
 
 from .builders import CONTROLS, NOW, OTHER_ID, a_book, a_position, a_request, an_order, canceled
 from .test_plan import pending, planned

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain.holdings import Compared, compare
+from closeflow.domain.position.compare_with_broker import Compared, compare
 
 Held = Mapping[str, int]
 

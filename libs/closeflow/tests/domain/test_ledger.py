@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain import facts, ledger
-from closeflow.domain.events import ledger_event
 from closeflow.domain.model import (
     BrokerStatus,
     BrokerUpdate,
@@ -22,6 +20,9 @@ from closeflow.domain.model import (
     OrderStatus,
     UpdateSource,
 )
+from closeflow.domain.orders import execution_ledger
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.outbox.events import ledger_event
 
 from .builders import a_position, a_request, a_trade, an_execution, an_order, an_update, applied, at, working
 
@@ -72,23 +73,23 @@ LEDGERS: dict[str, tuple[Sequence[Execution], dict[str, str], int]] = {
 @pytest.mark.parametrize(("rows", "aliases", "quantity"), LEDGERS.values(), ids=LEDGERS)
 def test_what_stands(rows: Sequence[Execution], aliases: dict[str, str], quantity: int) -> None:
     for order in permutations(rows):
-        assert facts.executed(an_order(executions=tuple(order), aliases=aliases)) == quantity
+        assert order_status.executed(an_order(executions=tuple(order), aliases=aliases)) == quantity
 
 
 def sums(order: Order) -> tuple[object, ...]:
     """Executed, known and stated cumulative quantity."""
-    return facts.executed(order), facts.known_cum(order), order.stated_cum_quantity
+    return order_status.executed(order), order_status.known_cum(order), order.stated_cum_quantity
 
 
 def told(before: Order, after: Order) -> list[tuple[str, str]]:
     found = []
-    for entry in ledger.entries(before, after):
+    for entry in execution_ledger.entries(before, after):
         match entry:
-            case ledger.Recorded(execution):
+            case execution_ledger.Recorded(execution):
                 found.append(("recorded", execution.exec_id))
-            case ledger.Reversed(execution, by):
+            case execution_ledger.Reversed(execution, by):
                 found.append(("reversed", f"{execution.exec_id} by {by.exec_id}"))
-            case ledger.Corrected(execution, replaced):
+            case execution_ledger.Corrected(execution, replaced):
                 found.append(("corrected", f"{execution.exec_id} for {replaced.exec_id}"))
     return found
 
@@ -104,7 +105,7 @@ def test_accounting_is_told_of_each_step_once() -> None:
     ]
     order = an_order()
     for row, entries in steps:
-        after = facts.derive(replace(order, executions=(*order.executions, row)))
+        after = order_status.derive(replace(order, executions=(*order.executions, row)))
         assert told(order, after) == entries
         order = after
 
@@ -116,10 +117,12 @@ def test_a_correction_that_comes_to_stand_again_is_another_event() -> None:
     third = a_correction("c3", "t1", 20, occurred_at=at(7))
     order, events = an_order(executions=(T1,)), []
     for row in (first, third, second):
-        after = facts.derive(replace(order, executions=(*order.executions, row)))
-        events += [ledger_event(a_position(), a_request(), order, entry) for entry in ledger.entries(order, after)]
+        after = order_status.derive(replace(order, executions=(*order.executions, row)))
+        events += [
+            ledger_event(a_position(), a_request(), order, entry) for entry in execution_ledger.entries(order, after)
+        ]
         order = after
-    again = ledger.Corrected(first, second)
+    again = execution_ledger.Corrected(first, second)
     events.append(ledger_event(a_position(), a_request(), order, again))
     assert len({one.event_id for one in events}) == len(events)
 
@@ -135,12 +138,12 @@ def test_what_accounting_was_told_sums_up_to_what_stands(rows: Sequence[Executio
     for order in permutations(rows):
         state, balance = an_order(), Decimal(0)
         for row in order:
-            after = facts.derive(replace(state, executions=(*state.executions, row)))
-            for entry in ledger.entries(state, after):
-                sign = -1 if isinstance(entry, ledger.Reversed) else 1
+            after = order_status.derive(replace(state, executions=(*state.executions, row)))
+            for entry in execution_ledger.entries(state, after):
+                sign = -1 if isinstance(entry, execution_ledger.Reversed) else 1
                 balance += sign * entry.execution.quantity * entry.execution.price
             state = after
-        stands = sum((one.quantity * one.price for one in ledger.standings(state)), Decimal(0))
+        stands = sum((one.quantity * one.price for one in execution_ledger.standings(state)), Decimal(0))
         assert balance == stands
 
 
@@ -173,7 +176,7 @@ def test_after_a_bust_the_brokers_statement_says_whether_the_order_lives(
 ) -> None:
     order = applied(FILLED_ORDER, bust("t1", status, cum))
     assert sums(order) == (0, 0, 0)
-    assert (order.status, facts.is_done(order)) == (label, done)
+    assert (order.status, order_status.is_done(order)) == (label, done)
 
 
 def test_what_the_broker_stated_before_a_bust_is_no_gap_after_it() -> None:
@@ -221,8 +224,8 @@ def test_after_a_bust_a_statement_without_a_sequence_is_newer_though_it_says_les
 def test_after_a_bust_an_equal_fill_of_the_other_feed_is_another_one() -> None:
     busted = applied(FILLED_ORDER, bust("t1", B.NEW, 0))
     second = a_trade("a2", 100, 100, source=UpdateSource.BACKFILL, transact_time=at(60))
-    assert facts.executed(applied(busted, second)) == 0
+    assert order_status.executed(applied(busted, second)) == 0
     stated = an_update(ExecType.ORDER_STATUS, B.FILLED, cum=100, seq=9, transact_time=at(60))
-    assert facts.executed(applied(busted, second, stated)) == 100
+    assert order_status.executed(applied(busted, second, stated)) == 100
     same_one = a_trade("a1", 100, 100, source=UpdateSource.BACKFILL)
-    assert facts.executed(applied(busted, same_one)) == 0
+    assert order_status.executed(applied(busted, same_one)) == 0

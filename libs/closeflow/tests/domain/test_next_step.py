@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain.close.outcome import settle
 from closeflow.domain.model import (
     BrokerStatus,
     ExecType,
@@ -19,19 +20,9 @@ from closeflow.domain.model import (
     SendKind,
     StatementKind,
 )
-from closeflow.domain.sending import (
-    GiveUp,
-    LookUp,
-    SendCancel,
-    SendOrder,
-    Settled,
-    Step,
-    Wait,
-    Withdraw,
-    next_step,
-    withdrawn,
-)
-from closeflow.domain.settle import settle
+from closeflow.domain.sending.claim import withdrawn
+from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Step, Wait, next_step
+from closeflow.domain.sending.send_check import Withdraw
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import (

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import pytest
 
-from closeflow.domain.amend import Ending
 from closeflow.domain.model import Book, PositionStatus
-from closeflow.domain.non_trade import Ends, NonTrade, Passed, Told, Waits, concerns, judge, spellings
+from closeflow.domain.operator.adjust import Ending
+from closeflow.domain.position.non_trade_activity import Ends, NonTrade, Passed, Told, Waits, concerns, judge, spellings
 
 from .builders import a_book, a_position, working
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.answers import LastTrade, MarketClock, Quote
-from closeflow.domain.events import decimal_text
+from closeflow.domain.close.plan_order import Asked, Defer, Deny, Market, Plan, PlanRules, Submit, apply_plan, plan
+from closeflow.domain.close.pricing import QuoteRules
+from closeflow.domain.market_data import LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType, Book, OrderType, RequestStatus, Side
-from closeflow.domain.plan import Asked, Defer, Deny, Market, Plan, PlanRules, Submit, apply_plan, plan
-from closeflow.domain.pricing import QuoteRules
-from closeflow.domain.sending import Clear, Withdraw, recheck
+from closeflow.domain.sending.send_check import Clear, Withdraw, recheck
+from closeflow.domain.text import decimal_text
 
 from .builders import ACCOUNT, CONTROLS, LIMITS, NOW, REQUEST_ID, a_book, a_position, at
 

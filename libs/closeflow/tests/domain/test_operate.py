@@ -10,13 +10,23 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.events import CLOSE_REQUEST_FAILED, POSITION_CLOSING, POSITION_OPEN, SUBMIT_CLOSE_ORDER
+from closeflow.domain.close.outcome import USER_CANCEL
+from closeflow.domain.close.timeouts import Woken, wake
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
-from closeflow.domain.operate import ABANDONED, Already, Done, Outcome, Refused, abandon, cancel, release, retry_now
-from closeflow.domain.settle import USER_CANCEL
+from closeflow.domain.operator.requests import (
+    ABANDONED,
+    Already,
+    Done,
+    Outcome,
+    Refused,
+    abandon,
+    cancel,
+    release,
+    retry_now,
+)
+from closeflow.domain.outbox.events import CLOSE_REQUEST_FAILED, POSITION_CLOSING, POSITION_OPEN, SUBMIT_CLOSE_ORDER
+from closeflow.domain.position import freeze
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.wake import Woken, wake
 
 from .builders import (
     NOW,
@@ -205,10 +215,10 @@ def test_a_retry_by_hand_is_refused_while_another_close_of_the_position_is_froze
 
 def test_what_froze_a_close_that_is_over_lets_new_ones_in_when_it_is_closed() -> None:
     book = failed(canceled(100, 40), frozen_reason="execution_changed")
-    assert facts.is_frozen(book)
+    assert freeze.is_frozen(book)
     outcome, request, position = done(book, let_go)
     assert (request, position) == (RequestStatus.FAILED, PositionStatus.CLOSE_FAILED)
-    assert not facts.is_frozen(outcome.book)
+    assert not freeze.is_frozen(outcome.book)
 
 
 def test_a_close_that_is_over_is_not_cancelled() -> None:

@@ -9,21 +9,8 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.answers import MarketClock, Quote
-from closeflow.domain.controls import Controls, TradingState
-from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import (
-    AssetType,
-    Book,
-    OrderStatus,
-    OrderType,
-    RequestStatus,
-    SendAnswer,
-    Side,
-    StatementKind,
-    TimeInForce,
-)
-from closeflow.domain.plan import (
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.plan_order import (
     AlreadyPlanned,
     Asked,
     Defer,
@@ -37,7 +24,20 @@ from closeflow.domain.plan import (
     plan,
     plan_incident,
 )
-from closeflow.domain.settle import settle
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.market_data import MarketClock, Quote
+from closeflow.domain.model import (
+    AssetType,
+    Book,
+    OrderStatus,
+    OrderType,
+    RequestStatus,
+    SendAnswer,
+    Side,
+    StatementKind,
+    TimeInForce,
+)
+from closeflow.domain.trading_controls import Controls, TradingState
 
 from .builders import (
     ACCOUNT,

@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain.answers import Instrument, LastTrade, Quote
+from closeflow.domain.close.plan_order import Defer, Deny, Market, Submit, apply_plan
+from closeflow.domain.market_data import Instrument, LastTrade, Quote
 from closeflow.domain.model import AssetType, OrderType
-from closeflow.domain.plan import Defer, Deny, Market, Submit, apply_plan
-from closeflow.domain.sending import Withdraw, recheck
+from closeflow.domain.sending.send_check import Withdraw, recheck
 
 from .builders import CONTROLS, LIMITS, NOW, REQUEST_ID, at
 from .test_plan import CLOSED, MARKET, QUOTE, pending, planned

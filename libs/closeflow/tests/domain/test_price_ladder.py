@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from closeflow.domain import pricing
-from closeflow.domain.answers import Quote
+from closeflow.domain.close import pricing
+from closeflow.domain.close.ticks import CLASSES, COARSER, TICKS, tick_above, tick_below, tick_size
+from closeflow.domain.market_data import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce
-from closeflow.domain.ticks import CLASSES, COARSER, TICKS, tick_above, tick_below, tick_size
 
 from .builders import NOW
 

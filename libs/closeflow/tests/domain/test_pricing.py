@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain import pricing
-from closeflow.domain.answers import Quote
+from closeflow.domain.close import pricing
+from closeflow.domain.close.ticks import TICKS
+from closeflow.domain.market_data import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce
-from closeflow.domain.ticks import TICKS
 
 from .builders import NOW
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from closeflow.domain.publication import (
+from closeflow.domain.outbox.publication_audit import (
     Emission,
     EventKey,
     Judged,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.answers import (
+from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, SendAnswer
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     LookUpAnswer,
     NotAccepted,
@@ -14,7 +15,6 @@ from closeflow.domain.answers import (
     Unanswered,
     refused_cancel,
 )
-from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, SendAnswer
 
 from .builders import an_update, applied, at, working
 
@@ -58,14 +58,14 @@ def refusal(stated: float, heard: float) -> BrokerUpdate:
 def test_whether_it_came_after_our_cancel_is_told_by_the_database(ahead: float) -> None:
     """The broker's clock may be an hour off, in either direction."""
     asked = working(cancel_requested_at=at(20))
-    assert not facts.cancel_pending(applied(asked, refusal(25 + ahead, 25)))
-    assert facts.cancel_pending(applied(asked, refusal(15 + ahead, 15))), "it was of an earlier cancel"
+    assert not order_status.cancel_pending(applied(asked, refusal(25 + ahead, 25)))
+    assert order_status.cancel_pending(applied(asked, refusal(15 + ahead, 15))), "it was of an earlier cancel"
 
 
 @pytest.mark.parametrize("ahead", HOURS)
 def test_whether_it_came_after_the_brokers_own_word_is_told_by_the_broker(ahead: float) -> None:
     canceling = an_update(ExecType.PENDING_CANCEL, BrokerStatus.PENDING_CANCEL, transact_time=at(20 + ahead))
     order = applied(working(statements=()), canceling)
-    assert facts.cancel_pending(order)
-    assert not facts.cancel_pending(applied(order, refusal(25 + ahead, 5)))
-    assert facts.cancel_pending(applied(order, refusal(15 + ahead, 30)))
+    assert order_status.cancel_pending(order)
+    assert not order_status.cancel_pending(applied(order, refusal(25 + ahead, 5)))
+    assert order_status.cancel_pending(applied(order, refusal(15 + ahead, 30)))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain.close.repair import NOT_REPAIRED, REPAIRED, InLine, NotRepaired, Repaired, repair
 from closeflow.domain.model import Book, CloseRequest, Order, PositionStatus, RequestStatus
-from closeflow.domain.repair import NOT_REPAIRED, REPAIRED, InLine, NotRepaired, Repaired, repair
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import NOW, OTHER_ID, REQUEST_ID, a_book, a_position, a_request, canceled, filled, refused, working

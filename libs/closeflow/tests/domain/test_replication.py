@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from closeflow.domain.replication import (
+from closeflow.domain.outbox.replication_slot import (
     WATCHED,
     Connector,
     Limits,

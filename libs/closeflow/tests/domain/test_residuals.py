@@ -10,15 +10,16 @@ from uuid import uuid4
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
-from closeflow.domain.answers import MarketClock, Quote
-from closeflow.domain.controls import TradingState
-from closeflow.domain.holdings import Compared, compare
+from closeflow.domain.close.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
+from closeflow.domain.close.outcome import BELOW_MINIMUM_NOTIONAL, Settled, settle
+from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, plan
+from closeflow.domain.close.timeouts import Woken, wake
+from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import AssetType, Book, PositionStatus, RejectClass, RequestStatus, Side, StatementKind
-from closeflow.domain.plan import Asked, Market, PlanRules, Submit, plan
-from closeflow.domain.settle import BELOW_MINIMUM_NOTIONAL, Settled, settle
-from closeflow.domain.wake import Woken, wake
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import exposure
+from closeflow.domain.position.compare_with_broker import Compared, compare
+from closeflow.domain.trading_controls import TradingState
 
 from .builders import (
     ACCOUNT,
@@ -91,7 +92,7 @@ def test_what_is_below_a_lot_cannot_be_closed() -> None:
 def test_what_is_owed_can_be_traded(asset: AssetType, quantity: str, target: str) -> None:
     book = closing(asset, quantity, target=str(abs(Decimal(quantity))))
     request = book.requests[REQUEST_ID]
-    assert facts.owed(book, request) == Decimal(target)
+    assert exposure.owed(book, request) == Decimal(target)
     said = Asked(
         close_request_id=REQUEST_ID, attempt=1, position_id=41, account_id=ACCOUNT, symbol="AAPL", side=request.side
     )
@@ -111,7 +112,7 @@ def filled_to(asset: AssetType, opened: str, executed: str, *, target: str) -> B
     return replace(
         book,
         ledger_quantity=Decimal(opened) - Decimal(executed),
-        orders={order.client_order_id: facts.derive(order)},
+        orders={order.client_order_id: order_status.derive(order)},
     )
 
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain import facts, ledger
+from closeflow.domain.close.outcome import Settled, settle
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -22,10 +22,12 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.reopen import bust_window_ends_at
-from closeflow.domain.settle import Settled, settle
+from closeflow.domain.orders import execution_ledger
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import Applied, Repeated, apply_update, judge_update
+from closeflow.domain.position import exposure
+from closeflow.domain.position.reopen import bust_window_ends_at
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.updates import Applied, Repeated, apply_update, judge_update
 
 from .builders import (
     NOW,
@@ -171,7 +173,7 @@ def test_a_reversal_that_both_feeds_tell_by_their_own_names_is_one(told: BrokerU
     once = applied(order, updates[first])
     twice = applied(once, updates[1 - first])
     assert [one.exec_id for one in twice.executions] == ["t1", updates[first].exec_id]
-    assert list(ledger.entries(once, twice)) == []
+    assert list(execution_ledger.entries(once, twice)) == []
     for update in updates:
         assert judge_update(twice, update) == Repeated()
 
@@ -191,7 +193,7 @@ def test_the_bust_window_ends_with_the_next_trading_day(closed: str, ends: str) 
 
 
 def beyond(book: Book) -> tuple[object, ...]:
-    return book.position.quantity, facts.overfill(book), book.position.status
+    return book.position.quantity, exposure.overfill(book), book.position.status
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["a long", "a short"])
@@ -293,8 +295,8 @@ def test_an_order_declared_lost_is_done_until_the_broker_speaks_of_it(
 ) -> None:
     told = [a_statement(kind, number, 0) for kind, number in word]
     order = an_order(status=O.SUBMIT_UNKNOWN, statements=(a_statement(K.LOST, seq, t=5), *told))
-    assert (order.status, facts.is_done(order)) == (label, label is O.LOST)
-    assert facts.exposure(order) == (0 if label is O.LOST else 100)
+    assert (order.status, order_status.is_done(order)) == (label, label is O.LOST)
+    assert exposure.exposure(order) == (0 if label is O.LOST else 100)
 
 
 def test_a_lost_order_that_is_found_again_freezes_its_request() -> None:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.absence import window
-from closeflow.domain.answers import Refused
-from closeflow.domain.controls import Controls, TradingState
 from closeflow.domain.model import (
     Book,
     ExecType,
@@ -26,21 +23,14 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.sending import (
-    Check,
-    Clear,
-    Hold,
-    Withdraw,
-    absence_incident,
-    being_looked_up,
-    claim,
-    look_up_again_at,
-    not_found,
-    recheck,
-    retry_in_s,
-    with_send,
-)
-from closeflow.domain.tickets import refusal_update, ticket
+from closeflow.domain.operator.declare_lost import window
+from closeflow.domain.retry import look_up_again_at, retry_in_s
+from closeflow.domain.sending.broker_answers import Refused
+from closeflow.domain.sending.claim import being_looked_up, claim, not_found, with_send
+from closeflow.domain.sending.next_step import absence_incident
+from closeflow.domain.sending.send_check import Check, Clear, Hold, Withdraw, recheck
+from closeflow.domain.sending.ticket import refusal_update, ticket
+from closeflow.domain.trading_controls import Controls, TradingState
 
 from .builders import (
     CONTROLS,

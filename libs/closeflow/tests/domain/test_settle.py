@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from closeflow.domain.close.outcome import settle
 from closeflow.domain.model import (
     AssetType,
     Book,
@@ -23,7 +24,7 @@ from closeflow.domain.model import (
     Side,
     StatementKind,
 )
-from closeflow.domain.settle import RetryPolicy, settle
+from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import (

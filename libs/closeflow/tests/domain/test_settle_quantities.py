@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.model import (
-    Book,
-    Order,
-    OrderStatus,
-    PositionStatus,
-    RequestStatus,
-    SendAnswer,
-)
-from closeflow.domain.settle import settle
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
 
 from .builders import (
     NOW,

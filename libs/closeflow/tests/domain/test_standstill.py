@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from closeflow.domain.standstill import (
+from closeflow.domain.monitoring import (
     Away,
     Waiting,
     away_incidents,

@@ -9,22 +9,9 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain import wake
-from closeflow.domain.answers import MarketClock, Quote
-from closeflow.domain.model import (
-    AssetType,
-    Book,
-    Order,
-    OrderStatus,
-    OrderType,
-    RejectClass,
-    RequestStatus,
-    SendAnswer,
-    Side,
-    StatementKind,
-)
-from closeflow.domain.plan import Asked, Deny, Market, Plan, PlanRules, Submit, plan, plan_incident
-from closeflow.domain.ticks import (
+from closeflow.domain.close import timeouts
+from closeflow.domain.close.plan_order import Asked, Deny, Market, Plan, PlanRules, Submit, plan, plan_incident
+from closeflow.domain.close.ticks import (
     CENT,
     CLASSES,
     NICKEL,
@@ -38,7 +25,20 @@ from closeflow.domain.ticks import (
     tick_below,
     tick_size,
 )
-from closeflow.domain.ticks import COARSER as COARSER_GRIDS
+from closeflow.domain.close.ticks import COARSER as COARSER_GRIDS
+from closeflow.domain.market_data import MarketClock, Quote
+from closeflow.domain.model import (
+    AssetType,
+    Book,
+    Order,
+    OrderStatus,
+    OrderType,
+    RejectClass,
+    RequestStatus,
+    SendAnswer,
+    Side,
+    StatementKind,
+)
 
 from .builders import (
     ACCOUNT,
@@ -228,8 +228,8 @@ def test_the_coarser_grid_is_tried_once_and_costs_no_retry() -> None:
     request = settled_once(book).book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.RETRYABLE, "bad_increment")
     due = replace(book, requests={REQUEST_ID: replace(request, next_attempt_at=None)})
-    moved = wake.wake(due, due.requests[REQUEST_ID], now=NOW, resend_after=timedelta(1), unknown_after=timedelta(1))
-    assert isinstance(moved, wake.Woken)
+    moved = timeouts.wake(due, due.requests[REQUEST_ID], now=NOW, resend_after=timedelta(1), unknown_after=timedelta(1))
+    assert isinstance(moved, timeouts.Woken)
     assert (moved.book.requests[REQUEST_ID].attempt, moved.book.requests[REQUEST_ID].retry_count) == (2, 3)
 
 

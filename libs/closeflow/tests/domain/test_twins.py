@@ -7,11 +7,11 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.amend import Fill, name_fill
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Order, UpdateSource
-from closeflow.domain.operate import Done
-from closeflow.domain.updates import Applied, Quarantined, apply_update, judge_update
+from closeflow.domain.operator.adjust import Fill, name_fill
+from closeflow.domain.operator.requests import Done
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import Applied, Quarantined, apply_update, judge_update
 
 from .builders import BROKER, REQUEST_ID, a_book, a_trade, an_update, at, working
 
@@ -62,7 +62,7 @@ ONE_FILL: dict[str, tuple[BrokerUpdate, ...]] = {
 @pytest.mark.parametrize("updates", ONE_FILL.values(), ids=ONE_FILL.keys())
 def test_what_two_feeds_say_of_one_fill_is_one_execution(updates: tuple[BrokerUpdate, ...]) -> None:
     order, kinds = told(working(), *updates)
-    assert (facts.executed(order), kinds) == (order.stated_cum_quantity, [])
+    assert (order_status.executed(order), kinds) == (order.stated_cum_quantity, [])
     assert len(order.executions) == len(updates) - len(order.aliases)
     assert {("a2", "s2"), ("a1", "s1"), ("s1", "a1")}.issuperset(order.aliases.items())
 
@@ -101,8 +101,8 @@ def test_what_another_feed_may_have_told_is_not_booked_beyond_what_the_broker_st
     updates: tuple[BrokerUpdate, ...],
 ) -> None:
     order, kinds = told(working(), *updates)
-    assert facts.executed(order) == order.stated_cum_quantity
-    assert facts.unattributed(order) == 0
+    assert order_status.executed(order) == order.stated_cum_quantity
+    assert order_status.unattributed(order) == 0
     assert ABOVE not in kinds
 
 
@@ -126,7 +126,7 @@ TWICE: dict[str, tuple[BrokerUpdate, ...]] = {
 @pytest.mark.parametrize("updates", TWICE.values(), ids=TWICE.keys())
 def test_a_fill_that_is_booked_twice_opens_one_incident_and_freezes(updates: tuple[BrokerUpdate, ...]) -> None:
     order, kinds = told(working(), *updates)
-    assert facts.executed(order) > order.stated_cum_quantity
+    assert order_status.executed(order) > order.stated_cum_quantity
     assert kinds.count(ABOVE) == 1
     before, _ = told(working(), *updates[:-1])
     verdict = judge_update(before, updates[-1])
@@ -138,21 +138,21 @@ def test_a_fill_that_is_booked_twice_opens_one_incident_and_freezes(updates: tup
 def test_a_fill_that_may_be_told_already_is_booked_once_the_broker_states_both() -> None:
     second = listed("a2", transact_time=at(9))
     order, _ = told(working(), STREAMED, an_update(E.ORDER_STATUS, B.PARTIALLY_FILLED, cum=80, seq=3), second)
-    assert (facts.executed(order), facts.unattributed(order)) == (Decimal(40), Decimal(40))
+    assert (order_status.executed(order), order_status.unattributed(order)) == (Decimal(40), Decimal(40))
     order, kinds = told(order, listed("a1"))
-    assert (facts.executed(order), facts.unattributed(order), kinds) == (Decimal(80), Decimal(0), [])
+    assert (order_status.executed(order), order_status.unattributed(order), kinds) == (Decimal(80), Decimal(0), [])
     assert order.withheld == ()
 
 
 def test_of_an_order_that_a_split_multiplied_no_more_is_booked_than_was_ours() -> None:
     resting = told(working(15), NEW)[0]
     order, _ = told(resting, listed("a1", 15, 15), listed("a2", 45, 60))
-    assert (facts.executed(order), facts.unattributed(order)) == (Decimal(15), Decimal(45))
+    assert (order_status.executed(order), order_status.unattributed(order)) == (Decimal(15), Decimal(45))
     more = an_update(E.ORDER_STATUS, B.FILLED, cum=60, seq=3, order_quantity=Decimal(60))
     assert isinstance(judge_update(order, more), Quarantined)
     # An order of our quantity that is said to be filled by more is an overfill (P12), and never dropped.
     order, _ = told(order, replace(more, order_quantity=Decimal(15)))
-    assert (facts.executed(order), facts.unattributed(order)) == (Decimal(60), Decimal(0))
+    assert (order_status.executed(order), order_status.unattributed(order)) == (Decimal(60), Decimal(0))
 
 
 HONEST: dict[str, tuple[BrokerUpdate, ...]] = {
@@ -233,11 +233,11 @@ def test_a_fill_that_an_operator_named_is_not_booked_again_when_a_feed_names_it(
 ) -> None:
     order, _ = told(working(), CANCELED)
     order, kinds = told(by_hand(order, "op-1", 40, cum), *later)
-    assert (facts.executed(order), kinds) == (Decimal(40), [])
+    assert (order_status.executed(order), kinds) == (Decimal(40), [])
 
 
 def test_another_fill_of_the_same_figures_is_not_the_one_that_an_operator_named() -> None:
     order, _ = told(working(), an_update(E.ORDER_STATUS, B.PARTIALLY_FILLED, cum=40, seq=3))
     second = a_trade("s2", 40, 80, seq=4, order_status=B.PARTIALLY_FILLED, transact_time=at(9))
     order, kinds = told(by_hand(order, "op-1", 40), second, STREAMED)
-    assert (facts.executed(order), facts.unattributed(order), kinds) == (Decimal(80), Decimal(0), [])
+    assert (order_status.executed(order), order_status.unattributed(order), kinds) == (Decimal(80), Decimal(0), [])

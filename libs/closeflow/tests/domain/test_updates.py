@@ -7,7 +7,6 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain import facts
 from closeflow.domain.model import (
     BrokerStatus,
     BrokerUpdate,
@@ -20,15 +19,16 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.updates import (
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import (
     Applied,
     ProvesNothing,
     Quarantined,
     Repeated,
     apply_update,
-    freeze,
     judge_update,
 )
+from closeflow.domain.position.freeze import freeze
 
 from .builders import (
     OTHER_ID,
@@ -101,7 +101,7 @@ def test_the_same_execution_id_with_other_content_keeps_the_first_and_freezes() 
     order = applied(working(), a_trade("e", 30, 30, seq=5))
     verdict = of(order, a_trade("e", 29, 30, seq=5, event_id=OTHER_ID))
     assert verdict.execution is None
-    assert facts.executed(verdict.order) == 30
+    assert order_status.executed(verdict.order) == 30
     assert kinds(verdict) == ["execution_changed"]
     book = apply_update(a_book(order), order, verdict)
     assert book.requests[a_request().id].frozen_reason == "execution_changed"
@@ -118,7 +118,7 @@ def test_one_fill_under_two_names_is_one_execution(first: BrokerUpdate, second: 
     order = applied(working(), first)
     verdict = of(order, second)
     assert verdict.execution is None
-    assert facts.executed(verdict.order) == 30
+    assert order_status.executed(verdict.order) == 30
     assert verdict.order.aliases == {second.exec_id: first.exec_id}
     assert judge_update(verdict.order, second) == Repeated()
     assert judge_update(verdict.order, first) == Repeated()
@@ -146,19 +146,19 @@ def test_one_execution_has_one_alias_from_the_other_feed() -> None:
 
 def test_a_fill_whose_snapshot_is_from_before_it_is_booked() -> None:
     order = applied(working(), a_trade("e1", 30, 0, seq=5), a_trade("e2", 20, 0, seq=6, transact_time=at(4)))
-    assert facts.executed(order) == 50
+    assert order_status.executed(order) == 50
 
 
 def test_a_trade_without_an_execution_id_is_a_gap_and_never_a_fill() -> None:
     verdict = of(working(), an_update(E.TRADE, cum=40, last=40, last_price=Decimal(10), seq=5))
     assert verdict.execution is None
-    assert facts.unattributed(verdict.order) == 40
-    assert facts.executed(verdict.order) == 0
+    assert order_status.unattributed(verdict.order) == 40
+    assert order_status.executed(verdict.order) == 0
 
 
 def test_the_named_fill_closes_the_gap() -> None:
     order = applied(working(), an_update(E.ORDER_STATUS, B.PARTIALLY_FILLED, cum=40, seq=5), a_trade("e", 40, 40))
-    assert facts.unattributed(order) == 0
+    assert order_status.unattributed(order) == 0
 
 
 # Statements
@@ -183,13 +183,13 @@ def test_of_two_statements_of_one_kind_the_higher_sequence_counts(seqs: tuple[in
 
 def test_the_quantity_of_an_older_statement_still_counts() -> None:
     order = applied(an_order(), an_update(E.NEW, B.NEW, cum=0, seq=6), an_update(E.NEW, B.NEW, cum=20, seq=5))
-    assert facts.known_cum(order) == 20
+    assert order_status.known_cum(order) == 20
 
 
 def test_a_terminal_statement_that_lacks_its_quantity_gets_it_from_a_query() -> None:
     order = applied(working(), an_update(E.CANCELED, B.CANCELED, seq=9))
-    assert not facts.is_done(order)
-    assert facts.is_done(applied(order, an_update(E.ORDER_STATUS, B.CANCELED, cum=0, seq=9)))
+    assert not order_status.is_done(order)
+    assert order_status.is_done(applied(order, an_update(E.ORDER_STATUS, B.CANCELED, cum=0, seq=9)))
 
 
 @pytest.mark.parametrize("exec_type", [E.NEW, E.CANCELED, E.EXPIRED, E.SUSPENDED, E.DONE_FOR_DAY, E.PENDING_CANCEL])
@@ -200,7 +200,7 @@ def test_without_an_order_status_the_kind_of_report_is_the_statement(exec_type: 
 def test_a_refused_cancel_is_kept_by_its_type_not_by_the_orders_status() -> None:
     order = applied(working(cancel_requested_at=at(0)), an_update(E.CANCEL_REJECTED, B.NEW, cum=0, seq=3))
     assert order.status is O.NEW
-    assert facts.statement(order, K.CANCEL_REJECTED) is not None
+    assert order_status.statement(order, K.CANCEL_REJECTED) is not None
 
 
 def test_the_code_of_a_refused_cancel_is_not_the_orders() -> None:
@@ -213,7 +213,7 @@ def test_the_code_of_a_refused_cancel_is_not_the_orders() -> None:
 
 def test_a_status_that_nobody_knows_is_kept_as_a_live_order() -> None:
     verdict = of(an_order(), an_update(E.ORDER_STATUS, cum=40, seq=5, reason="'shelved' is not known"))
-    assert (verdict.order.status, facts.unattributed(verdict.order)) == (O.PARTIALLY_FILLED, Decimal(40))
+    assert (verdict.order.status, order_status.unattributed(verdict.order)) == (O.PARTIALLY_FILLED, Decimal(40))
     assert kinds(verdict) == ["unknown_broker_status"]
 
 
@@ -231,7 +231,7 @@ FIRST_SENDS: dict[str, Order] = {
 def test_a_refusal_of_the_only_send_that_counts_rejects(order: Order) -> None:
     verdict = of(order, a_refusal(reject_class=RejectClass.RETRYABLE))
     assert (verdict.order.status, verdict.order.reject_class) == (O.REJECTED, RejectClass.RETRYABLE)
-    assert facts.is_done(verdict.order)
+    assert order_status.is_done(verdict.order)
     assert verdict.incidents == ()
 
 

@@ -9,20 +9,12 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain import plan
-from closeflow.domain.events import SUBMIT_CLOSE_ORDER
-from closeflow.domain.model import (
-    Book,
-    Order,
-    OrderStatus,
-    PositionStatus,
-    RequestStatus,
-    SendAnswer,
-    StatementKind,
-)
-from closeflow.domain.sending import being_looked_up
+from closeflow.domain.close import plan_order
+from closeflow.domain.close.timeouts import PutOff, Waits, Woken, wake
+from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
+from closeflow.domain.outbox.events import SUBMIT_CLOSE_ORDER
+from closeflow.domain.sending.claim import being_looked_up
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.wake import PutOff, Waits, Woken, wake
 
 from .builders import (
     NOW,
@@ -195,10 +187,10 @@ def test_each_emission_waits_twice_as_long_for_its_answer(emission: int, pause_s
 
 
 def test_what_the_planner_defers_is_asked_for_when_it_says_however_often_it_was() -> None:
-    halted = plan.Defer(at(5), "trading_halted")
+    halted = plan_order.Defer(at(5), "trading_halted")
     emitted = woken(pending(next_attempt_at=NOW, emission=1000))
     assert isinstance(emitted, Woken)
-    answered = plan.apply_plan(emitted.book, REQUEST_ID, halted, now=NOW)
+    answered = plan_order.apply_plan(emitted.book, REQUEST_ID, halted, now=NOW)
 
     assert woken(answered, seconds=4.9) == Waits("not due")
     assert isinstance(woken(answered, seconds=5), Woken)

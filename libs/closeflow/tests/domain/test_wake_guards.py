@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.answers import MarketClock
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.timeouts import Conditions, PutOff, Waits, Woken, wake
+from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import AssetType, Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
-from closeflow.domain.settle import settle
 from closeflow.domain.transitions import illegal_moves
-from closeflow.domain.wake import Conditions, PutOff, Waits, Woken, wake
 
 from .builders import POLICY, REQUEST_ID, a_book, a_position, a_send, an_order, at, canceled, filled, working
 from .test_wake import RESEND, UNKNOWN, pending, retryable

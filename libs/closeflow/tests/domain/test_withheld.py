@@ -9,13 +9,14 @@ from functools import partial
 
 import pytest
 
-from closeflow.domain import facts
-from closeflow.domain.amend import Fill, end_order, name_fill
+from closeflow.domain.close.plan_order import Asked, Defer, Market, PlanRules, plan
+from closeflow.domain.close.timeouts import Waits, wake
 from closeflow.domain.model import Book, BrokerStatus, BrokerUpdate, ExecType, Order, RequestStatus, Side, UpdateSource
-from closeflow.domain.operate import Done, Outcome, Refused, abandon
-from closeflow.domain.plan import Asked, Defer, Market, PlanRules, plan
-from closeflow.domain.sending import Hold, recheck
-from closeflow.domain.wake import Waits, wake
+from closeflow.domain.operator.adjust import Fill, end_order, name_fill
+from closeflow.domain.operator.requests import Done, Outcome, Refused, abandon
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import exposure
+from closeflow.domain.sending.send_check import Hold, recheck
 
 from .builders import (
     ACCOUNT,
@@ -49,7 +50,7 @@ def told(*updates: BrokerUpdate) -> Book:
 
 
 def state(book: Book) -> tuple[str, str, bool]:
-    return book.position.status.value, book.requests[REQUEST_ID].status.value, facts.is_clear(book)
+    return book.position.status.value, book.requests[REQUEST_ID].status.value, exposure.is_clear(book)
 
 
 def order_of(book: Book) -> Order:
@@ -78,7 +79,7 @@ UNCLEAR = told(STREAMED, OTHER_PRICE, CANCELED)
 def test_a_close_goes_on_only_when_it_is_clear_what_the_trade_was(trade: BrokerUpdate) -> None:
     assert state(told(STREAMED, CANCELED)) == ("close_retryable", "retryable", True)
     book = told(STREAMED, trade, CANCELED)
-    assert facts.unattributed(order_of(book)) == 0
+    assert order_status.unattributed(order_of(book)) == 0
     assert state(book) == ("closing", "submitted", False)
 
 
@@ -106,7 +107,7 @@ def test_nothing_is_planned_nor_sent_while_it_is_not_clear() -> None:
 def test_an_order_that_works_has_room_for_it_and_fails_nothing() -> None:
     book = told(STREAMED, OTHER_PRICE)
     assert order_of(book).withheld
-    assert facts.unclear_trades(order_of(book)) == ()
+    assert order_status.unclear_trades(order_of(book)) == ()
 
 
 def test_it_holds_nothing_once_the_broker_took_it_back() -> None:
@@ -123,14 +124,14 @@ def test_it_holds_nothing_once_the_broker_took_it_back() -> None:
         a_trade("a1", 40, 40, source=UpdateSource.BACKFILL, seq=None),
     )
     assert [one.exec_id for one in order_of(book).withheld] == ["a1"]
-    assert facts.executed(order_of(book)) == 8
-    assert facts.unclear_trades(order_of(book)) == ()
-    assert facts.is_clear(book)
+    assert order_status.executed(order_of(book)) == 8
+    assert order_status.unclear_trades(order_of(book)) == ()
+    assert exposure.is_clear(book)
 
 
 def test_it_is_booked_once_the_broker_states_as_much() -> None:
     book, _ = book_after(UNCLEAR, an_update(E.ORDER_STATUS, B.CANCELED, cum=80, seq=4, transact_time=at(20)))
-    assert facts.executed(order_of(book)) == 80
+    assert order_status.executed(order_of(book)) == 80
     assert state(book) == ("close_retryable", "retryable", True)
 
 
@@ -150,7 +151,7 @@ def test_an_operator_books_it_as_it_was_told() -> None:
     outcome = named(UNCLEAR)
     assert isinstance(outcome, Done), outcome
     order = order_of(outcome.book)
-    assert (facts.executed(order), order.withheld) == (Decimal(80), ())
+    assert (order_status.executed(order), order.withheld) == (Decimal(80), ())
     assert outcome.book.position.quantity == 20
     assert state(outcome.book) == ("close_retryable", "retryable", True)
     assert outcome.events[0].event_type == "EXECUTION_RECORDED"
@@ -166,7 +167,7 @@ def test_an_operator_does_not_book_it_as_something_else(quantity: int, price: st
 def test_an_operator_says_that_it_is_no_other_fill() -> None:
     outcome = end_order(UNCLEAR, order_of(UNCLEAR), at_broker="canceled", quantity_there=Decimal(100), now=at(60))
     assert isinstance(outcome, Done), outcome
-    assert facts.executed(order_of(outcome.book)) == 40
+    assert order_status.executed(order_of(outcome.book)) == 40
     assert state(outcome.book) == ("close_retryable", "retryable", True)
 
 

@@ -19,9 +19,9 @@ import structlog
 from broker_gateway.outlet import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.asking import newest_by_id
-from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
+from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
 from closeflow.storage import gateway
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.filling import database_now

@@ -16,7 +16,7 @@ from close_api.batches import Batches
 from close_api.http import Api, build_app
 from close_api.server import make_server
 from close_api.settings import Settings
-from closeflow.domain.accept import CloseCommand, Decision
+from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.heartbeat import beating
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load

@@ -11,9 +11,17 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
-from closeflow.domain.accept import Accepted, CloseCommand, Decision, KeyReused, Replayed, accept_close, fingerprint
-from closeflow.domain.controls import GLOBAL, effective_state
+from closeflow.domain.close.accept import (
+    Accepted,
+    CloseCommand,
+    Decision,
+    KeyReused,
+    Replayed,
+    accept_close,
+    fingerprint,
+)
 from closeflow.domain.model import Event, Incident
+from closeflow.domain.trading_controls import GLOBAL, effective_state
 from closeflow.storage.accepting import (
     DatabaseAway,
     Engine,

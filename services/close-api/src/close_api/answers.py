@@ -13,8 +13,8 @@ from fastapi import Response
 from pydantic import BaseModel, WithJsonSchema
 
 from close_api.statuses import STATUSES, Code, Problem
-from closeflow.domain.events import decimal_text, time_text
 from closeflow.domain.model import AssetType, CloseRequest, Position, PositionStatus, RequestStatus, Side
+from closeflow.domain.text import decimal_text, time_text
 
 _JSON: Final = "application/json"
 Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]

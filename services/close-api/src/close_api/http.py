@@ -34,7 +34,7 @@ from close_api.statuses import Code, Problem, problem_of
 from close_api.tracing import Traced, trace_of
 from close_api.understood import refuse_what_is_not_read
 from closeflow.contracts.ids import new_close_request_id
-from closeflow.domain.accept import Accepted, CloseCommand, Decision, Replayed
+from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.domain.model import AssetType
 from closeflow.storage.accepting import (
     DatabaseAway,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
 
-from closeflow.domain.accept import (
+from closeflow.domain.close.accept import (
     AlreadyClosing,
     ExposureUnproven,
     KeyReused,

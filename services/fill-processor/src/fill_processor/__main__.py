@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
-from closeflow.domain.settle import RetryPolicy
+from closeflow.domain.retry import RetryPolicy
 from closeflow.heartbeat import beating
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.progress import ConsumerProgress

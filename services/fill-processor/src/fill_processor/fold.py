@@ -9,20 +9,22 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.domain import facts, ledger
-from closeflow.domain.events import ledger_event
+from closeflow.domain.close.outcome import settle
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
-from closeflow.domain.settle import RetryPolicy, settle
-from closeflow.domain.updates import (
+from closeflow.domain.orders import execution_ledger
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.apply_update import (
     Applied,
     ProvesNothing,
     Quarantined,
     Repeated,
     apply_update,
-    freeze,
     judge_update,
 )
+from closeflow.domain.outbox.events import ledger_event
+from closeflow.domain.position.freeze import freeze
+from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
 from closeflow.storage.filling import ExecutionKey, ParkedRecord
 
@@ -88,7 +90,7 @@ def _declared_lost(folded: Folded, positions: Mapping[UUID, int], update: Broker
     ours = parse_client_order_id(update.client_order_id)
     position_id = positions.get(ours[0]) if ours else None
     order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None
-    return order is not None and facts.is_lost(order)
+    return order is not None and order_status.is_lost(order)
 
 
 def _fold_one(
@@ -117,7 +119,7 @@ def _fold_one(
             for one in verdict.order.executions:
                 taken[(one.broker, update.account_id, one.exec_id)] = order.client_order_id
             request = book.requests[order.close_request_id]
-            booked = ledger.entries(order, verdict.order)
+            booked = execution_ledger.entries(order, verdict.order)
             folded.events += [ledger_event(book.position, request, order, entry) for entry in booked]
         case Repeated() | ProvesNothing():
             folded.outcomes[update.event_id] = IGNORED

@@ -14,8 +14,8 @@ from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Incident
-from closeflow.domain.settle import RetryPolicy
-from closeflow.domain.updates import freeze_request
+from closeflow.domain.position.freeze import freeze_request
+from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import DeadLetter, Rejected
 from closeflow.storage.books import lock_books, positions_of_requests
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying

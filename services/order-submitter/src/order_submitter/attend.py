@@ -12,34 +12,17 @@ from typing import Final, assert_never
 import structlog
 
 from closeflow.broker.budget import Urgency
-from closeflow.domain.controls import Controls, counted
-from closeflow.domain.due import FARTHEST
+from closeflow.domain.close.outcome import settle
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
-from closeflow.domain.sending import (
-    GiveUp,
-    LookUp,
-    SendCancel,
-    SendOrder,
-    Settled,
-    Wait,
-    Withdraw,
-    being_looked_up,
-    claim,
-    next_step,
-    withdrawn,
-)
-from closeflow.domain.settle import RetryPolicy, settle
+from closeflow.domain.retry import FARTHEST, RetryPolicy
+from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
+from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Wait, next_step
+from closeflow.domain.sending.send_check import Withdraw
+from closeflow.domain.trading_controls import Controls, counted
 from closeflow.storage.away import Patience
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import count_submits, lock_controls
-from closeflow.storage.engine import (
-    Database,
-    StatementError,
-    Transaction,
-    is_poison,
-    retrying,
-    transaction,
-)
+from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
 from closeflow.storage.submitting import DueOrder, due_orders, insert_sends, put_off
 from order_submitter.claims import claiming

@@ -12,8 +12,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from closeflow.domain.answers import Acknowledged, DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
-from closeflow.domain.due import FARTHEST
+from closeflow.domain.retry import FARTHEST
+from closeflow.domain.sending.broker_answers import (
+    Acknowledged,
+    DuplicateId,
+    NotAccepted,
+    NotSent,
+    Refused,
+    SubmitAnswer,
+    Unanswered,
+)
 from closeflow.storage.submitting import BreakerRow
 
 

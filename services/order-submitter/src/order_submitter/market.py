@@ -15,10 +15,10 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from closeflow.broker import Broker, BrokerUnavailable
-from closeflow.domain.answers import Instrument, LastTrade, MarketClock, Quote
+from closeflow.domain.close.plan_order import Market
+from closeflow.domain.close.pricing import market_hours
+from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType
-from closeflow.domain.plan import Market
-from closeflow.domain.pricing import market_hours
 from order_submitter.bulk import BulkQuestion, Group
 
 log = structlog.get_logger(__name__)

@@ -16,20 +16,13 @@ from prometheus_client import Counter
 from closeflow.broker import Broker, BrokerUnavailable, IdDeduplication
 from closeflow.broker.asking import newest_by_id
 from closeflow.broker.evidence import gather
-from closeflow.domain.absence import BROKER_ASKED, Asked, Known, Point, may_repeat
-from closeflow.domain.answers import Acknowledged, LookUpAnswer, NotFound
-from closeflow.domain.controls import counted
 from closeflow.domain.model import Book, BrokerUpdate, Incident, Order, Send, SendKind
-from closeflow.domain.sending import (
-    Clear,
-    LookUp,
-    absence_incident,
-    claim,
-    next_number,
-    next_step,
-    not_found,
-    recheck,
-)
+from closeflow.domain.operator.declare_lost import BROKER_ASKED, Asked, Known, Point, may_repeat
+from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
+from closeflow.domain.sending.claim import claim, next_number, not_found
+from closeflow.domain.sending.next_step import LookUp, absence_incident, next_step
+from closeflow.domain.sending.send_check import Clear, recheck
+from closeflow.domain.trading_controls import counted
 from closeflow.storage.books import lock_books
 from closeflow.storage.controls import Controlled, count_submits, lock_controls
 from closeflow.storage.engine import Database, Transaction, retrying

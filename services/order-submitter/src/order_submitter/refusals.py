@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain.answers import NotAccepted, Refused
 from closeflow.domain.model import Order
+from closeflow.domain.sending.broker_answers import NotAccepted, Refused
 
 SEVERAL: Final = 3
 WITHIN_S: Final = 10.0

@@ -15,7 +15,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
 from closeflow.broker.budget import CallBudget, Urgency
-from closeflow.domain.answers import (
+from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
+from closeflow.domain.retry import retry_in_s
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
     CancelAnswer,
@@ -30,9 +32,8 @@ from closeflow.domain.answers import (
     Unanswered,
     refused_cancel,
 )
-from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
-from closeflow.domain.sending import fence_s, retry_in_s, with_send
-from closeflow.domain.tickets import refusal_update, ticket
+from closeflow.domain.sending.claim import fence_s, with_send
+from closeflow.domain.sending.ticket import refusal_update, ticket
 from closeflow.storage.submitting import Answered
 from order_submitter.answers import Entry
 from order_submitter.breaker import (

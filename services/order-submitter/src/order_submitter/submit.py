@@ -14,10 +14,8 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.contracts import SubmitOrder, peek
-from closeflow.domain.controls import Controls, counted
-from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind, Side
-from closeflow.domain.plan import (
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.plan_order import (
     AlreadyPlanned,
     Asked,
     Defer,
@@ -31,9 +29,13 @@ from closeflow.domain.plan import (
     plan,
     plan_incident,
 )
-from closeflow.domain.sending import Clear, claim, recheck
-from closeflow.domain.settle import RetryPolicy, settle
-from closeflow.domain.updates import freeze_request
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind, Side
+from closeflow.domain.position.freeze import freeze_request
+from closeflow.domain.retry import RetryPolicy
+from closeflow.domain.sending.claim import claim
+from closeflow.domain.sending.send_check import Clear, recheck
+from closeflow.domain.trading_controls import Controls, counted
 from closeflow.kafka import DeadLetter, Record
 from closeflow.storage.books import lock_books, positions_of_requests
 from closeflow.storage.controls import count_submits, lock_controls

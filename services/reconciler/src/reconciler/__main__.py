@@ -14,7 +14,7 @@ import structlog
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.budget import CallBudget
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
-from closeflow.domain.replication import Limits
+from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.heartbeat import beating
 from closeflow.kafka.producer import Producer, open_producer
 from closeflow.run import run_parts, run_service

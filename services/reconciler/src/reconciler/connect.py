@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from closeflow.domain.replication import Connector, Part
+from closeflow.domain.outbox.replication_slot import Connector, Part
 
 _DEADLINE_S: Final = 10.0
 

@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, ExecutionPage
-from closeflow.domain.events import decimal_text, time_text
-from closeflow.domain.holdings import Compared, Pair, agree, compare
 from closeflow.domain.model import ZERO, BrokerUpdate, Incident
+from closeflow.domain.position.compare_with_broker import Compared, Pair, agree, compare
+from closeflow.domain.text import decimal_text, time_text
 from closeflow.kafka.producer import Producer
 from closeflow.storage.doubts import MISMATCH
 from closeflow.storage.engine import Database, transaction

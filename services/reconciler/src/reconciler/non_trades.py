@@ -12,10 +12,20 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
-from closeflow.domain.amend import Adjustment, end_position
 from closeflow.domain.model import ZERO, Book, Incident
-from closeflow.domain.non_trade import Ends, NonTrade, Passed, Told, Verdict, Waits, concerns, judge, spellings
-from closeflow.domain.operate import Done
+from closeflow.domain.operator.adjust import Adjustment, end_position
+from closeflow.domain.operator.requests import Done
+from closeflow.domain.position.non_trade_activity import (
+    Ends,
+    NonTrade,
+    Passed,
+    Told,
+    Verdict,
+    Waits,
+    concerns,
+    judge,
+    spellings,
+)
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.filling import database_now

@@ -18,8 +18,8 @@ from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
 from closeflow.broker.record import broker_fill_record
 from closeflow.contracts.topics import BROKER_FILL
-from closeflow.domain.answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
 from closeflow.domain.model import BrokerUpdate, Incident
+from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.engine import Database, transaction
 from closeflow.storage.reconciling import cycle_alone, quiet_orders

@@ -16,8 +16,9 @@ import structlog
 
 from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
-from closeflow.domain import facts
-from closeflow.domain.answers import (
+from closeflow.domain.model import Incident
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.sending.broker_answers import (
     NOTHING_LEFT,
     Acknowledged,
     LookUpAnswer,
@@ -26,7 +27,6 @@ from closeflow.domain.answers import (
     NotSent,
     Unanswered,
 )
-from closeflow.domain.model import Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
@@ -109,13 +109,13 @@ class EndOutlivingOrders:
         books = await lock_books(tx, position_ids=[order.position_id], request_ids=[order.close_request_id])
         book = books[order.position_id]
         found = book.orders.get(order.client_order_id)
-        if found is None or facts.is_done(found) or book.requests[order.close_request_id].unfinished:
+        if found is None or order_status.is_done(found) or book.requests[order.close_request_id].unfinished:
             return False
         request = book.requests[order.close_request_id]
-        lives = lives or bool(facts.broker_statements(found))
+        lives = lives or bool(order_status.broker_statements(found))
         cancel = lives and found.cancel_requested_at is None
         if cancel:
-            canceling = facts.derive(replace(found, cancel_requested_at=await database_now(tx)))
+            canceling = order_status.derive(replace(found, cancel_requested_at=await database_now(tx)))
             orders = {**book.orders, canceling.client_order_id: canceling}
             await save_books(tx, changes=[(book, replace(book, orders=orders))])
             log.warning("outliving_order_canceled", client_order_id=order.client_order_id)

@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from closeflow.domain.model import Incident, Topic
-from closeflow.domain.publication import (
+from closeflow.domain.outbox.publication_audit import (
     EventKey,
     Judged,
     OutboxRow,

@@ -10,8 +10,8 @@ from typing import Final, assert_never
 
 import structlog
 
+from closeflow.domain.close.repair import NOT_REPAIRED, InLine, NotRepaired, Repaired, repair
 from closeflow.domain.model import Book, Event, Incident
-from closeflow.domain.repair import NOT_REPAIRED, InLine, NotRepaired, Repaired, repair
 from closeflow.storage.books import lock_books
 from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.filling import database_now

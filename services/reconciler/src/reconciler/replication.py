@@ -1,8 +1,8 @@
 """Watches the way from the outbox to Kafka: slot, connector and heartbeat. Restarts what failed, recovers a lost slot.
 
-A recovery is an open incident `slot_lost`. Each of its steps follows from what is seen (domain/replication.py), so that
-a process which dies in the middle is followed by another one's next cycle. What was written while there was no slot is
-then emitted again by the publication audit.
+A recovery is an open incident `slot_lost`. Each of its steps follows from what is seen
+(domain/outbox/replication_slot.py), so that a process which dies in the middle is followed by another one's next cycle.
+What was written while there was no slot is then emitted again by the publication audit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from closeflow.domain.model import Incident
-from closeflow.domain.replication import (
+from closeflow.domain.outbox.replication_slot import (
     SLOT_LOST,
     Connector,
     Finding,

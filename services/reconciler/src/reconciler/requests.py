@@ -13,18 +13,11 @@ from uuid import UUID
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.answers import MarketClock
+from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, PutOff, Waits, Woken, wake
+from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import Book, Event, Incident
-from closeflow.domain.wake import SUBMIT_UNKNOWN, Conditions, PutOff, Waits, Woken, wake
 from closeflow.storage.books import lock_books
-from closeflow.storage.engine import (
-    Database,
-    StatementError,
-    Transaction,
-    is_poison,
-    retrying,
-    transaction,
-)
+from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
 from closeflow.storage.filling import database_now
 from closeflow.storage.reconciling import Sending, due_requests, sending_of_accounts
 from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from closeflow.domain.publication import EventKey
+from closeflow.domain.outbox.publication_audit import EventKey
 from closeflow.kafka.tail import Partition, TailRecord
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.domain.model import Incident
-from closeflow.domain.standstill import (
+from closeflow.domain.monitoring import (
     CONSUMER_STALLED,
     Away,
     Place,

@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.answers import Acknowledged, LookUpAnswer, NotAccepted, NotSent, Unanswered
 from closeflow.domain.model import BrokerUpdate
+from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotAccepted, NotSent, Unanswered
 
 log = structlog.get_logger(__name__)
 

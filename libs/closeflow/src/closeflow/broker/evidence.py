@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.absence import Asked
-from closeflow.domain.answers import Acknowledged, NotFound
 from closeflow.domain.model import Order, SendKind
+from closeflow.domain.operator.declare_lost import Asked
+from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
 
 CLOCKS_APART: Final = timedelta(days=1)
 """How far the broker's clock may be behind the one that dated the send, which may have been wrong then: if a fill

@@ -9,18 +9,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final, Protocol
 
-from closeflow.domain.answers import (
-    CancelAnswer,
-    Instrument,
-    LastTrade,
-    LookUpAnswer,
-    MarketClock,
-    Quote,
-    SubmitAnswer,
-    Ticket,
-)
+from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType, BrokerUpdate
-from closeflow.domain.non_trade import NonTrade
+from closeflow.domain.position.non_trade_activity import NonTrade
+from closeflow.domain.sending.broker_answers import CancelAnswer, LookUpAnswer, SubmitAnswer
+from closeflow.domain.sending.ticket import Ticket
 
 MayBegin = Callable[[], Awaitable[bool]]
 SYMBOLS_PER_CALL: Final = 100

@@ -13,23 +13,23 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain.terms import UNFINISHED as UNFINISHED
-from closeflow.domain.terms import AssetType as AssetType
-from closeflow.domain.terms import BrokerStatus as BrokerStatus
-from closeflow.domain.terms import ExecKind as ExecKind
-from closeflow.domain.terms import ExecType as ExecType
-from closeflow.domain.terms import OrderStatus as OrderStatus
-from closeflow.domain.terms import OrderType as OrderType
-from closeflow.domain.terms import PositionStatus as PositionStatus
-from closeflow.domain.terms import RejectClass as RejectClass
-from closeflow.domain.terms import RequestStatus as RequestStatus
-from closeflow.domain.terms import SendAnswer as SendAnswer
-from closeflow.domain.terms import SendKind as SendKind
-from closeflow.domain.terms import Side as Side
-from closeflow.domain.terms import StatementKind as StatementKind
-from closeflow.domain.terms import TimeInForce as TimeInForce
-from closeflow.domain.terms import Topic as Topic
-from closeflow.domain.terms import UpdateSource as UpdateSource
+from closeflow.domain.enums import UNFINISHED as UNFINISHED
+from closeflow.domain.enums import AssetType as AssetType
+from closeflow.domain.enums import BrokerStatus as BrokerStatus
+from closeflow.domain.enums import ExecKind as ExecKind
+from closeflow.domain.enums import ExecType as ExecType
+from closeflow.domain.enums import OrderStatus as OrderStatus
+from closeflow.domain.enums import OrderType as OrderType
+from closeflow.domain.enums import PositionStatus as PositionStatus
+from closeflow.domain.enums import RejectClass as RejectClass
+from closeflow.domain.enums import RequestStatus as RequestStatus
+from closeflow.domain.enums import SendAnswer as SendAnswer
+from closeflow.domain.enums import SendKind as SendKind
+from closeflow.domain.enums import Side as Side
+from closeflow.domain.enums import StatementKind as StatementKind
+from closeflow.domain.enums import TimeInForce as TimeInForce
+from closeflow.domain.enums import Topic as Topic
+from closeflow.domain.enums import UpdateSource as UpdateSource
 
 ZERO: Final = Decimal(0)
 

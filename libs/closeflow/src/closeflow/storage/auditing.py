@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause, text
 
-from closeflow.domain.publication import Emission, EventKey, OutboxRow
+from closeflow.domain.outbox.publication_audit import Emission, EventKey, OutboxRow
 from closeflow.storage.engine import Transaction
 from closeflow.storage.operation_tables import outbox_audit_positions
 from closeflow.storage.rows import insert_rows, rows_json

@@ -49,7 +49,7 @@ metadata: Final = MetaData(
 )
 
 LOT: Final = "CASE asset_type WHEN 'option' THEN 1 ELSE 0.000000001 END"
-"""The smallest quantity of a position that can be traded, as `closeflow.domain.pricing.LOTS` has it."""
+"""The smallest quantity of a position that can be traded, as `closeflow.domain.close.pricing.LOTS` has it."""
 SIDES: Final = ("buy", "sell")
 ASSET_TYPES: Final = ("stock", "option", "crypto")
 ORDER_TYPES: Final = ("limit", "market")

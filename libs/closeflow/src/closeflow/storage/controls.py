@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from closeflow.domain.controls import GLOBAL, AccountLimits, Controls, TradingState, effective_state
+from closeflow.domain.trading_controls import GLOBAL, AccountLimits, Controls, TradingState, effective_state
 from closeflow.storage.direct import Row, change, fetch
 from closeflow.storage.engine import Transaction
 from closeflow.storage.rows import storable

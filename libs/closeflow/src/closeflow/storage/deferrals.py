@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from closeflow.domain.deferral import (
+from closeflow.domain.close.deferral import (
     BROKER_UNAVAILABLE,
     INCIDENT_AFTER,
     INCIDENT_AFTER_OTHERS,

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from closeflow.domain.non_trade import NonTrade
+from closeflow.domain.position.non_trade_activity import NonTrade
 from closeflow.storage.direct import change, fetch
 from closeflow.storage.engine import Transaction
 from closeflow.storage.operation_tables import non_trade_activities

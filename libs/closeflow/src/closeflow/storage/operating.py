@@ -10,9 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from closeflow.domain.absence import Known
-from closeflow.domain.amend import Adjustment
 from closeflow.domain.model import Order
+from closeflow.domain.operator.adjust import Adjustment
+from closeflow.domain.operator.declare_lost import Known
 from closeflow.storage import tables
 from closeflow.storage.direct import Row, change, fetch
 from closeflow.storage.engine import Transaction

@@ -11,8 +11,8 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain.events import position_event
 from closeflow.domain.model import Event, Position
+from closeflow.domain.outbox.events import position_event
 from closeflow.storage import mapping
 from closeflow.storage.columns import LOT
 from closeflow.storage.direct import Row, fetch

@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain.due import FARTHEST
-from closeflow.domain.wake import DONE_FOR_DAY_WITHIN
+from closeflow.domain.close.timeouts import DONE_FOR_DAY_WITHIN
+from closeflow.domain.retry import FARTHEST
 from closeflow.storage.engine import Database, Transaction
 from closeflow.storage.job_cycles import count_cycle
 

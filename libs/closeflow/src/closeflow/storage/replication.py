@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from closeflow.domain.replication import Slot
+from closeflow.domain.outbox.replication_slot import Slot
 from closeflow.storage.engine import Transaction
 
 _SLOT: Final = text("""

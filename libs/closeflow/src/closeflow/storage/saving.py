@@ -15,9 +15,10 @@ from typing import Final, TypeVar
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain import facts
+from closeflow.domain.close.outcome import follow_overfill
 from closeflow.domain.model import Book, Event, Incident, Order
-from closeflow.domain.settle import RetryPolicy, follow_overfill
+from closeflow.domain.position import exposure
+from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage import mapping, tables
 from closeflow.storage.books import lock_books
@@ -58,9 +59,9 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
     await _write(tx, tables.orders, ("client_order_id",), orders, mapping.order_row)
     await _write_facts(tx, orders)
     beyond = {
-        after.position.id: facts.overfill(after)
+        after.position.id: exposure.overfill(after)
         for before, after in changes
-        if facts.overfill(before) != facts.overfill(after)
+        if exposure.overfill(before) != exposure.overfill(after)
     }
     held = await hold_overfills(tx, overfills=beyond)
     await insert_events(tx, events=held.events)

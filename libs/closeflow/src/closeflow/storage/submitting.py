@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain.due import FARTHEST
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
+from closeflow.domain.retry import FARTHEST
 from closeflow.storage import mapping, tables
 from closeflow.storage.direct import change, fetch
 from closeflow.storage.rows import insert_rows, rows_json, update_rows

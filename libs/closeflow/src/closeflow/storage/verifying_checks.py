@@ -11,9 +11,9 @@ from typing import Final
 
 from sqlalchemy import TextClause, bindparam, text
 
-from closeflow.domain.amend import Ending
-from closeflow.domain.reopen import REVERSED
-from closeflow.domain.settle import DUST, EXTERNALLY_CLOSED, RESIDUAL
+from closeflow.domain.close.outcome import DUST, EXTERNALLY_CLOSED, RESIDUAL
+from closeflow.domain.operator.adjust import Ending
+from closeflow.domain.position.reopen import REVERSED
 from closeflow.domain.transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
 from closeflow.storage.columns import LOT
 from closeflow.storage.engine import Transaction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from closeflow.domain.deferral import incident_kind
+from closeflow.domain.close.deferral import incident_kind
 from closeflow.storage.deferrals import INCIDENT_AFTER_SQL
 from closeflow.storage.verifying_checks import SNAPSHOT_AT, sql_check
 

@@ -13,7 +13,10 @@ from typing import Final
 
 from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.wire import NoReply, NotWritten, Outcome, Reply, read_json
-from closeflow.domain.answers import (
+from closeflow.domain.close.outcome import BELOW_MINIMUM_NOTIONAL
+from closeflow.domain.close.ticks import BAD_INCREMENT
+from closeflow.domain.model import BrokerUpdate, RejectClass, UpdateSource
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
     CancelAnswer,
@@ -26,12 +29,9 @@ from closeflow.domain.answers import (
     NotSent,
     Refused,
     SubmitAnswer,
-    Ticket,
     Unanswered,
 )
-from closeflow.domain.model import BrokerUpdate, RejectClass, UpdateSource
-from closeflow.domain.settle import BELOW_MINIMUM_NOTIONAL
-from closeflow.domain.ticks import BAD_INCREMENT
+from closeflow.domain.sending.ticket import Ticket
 
 FORBIDDEN: Final = 40310000
 INVALID: Final = 42210000

@@ -29,22 +29,19 @@ from closeflow.broker.protocol import (
     OpenOrders,
     Positions,
 )
-from closeflow.domain.answers import (
+from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
+from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
+from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAnswer,
     ForeignOrder,
-    Instrument,
-    LastTrade,
     LookUpAnswer,
-    MarketClock,
     NotFound,
-    Quote,
     SubmitAnswer,
-    Ticket,
     Unanswered,
 )
-from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import AssetType, BrokerUpdate, UpdateSource
+from closeflow.domain.sending.ticket import Ticket
 
 log = structlog.get_logger()
 

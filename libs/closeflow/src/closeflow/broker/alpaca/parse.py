@@ -10,8 +10,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from closeflow.broker.alpaca.wire import decimal_text
-from closeflow.domain.answers import LastTrade, MarketClock, Quote
 from closeflow.domain.ids import broker_update_id, parse_client_order_id
+from closeflow.domain.market_data import LastTrade, MarketClock, Quote
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
 
 Json = Mapping[str, object]

@@ -17,8 +17,8 @@ from typing import Final
 import httpx
 
 from closeflow.broker.budget import CallBudget, Urgency
-from closeflow.domain.answers import Ticket
 from closeflow.domain.model import AssetType, OrderType, Side
+from closeflow.domain.sending.ticket import Ticket
 
 _OCC: Final = re.compile(r"[A-Z0-9]{1,6}[0-9]{6}[CP][0-9]{8}")
 """An option's symbol without padding, as Alpaca writes it: root, yymmdd, C or P, strike × 1000."""

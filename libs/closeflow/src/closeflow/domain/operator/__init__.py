@@ -1,0 +1,1 @@
+"""What an operator may do by hand, and what it takes."""

@@ -1,0 +1,145 @@
+"""What the broker did to a holding without a trade, and what follows from it here: positions end, or a person is told.
+
+A position ends only where everything agrees: the activity takes away exactly what we hold of the symbol, the broker
+holds nothing of it any more, and nothing of ours is under way that could explain that too (ADR 0023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+from closeflow.domain.model import ZERO, Book
+from closeflow.domain.operator.adjust import Ending
+from closeflow.domain.operator.requests import unclear
+from closeflow.domain.position.compare_with_broker import agree
+from closeflow.domain.text import decimal_text
+
+ENDINGS: Final = {
+    "OPASN": Ending.ASSIGNED,
+    "OPEXC": Ending.EXERCISED,
+    "OPEXP": Ending.EXPIRED,
+    "OPXRC": Ending.EXERCISED,
+}
+REORGANIZING: Final = frozenset({"MA", "NC", "REORG", "SC", "SPIN", "SPLIT", "SSO", "SSP"})
+"""Splits, mergers, spin-offs, and changes of the name or symbol."""
+MONEY_ONLY: Final = ("CFEE", "CSD", "CSW", "DIV", "FEE", "INT", "JNLC", "PTC")
+"""How types begin that change no quantity, or come with every fill (the fee of a coin): a comparison tells of it."""
+_EXECUTED: Final = (None, "executed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonTrade:
+    """One activity as the broker lists it. `quantity` is the signed change of the holding; what is not stated, or
+    cannot be read, is None (`kind`: empty)."""
+
+    activity_id: str
+    kind: str
+    symbol: str | None
+    quantity: Decimal | None
+    day: date | None
+    status: str | None = None
+    description: str | None = None
+
+    def __str__(self) -> str:
+        said = (self.kind or "an activity without a type", self.symbol, self.quantity and decimal_text(self.quantity))
+        told = " ".join(one for one in said if one)
+        return f"{told} of {self.day or 'an unknown day'} ({self.activity_id}): {self.description or 'no description'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Nothing of ours is concerned, or nothing differs (yet): it is looked at again as long as it is listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The positions of these books end so, all in one transaction."""
+
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """It would end them, but not now."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A person has to mend it."""
+
+    why: str
+
+
+Verdict = Passed | Ends | Waits | Told
+
+
+def concerns(activity: NonTrade, opened: Sequence[date]) -> bool:
+    """Whether it may have changed what we hold: `opened` are the days on which our open positions in its symbol came
+    here. What happened before all of them is in the quantities that they came with."""
+    if activity.kind.startswith(MONEY_ONLY):
+        return False
+    if activity.symbol is None:
+        return not activity.kind or bool(activity.quantity)
+    return bool(opened) and (activity.day is None or activity.day >= min(opened))
+
+
+def judge(activity: NonTrade, books: Sequence[Book], *, at_broker: Decimal | None) -> Verdict:
+    """Decide about an activity that `concerns` us. The books are those of all open positions in its symbol, locked;
+    `at_broker` is what the broker holds of it now, None where that cannot be read."""
+    if activity.symbol is None:
+        return Told("it does not say of what symbol it is; compare what the broker holds")
+    if not books:
+        return Passed()
+    held = sum((book.position.quantity for book in books), ZERO)
+    if at_broker is None:
+        return Waits("what the broker holds of it cannot be read")
+    if agree(held, at_broker):
+        return Passed()
+    ours = ", ".join(f"position {book.position.id} has {decimal_text(book.position.quantity)}" for book in books)
+    differs = f"{ours}, the broker holds {decimal_text(at_broker)}"
+    ending = ENDINGS.get(activity.kind)
+    if ending is None:
+        return Told(f"{differs}; {_mend(activity, books)}")
+    whole = activity.status in _EXECUTED and activity.quantity == -held and at_broker == ZERO
+    if not whole:
+        return Told(f"{differs}, so it did not end just what is held here; {_mend(activity, books)}")
+    obstacles = list(_obstacles(books))
+    return Waits("; ".join(obstacles)) if obstacles else Ends(ending)
+
+
+def _obstacles(books: Sequence[Book]) -> Iterator[str]:
+    for book in books:
+        position = book.position
+        if position.overfill_of is not None:
+            yield f"position {position.id} holds the overfill of position {position.overfill_of}"
+        if position.exposure_unproven:
+            yield f"the exposure of position {position.id} is unproven"
+        for request in book.requests.values():
+            if request.unfinished:
+                yield f"close {request.id} is {request.status}"
+            if request.frozen_reason is not None:
+                yield f"close {request.id} is frozen by {request.frozen_reason}"
+        yield from unclear(book)
+
+
+def _mend(activity: NonTrade, books: Sequence[Book]) -> str:
+    position_id = books[0].position.id
+    if activity.kind in REORGANIZING:
+        verb = f"`closectl positions end {position_id} --as reorganized` and import what it became"
+        return f"{verb}, or `closectl positions adjust {position_id}` where only the quantity changed"
+    return f"compare the two, then `closectl positions adjust {position_id}` or `closectl positions end {position_id}`"
+
+
+_QUOTED_IN: Final = ("USDT", "USDC", "USD", "BTC")
+
+
+def spellings(symbol: str) -> frozenset[str]:
+    """How a symbol of an activity may be written here: a broker leaves out the slash of a crypto pair."""
+    pairs = (f"{symbol.removesuffix(one)}/{one}" for one in _QUOTED_IN if symbol.endswith(one) and symbol != one)
+    return frozenset({symbol, *pairs})

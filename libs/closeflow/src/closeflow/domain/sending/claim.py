@@ -1,0 +1,66 @@
+"""A send is claimed before it is made, so that nobody else makes it: its number, its lease, and what answers it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from closeflow.domain.model import Order, OrderStatus, Send, SendKind
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.retry import look_up_again_at
+from closeflow.domain.sending.send_check import Withdraw
+
+FENCE_CAP_S: Final = 1.0
+
+
+def next_number(order: Order, kind: SendKind) -> int:
+    return max((one.n for one in order.sends if one.kind is kind), default=0) + 1
+
+
+def claim(
+    order: Order, kind: SendKind, *, sender: str, now: datetime, lease_s: float, probe: bool = False
+) -> tuple[Order, Send]:
+    """The order with the next send of a kind, and that send. Somebody looks at the order again when the lease is over;
+    not-founds counted before it prove nothing about it."""
+    lease_until = now + timedelta(seconds=lease_s)
+    n = next_number(order, kind)
+    send = Send(kind=kind, n=n, sender=sender, lease_until=lease_until, started_at=now, probe=probe)
+    absent = 0 if kind is SendKind.SUBMIT else order.not_found_count
+    return replace(order, next_send_at=lease_until, not_found_count=absent), send
+
+
+def fence_s(lease_s: float) -> float:
+    """How old a check may be when its send begins."""
+    return min(lease_s / 3, FENCE_CAP_S)
+
+
+def with_send(order: Order, send: Send) -> Order:
+    return replace(order, sends=(*order.sends, send))
+
+
+def being_looked_up(order: Order, *, now: datetime) -> Order:
+    """O4 for an order of which nothing is known although it was sent, whatever the answer that was not followed by the
+    broker's word; and when to ask again if this look-up tells nothing."""
+    unknown = order_status.sends_that_count(order) > 0 and order.status is OrderStatus.PLANNED
+    return replace(
+        order,
+        status=OrderStatus.SUBMIT_UNKNOWN if unknown else order.status,
+        next_send_at=look_up_again_at(order, now=now),
+    )
+
+
+def withdrawn(order: Order, why: Withdraw) -> Order:
+    return replace(
+        order, status=OrderStatus.DENIED, reject_code=why.code, reject_class=why.reject_class, next_send_at=None
+    )
+
+
+def not_found(order: Order, *, now: datetime) -> Order:
+    """After an explicit not-found: counted as evidence of absence once the lease of every send that counts is over."""
+    over = all(one.lease_until <= now for one in order_status.submits(order) if one.counts)
+    return replace(
+        order,
+        not_found_count=order.not_found_count + over,
+        next_send_at=look_up_again_at(order, now=now),
+    )

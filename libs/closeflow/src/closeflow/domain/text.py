@@ -1,0 +1,20 @@
+"""Decimals and times as text, the same wherever they are written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Context, Decimal
+from typing import Final
+
+EXACT: Final = Context(prec=128)
+"""Three factors of 33 digits have at most 99; the default context would round to 28."""
+
+
+def decimal_text(value: Decimal) -> str:
+    """A decimal as it goes on the wire: no exponent, no trailing zeros after the point."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def time_text(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
