@@ -115,7 +115,7 @@ reset: $(STAMP) ## Stop them and wipe their data
 
 migrate: $(STAMP) ## Bring the stack's database to the newest schema (or the one of POSTGRES_ADMIN_DSN)
 	@POSTGRES_ADMIN_DSN="$${POSTGRES_ADMIN_DSN:-$$($(BIN)/python -c 'import devstack; print(devstack.up("$(INSTANCE)").admin_dsn)')}" \
-		$(BIN)/python -m closeflow.storage.migrate
+		$(BIN)/python -m closeflow.storage.schema.migrate
 # --- end of the database ---
 
 clean: ## Remove the virtual environment and the caches (the stack's data stays: make reset)

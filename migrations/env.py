@@ -1,6 +1,6 @@
 """Runs the migrations over one connection: the one in `config.attributes["connection"]`, or to POSTGRES_ADMIN_DSN.
 
-The second way serves the alembic command line only; everything else calls closeflow.storage.migrate.
+The second way serves the alembic command line only; everything else calls closeflow.storage.schema.migrate.
 """
 
 import os
@@ -11,9 +11,9 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
-from closeflow.storage.columns import Xid8
-from closeflow.storage.migrate import admin_engine, migrating
-from closeflow.storage.tables import metadata
+from closeflow.storage.schema.column_types import Xid8
+from closeflow.storage.schema.migrate import admin_engine, migrating
+from closeflow.storage.schema.tables import metadata
 
 ischema_names.setdefault("xid8", Xid8)
 

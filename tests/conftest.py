@@ -22,8 +22,8 @@ from psycopg.rows import TupleRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import devstack
-from closeflow.storage import migrate
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import make_engine
+from closeflow.storage.schema import migrate
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:  # connect/register.py is a script at the root, not a package of the workspace

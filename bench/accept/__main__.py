@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from closeflow.storage.migrate import upgrade
+from closeflow.storage.schema.migrate import upgrade
 from devstack import control
 
 AIM: Final = 6.0

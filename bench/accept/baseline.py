@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from closeflow.storage import tables
+from closeflow.storage.schema import tables
 
 
 class Base(DeclarativeBase):

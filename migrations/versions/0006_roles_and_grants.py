@@ -1,7 +1,7 @@
 """One role per service, each with what schema.md says it writes.
 
 Roles belong to the whole cluster and may be used by other databases, so a downgrade takes the grants back and leaves the roles.
-They have no password here: closeflow.storage.migrate.set_role_passwords gives it.
+They have no password here: closeflow.storage.schema.migrate.set_role_passwords gives it.
 """
 
 from alembic import op
@@ -26,7 +26,9 @@ READ_BY_ALL = (
     "order_statements executions execution_aliases parked_records outbox_events inbox outbox_audit status_history "
     "incidents operator_actions trading_controls account_limits broker_cursors debezium_heartbeat outbox_status"
 ).split()
-READ_BY_GATEWAY = "alembic_version accounts orders order_statements executions execution_aliases broker_cursors incidents"
+READ_BY_GATEWAY = (
+    "alembic_version accounts orders order_statements executions execution_aliases broker_cursors incidents"
+)
 
 # What is fixed when a request is accepted (target, side, keys, xact_id) can be changed by nobody.
 REQUEST_MOVES = (

@@ -13,7 +13,7 @@ import devstack
 from closeflow.contracts import dead_letter_topic
 from closeflow.kafka import KafkaConnection, TopicSpec, ensure_topics
 from closeflow.kafka.topics import remove_topics
-from closeflow.storage.engine import Database, make_engine, transaction
+from closeflow.storage.core.engine import Database, make_engine, transaction
 from tests.closectl.offices import Office
 from tests.closectl.seeding import Closes
 from tests.conftest import Database as OnTestStack

@@ -36,12 +36,13 @@ from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending.claim import claim
 from closeflow.domain.trading_controls import TradingState
 from closeflow.kafka.records import Record
-from closeflow.storage.books import lock_books
-from closeflow.storage.controls import lock_controls
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.filling import database_now, record_receipts
-from closeflow.storage.saving import insert_events, save_books
-from closeflow.storage.submitting import Answered, insert_sends, record_answers
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import save_books
+from closeflow.storage.core.engine import Database, database_now, transaction
+from closeflow.storage.inbox import record_receipts
+from closeflow.storage.order_sends import Answered, insert_sends, record_answers
+from closeflow.storage.outbox import insert_events
+from closeflow.storage.trading_controls import lock_controls
 from fill_processor.process import Processor
 
 ACCOUNT: Final = "main"

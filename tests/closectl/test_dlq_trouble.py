@@ -20,8 +20,8 @@ from closeflow.contracts import dead_letter_topic
 from closeflow.kafka import TopicSpec
 from closeflow.kafka.letter_box import OPERATOR_GROUP
 from closeflow.kafka.topics import remove_topics
-from closeflow.storage.engine import make_engine
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.core.engine import make_engine
 from tests.closectl.offices import Office
 from tests.closectl.running import answer, closectl
 

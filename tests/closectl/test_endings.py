@@ -22,8 +22,8 @@ from closectl.verifying.report import Finding, Looked
 from closectl.verifying.run import check_database
 from closeflow.contracts.position_event import PositionEvent
 from closeflow.domain.model import BrokerStatus
-from closeflow.storage.engine import make_engine
-from closeflow.storage.verifying import snapshot
+from closeflow.storage.core.engine import make_engine
+from closeflow.storage.verify.snapshot import snapshot
 from tests.closectl.running import ROLE, Done, closectl
 from tests.closectl.seeding import ACCOUNT, FILE, Closes, order_id
 from tests.conftest import Database as OnTestStack

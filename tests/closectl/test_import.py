@@ -13,7 +13,7 @@ from sqlalchemy import text
 from closectl.importing import Imported, ImportRefused, import_positions
 from closectl.positions_file import read_positions
 from closeflow.domain.model import AssetType
-from closeflow.storage.engine import Database, make_engine, transaction
+from closeflow.storage.core.engine import Database, make_engine, transaction
 from tests.conftest import Database as OnTestStack
 
 HEADER = "position_id,account_id,symbol,asset_type,quantity,multiplier,currency"

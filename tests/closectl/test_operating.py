@@ -15,7 +15,7 @@ import devstack
 from closectl.importing import import_positions
 from closectl.positions_file import read_positions
 from closeflow.domain.model import BrokerStatus, RejectClass
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import make_engine
 from tests.closectl.running import ROLE, Done, answer, closectl
 from tests.closectl.seeding import FILE, REQUESTS, Closes, order_id
 from tests.conftest import Database as OnTestStack

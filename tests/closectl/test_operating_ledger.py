@@ -20,7 +20,7 @@ from broker_simulator.process import SimulatorProcess
 from closectl.importing import import_positions
 from closectl.positions_file import read_positions
 from closeflow.domain.model import BrokerStatus
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import make_engine
 from tests.closectl.running import ROLE, Done, closectl
 from tests.closectl.seeding import ACCOUNT, FILE, REQUESTS, Closes, order_id
 from tests.conftest import Database as OnTestStack

@@ -22,9 +22,9 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, OrderType, Side, TimeInForce, UpdateSource
 from closeflow.domain.sending.broker_answers import Acknowledged
 from closeflow.domain.sending.ticket import Ticket
-from closeflow.storage.engine import Database
-from closeflow.storage.verifying import snapshot
-from closeflow.storage.verifying_state import State, load_state
+from closeflow.storage.core.engine import Database
+from closeflow.storage.verify.snapshot import snapshot
+from closeflow.storage.verify.state import State, load_state
 from tests.closectl.seeding import ACCOUNT, order_id
 
 AT: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from closectl.verifying.report import INVARIANTS, Finding, Looked, Violation
 from closectl.verifying.run import check_database
-from closeflow.storage.engine import Database, Transaction
-from closeflow.storage.verifying import snapshot, unquiet
-from closeflow.storage.verifying_state import load_state
+from closeflow.storage.core.engine import Database, Transaction
+from closeflow.storage.verify.snapshot import snapshot, unquiet
+from closeflow.storage.verify.state import load_state
 from tests.closectl.plants import PLANTS as OF_BOOKS
 from tests.closectl.plants import named, statements
 from tests.closectl.plants_of_progress import PROGRESS_PLANTS, WAITING

@@ -11,7 +11,7 @@ import pytest
 
 from closectl.verifying.controls import ControlChecks
 from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState, counted, room_at
-from closeflow.storage.verifying_controls import ControlsHistory, Limits
+from closeflow.storage.verify.controls import ControlsHistory, Limits
 
 START: Final = datetime(2026, 3, 2, 14, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from psycopg import sql
 from sqlalchemy import TextClause
 
 import devstack
-from closeflow.storage import migrate
+from closeflow.storage.schema import migrate
 from tests.conftest import with_database
 from tests.drills.harness import DATABASE, INSTANCE, Lines, main
 from tests.storage.planning import Connection, explained, growing, numbered, plan, scans, seed, statements

@@ -53,21 +53,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a compare-and-set dropped",
-        f"{STORAGE}/submitting.py",
+        f"{STORAGE}/order_sends.py",
         " AND s.answered_at IS NULL\n    RETURNING",
         "\n    RETURNING",
         ("tests/storage/test_answers.py::test_a_second_answer_changes_neither_the_send_nor_its_order",),
     ),
     Mutant(
         "no lock on the position",
-        f"{STORAGE}/books.py",
+        f"{STORAGE}/book/load.py",
         '    ORDER BY id FOR NO KEY UPDATE\n""")\n_LOCK_REQUESTS',
         '    ORDER BY id\n""")\n_LOCK_REQUESTS',
         ("tests/storage/test_locks.py::test_a_book_is_held_until_its_transaction_ends",),
     ),
     Mutant(
         "no lock on the position that is closed",
-        f"{STORAGE}/accepting.py",
+        f"{STORAGE}/close_requests.py",
         'ORDER BY id FOR NO KEY UPDATE"\n',
         'ORDER BY id"\n',
         ("tests/storage/test_locks.py::test_a_position_to_be_closed_is_held_until_its_transaction_ends",),
@@ -129,7 +129,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "kill switch read once at start",
-        f"{STORAGE}/controls.py",
+        f"{STORAGE}/trading_controls.py",
         '    state = effective_state(row["states"] or {}, account_id)\n',
         '    state = effective_state(row["states"] or {}, account_id)\n'
         "    state = lock_controls.__dict__.setdefault(account_id, state)\n",
@@ -141,7 +141,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "limits per process",
-        f"{STORAGE}/controls.py",
+        f"{STORAGE}/trading_controls.py",
         "    limits = controls.limits\n    if limits is not None:",
         "    limits = controls.limits\n    if False:",
         (
@@ -166,7 +166,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "naive datetimes",
-        f"{STORAGE}/rows.py",
+        f"{STORAGE}/core/bulk.py",
         "        if value.tzinfo is None:",
         "        if False:",
         ("tests/storage/test_rows.py",),
@@ -204,7 +204,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a claim begun although another answered it",
-        f"{STORAGE}/submitting.py",
+        f"{STORAGE}/order_sends.py",
         "AND order_sends.started_at = r.started_at AND order_sends.answered_at IS NULL\n",
         "AND order_sends.started_at = r.started_at\n",
         (
@@ -214,7 +214,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a claim answered although it has begun",
-        f"{STORAGE}/submitting.py",
+        f"{STORAGE}/order_sends.py",
         "      AND order_sends.answered_at IS NULL AND order_sends.begun_at IS NULL\n",
         "      AND order_sends.answered_at IS NULL\n",
         ("tests/storage/test_answers.py::test_a_claim_that_has_begun_is_nobodys_to_answer",),

@@ -10,8 +10,8 @@ import pytest
 
 from broker_simulator.process import SimulatorProcess
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import make_engine
 from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from broker_simulator.control import Pin
 from closeflow.domain.model import AssetType
-from closeflow.storage.engine import Database as Engine
+from closeflow.storage.core.engine import Database as Engine
 from reconciler.deferrals import WatchDeferrals
 from tests.pipeline.submitting import Bench, until
 

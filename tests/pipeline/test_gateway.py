@@ -25,9 +25,9 @@ from closeflow.contracts import BrokerFillV1
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, UpdateSource
 from closeflow.domain.sending.broker_answers import LookUpAnswer, Unanswered
 from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, open_producer
-from closeflow.storage import gateway
-from closeflow.storage.engine import make_engine, transaction
-from closeflow.storage.gateway import LockLost, session_lock
+from closeflow.storage import broker_cursors
+from closeflow.storage.advisory_locks import LockLost, session_lock
+from closeflow.storage.core.engine import make_engine, transaction
 from tests.pipeline.relaying import Bench, listening_to_broker_fill, until
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Unreachable(Producer):
 
 async def cursor_of(bench: Bench, engine: AsyncEngine) -> datetime | None:
     async with transaction(engine) as tx:
-        return await gateway.read_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED)
+        return await broker_cursors.read_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED)
 
 
 def backfill_of(bench: Bench, engine: AsyncEngine, producer: Producer, broker: AlpacaBroker) -> Backfill:
@@ -166,7 +166,7 @@ async def test_the_cursor_moves_only_after_kafkas_acknowledgement(bench: Bench, 
     assert await cursor_of(bench, engine) == fills[0].transact_time
     # It never goes back, whoever is late.
     async with transaction(engine) as tx:
-        await gateway.advance_cursor(
+        await broker_cursors.advance_cursor(
             tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=datetime(2020, 1, 1, tzinfo=UTC)
         )
     assert await cursor_of(bench, engine) == fills[0].transact_time
@@ -177,7 +177,7 @@ async def test_a_cursor_ahead_of_the_brokers_clock_hides_no_fill(bench: Bench, e
     bench.control.script(Behaviour(execution=FillAtOnce()))
     ahead = datetime.now(UTC) + timedelta(hours=1)
     async with transaction(engine) as tx:
-        await gateway.advance_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=ahead)
+        await broker_cursors.advance_cursor(tx, broker="alpaca", account_id=bench.account_id, feed=FEED, position=ahead)
     order_id = await bench.place()
     async with open_producer(KafkaConnection(bench.database.stack.kafka_bootstrap_servers)) as producer:
         await backfill_of(bench, engine, producer, bench.broker).run_once()

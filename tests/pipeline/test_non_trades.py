@@ -16,9 +16,9 @@ from closectl.verifying.report import Looked
 from closectl.verifying.run import check_database
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts.position_event import PositionEvent
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import make_engine
-from closeflow.storage.verifying import snapshot
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import make_engine
+from closeflow.storage.verify.snapshot import snapshot
 from reconciler.non_trades import TO_MEND, WAITING, ImportNonTrades
 from tests.pipeline.submitting import Bench, open_bench
 

@@ -21,8 +21,8 @@ from closeflow.contracts import BROKER_FILL, SUBMIT_ORDER, ErrorClass
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka import DeadLetter, KafkaConnection, Producer, open_producer
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import make_engine
 from fill_processor.process import Processor
 from reconciler.parked import ReleaseParked
 from tests.pipeline.filling import ADD_ORDER, SUBMITTED, add_order, executions, fill, published

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import StatementError
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import StatementError
 from reconciler.partitions import KeepPartitions
 from tests.storage.seeding import add_event, owner
 

@@ -21,9 +21,10 @@ from psycopg.rows import DictRow, dict_row
 import devstack
 from closeflow.kafka import KafkaConnection, Producer, ensure_topics, load_topics, open_producer
 from closeflow.kafka.tail import Offsets, Tail, open_tail
-from closeflow.storage.auditing import AuditedElsewhere, outbox_days, read_positions, save_marks
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import make_engine, transaction
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import make_engine, transaction
+from closeflow.storage.outbox_audit import AuditedElsewhere, read_positions, save_marks
+from closeflow.storage.outbox_partitions import outbox_days
 from reconciler.partitions import KeepPartitions
 from reconciler.publication import TOPICS, AuditPublication
 from tests.conftest import REPOSITORY

@@ -14,8 +14,8 @@ from broker_simulator.control import Behaviour, FillAtOnce, NeverFill
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, UpdateSource
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.core.engine import Database as Engine
 from reconciler.gaps import FillGaps
 from reconciler.holdings import ResolveIncidents
 from reconciler.orders import AskQuietOrders, Pauses

@@ -18,7 +18,7 @@ from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import BrokerUpdate
 from closeflow.domain.sending.broker_answers import LookUpAnswer, NotAccepted, Unanswered
 from closeflow.kafka import Producer
-from closeflow.storage.engine import Database as Engine
+from closeflow.storage.core.engine import Database as Engine
 from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps
 from reconciler.holdings import AssembleEvidence
 from reconciler.orders import AskQuietOrders, Pauses, Rest, acknowledged

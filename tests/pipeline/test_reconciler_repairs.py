@@ -14,10 +14,9 @@ from broker_simulator.control import Behaviour, FillAtOnce, MarketHours, NeverFi
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, Incident
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import transaction
-from closeflow.storage.resolving import RESOLVED_WHEN
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import transaction
+from closeflow.storage.incidents import RESOLVED_WHEN, report_incidents
 from reconciler.gaps import FillGaps
 from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
 from reconciler.outliving import EndOutlivingOrders

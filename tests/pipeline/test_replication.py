@@ -16,9 +16,9 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from closeflow.domain.outbox.replication_slot import Limits
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import StatementError, make_engine, sqlstate, transaction
-from closeflow.storage.replication import drop_lost_slot
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import StatementError, make_engine, sqlstate, transaction
+from closeflow.storage.replication_slot import drop_lost_slot
 from reconciler.connect import Connect, open_connect
 from reconciler.replication import WatchReplication
 from tests.conftest import outbox_connector

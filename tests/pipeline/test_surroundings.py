@@ -12,8 +12,8 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER
 from closeflow.kafka import KafkaConnection
 from closeflow.kafka.tail import partitions_of
-from closeflow.storage.engine import Database as Engine
-from closeflow.storage.engine import DatabaseError, make_engine
+from closeflow.storage.core.engine import Database as Engine
+from closeflow.storage.core.engine import DatabaseError, make_engine
 from reconciler.surroundings import WatchSurroundings
 from tests.pipeline.submitting import Bench
 

@@ -80,7 +80,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """As `closeflow.storage.submitting.Answered`."""
+    """As `closeflow.storage.order_sends.Answered`."""
 
     client_order_id: str
     kind: SendKind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
-from closeflow.storage.submitting import UnansweredSend
+from closeflow.storage.order_sends import UnansweredSend
 from tests.simulation.database import Answer, CommitUnknown, Database, Disconnected, Tx, claim_key
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.queries import UNSENT

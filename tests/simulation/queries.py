@@ -1,4 +1,4 @@
-"""Which rows are due: the WHERE clauses of `storage.submitting` and `storage.reconciling`."""
+"""Which rows are due: the WHERE clauses of `storage.order_sends` and `storage.due_work`."""
 
 from __future__ import annotations
 

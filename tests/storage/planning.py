@@ -29,7 +29,7 @@ GROWING: Final = frozenset(
     }
 )
 STATEMENT: Final = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
-WHOLE: Final = re.compile(r"verifying|importing|inspecting|migrate|databases")
+WHOLE: Final = re.compile(r"verify|position_import|timeline|migrate|databases")
 """Modules whose statements read everything because a person asked for that, or page by key for a person."""
 _SEED: Final = """
     INSERT INTO accounts (account_id, broker) VALUES ('acc', 'alpaca');
@@ -72,11 +72,12 @@ def seed(db: Connection, rows: int) -> Iterator[str]:
 
 
 def statements() -> Iterator[tuple[str, TextClause]]:
-    for module in pkgutil.iter_modules(closeflow.storage.__path__):
+    for module in pkgutil.walk_packages(closeflow.storage.__path__, "closeflow.storage."):
         if WHOLE.search(module.name) is None:
-            found = vars(importlib.import_module(f"closeflow.storage.{module.name}"))
+            found = vars(importlib.import_module(module.name))
             whole = ((name, one) for name, one in found.items() if isinstance(one, TextClause))
-            yield from ((f"{module.name}.{name}", one) for name, one in whole if STATEMENT.match(one.text))
+            of = module.name.removeprefix("closeflow.storage.")
+            yield from ((f"{of}.{name}", one) for name, one in whole if STATEMENT.match(one.text))
 
 
 def numbered(statement: TextClause) -> tuple[str, list[str]]:

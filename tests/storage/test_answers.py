@@ -11,17 +11,15 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import transaction
-from closeflow.storage.submitting import (
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.broker_breakers import BreakerRow, load_breaker, save_breaker
+from closeflow.storage.core.engine import transaction
+from closeflow.storage.order_sends import (
     Answered,
-    BreakerRow,
     UnansweredSend,
     answer_unbegun,
     begin_sends,
-    load_breaker,
     record_answers,
-    save_breaker,
     unanswered_sends,
 )
 from tests.conftest import Database

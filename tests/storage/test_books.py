@@ -8,10 +8,9 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from closeflow.domain.position import exposure
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.saving import save_books
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import save_books
+from closeflow.storage.core.engine import database_now, transaction
 from tests.conftest import Database
 from tests.storage.seeding import add_order, add_position, add_request, owner
 

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from closeflow.domain.trading_controls import AccountLimits, TradingState, counted
-from closeflow.storage.controls import count_submits, lock_controls, lock_limits, set_state
-from closeflow.storage.engine import transaction
-from closeflow.storage.operating import record_action
+from closeflow.storage.core.engine import transaction
+from closeflow.storage.operator_actions import record_action
+from closeflow.storage.trading_controls import count_submits, lock_controls, lock_limits, set_state
 from tests.conftest import Database
 from tests.storage.seeding import owner
 

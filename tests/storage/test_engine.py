@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from closeflow.storage.engine import CommitUnknown, is_poison, make_engine, retrying, sqlstate, transaction
+from closeflow.storage.core.engine import CommitUnknown, is_poison, make_engine, retrying, sqlstate, transaction
 from tests.conftest import Database
 from tests.storage.seeding import owner
 

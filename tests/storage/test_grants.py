@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from closeflow.storage import migrate
-from closeflow.storage.tables import metadata
+from closeflow.storage.schema import migrate
+from closeflow.storage.schema.tables import metadata
 from tests.conftest import Database
 from tests.storage.seeding import Owner, add_one_of_everything, owner
 

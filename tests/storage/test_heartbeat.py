@@ -10,9 +10,9 @@ import time_machine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from closeflow.heartbeat import Heartbeat
-from closeflow.storage.engine import transaction
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import transaction
 from closeflow.storage.job_cycles import count_cycle, read_cycles, register_jobs
-from closeflow.storage.reconciling import cycle_alone
 from tests.conftest import Database
 from tests.storage.seeding import Owner, owner
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from closeflow.storage.accepting import lock_books_to_accept
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import StatementError, sqlstate, transaction
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.close_requests import lock_books_to_accept
+from closeflow.storage.core.engine import StatementError, sqlstate, transaction
 from tests.conftest import Database
 from tests.storage.seeding import add_position, owner
 

@@ -17,9 +17,9 @@ from psycopg import sql
 from sqlalchemy import Engine, create_engine, event, text
 
 import devstack
-from closeflow.storage import migrate
-from closeflow.storage.engine import driver_url, make_engine
-from closeflow.storage.tables import metadata
+from closeflow.storage.core.engine import driver_url, make_engine
+from closeflow.storage.schema import migrate
+from closeflow.storage.schema.tables import metadata
 from tests.conftest import Database, fresh_database
 from tests.storage.seeding import add_one_of_everything, owner
 
@@ -117,7 +117,7 @@ def test_check_notices_a_difference(database: Database) -> None:
 def set_up_in_processes(dsns: list[str]) -> None:
     """Migrate and give passwords, one process per DSN at the same time, as deployments do."""
     program = (
-        "import sys; from closeflow.storage import migrate as m; m.upgrade(sys.argv[1]);"
+        "import sys; from closeflow.storage.schema import migrate as m; m.upgrade(sys.argv[1]);"
         " m.set_role_passwords(sys.argv[1], m.role_passwords(sys.argv[2]))"
     )
     secret = str(urlsplit(dsns[0]).password)  # what the fixtures use: other tests are logged in with these passwords

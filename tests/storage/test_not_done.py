@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from closeflow.storage.engine import make_engine, transaction
-from closeflow.storage.gateway import not_done_orders
+from closeflow.storage.core.engine import make_engine, transaction
+from closeflow.storage.due_work import not_done_orders
 from tests.conftest import Database
 from tests.storage.seeding import add_order, add_position, add_request, owner
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from closeflow.domain.model import Incident
-from closeflow.storage.engine import transaction
-from closeflow.storage.filling import ParkedRecord, park_records
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.core.engine import transaction
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.parked_records import ParkedRecord, park_records
 from tests.conftest import Database
 from tests.storage.seeding import owner
 

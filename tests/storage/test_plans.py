@@ -32,7 +32,7 @@ def test_a_statement_reads_no_more_as_the_tables_grow(explaining: Connection, na
 
 
 def test_a_symbol_in_doubt_is_read_back_for_a_week_and_not_through_its_history(explaining: Connection) -> None:
-    top = plan(explaining, STATEMENTS["doubts._IN_DOUBT"])
+    top = plan(explaining, STATEMENTS["orders_in_doubt._IN_DOUBT"])
     (by_symbol,) = [one for one in scans(top) if one.get("Relation Name") == "orders"]
     assert all(column in by_symbol["Index Cond"] for column in ("account_id", "symbol", "created_at")), by_symbol
     assert "positions" not in {one.get("Relation Name") for one in scans(top)}

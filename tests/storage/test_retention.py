@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from closectl.verifying.report import Looked
 from closectl.verifying.run import check_database
 from closeflow.domain.model import BrokerStatus, ExecType
-from closeflow.storage.engine import transaction
-from closeflow.storage.verifying import snapshot
+from closeflow.storage.core.engine import transaction
+from closeflow.storage.verify.snapshot import snapshot
 from reconciler.retention import DropExpired
 from reconciler.settings import ReconcilerSettings
 from tests.closectl.seeding import Closes

@@ -15,9 +15,9 @@ from closectl.verifying.report import Looked
 from closectl.verifying.run import check_database
 from closectl.verifying.topics import check_topics
 from closeflow.domain.model import BrokerStatus, ExecType
-from closeflow.storage.accepting import lock_books_to_accept
-from closeflow.storage.engine import transaction
-from closeflow.storage.verifying import snapshot
+from closeflow.storage.close_requests import lock_books_to_accept
+from closeflow.storage.core.engine import transaction
+from closeflow.storage.verify.snapshot import snapshot
 from tests.closectl.publishing import published
 from tests.closectl.seeding import REQUESTS, Closes
 

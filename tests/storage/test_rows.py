@@ -11,9 +11,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from closeflow.storage import tables
-from closeflow.storage.engine import is_poison, sqlstate, transaction
-from closeflow.storage.rows import insert_rows, rows_json, update_rows
+from closeflow.storage.core.bulk import insert_rows, rows_json, update_rows
+from closeflow.storage.core.engine import is_poison, sqlstate, transaction
+from closeflow.storage.schema import tables
 from tests.conftest import Database
 from tests.storage.seeding import add_position, owner
 

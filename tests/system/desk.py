@@ -29,8 +29,8 @@ from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.kafka.tail import TailRecord, open_tail
-from closeflow.storage.engine import Database, make_engine
-from closeflow.storage.importing import NewPosition
+from closeflow.storage.core.engine import Database, make_engine
+from closeflow.storage.position_import import NewPosition
 from demo.system import ACCOUNT, SIMULATOR, System
 
 WITHIN_S: Final = 30.0

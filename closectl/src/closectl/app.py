@@ -33,8 +33,8 @@ from closectl.settings import ClosectlSettings
 from closectl.verifying import print_report, report_json, verify
 from closeflow.domain.model import OrderType, PositionStatus, RequestStatus
 from closeflow.settings import load
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.inspecting import list_positions, list_requests, request_with_timeline
+from closeflow.storage.core.engine import Database, transaction
+from closeflow.storage.timeline import list_positions, list_requests, request_with_timeline
 
 app = typer.Typer(
     name="closectl",

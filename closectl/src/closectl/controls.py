@@ -16,9 +16,9 @@ from closectl.operating.commands import perform
 from closectl.output import print_json, print_rows
 from closeflow.domain.operator.requests import Already, Refused
 from closeflow.domain.trading_controls import GLOBAL, AccountLimits, TradingState
-from closeflow.storage import controls as rows
-from closeflow.storage.engine import Database, Transaction, retrying, transaction
-from closeflow.storage.operating import record_action
+from closeflow.storage import trading_controls as rows
+from closeflow.storage.core.engine import Database, Transaction, retrying, transaction
+from closeflow.storage.operator_actions import record_action
 
 _SHOWN: Final = (
     "account_id",

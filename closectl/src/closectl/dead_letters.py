@@ -12,9 +12,9 @@ from typing import Final
 
 from closeflow.contracts import ErrorClass
 from closeflow.kafka import KafkaConnection, Letter, LetterBox, open_letter_box, open_producer
-from closeflow.storage.dead_letters import Handled, LetterAction, LetterId, handled_letters, record_handled
-from closeflow.storage.engine import Database, retrying, transaction
-from closeflow.storage.reconciling import held_alone
+from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.core.engine import Database, retrying, transaction
+from closeflow.storage.dead_letter_actions import Handled, LetterAction, LetterId, handled_letters, record_handled
 
 MAX_REPLAYS: Final = 3
 _MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024

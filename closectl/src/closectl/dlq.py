@@ -25,8 +25,8 @@ from closectl.output import console, fail, plain, print_json, print_rows, visibl
 from closeflow.contracts import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER, peek
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError, Letter, TopicMissing
-from closeflow.storage.dead_letters import Handled, LetterAction
-from closeflow.storage.engine import Database
+from closeflow.storage.core.engine import Database
+from closeflow.storage.dead_letter_actions import Handled, LetterAction
 
 T = TypeVar("T")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")

@@ -13,7 +13,7 @@ from closectl.verifying import Account
 from closeflow.domain.operator.declare_lost import window
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
-from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, first_line, make_engine, sqlstate
+from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, first_line, make_engine, sqlstate
 
 T = TypeVar("T")
 KAFKA_NOT_SET: Final = "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"

@@ -10,9 +10,9 @@ from closectl.arguments import AsJson, Limit, named
 from closectl.command_line import examples
 from closectl.environment import with_database
 from closectl.output import print_json, print_rows
-from closeflow.storage.direct import Row
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.parking import list_parked
+from closeflow.storage.core.engine import Database, transaction
+from closeflow.storage.core.statements import Row
+from closeflow.storage.parked_records import list_parked
 
 parked = typer.Typer(no_args_is_help=True, help="Parked records: kept until their order or request is known.")
 

@@ -23,7 +23,7 @@ from closectl.positions_file import read_positions
 from closeflow.domain.text import decimal_text
 from closeflow.kafka.tail import open_tail
 from closeflow.kafka.topics import load_topics
-from closeflow.storage.engine import Database, make_engine
+from closeflow.storage.core.engine import Database, make_engine
 from demo.progress import POLL_S, Progress, is_final, read_rows
 from demo.restarts import Restarts
 from demo.scenario import STORIES, Asked, close_all, script, surprises

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from closeflow.domain.text import decimal_text
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.inspecting import list_positions, list_requests
+from closeflow.storage.core.engine import Database, transaction
+from closeflow.storage.timeline import list_positions, list_requests
 
 Rows = Sequence[Mapping[str, Any]]
 POLL_S: Final = 0.1

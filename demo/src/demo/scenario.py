@@ -11,17 +11,9 @@ from typing import Any, Final
 
 import httpx
 
-from broker_simulator.control import (
-    AcceptSilently,
-    Behaviour,
-    Control,
-    FillInParts,
-    FillThen,
-    Reject,
-    StreamFaults,
-)
+from broker_simulator.control import AcceptSilently, Behaviour, Control, FillInParts, FillThen, Reject, StreamFaults
 from closeflow.domain.model import AssetType
-from closeflow.storage.importing import NewPosition
+from closeflow.storage.position_import import NewPosition
 
 IN_PARTS: Final = "MSFT"
 CANCELED_HALFWAY: Final = "JPM"

@@ -15,8 +15,8 @@ from broker_simulator.control import Control
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import ensure_topics, load_topics, remove_topics
-from closeflow.storage import migrate
-from closeflow.storage.databases import drop_database, ensure_database
+from closeflow.storage.schema import migrate
+from closeflow.storage.schema.databases import drop_database, ensure_database
 from demo.services import Service, ServiceSpec, free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]

@@ -10,8 +10,8 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from closeflow.storage.away import Patience, is_away
-from closeflow.storage.engine import CommitUnknown
+from closeflow.storage.core.away import Patience, is_away
+from closeflow.storage.core.engine import CommitUnknown
 
 
 def of_driver(error: psycopg.Error) -> DBAPIError:

@@ -27,7 +27,7 @@ PROCESSES = (
     "broker_simulator.__main__",
     "close_api.__main__",
     "closectl.app",
-    "closeflow.storage.migrate",
+    "closeflow.storage.schema.migrate",
     "demo.__main__",
     "fill_processor.__main__",
     "order_submitter.__main__",

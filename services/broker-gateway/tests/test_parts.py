@@ -20,8 +20,8 @@ from closeflow.broker import BrokerUnavailable
 from closeflow.domain.model import BrokerUpdate, ExecType, Side, UpdateSource
 from closeflow.run import EndedUnasked
 from closeflow.settings import BadSetting, read
-from closeflow.storage.engine import CommitUnknown
-from closeflow.storage.gateway import DATABASE_AWAY
+from closeflow.storage.broker_cursors import DATABASE_AWAY
+from closeflow.storage.core.engine import CommitUnknown
 
 AT = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 TRADE = BrokerUpdate(

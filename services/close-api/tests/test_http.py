@@ -34,8 +34,8 @@ from closeflow.domain.close.accept import (
 )
 from closeflow.domain.model import AssetType, Book, Position, PositionStatus
 from closeflow.domain.trading_controls import TradingState
-from closeflow.storage.accepting import DatabaseAway, RowRefused
-from closeflow.storage.engine import make_engine
+from closeflow.storage.close_requests import DatabaseAway, RowRefused
+from closeflow.storage.core.engine import make_engine
 
 NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 ACTIVE: Final = UUID(int=5)

@@ -16,7 +16,7 @@ from close_api.batches import Batches
 from close_api.http import Api, build_app
 from close_api.server import make_server
 from closeflow.domain.close.accept import CloseCommand, Decision, PositionClosed
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import make_engine
 
 CLOSE: Final = "POST /v1/positions/7/close HTTP/{version}\r\nHost: api\r\nIdempotency-Key: k\r\n{headers}\r\n"
 _CODE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")

@@ -45,7 +45,7 @@ from closeflow.domain.sending.broker_answers import (
 )
 from closeflow.domain.sending.claim import fence_s
 from closeflow.domain.sending.ticket import Ticket
-from closeflow.storage.engine import CommitUnknown
+from closeflow.storage.core.engine import CommitUnknown
 from order_submitter.answers import Entry
 from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState
 from order_submitter.claims import claiming

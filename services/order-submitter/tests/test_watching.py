@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.storage.submitting import UnansweredSend
+from closeflow.storage.order_sends import UnansweredSend
 from order_submitter.presence import this_process
 from order_submitter.recover import Watch
 

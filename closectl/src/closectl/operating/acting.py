@@ -9,11 +9,12 @@ from uuid import UUID
 
 from closeflow.domain.model import Book
 from closeflow.domain.operator.requests import Done, Outcome
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.filling import database_now
-from closeflow.storage.operating import act_as, record_action
-from closeflow.storage.saving import insert_events, report_incidents, save_books
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import save_books
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.operator_actions import act_as, record_action
+from closeflow.storage.outbox import insert_events
 
 Decide = Callable[[Book, datetime], Outcome]
 

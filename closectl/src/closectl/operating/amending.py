@@ -12,9 +12,9 @@ from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
 from closeflow.domain.operator.adjust import Adjustment, Ending, Fill, adjust, end_order, end_position, name_fill
 from closeflow.domain.operator.requests import Done, Outcome, Refused
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.filling import database_now
-from closeflow.storage.operating import insert_adjustment, last_adjustment, order_of_execution
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
+from closeflow.storage.orders_in_doubt import order_of_execution
+from closeflow.storage.position_adjustments import insert_adjustment, last_adjustment
 
 
 async def adjust_position(

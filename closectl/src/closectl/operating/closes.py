@@ -8,7 +8,7 @@ from uuid import UUID
 
 from closectl.operating.acting import Deed, on_book
 from closeflow.domain.operator.requests import Outcome, abandon, cancel, retry_now
-from closeflow.storage.engine import Database
+from closeflow.storage.core.engine import Database
 
 RESEND_AFTER: Final = timedelta(seconds=30)
 """After which the reconciler emits the attempt again, should nobody have planned it."""

@@ -7,15 +7,9 @@ from uuid import UUID
 from closectl.operating.acting import Acted, Deed, NotThere, lock_one, write
 from closeflow.domain.model import Book
 from closeflow.domain.operator.requests import Already, Done, Outcome, release
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.filling import database_now
-from closeflow.storage.operating import (
-    close_incident,
-    lock_incident,
-    open_incidents_of_request,
-    record_action,
-    request_of_incident,
-)
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
+from closeflow.storage.incidents import close_incident, lock_incident, open_incidents_of_request, request_of_incident
+from closeflow.storage.operator_actions import record_action
 
 
 async def close_incident_by_hand(database: Database, incident_id: int, *, by: str, reason: str) -> Outcome | Acted:

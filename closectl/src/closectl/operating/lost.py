@@ -14,9 +14,8 @@ from closeflow.domain.model import Book, Order
 from closeflow.domain.operator.declare_lost import Asked, Point, declare_lost, evidence
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.domain.orders import status as order_status
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.filling import database_now
-from closeflow.storage.operating import load_known
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
+from closeflow.storage.orders_in_doubt import load_known
 
 Gathered = Mapping[str, tuple[Point, ...]]
 Load = Callable[[Transaction], Awaitable[Book]]

@@ -8,8 +8,9 @@ from typing import Final
 from closectl.operating.acting import Acted, NotThere
 from closeflow.domain.operator.requests import Already, Refused
 from closeflow.domain.text import time_text
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.operating import confirm_exit, list_senders, record_action
+from closeflow.storage.core.engine import Database, Transaction, retrying
+from closeflow.storage.operator_actions import record_action
+from closeflow.storage.senders import confirm_exit, list_senders
 
 SEEN_WITHIN: Final = timedelta(seconds=10)
 """A sender says every second that it lives; one that was heard of within this time has not exited."""

@@ -13,7 +13,7 @@ from closeflow.domain.model import Book, CloseRequest, Order, StatementKind
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure
 from closeflow.domain.text import decimal_text
-from closeflow.storage.verifying import OpenIncidents, PastBook
+from closeflow.storage.verify.snapshot import OpenIncidents, PastBook
 
 PRICE_TOLERANCE: Final = Decimal("1e-12")
 """The average price is a rounded quotient."""

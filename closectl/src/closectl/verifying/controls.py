@@ -15,8 +15,8 @@ from closectl.verifying.sends import sends_of
 from closeflow.domain.close import pricing
 from closeflow.domain.model import Book, Order, Send, SendKind
 from closeflow.domain.text import decimal_text
-from closeflow.storage.verifying import PastBook
-from closeflow.storage.verifying_controls import ControlsHistory, Halt, Limits
+from closeflow.storage.verify.controls import ControlsHistory, Halt, Limits
+from closeflow.storage.verify.snapshot import PastBook
 
 WITHIN: Final = timedelta(seconds=1)
 """How soon after its commit a halt stops every new order."""

@@ -19,13 +19,13 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.protocol import BrokerUnavailable
 from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError
 from closeflow.kafka.offsets import committed_offsets
-from closeflow.storage.engine import Database, Transaction
-from closeflow.storage.verifying import Unquiet, load_open_incidents, read_books, snapshot, unquiet
-from closeflow.storage.verifying_checks import BOOK_CHECKS, run_check
-from closeflow.storage.verifying_controls import CONTROL_CHECKS, load_controls_history
-from closeflow.storage.verifying_events import EVENT_CHECKS
-from closeflow.storage.verifying_orders import ORDER_CHECKS
-from closeflow.storage.verifying_state import State, load_state
+from closeflow.storage.core.engine import Database, Transaction
+from closeflow.storage.verify.checks import BOOK_CHECKS, run_check
+from closeflow.storage.verify.controls import CONTROL_CHECKS, load_controls_history
+from closeflow.storage.verify.events import EVENT_CHECKS
+from closeflow.storage.verify.orders import ORDER_CHECKS
+from closeflow.storage.verify.snapshot import Unquiet, load_open_incidents, read_books, snapshot, unquiet
+from closeflow.storage.verify.state import State, load_state
 
 POLL_S: Final = 0.25
 ATTEMPTS: Final = 3

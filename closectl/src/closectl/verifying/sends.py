@@ -15,7 +15,7 @@ from typing import Final
 from closeflow.domain.model import ZERO, ExecKind, Order, Send, SendAnswer, SendKind
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.text import decimal_text
-from closeflow.storage.verifying import PastBook
+from closeflow.storage.verify.snapshot import PastBook
 
 MOMENT: Final = timedelta(seconds=1)
 """How far apart the times of a decision may be. Before migration 0013 they were also from before the wait for the

@@ -16,11 +16,9 @@ import structlog
 from prometheus_client import Gauge
 
 from closeflow.domain.model import Incident
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.filling import database_now
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
+from closeflow.storage.incidents import close_incidents_about, report_incidents
 from closeflow.storage.job_cycles import JobCycles, read_cycles
-from closeflow.storage.resolving import close_incidents_about
-from closeflow.storage.saving import report_incidents
 from closeflow.tasks import end_tasks
 
 log = structlog.get_logger(__name__)

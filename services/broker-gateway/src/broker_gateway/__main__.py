@@ -14,7 +14,7 @@ from closeflow.broker.budget import CallBudget
 from closeflow.heartbeat import beating
 from closeflow.run import run_service
 from closeflow.settings import load
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import make_engine
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
 

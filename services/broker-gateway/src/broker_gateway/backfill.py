@@ -22,10 +22,9 @@ from closeflow.broker.asking import newest_by_id
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
 from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
-from closeflow.storage import gateway
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.saving import report_incidents
+from closeflow.storage import broker_cursors, due_work
+from closeflow.storage.core.engine import Database, database_now, transaction
+from closeflow.storage.incidents import report_incidents
 
 log = structlog.get_logger()
 
@@ -95,19 +94,19 @@ class Backfill:
             raise BrokerUnavailable(f"{len(unanswered)} questions without an answer, the first: {unanswered[0]}")
         return found
 
-    async def _not_done(self) -> list[gateway.NotDone]:
-        orders: list[gateway.NotDone] = []
+    async def _not_done(self) -> list[due_work.NotDone]:
+        orders: list[due_work.NotDone] = []
         while True:
             after = orders[-1].client_order_id if orders else ""
             async with transaction(self.database) as tx:
-                page = await gateway.not_done_orders(
+                page = await due_work.not_done_orders(
                     tx, account_id=self.broker.account_id, after=after, limit=_ORDERS_PER_PAGE
                 )
             orders += page
             if len(page) < _ORDERS_PER_PAGE:
                 return orders
 
-    async def _state_of(self, orders: list[gateway.NotDone]) -> tuple[list[BrokerUpdate], list[str]]:
+    async def _state_of(self, orders: list[due_work.NotDone]) -> tuple[list[BrokerUpdate], list[str]]:
         """Statements of these orders and of whatever else of ours the broker holds open; and why some have none.
 
         The list of open orders answers for most of them in one call, that of the newest for those that just ended; the
@@ -139,7 +138,7 @@ class Backfill:
         """Publish what is new of the orders. That one which was declared lost is there is news, however often it was
         said before."""
         async with transaction(self.database) as tx:
-            lost = await gateway.lost_orders(tx, client_order_ids={one.client_order_id for one in stated})
+            lost = await due_work.lost_orders(tx, client_order_ids={one.client_order_id for one in stated})
         await self.outlet.publish([one for one in stated if one.client_order_id in lost])
         return len(lost) + await self.outlet.publish_news(one for one in stated if one.client_order_id not in lost)
 
@@ -147,7 +146,7 @@ class Backfill:
         """Those since the cursor, or since the first of the orders was made."""
         cursor_key = {"broker": self.broker.name, "account_id": self.broker.account_id, "feed": FEED}
         async with transaction(self.database) as tx:
-            cursor, now = await gateway.read_cursor(tx, **cursor_key), await database_now(tx)
+            cursor, now = await broker_cursors.read_cursor(tx, **cursor_key), await database_now(tx)
         oldest, beyond = min(made, default=now), await self._end_of_time(cursor, now)
         if beyond is not None:
             log.warning("cursor_ahead_of_the_broker", cursor=cursor, clock=beyond)
@@ -166,7 +165,7 @@ class Backfill:
             # Nothing is behind the cursor that may still be had, and nothing holds up the others.
             if not waited_for and newest is not None and (cursor is None or newest > cursor):
                 async with transaction(self.database) as tx:
-                    await gateway.advance_cursor(tx, **cursor_key, position=newest, beyond=beyond)
+                    await broker_cursors.advance_cursor(tx, **cursor_key, position=newest, beyond=beyond)
                 cursor = newest
             page = executions.next_page
             if page is None:

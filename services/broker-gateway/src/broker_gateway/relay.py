@@ -20,8 +20,9 @@ from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.alpaca.stream import Message, StreamLost, StreamTarget, Unreadable, trade_updates
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
-from closeflow.storage.engine import Database
-from closeflow.storage.gateway import DATABASE_AWAY, LockLost, session_lock
+from closeflow.storage.advisory_locks import LockLost, session_lock
+from closeflow.storage.broker_cursors import DATABASE_AWAY
+from closeflow.storage.core.engine import Database
 
 log = structlog.get_logger()
 

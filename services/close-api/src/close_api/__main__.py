@@ -20,7 +20,7 @@ from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.heartbeat import beating
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.engine import make_engine
 from closeflow.telemetry import configure_logging
 
 LOCK_TIMEOUT_MS: Final = 1_000

@@ -22,7 +22,8 @@ from closeflow.domain.close.accept import (
 )
 from closeflow.domain.model import Event, Incident
 from closeflow.domain.trading_controls import GLOBAL, effective_state
-from closeflow.storage.accepting import (
+from closeflow.storage.book.save import save_books
+from closeflow.storage.close_requests import (
     DatabaseAway,
     Engine,
     Key,
@@ -32,8 +33,9 @@ from closeflow.storage.accepting import (
     lock_books_to_accept,
     transact,
 )
-from closeflow.storage.engine import CommitUnknown
-from closeflow.storage.saving import insert_events, report_incidents, save_books
+from closeflow.storage.core.engine import CommitUnknown
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.outbox import insert_events
 
 Outcome = Decision | Exception
 """What became of one close. An exception (of `transact`, or a defect) says that nothing is known to be written."""

@@ -36,7 +36,7 @@ from close_api.understood import refuse_what_is_not_read
 from closeflow.contracts.ids import new_close_request_id
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.domain.model import AssetType
-from closeflow.storage.accepting import (
+from closeflow.storage.close_requests import (
     DatabaseAway,
     Engine,
     LockedElsewhere,
@@ -46,7 +46,7 @@ from closeflow.storage.accepting import (
     find_request,
     transact,
 )
-from closeflow.storage.engine import CommitUnknown
+from closeflow.storage.core.engine import CommitUnknown
 
 CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
 

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from closeflow.storage.accepting import DatabaseAway, Engine, Tx, slot_is_active, transact
-from closeflow.storage.migrate import current_is_head
+from closeflow.storage.close_requests import DatabaseAway, Engine, Tx, transact
+from closeflow.storage.replication_slot import slot_is_active
+from closeflow.storage.schema.migrate import current_is_head
 
 _DEADLINE_S: Final = 2.0
 

@@ -11,8 +11,8 @@ from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.progress import ConsumerProgress
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.away import database_trouble, is_away
-from closeflow.storage.engine import make_engine
+from closeflow.storage.core.away import database_trouble, is_away
+from closeflow.storage.core.engine import make_engine
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
 from fill_processor.process import Processor

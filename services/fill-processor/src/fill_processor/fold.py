@@ -26,7 +26,8 @@ from closeflow.domain.outbox.events import ledger_event
 from closeflow.domain.position.freeze import freeze
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
-from closeflow.storage.filling import ExecutionKey, ParkedRecord
+from closeflow.storage.inbox import ExecutionKey
+from closeflow.storage.parked_records import ParkedRecord
 
 UpdateRecord = Record[BrokerFillV1]
 

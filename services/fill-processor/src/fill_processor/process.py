@@ -17,10 +17,13 @@ from closeflow.domain.model import Incident
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import DeadLetter, Rejected
-from closeflow.storage.books import lock_books, positions_of_requests
-from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying
-from closeflow.storage.filling import load_context, park_records, record_receipts
-from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from closeflow.storage.book.load import lock_books, positions_of_requests
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core.engine import Database, StatementError, Transaction, is_poison, retrying
+from closeflow.storage.inbox import load_context, record_receipts
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.outbox import insert_events
+from closeflow.storage.parked_records import park_records
 from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch, poisoned
 
 CONSUMER: Final = "fill-processor"

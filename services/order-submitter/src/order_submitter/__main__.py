@@ -19,8 +19,8 @@ from closeflow.heartbeat import beating
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.away import Patience, database_trouble, is_away
-from closeflow.storage.engine import Database, make_engine
+from closeflow.storage.core.away import Patience, database_trouble, is_away
+from closeflow.storage.core.engine import Database, make_engine
 from closeflow.telemetry import configure_logging, serve_health
 from order_submitter.answers import SendLog
 from order_submitter.attend import Attendant, attend_until_stopped

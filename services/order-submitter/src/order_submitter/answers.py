@@ -10,9 +10,10 @@ from typing import Final
 import structlog
 
 from closeflow.domain.model import Incident, Order, Send
-from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
-from closeflow.storage.saving import report_incidents
-from closeflow.storage.submitting import Answered, BreakerRow, begin_sends, record_answers, save_breaker
+from closeflow.storage.broker_breakers import BreakerRow, save_breaker
+from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.order_sends import Answered, begin_sends, record_answers
 from order_submitter.grouped import Grouped
 
 log = structlog.get_logger(__name__)

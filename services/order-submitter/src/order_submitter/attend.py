@@ -19,12 +19,15 @@ from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
 from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Wait, next_step
 from closeflow.domain.sending.send_check import Withdraw
 from closeflow.domain.trading_controls import Controls, counted
-from closeflow.storage.away import Patience
-from closeflow.storage.books import lock_books
-from closeflow.storage.controls import count_submits, lock_controls
-from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
-from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
-from closeflow.storage.submitting import DueOrder, due_orders, insert_sends, put_off
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core.away import Patience
+from closeflow.storage.core.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
+from closeflow.storage.due_work import DueOrder, due_orders, put_off
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.order_sends import insert_sends
+from closeflow.storage.outbox import insert_events
+from closeflow.storage.trading_controls import count_submits, lock_controls
 from order_submitter.claims import claiming
 from order_submitter.recover import Recovery, Watch
 from order_submitter.send import Job, SenderPool

@@ -22,7 +22,7 @@ from closeflow.domain.sending.broker_answers import (
     SubmitAnswer,
     Unanswered,
 )
-from closeflow.storage.submitting import BreakerRow
+from closeflow.storage.broker_breakers import BreakerRow
 
 
 class BreakerState(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from closeflow.storage.engine import CommitUnknown
+from closeflow.storage.core.engine import CommitUnknown
 from order_submitter.send import Job, SenderPool
 
 

@@ -10,18 +10,11 @@ from typing import Final
 
 import structlog
 
-from closeflow.storage.away import Patience, reason
-from closeflow.storage.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
-from closeflow.storage.operating import confirm_exit
-from closeflow.storage.submitting import (
-    UnansweredSend,
-    answer_unbegun,
-    load_breaker,
-    register_sender,
-    sender_exited,
-    sender_seen,
-    unanswered_sends,
-)
+from closeflow.storage.broker_breakers import load_breaker
+from closeflow.storage.core.away import Patience, reason
+from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
+from closeflow.storage.order_sends import UnansweredSend, answer_unbegun, unanswered_sends
+from closeflow.storage.senders import confirm_exit, register_sender, sender_exited, sender_seen
 from order_submitter.attend import wait_for, wait_out
 from order_submitter.breaker import from_row
 from order_submitter.presence import Presence

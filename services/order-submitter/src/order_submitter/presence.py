@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from closeflow.storage.submitting import Sender, UnansweredSend
+from closeflow.storage.order_sends import UnansweredSend
+from closeflow.storage.senders import Sender
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _STARTED: Final = 22

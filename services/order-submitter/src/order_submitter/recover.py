@@ -23,12 +23,13 @@ from closeflow.domain.sending.claim import claim, next_number, not_found
 from closeflow.domain.sending.next_step import LookUp, absence_incident, next_step
 from closeflow.domain.sending.send_check import Clear, recheck
 from closeflow.domain.trading_controls import counted
-from closeflow.storage.books import lock_books
-from closeflow.storage.controls import Controlled, count_submits, lock_controls
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.operating import load_known
-from closeflow.storage.saving import report_incidents, save_books
-from closeflow.storage.submitting import UnansweredSend, insert_sends
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import save_books
+from closeflow.storage.core.engine import Database, Transaction, retrying
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.order_sends import UnansweredSend, insert_sends
+from closeflow.storage.orders_in_doubt import load_known
+from closeflow.storage.trading_controls import Controlled, count_submits, lock_controls
 from order_submitter.claims import claiming
 from order_submitter.publish import FillPublisher
 from order_submitter.send import Job, SenderPool

@@ -34,7 +34,7 @@ from closeflow.domain.sending.broker_answers import (
 )
 from closeflow.domain.sending.claim import fence_s, with_send
 from closeflow.domain.sending.ticket import refusal_update, ticket
-from closeflow.storage.submitting import Answered
+from closeflow.storage.order_sends import Answered
 from order_submitter.answers import Entry
 from order_submitter.breaker import (
     CLOSED,

@@ -37,12 +37,23 @@ from closeflow.domain.sending.claim import claim
 from closeflow.domain.sending.send_check import Clear, recheck
 from closeflow.domain.trading_controls import Controls, counted
 from closeflow.kafka import DeadLetter, Record
-from closeflow.storage.books import lock_books, positions_of_requests
-from closeflow.storage.controls import count_submits, lock_controls
-from closeflow.storage.engine import CommitUnknown, Database, StatementError, Transaction, is_poison, retrying
-from closeflow.storage.filling import ParkedRecord, database_now, park_records, record_receipts
-from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
-from closeflow.storage.submitting import insert_sends
+from closeflow.storage.book.load import lock_books, positions_of_requests
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core.engine import (
+    CommitUnknown,
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    is_poison,
+    retrying,
+)
+from closeflow.storage.inbox import record_receipts
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.order_sends import insert_sends
+from closeflow.storage.outbox import insert_events
+from closeflow.storage.parked_records import ParkedRecord, park_records
+from closeflow.storage.trading_controls import count_submits, lock_controls
 from order_submitter.claims import claiming
 from order_submitter.market import MarketView
 from order_submitter.send import Job, SenderPool

@@ -19,8 +19,8 @@ from closeflow.heartbeat import beating
 from closeflow.kafka.producer import Producer, open_producer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.away import Patience, database_trouble
-from closeflow.storage.engine import Database, make_engine, transaction
+from closeflow.storage.core.away import Patience, database_trouble
+from closeflow.storage.core.engine import Database, make_engine, transaction
 from closeflow.storage.job_cycles import register_jobs
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health

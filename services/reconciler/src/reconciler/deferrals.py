@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import structlog
 
 from closeflow.domain.model import Incident
-from closeflow.storage.deferrals import Standing, untold_standings
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.core.engine import Database, Transaction, retrying
+from closeflow.storage.deferred_closes import Standing, untold_standings
+from closeflow.storage.incidents import report_incidents
 
 log = structlog.get_logger(__name__)
 

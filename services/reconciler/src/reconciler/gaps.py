@@ -16,11 +16,11 @@ import structlog
 from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
-from closeflow.storage.doubts import WITHHELD, known_executions, orders_in_doubt, withheld_orders
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import GapOrder, close_gap_incidents, cycle_alone, orders_with_gap
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import Database, database_now, transaction
+from closeflow.storage.due_work import GapOrder, orders_with_gap
+from closeflow.storage.incidents import close_gap_incidents, report_incidents
+from closeflow.storage.orders_in_doubt import WITHHELD, known_executions, orders_in_doubt, withheld_orders
 from reconciler.orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)

@@ -18,19 +18,18 @@ from closeflow.domain.model import ZERO, BrokerUpdate, Incident
 from closeflow.domain.position.compare_with_broker import Compared, Pair, agree, compare
 from closeflow.domain.text import decimal_text, time_text
 from closeflow.kafka.producer import Producer
-from closeflow.storage.doubts import MISMATCH
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.holdings import Holding, holdings
-from closeflow.storage.reconciling import cycle_alone
-from closeflow.storage.resolving import (
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import Database, database_now, transaction
+from closeflow.storage.incidents import (
     AbsentOrder,
     absent_orders,
     add_evidence,
     close_incidents_about,
+    report_incidents,
     resolve_incidents,
 )
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.orders_in_doubt import MISMATCH
+from closeflow.storage.positions import Holding, holdings
 from reconciler.orders import publish
 
 log = structlog.get_logger(__name__)
@@ -164,7 +163,7 @@ class AssembleEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ResolveIncidents:
-    """Close incidents that are over by themselves; see `closeflow.storage.resolving` for which, and when."""
+    """Close incidents that are over by themselves; see `closeflow.storage.incidents` for which, and when."""
 
     database: Database
 

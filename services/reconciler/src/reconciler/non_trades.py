@@ -26,15 +26,24 @@ from closeflow.domain.position.non_trade_activity import (
     judge,
     spellings,
 )
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.gateway import advance_cursor, read_cursor
-from closeflow.storage.non_trades import Held, decided_activities, held_positions, record_activity
-from closeflow.storage.operating import act_as, insert_adjustment
-from closeflow.storage.reconciling import cycle_alone
-from closeflow.storage.resolving import close_incidents_about
-from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.broker_cursors import advance_cursor, read_cursor
+from closeflow.storage.core.engine import (
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    is_poison,
+    retrying,
+    transaction,
+)
+from closeflow.storage.incidents import close_incidents_about, report_incidents
+from closeflow.storage.non_trade_activities import Held, decided_activities, held_positions, record_activity
+from closeflow.storage.operator_actions import act_as
+from closeflow.storage.outbox import insert_events
+from closeflow.storage.position_adjustments import insert_adjustment
 
 log = structlog.get_logger(__name__)
 

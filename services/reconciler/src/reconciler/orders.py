@@ -21,9 +21,10 @@ from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
 from closeflow.kafka.producer import Outgoing, Producer
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.reconciling import cycle_alone, quiet_orders
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import Database, transaction
+from closeflow.storage.due_work import quiet_orders
+from closeflow.storage.incidents import report_incidents
 
 log = structlog.get_logger(__name__)
 

@@ -28,12 +28,20 @@ from closeflow.domain.sending.broker_answers import (
     Unanswered,
 )
 from closeflow.kafka.producer import Producer
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.misfits import OutlivingOrder, close_outlived, outliving_orders
-from closeflow.storage.reconciling import cycle_alone
-from closeflow.storage.saving import MoveRefused, report_incidents, save_books
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core.engine import (
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    is_poison,
+    retrying,
+    transaction,
+)
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.inconsistencies import OutlivingOrder, close_outlived, outliving_orders
 from reconciler.orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)

@@ -13,9 +13,9 @@ import structlog
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka.producer import Outgoing, Producer
-from closeflow.storage.engine import Database, Transaction, retrying, transaction
-from closeflow.storage.parking import DueRecord, due_submits, due_updates, release
-from closeflow.storage.reconciling import cycle_alone
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import Database, Transaction, retrying, transaction
+from closeflow.storage.parked_records import DueRecord, due_submits, due_updates, release
 from reconciler.orders import acknowledged
 
 log = structlog.get_logger(__name__)

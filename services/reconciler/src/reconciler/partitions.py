@@ -11,11 +11,18 @@ from typing import Final, TypeVar
 import structlog
 
 from closeflow.domain.model import Incident
-from closeflow.storage.auditing import drop_partition, ensure_partitions, outbox_days, stray_rows
-from closeflow.storage.engine import LOCK_NOT_AVAILABLE, Database, StatementError, Transaction, sqlstate, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import close_incidents, cycle_alone
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import (
+    LOCK_NOT_AVAILABLE,
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    sqlstate,
+    transaction,
+)
+from closeflow.storage.incidents import close_incidents, report_incidents
+from closeflow.storage.outbox_partitions import drop_partition, ensure_partitions, outbox_days, stray_rows
 
 T = TypeVar("T")
 

@@ -30,12 +30,15 @@ from closeflow.domain.outbox.publication_audit import (
 )
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.tail import Partition, Tail, open_tail
-from closeflow.storage.auditing import (
+from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying, transaction
+from closeflow.storage.incidents import close_incidents, report_incidents
+from closeflow.storage.job_cycles import count_cycle
+from closeflow.storage.outbox_audit import (
     AuditedDay,
     copy_events,
     emissions_of,
     locked_emissions,
-    outbox_days,
     read_positions,
     save_marks,
     save_positions,
@@ -43,12 +46,8 @@ from closeflow.storage.auditing import (
     unjudged_among,
     unjudged_rows,
 )
-from closeflow.storage.engine import Database, Transaction, retrying, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.job_cycles import count_cycle
-from closeflow.storage.reconciling import close_incidents, held_alone
-from closeflow.storage.replication import confirmed_through, written_through
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.outbox_partitions import outbox_days
+from closeflow.storage.replication_slot import confirmed_through, written_through
 from reconciler.schedule import pause
 from reconciler.sightings import Sightings, Waits
 

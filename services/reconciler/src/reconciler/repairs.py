@@ -12,12 +12,20 @@ import structlog
 
 from closeflow.domain.close.repair import NOT_REPAIRED, InLine, NotRepaired, Repaired, repair
 from closeflow.domain.model import Book, Event, Incident
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.misfits import Misfit, misfits
-from closeflow.storage.reconciling import close_incidents
-from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core.engine import (
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    is_poison,
+    retrying,
+    transaction,
+)
+from closeflow.storage.incidents import close_incidents, report_incidents
+from closeflow.storage.inconsistencies import Misfit, misfits
+from closeflow.storage.outbox import insert_events
 
 log = structlog.get_logger(__name__)
 

@@ -29,17 +29,10 @@ from closeflow.domain.outbox.replication_slot import (
     judged,
     next_step,
 )
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.reconciling import close_incidents, cycle_alone
-from closeflow.storage.replication import (
-    Heartbeat,
-    drop_lost_slot,
-    last_heartbeat,
-    open_incident,
-    record_action,
-    slot_state,
-)
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import Database, transaction
+from closeflow.storage.incidents import close_incidents, open_incident, report_incidents
+from closeflow.storage.replication_slot import Heartbeat, drop_lost_slot, last_heartbeat, record_action, slot_state
 from reconciler.connect import Connect, ConnectUnreachable
 
 log = structlog.get_logger(__name__)

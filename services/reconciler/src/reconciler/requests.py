@@ -16,11 +16,20 @@ from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, PutOff, Waits, Woken, wake
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import Book, Event, Incident
-from closeflow.storage.books import lock_books
-from closeflow.storage.engine import Database, StatementError, Transaction, is_poison, retrying, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import Sending, due_requests, sending_of_accounts
-from closeflow.storage.saving import MoveRefused, insert_events, report_incidents, save_books
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core.engine import (
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    is_poison,
+    retrying,
+    transaction,
+)
+from closeflow.storage.due_work import Sending, due_requests, sending_of_accounts
+from closeflow.storage.incidents import report_incidents
+from closeflow.storage.outbox import insert_events
 
 log = structlog.get_logger(__name__)
 

@@ -8,9 +8,8 @@ from datetime import timedelta
 
 import structlog
 
-from closeflow.storage.engine import Database, transaction
-from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import cycle_alone
+from closeflow.storage.advisory_locks import cycle_alone
+from closeflow.storage.core.engine import Database, database_now, transaction
 from closeflow.storage.retention import drop_expired
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge
 
-from closeflow.storage.engine import Database, transaction
+from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.tasks import end_tasks
 

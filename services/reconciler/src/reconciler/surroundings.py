@@ -29,11 +29,9 @@ from closeflow.domain.monitoring import (
 )
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.offsets import group_lag
-from closeflow.storage.away import reason
-from closeflow.storage.engine import Database, Transaction, retrying
-from closeflow.storage.filling import database_now
-from closeflow.storage.reconciling import close_incidents
-from closeflow.storage.saving import report_incidents
+from closeflow.storage.core.away import reason
+from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
+from closeflow.storage.incidents import close_incidents, report_incidents
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from closeflow.storage.engine import Transaction
+from closeflow.storage.core.engine import Transaction
 
 _REGISTER: Final = text("""
     INSERT INTO job_cycles (job, allowed_s) SELECT * FROM unnest(CAST(:jobs AS text[]), CAST(:allowed AS integer[]))

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from closeflow.storage.engine import Transaction
+from closeflow.storage.core.engine import Transaction
 
 _DROP: Final = text("SELECT closeflow_drop_expired(:table, :before, :batch)")
 

@@ -1,0 +1,151 @@
+"""What accepting and showing closes reads beyond a book, and what the failure of such a transaction means."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from closeflow.domain.model import Book, CloseRequest, Position
+from closeflow.storage.book import mapping
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.core.engine import LOCK_NOT_AVAILABLE, is_poison, retrying, sqlstate
+from closeflow.storage.core.statements import fetch
+
+T = TypeVar("T")
+Tx = AsyncConnection
+Engine = AsyncEngine
+Key = tuple[int, str]
+"""A position and an idempotency key on it."""
+
+_BY_KEYS: Final = text("""
+    SELECT r.* FROM close_requests r
+    JOIN unnest(CAST(:position_ids AS bigint[]), CAST(:keys AS text[])) AS k (position_id, idempotency_key)
+      ON (r.position_id, r.idempotency_key) = (k.position_id, k.idempotency_key)
+""")
+_LOCK_POSITIONS: Final = text(
+    "SELECT * FROM positions WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+)
+# The kill switch and the time travel with it: a statement of their own would be one more round trip per batch.
+_CLOSED_BEFORE: Final = text("""
+    SELECT DISTINCT position_id, CAST(NULL AS text) AS scope, CAST(NULL AS text) AS state,
+           CAST(NULL AS timestamptz) AS now
+    FROM close_requests WHERE position_id = ANY(CAST(:ids AS bigint[]))
+    UNION ALL SELECT NULL, scope, state, NULL FROM trading_controls
+    UNION ALL SELECT NULL, NULL, NULL, closeflow_now()
+""")
+# What was filled beyond a position is nobody's to close before a person has looked: it may not be there (a split).
+_DISPUTED: Final = text("""
+    SELECT p.id FROM positions p
+    WHERE p.id = ANY(CAST(:ids AS bigint[]))
+      AND EXISTS (SELECT FROM incidents i
+                  WHERE i.position_id = p.overfill_of AND i.kind = 'overfill' AND i.closed_at IS NULL)
+""")
+_REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
+_POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
+
+
+class RowRefused(Exception):
+    """A row broke a rule of the database: nothing was written, and the same item fails again."""
+
+
+class DatabaseAway(Exception):
+    """The database did not answer, or not in time: nothing was committed."""
+
+
+class LockedElsewhere(Exception):
+    """Somebody holds a row for longer than the engine's lock time-out: nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToAccept:
+    """What accepting looks at: the locked books of the positions that exist, the requests that were accepted under the
+    keys before, `trading_controls` by scope, and the database's time."""
+
+    books: dict[int, Book]
+    by_key: dict[Key, CloseRequest]
+    trading: Mapping[str, str]
+    now: datetime
+
+
+async def lock_books_to_accept(tx: AsyncConnection, *, keys: Collection[Key]) -> ToAccept:
+    """Lock the positions and load what one decision about each of these keys may look at.
+
+    Most closes are their position's first. Such a position has no request, hence no order and no execution of ours, so
+    its book is the position alone and two statements are enough; the others are loaded by `lock_books`.
+    """
+    ids = {"ids": sorted({position_id for position_id, _ in keys})}
+    positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, ids)]
+    # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
+    rows = await fetch(tx, _CLOSED_BEFORE, ids)
+    closed_before = {row["position_id"] for row in rows if row["position_id"] is not None}
+    trading = {row["scope"]: row["state"] for row in rows if row["scope"] is not None}
+    (now,) = (row["now"] for row in rows if row["now"] is not None)
+    books = {
+        one.id: Book(position=one, base_quantity=one.quantity, ledger_quantity=one.quantity)
+        for one in positions
+        if one.id not in closed_before
+    }
+    tagged = [one.id for one in positions if one.overfill_of is not None]
+    disputed = {row["id"] for row in await fetch(tx, _DISPUTED, {"ids": tagged})} if tagged else set()
+    if closed_before:
+        books |= await lock_books(tx, position_ids=closed_before)
+    books |= {one: replace(books[one], disputed=True) for one in disputed}
+    if not closed_before:
+        return ToAccept(books, {}, trading, now)
+    by_key = await find_by_keys(tx, keys=[key for key in keys if key[0] in closed_before])
+    return ToAccept(books, by_key, trading, now)
+
+
+async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Key, CloseRequest]:
+    """The requests that were accepted under these keys. To be certain of absence, hold the positions' locks."""
+    pairs = sorted(set(keys))
+    parameters = {"position_ids": [one for one, _ in pairs], "keys": [key for _, key in pairs]}
+    found = [mapping.request(row) for row in await fetch(tx, _BY_KEYS, parameters)]
+    return {(request.position_id, request.idempotency_key): request for request in found}
+
+
+async def find_position(tx: AsyncConnection, *, position_id: int) -> Position | None:
+    rows = await fetch(tx, _POSITION, {"id": position_id})
+    return mapping.position(rows[0]) if rows else None
+
+
+async def find_request(tx: AsyncConnection, *, request_id: UUID) -> tuple[CloseRequest, Position] | None:
+    """A request with its position, without locks."""
+    rows = await fetch(tx, _REQUEST, {"id": request_id})
+    if not rows:
+        return None
+    request = mapping.request(rows[0])
+    position = await find_position(tx, position_id=request.position_id)
+    if position is None:
+        raise LookupError(f"close request {request.id} has no position {request.position_id}")
+    return request, position
+
+
+async def transact(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """`retrying`, with its failures named: RowRefused, LockedElsewhere, DatabaseAway, CommitUnknown.
+
+    A connection that died before COMMIT is met once by doing the whole work again on a new one: after a restart of the
+    database the pool holds nothing but dead connections.
+    """
+    try:
+        try:
+            return await retrying(engine, work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return await retrying(engine, work)
+    except SQLAlchemyError as error:
+        raise _named(error)(str(error).partition("\n")[0]) from error
+
+
+def _named(error: SQLAlchemyError) -> type[Exception]:
+    if is_poison(error):
+        return RowRefused
+    return LockedElsewhere if sqlstate(error) == LOCK_NOT_AVAILABLE else DatabaseAway

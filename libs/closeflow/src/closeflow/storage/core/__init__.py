@@ -1,0 +1,1 @@
+"""Connections, transactions, and how statements are run."""

@@ -1,0 +1,61 @@
+"""While the database is away: which errors pass by themselves, how a poll waits for it, what readiness says of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, first_line, sqlstate, transaction
+from closeflow.tasks import being_cancelled
+
+_IDLE_IN_TRANSACTION: Final = "25P03"
+"""The server ended a session that idled in a transaction: this process was paused."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether it passes by itself: the server is not there, ended the session, is full, or kept us waiting for a lock
+    longer than allowed. Any other error of the database is a mistake of ours."""
+    if isinstance(error, DBAPIError):
+        lost = error.connection_invalidated or sqlstate(error) == _IDLE_IN_TRANSACTION
+        return lost or isinstance(error, OperationalError | InterfaceError)
+    return isinstance(error, CommitUnknown | PoolTimeout | OSError)
+
+
+class Patience:
+    """Of one poll. `trouble` is what readiness says of it: None while it gets through."""
+
+    def __init__(self, *, first_s: float = 0.1, cap_s: float = 5.0) -> None:
+        self._first_s = first_s
+        self._cap_s = cap_s
+        self._failures = 0
+        self.trouble: str | None = None
+
+    def pause_s(self, error: Exception) -> float:
+        """How long to wait before the next try, ever longer up to the cap; raises the error if it does not pass, or
+        took the place of a cancellation."""
+        if being_cancelled() or not is_away(error):
+            raise error
+        self.trouble = reason(error)
+        pause_s = min(self._cap_s, self._first_s * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        return pause_s
+
+    def rewarded(self) -> None:
+        self._failures, self.trouble = 0, None
+
+
+def reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+async def database_trouble(database: Database) -> str | None:
+    """What is wrong with the database; None when it answers."""
+    try:
+        async with transaction(database) as tx:
+            await tx.execute(text("SELECT"))
+    except (DatabaseError, CommitUnknown, OSError) as error:
+        return reason(error)
+    return None

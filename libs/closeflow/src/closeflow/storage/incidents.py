@@ -1,0 +1,277 @@
+"""The only writer of `incidents`: reported once per subject, listed, closed by hand, and closed when they are over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from closeflow.domain.model import Incident
+from closeflow.storage.core.bulk import rows_json, storable
+from closeflow.storage.core.engine import Transaction
+from closeflow.storage.core.statements import Row, change, fetch
+from closeflow.storage.predicates import STILL_WITHHELD
+
+_OVER: Final = """o.status IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
+    AND o.stated_cum_qty <= o.executed_qty"""
+_ORDER_IS_OVER: Final = f"EXISTS (SELECT FROM orders o WHERE o.client_order_id = i.client_order_id AND {_OVER})"
+_BREAKER_IS_CLOSED: Final = (
+    "EXISTS (SELECT FROM broker_breakers b WHERE b.account_id = i.subject AND b.state = 'closed')"
+)
+RESOLVED_WHEN: Final[Mapping[str, str]] = {
+    "acknowledged_order_not_found": f"""({_ORDER_IS_OVER} OR EXISTS (
+        SELECT FROM orders o
+        WHERE o.client_order_id = i.client_order_id AND o.last_broker_update_at > i.last_seen_at))""",
+    "broker_credentials_refused": _BREAKER_IS_CLOSED,
+    "broker_refuses_orders": _BREAKER_IS_CLOSED,
+    "cancel_outcome_missing": _ORDER_IS_OVER,
+    "cancel_refused": _ORDER_IS_OVER,
+    "exposure_above_owed": _ORDER_IS_OVER,
+    "execution_withheld": f"NOT {STILL_WITHHELD}",
+    "order_done_for_day": _ORDER_IS_OVER,
+    "order_not_attended": _ORDER_IS_OVER,
+    "order_not_found": """EXISTS (
+        SELECT FROM orders o
+        WHERE o.client_order_id = i.client_order_id AND o.status NOT IN ('planned', 'submit_unknown'))""",
+    "request_not_woken": """EXISTS (
+        SELECT FROM close_requests r WHERE r.id = i.close_request_id AND r.updated_at > i.last_seen_at)""",
+    "submit_unknown": f"""NOT EXISTS (
+        SELECT FROM orders o WHERE o.close_request_id = i.close_request_id AND NOT ({_OVER}))""",
+    "target_reached_with_live_order": _ORDER_IS_OVER,
+}
+"""By kind, what has to be true of an open incident `i` for it to be over. None of these kinds freezes a request: what
+does is for a person to close (rule R11)."""
+_RESOLVE: Final = text(f"""
+    UPDATE incidents i SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = 'what it tells is over'
+    WHERE i.closed_at IS NULL AND i.kind = ANY(CAST(:kinds AS text[]))
+      AND CASE i.kind {" ".join(f"WHEN '{kind}' THEN {over}" for kind, over in RESOLVED_WHEN.items())} END
+    RETURNING i.id, i.kind, i.subject
+""")  # noqa: S608 (constants of ours)
+_CLOSE_SUBJECTS: Final = text("""
+    UPDATE incidents SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
+    WHERE kind = :kind AND closed_at IS NULL AND subject = ANY(CAST(:subjects AS text[]))
+""")
+# Sends that the broker cannot have seen are no sends here (rule R3b).
+_ABSENT: Final = text("""
+    SELECT i.id, o.client_order_id, o.symbol, sends.sent_at
+    FROM incidents i JOIN orders o ON o.client_order_id = i.client_order_id
+    JOIN LATERAL (SELECT min(s.started_at) AS sent_at FROM order_sends s
+                  WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit'
+                    AND COALESCE(s.answer, '') NOT IN ('not_sent', 'not_accepted')) sends ON sends.sent_at IS NOT NULL
+    WHERE i.kind = :kind AND i.closed_at IS NULL AND o.account_id = :account_id
+      AND o.status IN ('planned', 'submit_unknown')
+    ORDER BY i.detail -> 'evidence' ->> 'assembled_at' NULLS FIRST, i.id LIMIT :budget
+""")
+_ADD_EVIDENCE: Final = text("""
+    UPDATE incidents i SET detail = i.detail || jsonb_build_object('evidence', r.evidence)
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id bigint, evidence jsonb)
+    WHERE i.id = r.id AND i.closed_at IS NULL
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentOrder:
+    """An order that the broker did not find often enough to tell a person; `sent_at` is when it was first sent."""
+
+    incident_id: int
+    client_order_id: str
+    symbol: str
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    incident_id: int
+    kind: str
+    subject: str
+
+
+async def resolve_incidents(tx: Transaction) -> list[Resolved]:
+    """Close every open incident whose kind says when it is over, where it is."""
+    rows = await tx.execute(_RESOLVE, {"kinds": sorted(RESOLVED_WHEN)})
+    return [Resolved(row.id, row.kind, row.subject) for row in rows]
+
+
+async def close_incidents_about(tx: Transaction, *, kind: str, subjects: Collection[str], resolution: str) -> int:
+    """Close the open incidents of a kind about these subjects; returns how many."""
+    given = {"kind": kind, "subjects": list(subjects), "resolution": resolution}
+    return int((await tx.execute(_CLOSE_SUBJECTS, given)).rowcount)
+
+
+async def absent_orders(tx: Transaction, *, account_id: str, kind: str, budget: int) -> list[AbsentOrder]:
+    """Orders with an open incident of this kind whose fate is still unknown: those without evidence first, then
+    those whose evidence is the oldest."""
+    rows = await tx.execute(_ABSENT, {"account_id": account_id, "kind": kind, "budget": budget})
+    return [AbsentOrder(row.id, row.client_order_id, row.symbol, row.sent_at) for row in rows]
+
+
+async def add_evidence(tx: Transaction, *, evidence: Mapping[int, Mapping[str, object]]) -> None:
+    """Put evidence, by incident id, under `evidence` in the incidents' details, in place of what was there."""
+    rows = [{"id": incident_id, "evidence": dict(one)} for incident_id, one in evidence.items()]
+    if rows:
+        await tx.execute(_ADD_EVIDENCE, {"rows": rows_json(rows)})
+
+
+# NOT EXISTS and not <> ALL, which compares every open incident with every one of thousands of subjects.
+_CLOSE_INCIDENTS: Final = text("""
+    UPDATE incidents SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
+    WHERE kind = :kind AND closed_at IS NULL
+      AND NOT EXISTS (SELECT FROM unnest(CAST(:still AS text[])) AS s (subject) WHERE s.subject = incidents.subject)
+""")
+
+
+_CLOSE_GAPS: Final = text("""
+    UPDATE incidents i SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = :resolution
+    WHERE i.kind = :kind AND i.closed_at IS NULL
+      AND NOT EXISTS (SELECT FROM orders o
+                      WHERE o.client_order_id = i.client_order_id AND o.stated_cum_qty > o.executed_qty)
+""")
+
+
+async def close_incidents(tx: Transaction, *, kind: str, still: Collection[str], resolution: str) -> int:
+    """Close the open incidents of a kind whose subject is not among `still`; returns how many."""
+    result = await tx.execute(_CLOSE_INCIDENTS, {"kind": kind, "still": list(still), "resolution": resolution})
+    return int(result.rowcount)
+
+
+async def close_gap_incidents(tx: Transaction, *, kind: str, resolution: str) -> int:
+    """Close the open incidents of a kind whose order has no gap any more, whosever order it is; returns how many."""
+    result = await tx.execute(_CLOSE_GAPS, {"kind": kind, "resolution": resolution})
+    return int(result.rowcount)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentRow:
+    """An incident as it is kept; `close_request_id` also where only its order is named."""
+
+    id: int
+    kind: str
+    severity: str
+    subject: str
+    detail: str
+    close_request_id: UUID | None
+    opened_at: datetime
+    last_seen_at: datetime
+    count: int
+    closed_at: datetime | None
+    closed_by: str | None
+    resolution: str | None
+
+
+_INCIDENTS: Final = """
+    SELECT i.id, i.kind, i.severity, i.subject, COALESCE(i.detail ->> 'text', '') AS detail,
+           COALESCE(i.close_request_id, o.close_request_id) AS close_request_id, i.opened_at, i.last_seen_at, i.count,
+           i.closed_at, i.closed_by, i.resolution
+    FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id
+"""
+
+
+_LIST_INCIDENTS: Final = text(f"""
+    {_INCIDENTS} WHERE (CAST(:closed AS boolean) OR i.closed_at IS NULL)
+      AND (CAST(:kind AS text) IS NULL OR i.kind = :kind)
+    ORDER BY i.opened_at DESC, i.id DESC LIMIT :limit
+""")
+
+
+_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id")
+
+
+_LOCK_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id FOR NO KEY UPDATE OF i")
+
+
+_REQUEST_OF_INCIDENT: Final = text("""
+    SELECT COALESCE(i.close_request_id, o.close_request_id) AS request_id
+    FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id WHERE i.id = :id
+""")
+
+
+_INCIDENTS_OF_REQUEST: Final = text(f"""
+    {_INCIDENTS} WHERE i.closed_at IS NULL AND COALESCE(i.close_request_id, o.close_request_id) = :request_id
+    ORDER BY i.id
+""")
+
+
+_CLOSE_INCIDENT: Final = text("""
+    UPDATE incidents SET closed_at = closeflow_now(), closed_by = :by, resolution = :resolution
+    WHERE id = :id AND closed_at IS NULL
+""")
+
+
+async def list_incidents(tx: Transaction, *, closed: bool, kind: str | None, limit: int) -> list[IncidentRow]:
+    """Open incidents, the newest first; with `closed` those that are over too."""
+    rows = await fetch(tx, _LIST_INCIDENTS, {"closed": closed, "kind": kind, "limit": limit})
+    return [IncidentRow(**row) for row in rows]
+
+
+async def request_of_incident(tx: Transaction, *, incident_id: int) -> UUID | None:
+    """The request that the incident, or its order, is of. Neither ever changes."""
+    rows = await fetch(tx, _REQUEST_OF_INCIDENT, {"id": incident_id})
+    return rows[0]["request_id"] if rows else None
+
+
+async def lock_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
+    """The incident, locked. Whoever also needs books takes those first (rule R7)."""
+    rows = await fetch(tx, _LOCK_INCIDENT, {"id": incident_id})
+    return IncidentRow(**rows[0]) if rows else None
+
+
+async def find_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
+    rows = await fetch(tx, _INCIDENT, {"id": incident_id})
+    return IncidentRow(**rows[0]) if rows else None
+
+
+async def open_incidents_of_request(tx: Transaction, *, request_id: UUID) -> list[IncidentRow]:
+    """The open incidents of a request and of its orders."""
+    return [IncidentRow(**row) for row in await fetch(tx, _INCIDENTS_OF_REQUEST, {"request_id": request_id})]
+
+
+async def close_incident(tx: Transaction, *, incident_id: int, by: str, resolution: str) -> None:
+    """Close it; one that is closed already keeps its resolution."""
+    told = {"id": incident_id, "by": storable(by), "resolution": storable(resolution)}
+    await change(tx, _CLOSE_INCIDENT, told)
+
+
+async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]) -> None:
+    """Open an incident per (kind, subject), or count on the open one, once for each that is given; in one order, so
+    that transactions which report the same ones wait for each other and never in a circle."""
+    merged: dict[tuple[object, ...], Row] = {}
+    counts: Counter[tuple[object, ...]] = Counter()
+    for one in incidents:
+        row: Row = {
+            "kind": one.kind,
+            "severity": one.severity,
+            "position_id": one.position_id,
+            "close_request_id": one.close_request_id,
+            "client_order_id": one.client_order_id,
+            "detail": {"text": storable(one.detail), "subject": one.subject},
+        }
+        key = (one.kind, one.client_order_id or one.close_request_id or one.position_id or one.subject)
+        merged[key] = row
+        counts[key] += 1
+    if merged:
+        rows = [merged[key] | {"count": counts[key]} for key in sorted(merged, key=str)]
+        await change(tx, _REPORT_INCIDENTS, {"rows": rows_json(rows)})
+
+
+_REPORT_INCIDENTS: Final = text("""
+    INSERT INTO incidents (kind, severity, position_id, close_request_id, client_order_id, detail, count)
+    SELECT kind, severity, position_id, close_request_id, client_order_id, detail, count
+    FROM jsonb_populate_recordset(NULL::incidents, CAST(:rows AS jsonb))
+    ON CONFLICT (kind, subject) WHERE closed_at IS NULL
+    DO UPDATE SET count = incidents.count + EXCLUDED.count, last_seen_at = closeflow_now(),
+                  detail = incidents.detail || EXCLUDED.detail -- what others added to it stays
+""")
+
+
+_OPEN: Final = text("SELECT detail FROM incidents WHERE kind = :kind AND subject = :subject AND closed_at IS NULL")
+
+
+async def open_incident(tx: Transaction, *, kind: str, subject: str) -> Mapping[str, Any] | None:
+    """The detail of the open incident of a kind and subject."""
+    return (await tx.execute(_OPEN, {"kind": kind, "subject": subject})).scalar_one_or_none()

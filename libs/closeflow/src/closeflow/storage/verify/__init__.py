@@ -1,0 +1,1 @@
+"""What the invariants are checked on, and those that one query checks."""
