@@ -39,8 +39,8 @@ PLANTS: Final = (
     Plant(
         "services",
         "services/fill-processor/src/fill_processor/planted.py",
-        "import order_submitter.submit",
-        "fill_processor.planted -> order_submitter.submit",
+        "import order_submitter.plan_orders",
+        "fill_processor.planted -> order_submitter.plan_orders",
     ),
     Plant("services", f"{CLOSEFLOW}/storage/planted.py", "import devstack", "closeflow.storage.planted -> devstack"),
     Plant("services", "devstack/src/devstack/planted.py", "import demo.system", "devstack.planted -> demo.system"),

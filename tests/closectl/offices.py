@@ -13,10 +13,10 @@ from aiokafka.structs import TopicPartition
 
 from closeflow.contracts import ErrorClass, dead_letter_topic
 from closeflow.kafka import DeadLetter, KafkaConnection
-from closeflow.kafka.dead_letters import open_dead_letter_office
-from closeflow.kafka.letter_box import OPERATOR_GROUP
+from closeflow.kafka.dlq import open_dead_letter_office
+from closeflow.kafka.dlq_reader import OPERATOR_GROUP
+from closeflow.kafka.read_to_end import TailRecord, open_tail
 from closeflow.kafka.records import Headers
-from closeflow.kafka.tail import TailRecord, open_tail
 from tests.closectl.running import ROLE, Done, answer, closectl
 from tests.conftest import Database as OnTestStack
 

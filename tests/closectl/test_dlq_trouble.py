@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.contracts import dead_letter_topic
 from closeflow.kafka import TopicSpec
-from closeflow.kafka.letter_box import OPERATOR_GROUP
+from closeflow.kafka.dlq_reader import OPERATOR_GROUP
 from closeflow.kafka.topics import remove_topics
 from closeflow.storage.advisory_locks import held_alone
 from closeflow.storage.core.engine import make_engine

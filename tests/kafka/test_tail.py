@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
-from closeflow.kafka.tail import Offsets, open_tail
+from closeflow.kafka.read_to_end import Offsets, open_tail
 from tests.kafka.conftest import MakeTopic
 
 

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 import devstack
 from closeflow.contracts import SubmitOrder, dead_letter_topic
 from closeflow.kafka import KafkaConnection, Outgoing, Record, Rejected, open_letter_box, open_producer
-from closeflow.kafka.tail import open_tail
+from closeflow.kafka.read_to_end import open_tail
 from tests.kafka.raw_records import BAD_NAME, Raw, batch, produce
 from tests.kafka.test_dead_letters import GOOD, LAST, Reader, letters_of, publish
 

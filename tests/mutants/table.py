@@ -81,7 +81,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "row-not-found straight to the dead letters",
-        "services/order-submitter/src/order_submitter/submit.py",
+        "services/order-submitter/src/order_submitter/plan_orders.py",
         "            if waiting and time.monotonic() >= give_up_at:",
         "            if waiting:",
         ("tests/pipeline/test_order_submitter.py::test_a_request_that_is_not_visible_yet_is_waited_for",),
@@ -116,7 +116,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "plan skipped because the inbox knows the event",
-        "services/order-submitter/src/order_submitter/submit.py",
+        "services/order-submitter/src/order_submitter/plan_orders.py",
         "        for record in records:\n            position_id = positions.get(",
         "        from sqlalchemy import text\n"
         "        known = await tx.execute(text(\"SELECT event_id FROM inbox WHERE consumer = 'order-submitter'\"))\n"
@@ -152,7 +152,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "409 turned into 404",
-        "services/close-api/src/close_api/statuses.py",
+        "services/close-api/src/close_api/errors.py",
         "    Code.POSITION_ALREADY_CLOSING: Status(\n        409,",
         "    Code.POSITION_ALREADY_CLOSING: Status(\n        404,",
         ("tests/pipeline/test_close_api.py::test_fifty_closes_of_one_position_over_two_processes_accept_one",),
@@ -173,7 +173,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "accounting per message instead of per execution",
-        "services/fill-processor/src/fill_processor/fold.py",
+        "services/fill-processor/src/fill_processor/apply_batch.py",
         "            booked = execution_ledger.entries(order, verdict.order)",
         "            booked = execution_ledger.entries(replace(order, executions=()), verdict.order)",
         (
@@ -221,14 +221,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "dropping what of a call nobody reads",
-        "services/close-api/src/close_api/understood.py",
+        "services/close-api/src/close_api/rest/unread_input.py",
         'if request.scope["query_string"]:',
         "if False:",
         ("services/close-api/tests/test_understood.py::test_a_query_is_refused_by_its_names",),
     ),
     Mutant(
         "a body without a length is no body",
-        "services/close-api/src/close_api/understood.py",
+        "services/close-api/src/close_api/rest/unread_input.py",
         'if http_version == "1.0" and not reads and (length is None or coding is not None):',
         "if False:",
         ("services/close-api/tests/test_understood.py::test_a_call_of_http_1_0_has_to_say_how_long_its_body_is",),
@@ -279,7 +279,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an activity applied twice",
-        "services/reconciler/src/reconciler/non_trades.py",
+        "services/reconciler/src/reconciler/jobs/import_non_trades.py",
         "if one.activity_id not in done and concerns(",
         "if concerns(",
         ("tests/pipeline/test_non_trades.py::test_an_activity_counts_once",),
@@ -321,7 +321,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an exit seen from elsewhere",
-        "services/order-submitter/src/order_submitter/presence.py",
+        "services/order-submitter/src/order_submitter/heartbeat.py",
         "if send.runs_in is None or send.runs_in != self.runs_in or",
         "if",
         ("services/order-submitter/tests/test_watching.py::test_whose_exit_is_confirmed",),

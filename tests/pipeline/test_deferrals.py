@@ -14,7 +14,7 @@ import pytest
 from broker_simulator.control import Pin
 from closeflow.domain.model import AssetType
 from closeflow.storage.core.engine import Database as Engine
-from reconciler.deferrals import WatchDeferrals
+from reconciler.jobs.watch_deferrals import WatchDeferrals
 from tests.pipeline.submitting import Bench, until
 
 if TYPE_CHECKING:

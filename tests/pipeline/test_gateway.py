@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker_gateway.backfill import FEED, Backfill
-from broker_gateway.outlet import Memory, Outlet
+from broker_gateway.publisher import Memory, Outlet
 from broker_simulator.control import Behaviour, FillAtOnce, FillInParts, NeverFill
 from broker_simulator.process import SimulatorProcess
 from closeflow.broker import BrokerUnavailable, ExecutionPage, OpenOrders

@@ -19,7 +19,7 @@ from closeflow.contracts.position_event import PositionEvent
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import make_engine
 from closeflow.storage.verify.snapshot import snapshot
-from reconciler.non_trades import TO_MEND, WAITING, ImportNonTrades
+from reconciler.jobs.import_non_trades import TO_MEND, WAITING, ImportNonTrades
 from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:

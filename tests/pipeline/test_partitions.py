@@ -10,7 +10,7 @@ import pytest
 
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import StatementError
-from reconciler.partitions import KeepPartitions
+from reconciler.jobs.keep_partitions import KeepPartitions
 from tests.storage.seeding import add_event, owner
 
 if TYPE_CHECKING:

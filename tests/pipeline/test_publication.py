@@ -20,13 +20,13 @@ from psycopg.rows import DictRow, dict_row
 
 import devstack
 from closeflow.kafka import KafkaConnection, Producer, ensure_topics, load_topics, open_producer
-from closeflow.kafka.tail import Offsets, Tail, open_tail
+from closeflow.kafka.read_to_end import Offsets, Tail, open_tail
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import make_engine, transaction
 from closeflow.storage.outbox_audit import AuditedElsewhere, read_positions, save_marks
 from closeflow.storage.outbox_partitions import outbox_days
-from reconciler.partitions import KeepPartitions
-from reconciler.publication import TOPICS, AuditPublication
+from reconciler.jobs.audit_publication import TOPICS, AuditPublication
+from reconciler.jobs.keep_partitions import KeepPartitions
 from tests.conftest import REPOSITORY
 from tests.storage.seeding import add_position, add_request
 

@@ -16,10 +16,10 @@ from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, UpdateSource
 from closeflow.storage.advisory_locks import held_alone
 from closeflow.storage.core.engine import Database as Engine
-from reconciler.gaps import FillGaps
-from reconciler.holdings import ResolveIncidents
-from reconciler.orders import AskQuietOrders, Pauses
-from reconciler.requests import MarketHours, WakeRequests
+from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses
+from reconciler.jobs.fill_gaps import FillGaps
+from reconciler.jobs.resolve_incidents import ResolveIncidents
+from reconciler.jobs.wake_requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench
 

@@ -19,12 +19,12 @@ from closeflow.domain.model import BrokerUpdate
 from closeflow.domain.sending.broker_answers import LookUpAnswer, NotAccepted, Unanswered
 from closeflow.kafka import Producer
 from closeflow.storage.core.engine import Database as Engine
-from reconciler.gaps import FAILURES_OF_A_PAGE, FillGaps
-from reconciler.holdings import AssembleEvidence
-from reconciler.orders import AskQuietOrders, Pauses, Rest, acknowledged
-from reconciler.outliving import EndOutlivingOrders
-from reconciler.repairs import RepairPositions
-from reconciler.requests import MarketHours, WakeRequests
+from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest, acknowledged
+from reconciler.jobs.assemble_evidence import AssembleEvidence
+from reconciler.jobs.cancel_orphan_orders import EndOutlivingOrders
+from reconciler.jobs.fill_gaps import FAILURES_OF_A_PAGE, FillGaps
+from reconciler.jobs.repair_positions import RepairPositions
+from reconciler.jobs.wake_requests import MarketHours, WakeRequests
 from tests.pipeline.reconciling import place
 from tests.pipeline.submitting import Bench
 

@@ -17,12 +17,14 @@ from closeflow.domain.model import ExecType, Incident
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import transaction
 from closeflow.storage.incidents import RESOLVED_WHEN, report_incidents
-from reconciler.gaps import FillGaps
-from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
-from reconciler.outliving import EndOutlivingOrders
-from reconciler.repairs import RepairPositions
-from reconciler.requests import MarketHours as BrokerHours
-from reconciler.requests import WakeRequests
+from reconciler.jobs.assemble_evidence import AssembleEvidence
+from reconciler.jobs.cancel_orphan_orders import EndOutlivingOrders
+from reconciler.jobs.compare_positions import ComparePositions
+from reconciler.jobs.fill_gaps import FillGaps
+from reconciler.jobs.repair_positions import RepairPositions
+from reconciler.jobs.resolve_incidents import ResolveIncidents
+from reconciler.jobs.wake_requests import MarketHours as BrokerHours
+from reconciler.jobs.wake_requests import WakeRequests
 from tests.pipeline.reconciling import a_ticket, place
 from tests.pipeline.submitting import Bench
 

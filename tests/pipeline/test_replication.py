@@ -19,8 +19,8 @@ from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import StatementError, make_engine, sqlstate, transaction
 from closeflow.storage.replication_slot import drop_lost_slot
-from reconciler.connect import Connect, open_connect
-from reconciler.replication import WatchReplication
+from reconciler.connect_client import Connect, open_connect
+from reconciler.jobs.watch_replication import WatchReplication
 from tests.conftest import outbox_connector
 
 if TYPE_CHECKING:

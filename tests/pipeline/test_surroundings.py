@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER
 from closeflow.kafka import KafkaConnection
-from closeflow.kafka.tail import partitions_of
+from closeflow.kafka.read_to_end import partitions_of
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import DatabaseError, make_engine
-from reconciler.surroundings import WatchSurroundings
+from reconciler.jobs.watch_surroundings import WatchSurroundings
 from tests.pipeline.submitting import Bench
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from closeflow.domain.outbox import publication_audit
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending import claim, next_step, send_check
 from closeflow.domain.trading_controls import Controls
-from fill_processor import fold
-from order_submitter.breaker import BreakerRules
+from fill_processor import apply_batch
+from order_submitter.sending.breaker import BreakerRules
 
 ACCOUNT: Final = "DU1"
 BROKER: Final = "broker"
@@ -63,8 +63,8 @@ class NextStep(Protocol):
 
 class FoldBatch(Protocol):
     def __call__(
-        self, known: fold.Known, records: Sequence[fold.UpdateRecord], *, policy: RetryPolicy
-    ) -> fold.Folded: ...
+        self, known: apply_batch.Known, records: Sequence[apply_batch.UpdateRecord], *, policy: RetryPolicy
+    ) -> apply_batch.Folded: ...
 
 
 class Wake(Protocol):
@@ -124,7 +124,7 @@ class Core:
     plan: Plan = planning.plan
     recheck: Recheck = send_check.recheck
     next_step: NextStep = next_step.next_step
-    fold_batch: FoldBatch = fold.fold_batch
+    fold_batch: FoldBatch = apply_batch.fold_batch
     wake: Wake = timeouts.wake
     emit_again: EmitAgain = publication_audit.emit_again
     may_repeat: Callable[[IdDeduplication], bool] = may_repeat

@@ -8,7 +8,7 @@ from typing import Final
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka.records import Record
-from fill_processor.fold import APPLIED, Folded, Known, UpdateRecord
+from fill_processor.apply_batch import APPLIED, Folded, Known, UpdateRecord
 from tests.simulation.clock import START
 from tests.simulation.core import POLICY
 from tests.simulation.database import Tx

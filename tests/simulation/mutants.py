@@ -27,7 +27,7 @@ from closeflow.domain.outbox.publication_audit import Emission, EventKey, emit_a
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending import next_step, send_check
 from closeflow.domain.trading_controls import Controls
-from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch
+from fill_processor.apply_batch import Folded, Known, UpdateRecord, fold_batch
 from tests.simulation.core import Core, FoldBatch
 from tests.simulation.themes import CLOSE_ONLY
 

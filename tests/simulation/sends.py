@@ -1,6 +1,6 @@
 """One send from its claim to its recorded answer, in the steps between which anything may happen.
 
-Mirrors `order_submitter.send.SenderPool`: the fence, the call, evidence to Kafka before the answer is recorded.
+Mirrors `order_submitter.sending.pool.SenderPool`: the fence, the call, evidence to Kafka before the answer is recorded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from closeflow.domain.sending.broker_answers import (
 )
 from closeflow.domain.sending.claim import with_send
 from closeflow.domain.sending.ticket import refusal_update, ticket
-from order_submitter.breaker import Breaker, after_answer
+from order_submitter.sending.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
 from tests.simulation.database import Answer, Tx, claim_key
 from tests.simulation.faults import Fault

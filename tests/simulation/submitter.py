@@ -17,8 +17,8 @@ from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, 
 from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
 from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Wait
 from closeflow.domain.sending.send_check import Clear, Withdraw
-from order_submitter.breaker import CLOSED, Breaker, BreakerState, admitted
-from order_submitter.recover import Watch
+from order_submitter.look_up import Watch
+from order_submitter.sending.breaker import CLOSED, Breaker, BreakerState, admitted
 from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBLE_WITHIN_S
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Crashed, Fault

@@ -19,7 +19,7 @@ from closectl.verifying.run import check_database
 from closeflow.domain.model import BrokerStatus, ExecType
 from closeflow.storage.core.engine import transaction
 from closeflow.storage.verify.snapshot import snapshot
-from reconciler.retention import DropExpired
+from reconciler.jobs.drop_expired import DropExpired
 from reconciler.settings import ReconcilerSettings
 from tests.closectl.seeding import Closes
 from tests.conftest import Database

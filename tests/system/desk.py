@@ -28,7 +28,7 @@ from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import Account, verify
 from closeflow.domain.model import AssetType
 from closeflow.domain.operator.requests import Done, Outcome
-from closeflow.kafka.tail import TailRecord, open_tail
+from closeflow.kafka.read_to_end import TailRecord, open_tail
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.storage.position_import import NewPosition
 from demo.system import ACCOUNT, SIMULATOR, System

@@ -21,7 +21,7 @@ import devstack
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.positions_file import read_positions
 from closeflow.domain.text import decimal_text
-from closeflow.kafka.tail import open_tail
+from closeflow.kafka.read_to_end import open_tail
 from closeflow.kafka.topics import load_topics
 from closeflow.storage.core.engine import Database, make_engine
 from demo.progress import POLL_S, Progress, is_final, read_rows

@@ -12,9 +12,8 @@ from uuid import uuid4
 import pytest
 
 from broker_gateway.backfill import Patience
-from broker_gateway.outlet import Memory
-from broker_gateway.race import race
-from broker_gateway.relay import BackOff, Pace, keep_backfilling
+from broker_gateway.publisher import Memory
+from broker_gateway.session import BackOff, Pace, keep_backfilling, race
 from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.broker import BrokerUnavailable
 from closeflow.domain.model import BrokerUpdate, ExecType, Side, UpdateSource

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from close_api.batches import Batches, Overloaded
+from close_api.batching import Batches, Overloaded
 
 
 class Doubling:

@@ -9,7 +9,8 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from close_api.body import (
+from close_api.errors import Code, Problem
+from close_api.rest.request_body import (
     MAX_BODY_BYTES,
     CloseBody,
     parse_object,
@@ -18,7 +19,6 @@ from close_api.body import (
     read_position_id,
     read_request_id,
 )
-from close_api.statuses import Code, Problem
 from closeflow.domain.model import OrderType
 
 

@@ -15,9 +15,9 @@ from uuid import UUID
 import httpx
 import pytest
 
-from close_api.batches import Batches
-from close_api.http import Api, build_app
-from close_api.statuses import STATUSES, Code
+from close_api.batching import Batches
+from close_api.errors import STATUSES, Code
+from close_api.rest.app import Api, build_app
 from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,

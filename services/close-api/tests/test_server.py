@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from close_api.batches import Batches
-from close_api.http import Api, build_app
-from close_api.server import make_server
+from close_api.batching import Batches
+from close_api.rest.app import Api, build_app
+from close_api.rest.server import make_server
 from closeflow.domain.close.accept import CloseCommand, Decision, PositionClosed
 from closeflow.storage.core.engine import make_engine
 

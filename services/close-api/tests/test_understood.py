@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 from starlette.requests import Request
 
-from close_api.statuses import Code, Problem
-from close_api.understood import refuse_what_is_not_read
+from close_api.errors import Code, Problem
+from close_api.rest.unread_input import refuse_what_is_not_read
 
 Headers = Sequence[tuple[str, str]]
 JSON: Final = ("Content-Type", "application/json")

@@ -34,7 +34,7 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
-from fill_processor.fold import APPLIED, IGNORED, PARKED, Folded, Known, UpdateRecord, fold_batch, poisoned
+from fill_processor.apply_batch import APPLIED, IGNORED, PARKED, Folded, Known, UpdateRecord, fold_batch, poisoned
 
 NOW: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 HUNDRED: Final = Decimal(100)

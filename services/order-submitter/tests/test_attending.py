@@ -26,10 +26,10 @@ from closeflow.domain.model import (
 from closeflow.domain.retry import RetryPolicy, is_due
 from closeflow.domain.sending.broker_answers import Refused
 from closeflow.domain.trading_controls import Controls
-from order_submitter.answers import Entry
-from order_submitter.attend import Attendant, Round
-from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState
-from order_submitter.send import Job, PoolLimits, SenderPool
+from order_submitter.due_orders import Attendant, Round
+from order_submitter.sending.breaker import CLOSED, Breaker, BreakerRules, BreakerState
+from order_submitter.sending.pool import Job, PoolLimits, SenderPool
+from order_submitter.sending.send_log import Entry
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 RULES = BreakerRules(failures=2, refusals=9, probe_s=5)

@@ -8,7 +8,7 @@ import pytest
 
 from closeflow.domain.model import RejectClass
 from closeflow.domain.sending.broker_answers import DuplicateId, NotAccepted, NotSent, Refused, SubmitAnswer, Unanswered
-from order_submitter.breaker import (
+from order_submitter.sending.breaker import (
     CLOSED,
     Breaker,
     BreakerRules,

@@ -10,7 +10,7 @@ import pytest
 
 from closeflow.broker import BrokerUnavailable, FailureCause
 from closeflow.domain.model import AssetType
-from order_submitter.bulk import MOST_CALLS, BulkQuestion, Group
+from order_submitter.market import MOST_CALLS, BulkQuestion, Group
 
 GOOD = [f"G{number:02}" for number in range(60)]
 HEDGE_S = 0.1

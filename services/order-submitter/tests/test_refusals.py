@@ -14,7 +14,7 @@ import pytest
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import Order, OrderStatus, OrderType, RejectClass, Side, TimeInForce
 from closeflow.domain.sending.broker_answers import NotAccepted, Refused
-from order_submitter.refusals import LATELY_S, WAITS_AT_MOST, WITHIN_S, UnmappedRefusals
+from order_submitter.sending.refusals import LATELY_S, WAITS_AT_MOST, WITHIN_S, UnmappedRefusals
 
 MOON = Refused("alpaca_40310000", RejectClass.TERMINAL, "40310000: the moon is wrong", mapped=False)
 WAITS = NotAccepted(MOON.reason, None, account_wide=True)

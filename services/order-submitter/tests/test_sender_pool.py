@@ -46,10 +46,10 @@ from closeflow.domain.sending.broker_answers import (
 from closeflow.domain.sending.claim import fence_s
 from closeflow.domain.sending.ticket import Ticket
 from closeflow.storage.core.engine import CommitUnknown
-from order_submitter.answers import Entry
-from order_submitter.breaker import CLOSED, Breaker, BreakerRules, BreakerState
-from order_submitter.claims import claiming
-from order_submitter.send import Job, PoolLimits, SenderPool
+from order_submitter.sending.breaker import CLOSED, Breaker, BreakerRules, BreakerState
+from order_submitter.sending.claims import claiming
+from order_submitter.sending.pool import Job, PoolLimits, SenderPool
+from order_submitter.sending.send_log import Entry
 
 NOW = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 ORDER_ID = client_order_id(UUID("01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22"), 1)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from closeflow.storage.order_sends import UnansweredSend
-from order_submitter.presence import this_process
-from order_submitter.recover import Watch
+from order_submitter.heartbeat import this_process
+from order_submitter.look_up import Watch
 
 ME = this_process()
 

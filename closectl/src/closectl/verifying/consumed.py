@@ -13,7 +13,7 @@ from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import ExecKind
 from closeflow.domain.text import decimal_text
-from closeflow.kafka.tail import Partition
+from closeflow.kafka.read_to_end import Partition
 from closeflow.storage.verify.state import KnownOrder, State
 
 APPLIED: Final = "applied"

@@ -14,7 +14,7 @@ from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER, dead_letter_to
 from closeflow.domain.model import Topic
 from closeflow.domain.outbox.publication_audit import EventKey
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.tail import Partition, TailRecord, open_tail
+from closeflow.kafka.read_to_end import Partition, TailRecord, open_tail
 
 PUBLISH_WITHIN: Final = timedelta(seconds=30)
 """T_pub."""

@@ -2,9 +2,8 @@
 
 import asyncio
 
-from broker_gateway.outlet import SERVICE
-from broker_gateway.race import race
-from broker_gateway.relay import Pace, Relay
+from broker_gateway.publisher import SERVICE
+from broker_gateway.session import Pace, Relay, race
 from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.client import utc_now

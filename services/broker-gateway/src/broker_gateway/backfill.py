@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from broker_gateway.outlet import Outlet
+from broker_gateway.publisher import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.asking import newest_by_id
 from closeflow.domain.ids import parse_client_order_id

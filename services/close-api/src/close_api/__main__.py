@@ -12,9 +12,9 @@ import structlog
 import uvicorn
 
 from close_api.accept import accept_batch
-from close_api.batches import Batches
-from close_api.http import Api, build_app
-from close_api.server import make_server
+from close_api.batching import Batches
+from close_api.rest.app import Api, build_app
+from close_api.rest.server import make_server
 from close_api.settings import Settings
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.heartbeat import beating

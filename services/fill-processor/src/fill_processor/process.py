@@ -24,7 +24,7 @@ from closeflow.storage.inbox import load_context, record_receipts
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.outbox import insert_events
 from closeflow.storage.parked_records import park_records
-from fill_processor.fold import Folded, Known, UpdateRecord, fold_batch, poisoned
+from fill_processor.apply_batch import Folded, Known, UpdateRecord, fold_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
 UNREADABLE: Final = "unreadable_update"

@@ -22,17 +22,16 @@ from closeflow.settings import load
 from closeflow.storage.core.away import Patience, database_trouble, is_away
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.telemetry import configure_logging, serve_health
-from order_submitter.answers import SendLog
-from order_submitter.attend import Attendant, attend_until_stopped
-from order_submitter.breaker import BreakerRules
-from order_submitter.keep import Keeper, keep_until_stopped
+from order_submitter.due_orders import Attendant, attend_until_stopped
+from order_submitter.heartbeat import Keeper, keep_until_stopped, this_process
+from order_submitter.look_up import Recovery, Watch
 from order_submitter.market import MarketView
-from order_submitter.presence import this_process
-from order_submitter.publish import FillPublisher
-from order_submitter.recover import Recovery, Watch
-from order_submitter.send import PoolLimits, SenderPool
+from order_submitter.plan_orders import Planner
+from order_submitter.sending.breaker import BreakerRules
+from order_submitter.sending.pool import PoolLimits, SenderPool
+from order_submitter.sending.publish import FillPublisher
+from order_submitter.sending.send_log import SendLog
 from order_submitter.settings import OrderSubmitterSettings
-from order_submitter.submit import Planner
 
 
 def make_broker(settings: OrderSubmitterSettings, budget: CallBudget) -> AlpacaBroker:

@@ -24,23 +24,25 @@ from closeflow.storage.core.engine import Database, make_engine, transaction
 from closeflow.storage.job_cycles import register_jobs
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health import serve_health
-from reconciler.connect import Connect, open_connect
-from reconciler.deferrals import WatchDeferrals
-from reconciler.gaps import FillGaps
-from reconciler.holdings import AssembleEvidence, ComparePositions, ResolveIncidents
-from reconciler.non_trades import ImportNonTrades
-from reconciler.orders import AskQuietOrders, Pauses, Rest
-from reconciler.outliving import EndOutlivingOrders
-from reconciler.parked import ReleaseParked
-from reconciler.partitions import KeepPartitions
-from reconciler.publication import AUDIT, AuditPublication
-from reconciler.repairs import RepairPositions
-from reconciler.replication import WatchReplication
-from reconciler.requests import MarketHours, WakeRequests
-from reconciler.retention import DropExpired
+from reconciler.connect_client import Connect, open_connect
+from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest
+from reconciler.jobs.assemble_evidence import AssembleEvidence
+from reconciler.jobs.audit_publication import AUDIT, AuditPublication
+from reconciler.jobs.cancel_orphan_orders import EndOutlivingOrders
+from reconciler.jobs.compare_positions import ComparePositions
+from reconciler.jobs.drop_expired import DropExpired
+from reconciler.jobs.fill_gaps import FillGaps
+from reconciler.jobs.import_non_trades import ImportNonTrades
+from reconciler.jobs.keep_partitions import KeepPartitions
+from reconciler.jobs.release_parked import ReleaseParked
+from reconciler.jobs.repair_positions import RepairPositions
+from reconciler.jobs.resolve_incidents import ResolveIncidents
+from reconciler.jobs.wake_requests import MarketHours, WakeRequests
+from reconciler.jobs.watch_deferrals import WatchDeferrals
+from reconciler.jobs.watch_replication import WatchReplication
+from reconciler.jobs.watch_surroundings import WatchSurroundings
 from reconciler.schedule import FAILURES, Cycles, Job, counted, keep_running, pause, until_stopped
 from reconciler.settings import ReconcilerSettings
-from reconciler.surroundings import WatchSurroundings
 
 log = structlog.get_logger(__name__)
 

@@ -4,8 +4,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consume import Subscription, run_consumer
-from closeflow.kafka.dead_letters import DeadLetterLimit, DeadLetterLimitExceeded
-from closeflow.kafka.letter_box import Letter, LetterBox, open_letter_box
+from closeflow.kafka.dlq import DeadLetterLimit, DeadLetterLimitExceeded
+from closeflow.kafka.dlq_reader import Letter, LetterBox, open_letter_box
 from closeflow.kafka.producer import Outgoing, Producer, open_producer
 from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected

@@ -24,7 +24,7 @@ from aiokafka.errors import KafkaError
 from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.dead_letters import (
+from closeflow.kafka.dlq import (
     DEFAULT_LIMIT,
     DeadLetterBudget,
     DeadLetterLimit,

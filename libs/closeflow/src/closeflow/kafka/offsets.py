@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.tail import Partition, partitions_of
+from closeflow.kafka.read_to_end import Partition, partitions_of
 
 
 async def committed_offsets(

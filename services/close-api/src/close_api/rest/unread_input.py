@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from close_api.body import KEY_HEADER
-from close_api.statuses import Code, FieldError, Problem, field_problem
+from close_api.errors import Code, FieldError, Problem, field_problem
+from close_api.rest.request_body import KEY_HEADER
 
 _MAX_NAMES: Final = 20
 _NAME_LENGTH: Final = 100

@@ -29,7 +29,7 @@ from closeflow.domain.outbox.publication_audit import (
     superseded,
 )
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.tail import Partition, Tail, open_tail
+from closeflow.kafka.read_to_end import Partition, Tail, open_tail
 from closeflow.storage.advisory_locks import held_alone
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying, transaction
 from closeflow.storage.incidents import close_incidents, report_incidents
@@ -49,7 +49,7 @@ from closeflow.storage.outbox_audit import (
 from closeflow.storage.outbox_partitions import outbox_days
 from closeflow.storage.replication_slot import confirmed_through, written_through
 from reconciler.schedule import pause
-from reconciler.sightings import Sightings, Waits
+from reconciler.seen_events import Sightings, Waits
 
 log = structlog.get_logger(__name__)
 

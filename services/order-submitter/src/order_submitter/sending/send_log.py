@@ -14,7 +14,7 @@ from closeflow.storage.broker_breakers import BreakerRow, save_breaker
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import Answered, begin_sends, record_answers
-from order_submitter.grouped import Grouped
+from order_submitter.sending.grouped import Grouped
 
 log = structlog.get_logger(__name__)
 

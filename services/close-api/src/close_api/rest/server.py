@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from close_api.body import BROKEN
+from close_api.rest.request_body import BROKEN
 
 
 class _Server(uvicorn.Server):

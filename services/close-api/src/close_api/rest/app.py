@@ -17,7 +17,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from close_api.answers import (
+from close_api.auth import Caller, identify
+from close_api.batching import Batches, Overloaded
+from close_api.errors import Code, Problem, problem_of
+from close_api.readiness import look
+from close_api.rest.request_body import (
+    MAX_POSITION_ID,
+    CloseBody,
+    read_close,
+    read_key,
+    read_position_id,
+    read_request_id,
+)
+from close_api.rest.responses import (
     CloseAnswer,
     ErrorAnswer,
     PositionAnswer,
@@ -26,13 +38,8 @@ from close_api.answers import (
     position_json,
     problem_response,
 )
-from close_api.batches import Batches, Overloaded
-from close_api.body import MAX_POSITION_ID, CloseBody, read_close, read_key, read_position_id, read_request_id
-from close_api.caller import Caller, identify
-from close_api.readiness import look
-from close_api.statuses import Code, Problem, problem_of
+from close_api.rest.unread_input import refuse_what_is_not_read
 from close_api.tracing import Traced, trace_of
-from close_api.understood import refuse_what_is_not_read
 from closeflow.contracts.ids import new_close_request_id
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.domain.model import AssetType

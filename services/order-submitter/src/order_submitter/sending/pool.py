@@ -35,8 +35,7 @@ from closeflow.domain.sending.broker_answers import (
 from closeflow.domain.sending.claim import fence_s, with_send
 from closeflow.domain.sending.ticket import refusal_update, ticket
 from closeflow.storage.order_sends import Answered
-from order_submitter.answers import Entry
-from order_submitter.breaker import (
+from order_submitter.sending.breaker import (
     CLOSED,
     Breaker,
     BreakerRules,
@@ -47,7 +46,8 @@ from order_submitter.breaker import (
     shared,
     to_row,
 )
-from order_submitter.refusals import COMPANY_S, UnmappedRefusals
+from order_submitter.sending.refusals import COMPANY_S, UnmappedRefusals
+from order_submitter.sending.send_log import Entry
 
 log = structlog.get_logger(__name__)
 

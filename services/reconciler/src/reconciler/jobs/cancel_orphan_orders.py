@@ -42,7 +42,7 @@ from closeflow.storage.core.engine import (
 )
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.inconsistencies import OutlivingOrder, close_outlived, outliving_orders
-from reconciler.orders import Pauses, Rest, publish
+from reconciler.jobs.ask_quiet_orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
 

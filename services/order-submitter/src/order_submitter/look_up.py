@@ -30,9 +30,9 @@ from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import UnansweredSend, insert_sends
 from closeflow.storage.orders_in_doubt import load_known
 from closeflow.storage.trading_controls import Controlled, count_submits, lock_controls
-from order_submitter.claims import claiming
-from order_submitter.publish import FillPublisher
-from order_submitter.send import Job, SenderPool
+from order_submitter.sending.claims import claiming
+from order_submitter.sending.pool import Job, SenderPool
+from order_submitter.sending.publish import FillPublisher
 
 log = structlog.get_logger(__name__)
 

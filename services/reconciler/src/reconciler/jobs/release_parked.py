@@ -16,7 +16,7 @@ from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.parked_records import DueRecord, due_submits, due_updates, release
-from reconciler.orders import acknowledged
+from reconciler.jobs.ask_quiet_orders import acknowledged
 
 log = structlog.get_logger(__name__)
 

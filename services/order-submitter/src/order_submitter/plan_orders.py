@@ -54,9 +54,9 @@ from closeflow.storage.order_sends import insert_sends
 from closeflow.storage.outbox import insert_events
 from closeflow.storage.parked_records import ParkedRecord, park_records
 from closeflow.storage.trading_controls import count_submits, lock_controls
-from order_submitter.claims import claiming
 from order_submitter.market import MarketView
-from order_submitter.send import Job, SenderPool
+from order_submitter.sending.claims import claiming
+from order_submitter.sending.pool import Job, SenderPool
 
 CONSUMER: Final = "order-submitter"
 PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])

@@ -12,7 +12,7 @@ import orjson
 from fastapi import Response
 from pydantic import BaseModel, WithJsonSchema
 
-from close_api.statuses import STATUSES, Code, Problem
+from close_api.errors import STATUSES, Code, Problem
 from closeflow.domain.model import AssetType, CloseRequest, Position, PositionStatus, RequestStatus, Side
 from closeflow.domain.text import decimal_text, time_text
 

@@ -28,9 +28,9 @@ from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import insert_sends
 from closeflow.storage.outbox import insert_events
 from closeflow.storage.trading_controls import count_submits, lock_controls
-from order_submitter.claims import claiming
-from order_submitter.recover import Recovery, Watch
-from order_submitter.send import Job, SenderPool
+from order_submitter.look_up import Recovery, Watch
+from order_submitter.sending.claims import claiming
+from order_submitter.sending.pool import Job, SenderPool
 
 log = structlog.get_logger(__name__)
 

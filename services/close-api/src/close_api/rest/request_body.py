@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, WithJsonSchema, model_validator
 from starlette.requests import ClientDisconnect, Request
 
-from close_api.statuses import Code, FieldError, Problem, field_problem
+from close_api.errors import Code, FieldError, Problem, field_problem
 from closeflow.domain.model import OrderType
 
 MAX_BODY_BYTES: Final = 64 * 1024

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from closeflow.storage.core.engine import CommitUnknown
-from order_submitter.send import Job, SenderPool
+from order_submitter.sending.pool import Job, SenderPool
 
 
 @dataclass(slots=True)

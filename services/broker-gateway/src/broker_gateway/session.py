@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from broker_gateway.backfill import Backfill, Patience
-from broker_gateway.outlet import SERVICE, Memory, Outlet
-from broker_gateway.race import race
+from broker_gateway.publisher import SERVICE, Memory, Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.alpaca.stream import Message, StreamLost, StreamTarget, Unreadable, trade_updates
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
+from closeflow.run import EndedUnasked
 from closeflow.storage.advisory_locks import LockLost, session_lock
 from closeflow.storage.broker_cursors import DATABASE_AWAY
 from closeflow.storage.core.engine import Database
+from closeflow.tasks import end_tasks
 
 log = structlog.get_logger()
 
@@ -209,3 +210,19 @@ async def _read(messages: AsyncIterator[Message], into: asyncio.Queue[Message | 
             await into.put(message)
     except Exception as error:
         await into.put(error)
+
+
+async def race(*entrants: Coroutine[Any, Any, None]) -> None:
+    """Run them until the first ends, cancel the others, and end as the first did. Raises EndedUnasked where that was
+    cancelled, which nobody but us may do."""
+    tasks = [asyncio.ensure_future(entrant) for entrant in entrants]
+    done: set[asyncio.Future[None]] = set()
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end_tasks(tasks)
+    if any(task.cancelled() for task in done):
+        raise EndedUnasked("cancelled by nobody of ours")
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from closeflow.domain.outbox.publication_audit import EventKey
-from closeflow.kafka.tail import Partition, TailRecord
+from closeflow.kafka.read_to_end import Partition, TailRecord
 
 
 class Sighting(NamedTuple):

@@ -33,7 +33,7 @@ from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.incidents import close_incidents, open_incident, report_incidents
 from closeflow.storage.replication_slot import Heartbeat, drop_lost_slot, last_heartbeat, record_action, slot_state
-from reconciler.connect import Connect, ConnectUnreachable
+from reconciler.connect_client import Connect, ConnectUnreachable
 
 log = structlog.get_logger(__name__)
 

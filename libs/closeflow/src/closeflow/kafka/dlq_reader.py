@@ -18,11 +18,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from closeflow.contracts import dead_letter_topic
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.dead_letters import replay_headers, replays_of
+from closeflow.kafka.dlq import replay_headers, replays_of
 from closeflow.kafka.lenient import getmany_leniently, record_time
 from closeflow.kafka.producer import Outgoing
+from closeflow.kafka.read_to_end import partitions_of
 from closeflow.kafka.records import Headers
-from closeflow.kafka.tail import partitions_of
 from closeflow.kafka.topics import TopicMissing
 
 OPERATOR_GROUP: Final = "closectl-dlq"

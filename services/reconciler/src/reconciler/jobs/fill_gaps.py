@@ -21,7 +21,7 @@ from closeflow.storage.core.engine import Database, database_now, transaction
 from closeflow.storage.due_work import GapOrder, orders_with_gap
 from closeflow.storage.incidents import close_gap_incidents, report_incidents
 from closeflow.storage.orders_in_doubt import WITHHELD, known_executions, orders_in_doubt, withheld_orders
-from reconciler.orders import Pauses, Rest, publish
+from reconciler.jobs.ask_quiet_orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
 

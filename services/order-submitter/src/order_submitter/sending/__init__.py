@@ -1,0 +1,1 @@
+"""The bounded pool of senders: a claimed send, the call, the evidence in Kafka, the recorded answer."""

@@ -1,0 +1,1 @@
+"""One job each, named as in logs, metrics and docs/operations.md."""
