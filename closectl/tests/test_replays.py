@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 from closectl.dead_letters import Outcome, Request, _choose
-from closeflow.kafka import Letter
+from closeflow.kafka import DlqRecord
 
 
-def letter(error_class: bytes, key: bytes | None, value: bytes | None) -> Letter:
-    return Letter(
+def letter(error_class: bytes, key: bytes | None, value: bytes | None) -> DlqRecord:
+    return DlqRecord(
         origin="t.v1",
         partition=0,
         offset=0,
@@ -42,5 +42,5 @@ def test_a_record_without_bytes_is_not_replayed_and_can_be_discarded(value: byte
         letter(b"null_value", b"k", None),
     ],
 )
-def test_a_record_with_bytes_is_replayed(one: Letter) -> None:
+def test_a_record_with_bytes_is_replayed(one: DlqRecord) -> None:
     assert _choose([one], {}, Request(action="replayed", by="me", reason="again"), Outcome()) == [one]

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from closeflow.contracts import ErrorClass, dead_letter_topic
 from closeflow.kafka import DeadLetter, KafkaConnection
-from closeflow.kafka.dlq import open_dead_letter_office
+from closeflow.kafka.dlq import open_dlq_publisher
 from closeflow.kafka.dlq_reader import OPERATOR_GROUP
 from closeflow.kafka.read_to_end import TailRecord, open_tail
 from closeflow.kafka.records import Headers
@@ -44,7 +44,7 @@ class Office:
                 )
                 for number, value in enumerate(values)
             ]
-            async with open_dead_letter_office(self.kafka, "a-consumer") as office:
+            async with open_dlq_publisher(self.kafka, "a-consumer") as office:
                 await office.publish(letters, datetime.now(UTC))
 
         asyncio.run(publish())

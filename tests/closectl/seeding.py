@@ -19,7 +19,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.codec import encode
 from closeflow.domain.close.accept import Accepted, CloseCommand, accept_close
 from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, apply_plan, plan
-from closeflow.domain.close.timeouts import Woken, wake
+from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.ids import NAMESPACE, client_order_id, submit_event_id
 from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import (
@@ -174,7 +174,7 @@ class Closes:
                 resend_after=timedelta(seconds=30),
                 unknown_after=timedelta(minutes=15),
             )
-            assert isinstance(verdict, Woken)
+            assert isinstance(verdict, Moved)
             await save_books(tx, changes=[(before, verdict.book)])
             await insert_events(tx, events=verdict.events)
 

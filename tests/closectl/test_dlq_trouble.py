@@ -20,7 +20,7 @@ from closeflow.contracts import dead_letter_topic
 from closeflow.kafka import TopicSpec
 from closeflow.kafka.dlq_reader import OPERATOR_GROUP
 from closeflow.kafka.topics import remove_topics
-from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.advisory_locks import try_advisory_lock
 from closeflow.storage.core.engine import make_engine
 from tests.closectl.offices import Office
 from tests.closectl.running import answer, closectl
@@ -149,7 +149,7 @@ def test_two_operators_at_once_are_one_too_many(office: Office) -> None:
 
     async def meanwhile() -> None:
         engine = make_engine(office.database.admin_dsn, pool_size=1, application_name="closeflow-tests")
-        async with held_alone(engine, "dead_letters") as mine:
+        async with try_advisory_lock(engine, "dead_letters") as mine:
             assert mine
             done = await asyncio.to_thread(office.run, "replay", "--all")
             assert (done.exit_code, done.stdout) == (1, "")

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from closectl.verifying.report import INVARIANTS, Finding, Looked, Violation
 from closectl.verifying.run import check_database
 from closeflow.storage.core.engine import Database, Transaction
-from closeflow.storage.verify.snapshot import snapshot, unquiet
+from closeflow.storage.verify.snapshot import snapshot, work_in_flight
 from closeflow.storage.verify.state import load_state
 from tests.closectl.plants import PLANTS as OF_BOOKS
 from tests.closectl.plants import named, statements
@@ -59,16 +59,16 @@ async def test_a_lost_order_that_was_found_may_live_until_its_cancel_is_through(
 
 async def test_it_is_not_quiet_while_an_event_is_missing_in_kafka(closes: Database) -> None:
     async with closes.connect() as tx:
-        before = (await unquiet(tx)).missing
+        before = (await work_in_flight(tx)).missing
         await plant(tx, PLANTS["event that the audit misses"][2])
-        missed = (await unquiet(tx)).missing
+        missed = (await work_in_flight(tx)).missing
         await tx.execute(
             text(
                 "UPDATE outbox_audit SET missing = jsonb_build_array(jsonb_build_object('id', e.id, 'emission', 0))"
                 " FROM (SELECT id FROM outbox_events LIMIT 1) e"
             )
         )
-        emitted_again = (await unquiet(tx)).missing
+        emitted_again = (await work_in_flight(tx)).missing
         await tx.rollback()
     assert (before, missed, emitted_again) == (0, 1, 0)
 

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 import devstack
 from closeflow.contracts import SubmitOrder, dead_letter_topic
-from closeflow.kafka import KafkaConnection, Outgoing, Record, Rejected, open_letter_box, open_producer
+from closeflow.kafka import KafkaConnection, Outgoing, Record, Rejected, open_dlq_reader, open_producer
 from closeflow.kafka.read_to_end import open_tail
 from tests.kafka.raw_records import BAD_NAME, Raw, batch, produce
 from tests.kafka.test_dead_letters import GOOD, LAST, Reader, letters_of, publish
@@ -187,7 +187,7 @@ async def test_counts_in_the_headers_of_a_letter_are_anybodys(
     await publish(connection, topic, [LAST])
     _, (letter,) = await read_through(connection, topic)
     assert dict(letter.headers)["dlq_attempts"] == b"1"
-    async with open_letter_box(connection, topic) as box:
+    async with open_dlq_reader(connection, topic) as box:
         found = [one async for chunk in box.chunks(await box.starts()) for one in chunk]
         assert [one.replays for one in found] == [0]
 
@@ -217,7 +217,7 @@ async def test_a_letter_box_shows_letters_whatever_is_around_them(
     await produce(
         connection, dead_letter_topic(topic), 0, batch([(b"k", b"2", NOW_MS, True), (b"k", b"3", LONG_AGO_MS, False)])
     )
-    async with open_letter_box(connection, topic) as box:
+    async with open_dlq_reader(connection, topic) as box:
         found = [one async for chunk in box.chunks(await box.starts()) for one in chunk]
         assert [one.value for one in found] == [b"1", b"2", b"3"]
         assert found[2].appended_at.year == 1

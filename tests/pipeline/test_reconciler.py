@@ -14,7 +14,7 @@ from broker_simulator.control import Behaviour, FillAtOnce, NeverFill
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import ExecType, UpdateSource
-from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.advisory_locks import try_advisory_lock
 from closeflow.storage.core.engine import Database as Engine
 from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses
 from reconciler.jobs.fill_gaps import FillGaps
@@ -343,10 +343,10 @@ async def test_a_gap_incident_stays_open_while_its_order_has_the_gap(
 
 async def test_of_two_reconcilers_one_does_a_job(engine: Engine) -> None:
     async with (
-        held_alone(engine, "a job") as first,
-        held_alone(engine, "a job") as second,
-        held_alone(engine, "another job") as other,
+        try_advisory_lock(engine, "a job") as first,
+        try_advisory_lock(engine, "a job") as second,
+        try_advisory_lock(engine, "another job") as other,
     ):
         assert (first, second, other) == (True, False, True)
-    async with held_alone(engine, "a job") as again:
+    async with try_advisory_lock(engine, "a job") as again:
         assert again

@@ -21,7 +21,7 @@ from closeflow.kafka import Producer
 from closeflow.storage.core.engine import Database as Engine
 from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest, acknowledged
 from reconciler.jobs.assemble_evidence import AssembleEvidence
-from reconciler.jobs.cancel_orphan_orders import EndOutlivingOrders
+from reconciler.jobs.cancel_orphan_orders import CancelOrphanOrders
 from reconciler.jobs.fill_gaps import FAILURES_OF_A_PAGE, FillGaps
 from reconciler.jobs.repair_positions import RepairPositions
 from reconciler.jobs.wake_requests import MarketHours, WakeRequests
@@ -165,7 +165,7 @@ async def test_a_broker_that_asks_for_a_pause_is_asked_by_no_job_until_it_is_ove
     asked = Asked(broker, answer=NotAccepted("rate limited", 60.0))
     rest = Rest()
     quiet_job = AskQuietOrders(engine, asked, bench.producer, NO_TIME, 10, Pauses(), rest)
-    outliving_job = EndOutlivingOrders(engine, asked, bench.producer, NO_TIME, 10, Pauses(), rest)
+    outliving_job = CancelOrphanOrders(engine, asked, bench.producer, NO_TIME, 10, Pauses(), rest)
     gaps_job = fill_gaps(bench, engine, asked, Pauses(), rest)
 
     await quiet_job.once()
@@ -217,7 +217,7 @@ async def test_an_outliving_order_is_cancelled_although_kafka_is_away(
     (request_id,) = await working(bench, broker)
     bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x'")
     with pytest.raises(TimeoutError):
-        await EndOutlivingOrders(engine, broker, Unreachable(), NO_TIME, 10).once()
+        await CancelOrphanOrders(engine, broker, Unreachable(), NO_TIME, 10).once()
     assert bench.orders(request_id)[0]["cancel_requested_at"] is not None
 
 
@@ -229,7 +229,7 @@ async def test_an_outliving_order_that_cannot_be_ended_holds_up_no_other(
     bench.execute(
         f"ALTER TABLE orders ADD CONSTRAINT poisoned CHECK (close_request_id <> '{poison}' OR status = 'new')"
     )
-    assert await EndOutlivingOrders(engine, broker, bench.producer, NO_TIME, 10).once() == 1
+    assert await CancelOrphanOrders(engine, broker, bench.producer, NO_TIME, 10).once() == 1
     assert bench.orders(good)[0]["cancel_requested_at"] is not None
     assert bench.orders(poison)[0]["cancel_requested_at"] is None
     told = bench.query("SELECT detail FROM incidents WHERE close_request_id = %(id)s", id=poison)

@@ -18,7 +18,7 @@ from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import transaction
 from closeflow.storage.incidents import RESOLVED_WHEN, report_incidents
 from reconciler.jobs.assemble_evidence import AssembleEvidence
-from reconciler.jobs.cancel_orphan_orders import EndOutlivingOrders
+from reconciler.jobs.cancel_orphan_orders import CancelOrphanOrders
 from reconciler.jobs.compare_positions import ComparePositions
 from reconciler.jobs.fill_gaps import FillGaps
 from reconciler.jobs.repair_positions import RepairPositions
@@ -159,7 +159,7 @@ async def test_an_order_that_outlives_its_request_is_cancelled_and_told_until_it
     bench.execute("UPDATE orders SET status = 'submit_unknown', broker_order_id = NULL")
     bench.execute("DELETE FROM order_statements")
     bench.execute("UPDATE close_requests SET status = 'failed', reason = 'submit_unknown'")
-    job = EndOutlivingOrders(engine, broker, bench.producer, NO_TIME, budget=10)
+    job = CancelOrphanOrders(engine, broker, bench.producer, NO_TIME, budget=10)
 
     assert await job.once() == 1
     assert await job.once() == 0, "it is not asked again at once"
@@ -180,7 +180,7 @@ async def test_an_order_that_the_broker_does_not_know_is_not_cancelled(
     add_unknown(bench, request_id)
     bench.execute("UPDATE close_requests SET status = 'failed', reason = 'submit_unknown'")
 
-    assert await EndOutlivingOrders(engine, broker, bench.producer, NO_TIME, budget=10).once() == 0
+    assert await CancelOrphanOrders(engine, broker, bench.producer, NO_TIME, budget=10).once() == 0
 
     assert bench.orders(request_id)[0]["cancel_requested_at"] is None
     assert open_incidents(bench) == {"order_outlives_request": 1}

@@ -205,8 +205,8 @@ def ask_quiet_orders(world: World) -> bool:
     return run(any_of(world, [*world.reconcilers]), lambda one: one.ask_quiet_orders())
 
 
-def end_outliving_orders(world: World) -> bool:
-    return run(any_of(world, [*world.reconcilers]), lambda one: one.end_outliving_orders())
+def cancel_orphan_orders(world: World) -> bool:
+    return run(any_of(world, [*world.reconcilers]), lambda one: one.cancel_orphan_orders())
 
 
 def fill_gaps(world: World) -> bool:
@@ -311,7 +311,7 @@ WEIGHTS: Final[Mapping[Action, float]] = {
     consume_fills: 14,
     wake_requests: 4,
     ask_quiet_orders: 3,
-    end_outliving_orders: 1,
+    cancel_orphan_orders: 1,
     fill_gaps: 3,
     audit: 1,
     publish_rows: 12,

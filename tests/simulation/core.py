@@ -64,7 +64,7 @@ class NextStep(Protocol):
 class FoldBatch(Protocol):
     def __call__(
         self, known: apply_batch.Known, records: Sequence[apply_batch.UpdateRecord], *, policy: RetryPolicy
-    ) -> apply_batch.Folded: ...
+    ) -> apply_batch.BatchResult: ...
 
 
 class Wake(Protocol):
@@ -77,7 +77,7 @@ class Wake(Protocol):
         resend_after: timedelta,
         unknown_after: timedelta,
         conditions: timeouts.Conditions | None = None,
-    ) -> timeouts.Woken | timeouts.PutOff | timeouts.Waits: ...
+    ) -> timeouts.Moved | timeouts.PutOff | timeouts.Waits: ...
 
 
 class MayRepeat(Protocol):
@@ -124,7 +124,7 @@ class Core:
     plan: Plan = planning.plan
     recheck: Recheck = send_check.recheck
     next_step: NextStep = next_step.next_step
-    fold_batch: FoldBatch = apply_batch.fold_batch
+    apply_batch: FoldBatch = apply_batch.apply_batch
     wake: Wake = timeouts.wake
     emit_again: EmitAgain = publication_audit.emit_again
     may_repeat: Callable[[IdDeduplication], bool] = may_repeat

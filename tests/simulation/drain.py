@@ -70,7 +70,7 @@ def _round(world: World) -> None:
     actions.run(reconciler, lambda one: one.wake_requests())
     actions.run(reconciler, lambda one: one.ask_quiet_orders())
     actions.run(reconciler, lambda one: one.fill_gaps())
-    actions.run(reconciler, lambda one: one.end_outliving_orders())
+    actions.run(reconciler, lambda one: one.cancel_orphan_orders())
     world.audit.once()
 
 

@@ -1,4 +1,4 @@
-"""The fill-processor: `fold_batch` itself, with `process.Processor`'s transaction around it."""
+"""The fill-processor: `apply_batch` itself, with `process.Processor`'s transaction around it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka.records import Record
-from fill_processor.apply_batch import APPLIED, Folded, Known, UpdateRecord
+from fill_processor.apply_batch import APPLIED, BatchResult, Known, UpdateRecord
 from tests.simulation.clock import START
 from tests.simulation.core import POLICY
 from tests.simulation.database import Tx
@@ -35,7 +35,7 @@ class Filler(Process):
 
         def work(tx: Tx) -> None:
             known = self._load(tx, records)
-            self._save(tx, known, self.around.core.fold_batch(known, records, policy=POLICY))
+            self._save(tx, known, self.around.core.apply_batch(known, records, policy=POLICY))
 
         try:
             self.around.database.transact(work)
@@ -58,7 +58,7 @@ class Filler(Process):
             taken={key: database.taken[key] for key in named if key in database.taken},
         )
 
-    def _save(self, tx: Tx, known: Known, folded: Folded) -> None:
+    def _save(self, tx: Tx, known: Known, folded: BatchResult) -> None:
         tx.save_books([(known.books[key], one) for key, one in folded.books.items() if one is not known.books[key]])
         tx.events += folded.events
         tx.incidents += folded.incidents

@@ -1,4 +1,4 @@
-"""Unanswered sends, whoever claimed them: mirrors `keep.Keeper`."""
+"""Unanswered sends, whoever claimed them: mirrors `keep.InstanceHeartbeat`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def keep(of: Submitter) -> bool:
-    """As `Keeper.keep_once`: watch them, answer those of which nothing has left, look up those whose sender is gone."""
+    """As `InstanceHeartbeat.keep_once`: watch them, answer those of which nothing has left, look up
+    those whose sender is gone."""
     database, core = of.around.database, of.around.core
     found = [
         _unanswered(database, order, one)
@@ -28,7 +29,9 @@ def keep(of: Submitter) -> bool:
     seen, of.seen = of.seen, {(one.client_order_id, one.n) for one in found}
     asked = len(of.questions)
     orphans = [one for one in found if one.sender not in of.around.lives]
-    for one in orphans:  # As `Keeper._confirm_exits`: every process of a run is in the same boot and namespaces.
+    for (
+        one
+    ) in orphans:  # As `InstanceHeartbeat._confirm_exits`: every process of a run is in the same boot and namespaces.
         database.exited.setdefault(one.sender, database.now())
     unbegun = [one for one in found if core.may_answer(one.begun) and (one.lease_over or one in orphans)]
     if unbegun:
@@ -40,7 +43,7 @@ def keep(of: Submitter) -> bool:
 
 
 def _take_over(of: Submitter, unbegun: list[UnansweredSend]) -> None:
-    """As `Keeper._take_over`, which looks again at whether they have begun."""
+    """As `InstanceHeartbeat._take_over`, which looks again at whether they have begun."""
     of.may_crash()
     database = of.around.database
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, ParamSpec, TypeVar
 
 from closeflow.domain.close.plan_order import plan
-from closeflow.domain.close.timeouts import Conditions, PutOff, Waits, Woken, wake
+from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -27,7 +27,7 @@ from closeflow.domain.outbox.publication_audit import Emission, EventKey, emit_a
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending import next_step, send_check
 from closeflow.domain.trading_controls import Controls
-from fill_processor.apply_batch import Folded, Known, UpdateRecord, fold_batch
+from fill_processor.apply_batch import BatchResult, Known, UpdateRecord, apply_batch
 from tests.simulation.core import Core, FoldBatch
 from tests.simulation.themes import CLOSE_ONLY
 
@@ -35,7 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
     """An execution is whatever message comes: its id is not looked at, nor whether the message came before."""
 
     def renamed(record: UpdateRecord) -> UpdateRecord:
@@ -44,10 +44,10 @@ def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: 
         name = f"{record.value.exec_id}@{record.partition}/{record.offset}"
         return replace(record, value=record.value.model_copy(update={"exec_id": name}))
 
-    return fold_batch(replace(known, applied=frozenset()), [renamed(one) for one in records], policy=policy)
+    return apply_batch(replace(known, applied=frozenset()), [renamed(one) for one in records], policy=policy)
 
 
-def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
     """Rule R3b forgotten: the refusal of a repeated send is taken as proof that the order does not exist."""
 
     def once(order: Order) -> Order:
@@ -62,7 +62,7 @@ def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, poli
         return replace(folded, orders=orders)
 
     books = {key: sent_once(book) for key, book in known.books.items()}
-    folded = fold_batch(replace(known, books=books), records, policy=policy)
+    folded = apply_batch(replace(known, books=books), records, policy=policy)
     folded.books = {key: restored(book, known.books[key]) for key, book in folded.books.items()}
     return folded
 
@@ -77,10 +77,10 @@ def new_id_on_silence(
     return step
 
 
-def seeing(changed: Callable[[CloseRequest], CloseRequest], fold: FoldBatch = fold_batch) -> FoldBatch:
+def seeing(changed: Callable[[CloseRequest], CloseRequest], fold: FoldBatch = apply_batch) -> FoldBatch:
     """The fold on requests that are not as they are; what it writes is not touched by the difference."""
 
-    def decided(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+    def decided(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
         books = {key: _with_requests(book, map(changed, book.requests.values())) for key, book in known.books.items()}
         folded = fold(replace(known, books=books), records, policy=policy)
         for key, book in folded.books.items():
@@ -118,7 +118,7 @@ def retry_when_halted(
     resend_after: timedelta,
     unknown_after: timedelta,
     conditions: Conditions | None = None,
-) -> Woken | PutOff | Waits:
+) -> Moved | PutOff | Waits:
     calm = None if conditions is None else replace(conditions, halted=False)
     return wake(book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=calm)
 
@@ -131,7 +131,7 @@ def retry_when_canceled(
     resend_after: timedelta,
     unknown_after: timedelta,
     conditions: Conditions | None = None,
-) -> Woken | PutOff | Waits:
+) -> Moved | PutOff | Waits:
     kept, request = request, never_canceled(request)
     verdict = wake(
         book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=conditions
@@ -150,7 +150,7 @@ def let_work(
     resend_after: timedelta,
     unknown_after: timedelta,
     conditions: Conditions | None = None,
-) -> Woken | PutOff | Waits:
+) -> Moved | PutOff | Waits:
     """An order that works for too long is left to itself."""
     request = replace(request, working_timeout_s=10**6)
     return wake(book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=conditions)
@@ -172,7 +172,9 @@ def impatient(book: Book, order: Order, *, controls: Controls, now: datetime, wa
     return next_step.next_step(book, order, controls=controls, now=now, watched=everyone)
 
 
-def read_reversals_of_the_stream_only(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+def read_reversals_of_the_stream_only(
+    known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy
+) -> BatchResult:
     """The activities are asked for fills, and for nothing that took a fill back."""
     kept = [
         one
@@ -180,11 +182,13 @@ def read_reversals_of_the_stream_only(known: Known, records: Sequence[UpdateReco
         if one.value.source is UpdateSource.STREAM
         or one.value.exec_type not in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
     ]
-    return fold_batch(known, kept, policy=policy)
+    return apply_batch(known, kept, policy=policy)
 
 
-def keep_reversals_from_accounting(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
-    folded = fold_batch(known, records, policy=policy)
+def keep_reversals_from_accounting(
+    known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy
+) -> BatchResult:
+    folded = apply_batch(known, records, policy=policy)
     folded.events = [one for one in folded.events if one.event_type != EXECUTION_REVERSED]
     return folded
 
@@ -231,22 +235,22 @@ class Mutant:
 RETRY_OVER_A_GAP: Final = Core(
     plan=seeing_no_gap(plan),
     recheck=seeing_no_gap(send_check.recheck),
-    fold_batch=seeing_no_gap(fold_batch),
+    apply_batch=seeing_no_gap(apply_batch),
     wake=seeing_no_gap(wake),
 )
 MUTANTS: Final[Mapping[str, Mutant]] = {
-    "an execution per message": Mutant(Core(fold_batch=book_each_message), "cancels"),
+    "an execution per message": Mutant(Core(apply_batch=book_each_message), "cancels"),
     "a retry with an open gap": Mutant(RETRY_OVER_A_GAP, "gaps"),
     "a retry after the user's cancel": Mutant(
-        Core(fold_batch=seeing(never_canceled), wake=retry_when_canceled), "cancels"
+        Core(apply_batch=seeing(never_canceled), wake=retry_when_canceled), "cancels"
     ),
-    "retries without end": Mutant(Core(fold_batch=seeing(never_tired)), "ends"),
+    "retries without end": Mutant(Core(apply_batch=seeing(never_tired)), "ends"),
     "a retry under a halt": Mutant(Core(wake=retry_when_halted), "controls"),
     "no working time-out": Mutant(Core(wake=let_work), "everything"),
     "only what was lost emitted again": Mutant(Core(emit_again=emit_only_the_lost), "publication"),
-    "reversals read from the stream only": Mutant(Core(fold_batch=read_reversals_of_the_stream_only), "reversals"),
-    "accounting not told of reversals": Mutant(Core(fold_batch=keep_reversals_from_accounting), "reversals"),
-    "a refused repeat taken as rejection": Mutant(Core(fold_batch=believe_every_refusal), "silence"),
+    "reversals read from the stream only": Mutant(Core(apply_batch=read_reversals_of_the_stream_only), "reversals"),
+    "accounting not told of reversals": Mutant(Core(apply_batch=keep_reversals_from_accounting), "reversals"),
+    "a refused repeat taken as rejection": Mutant(Core(apply_batch=believe_every_refusal), "silence"),
     "nobody's lease waited for": Mutant(Core(next_step=impatient), "silence"),
     "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
     "a claim written although another answered it": Mutant(

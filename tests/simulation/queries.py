@@ -69,8 +69,8 @@ def _overdue(order: Order, request: CloseRequest, now: datetime) -> bool:
     return order.status in WORKING and since <= now - timedelta(seconds=request.working_timeout_s)
 
 
-def outliving_orders(database: Database) -> list[Order]:
-    """As `misfits.outliving_orders`, without its grace: what is on its way within a transaction is not seen here."""
+def orphan_orders(database: Database) -> list[Order]:
+    """As `inconsistencies.orphan_orders`, without its grace: what is on its way within a transaction is not seen."""
     finished = {one.id for one in database.requests() if not one.unfinished}
     return [one for one in database.orders() if one.close_request_id in finished and not order_status.is_done(one)]
 

@@ -1,5 +1,5 @@
 """The reconciler's jobs: mirrors `requests.WakeRequests`, `orders.AskQuietOrders`, `gaps.FillGaps`,
-`outliving.EndOutlivingOrders`."""
+`outliving.CancelOrphanOrders`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.simulation.core import RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
-from tests.simulation.queries import due_requests, orders_with_gap, outliving_orders, quiet_orders
+from tests.simulation.queries import due_requests, orders_with_gap, orphan_orders, quiet_orders
 
 OUTLIVES: Final = "order_outlives_request"
 GAP_INCIDENT_AFTER: Final = timedelta(seconds=30)
@@ -92,9 +92,9 @@ class Reconciler(Process):
             self._report(gone)
         return bool(quiet)
 
-    def end_outliving_orders(self) -> bool:
-        """As `EndOutlivingOrders.once`."""
-        found = outliving_orders(self.around.database)
+    def cancel_orphan_orders(self) -> bool:
+        """As `CancelOrphanOrders.once`."""
+        found = orphan_orders(self.around.database)
         known = any(kind == OUTLIVES for kind, _ in self.around.database.incidents)
         for order in found:
             answer = self.around.exchange.look_up(order.client_order_id)
@@ -107,13 +107,11 @@ class Reconciler(Process):
             except DATABASE_ERRORS:
                 raise Crashed from None
         if known or found:
-            self._report(
-                [], kind=OUTLIVES, still=[one.client_order_id for one in outliving_orders(self.around.database)]
-            )
+            self._report([], kind=OUTLIVES, still=[one.client_order_id for one in orphan_orders(self.around.database)])
         return bool(found)
 
     def _end(self, tx: Tx, *, order: Order, lives: bool) -> None:
-        """As `EndOutlivingOrders._end`."""
+        """As `CancelOrphanOrders._end`."""
         ids = [order.position_id], [order.close_request_id]
         book = tx.lock_books(position_ids=ids[0], request_ids=ids[1])[order.position_id]
         found = book.orders.get(order.client_order_id)

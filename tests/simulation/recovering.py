@@ -39,7 +39,7 @@ def note_absence(of: Submitter, client_order_id: str, position_id: int, asked: A
     try:
         of.around.database.transact(work)
     except CommitUnknown:
-        of.disown([*decided.sends], checked_at)
+        of.mark_not_sent([*decided.sends], checked_at)
         return None
     except Disconnected:
         return None

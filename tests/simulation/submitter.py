@@ -1,4 +1,4 @@
-"""The order-submitter: mirrors `submit.Planner`, `attend.Attendant` and `recover.Recovery`."""
+"""The order-submitter: mirrors `submit.Planner`, `attend.DueOrderPoller` and `recover.Recovery`."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Submitter(Process):
         self.may_crash()
         self.jobs += [Job(order, send, checked_at) for order, send in sends]
 
-    def disown(self, sends: list[tuple[Order, Send]], checked_at: float) -> None:
-        """As `SenderPool.disown`: they may be claimed in the database, and will never be made."""
+    def mark_not_sent(self, sends: list[tuple[Order, Send]], checked_at: float) -> None:
+        """As `SenderPool.mark_not_sent`: they may be claimed in the database, and will never be made."""
         self.jobs += [Job(order, send, checked_at, disowned=True) for order, send in sends]
 
     def plan_batch(self) -> bool:
@@ -105,7 +105,7 @@ class Submitter(Process):
         try:
             invisible = database.transact(work)
         except CommitUnknown:
-            self.disown(sends, checked_at)
+            self.mark_not_sent(sends, checked_at)
             return True
         except Disconnected:
             raise Crashed from None
@@ -173,7 +173,7 @@ class Submitter(Process):
         return planning.Market(clock=clock, quotes=quotes)
 
     def attend(self) -> bool:
-        """As `Attendant.attend_once`."""
+        """As `DueOrderPoller.attend_once`."""
         due = due_orders(self.around.database)
         if not due:
             return False
@@ -189,7 +189,7 @@ class Submitter(Process):
             self.around.database.transact(work)
         except CommitUnknown:
             # The process stops: its drain records that these were not sent, if it lives to do so.
-            self.disown(sends, checked_at)
+            self.mark_not_sent(sends, checked_at)
             self.may_crash()
             return True
         except Disconnected:

@@ -52,7 +52,7 @@ def proper_name(value: str | None) -> str | None:
 
 
 def subject(value: str | None) -> str | None:
-    """A callback: what a deed was about, which may be the place of a record."""
+    """A callback: what an action was about, which may be the place of a record."""
     return None if value is None else _text(value, most=LONGEST_SUBJECT)
 
 

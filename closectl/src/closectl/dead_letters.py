@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from closeflow.contracts import ErrorClass
-from closeflow.kafka import KafkaConnection, Letter, LetterBox, open_letter_box, open_producer
-from closeflow.storage.advisory_locks import held_alone
+from closeflow.kafka import DlqReader, DlqRecord, KafkaConnection, open_dlq_reader, open_producer
+from closeflow.storage.advisory_locks import try_advisory_lock
 from closeflow.storage.core.engine import Database, retrying, transaction
-from closeflow.storage.dead_letter_actions import Handled, LetterAction, LetterId, handled_letters, record_handled
+from closeflow.storage.dead_letter_actions import DlqAction, DlqRecordId, Handled, handled_letters, record_handled
 
 MAX_REPLAYS: Final = 3
 _MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024
@@ -31,7 +31,7 @@ class Busy(Exception):
 class Request:
     """What an operator asks for. Without `places` it is every letter that waits."""
 
-    action: LetterAction
+    action: DlqAction
     by: str
     reason: str
     places: frozenset[Place] | None = None
@@ -44,21 +44,21 @@ class Request:
 class Outcome:
     """What became of the letters that were asked for; in a dry run, what would."""
 
-    done: list[Letter] = field(default_factory=list)
-    refused: list[tuple[Letter, str]] = field(default_factory=list)
+    done: list[DlqRecord] = field(default_factory=list)
+    refused: list[tuple[DlqRecord, str]] = field(default_factory=list)
     missing: list[tuple[Place, str]] = field(default_factory=list)
 
 
-def letter_id(letter: Letter) -> LetterId:
-    return LetterId(
+def letter_id(letter: DlqRecord) -> DlqRecordId:
+    return DlqRecordId(
         topic=letter.topic, partition=letter.partition, offset=letter.offset, appended_at=letter.appended_at
     )
 
 
-async def waiting_letters(database: Database, kafka: KafkaConnection, origin: str, *, limit: int) -> list[Letter]:
+async def waiting_letters(database: Database, kafka: KafkaConnection, origin: str, *, limit: int) -> list[DlqRecord]:
     """What nobody has replayed or discarded yet, the oldest first. Raises TopicMissing."""
-    found: list[Letter] = []
-    async with open_letter_box(kafka, origin) as box:
+    found: list[DlqRecord] = []
+    async with open_dlq_reader(kafka, origin) as box:
         async for letters, handled in _unhandled(database, box, await box.starts()):
             found += [one for one in letters if letter_id(one) not in handled]
             if len(found) >= limit:
@@ -68,9 +68,9 @@ async def waiting_letters(database: Database, kafka: KafkaConnection, origin: st
 
 async def find_letter(
     database: Database, kafka: KafkaConnection, origin: str, place: Place
-) -> tuple[Letter, Handled | None] | None:
+) -> tuple[DlqRecord, Handled | None] | None:
     """One letter and what was done with it; None when the topic does not have it."""
-    async with open_letter_box(kafka, origin) as box:
+    async with open_dlq_reader(kafka, origin) as box:
         letter = await box.letter(*place)
     if letter is None:
         return None
@@ -84,11 +84,11 @@ async def handle_letters(database: Database, kafka: KafkaConnection, origin: str
 
     Raises Busy, TopicMissing, and KafkaError: then some may be done, and the rest waits.
     """
-    async with held_alone(database, "dead_letters") as mine:
+    async with try_advisory_lock(database, "dead_letters") as mine:
         if not mine:
             raise Busy("somebody else is replaying or discarding dead letters just now; repeat the command after that")
         async with (
-            open_letter_box(kafka, origin) as box,
+            open_dlq_reader(kafka, origin) as box,
             # As they were dead-lettered: compressed, and without a limit of our own.
             open_producer(kafka, max_request_bytes=_MAX_REQUEST_BYTES, compress=True) as producer,
         ):
@@ -112,10 +112,10 @@ async def handle_letters(database: Database, kafka: KafkaConnection, origin: str
 
 
 def _choose(
-    letters: Sequence[Letter], handled: Mapping[LetterId, Handled], request: Request, outcome: Outcome
-) -> list[Letter]:
+    letters: Sequence[DlqRecord], handled: Mapping[DlqRecordId, Handled], request: Request, outcome: Outcome
+) -> list[DlqRecord]:
     """Those that go, in their order; the refused ones are told of."""
-    going: list[Letter] = []
+    going: list[DlqRecord] = []
     for letter in letters:
         named = request.places is None or (letter.partition, letter.offset) in request.places
         if not named or letter_id(letter) in handled:
@@ -129,7 +129,7 @@ def _choose(
     return going
 
 
-def _refusal(letter: Letter, request: Request) -> str | None:
+def _refusal(letter: DlqRecord, request: Request) -> str | None:
     if request.action == "discarded":
         return None
     origin = letter.header("dlq_origin_topic")
@@ -142,7 +142,7 @@ def _refusal(letter: Letter, request: Request) -> str | None:
     return None
 
 
-async def _record(database: Database, letters: Collection[Letter], request: Request) -> None:
+async def _record(database: Database, letters: Collection[DlqRecord], request: Request) -> None:
     if letters:
         ids = [letter_id(one) for one in letters]
         await retrying(
@@ -151,7 +151,7 @@ async def _record(database: Database, letters: Collection[Letter], request: Requ
         )
 
 
-async def _why_missing(database: Database, box: LetterBox, place: Place) -> str:
+async def _why_missing(database: Database, box: DlqReader, place: Place) -> str:
     letter = await box.letter(*place)
     if letter is None:
         return "there is no such letter; `closectl dlq list` shows those that wait"
@@ -163,8 +163,8 @@ async def _why_missing(database: Database, box: LetterBox, place: Place) -> str:
 
 
 async def _unhandled(
-    database: Database, box: LetterBox, starts: Mapping[int, int]
-) -> AsyncIterator[tuple[list[Letter], dict[LetterId, Handled]]]:
+    database: Database, box: DlqReader, starts: Mapping[int, int]
+) -> AsyncIterator[tuple[list[DlqRecord], dict[DlqRecordId, Handled]]]:
     """The letters from `starts` on, some at a time, with those of them that are handled already."""
     async for letters in box.chunks(starts):
         async with transaction(database) as tx:
@@ -178,7 +178,7 @@ class _Front:
     def __init__(self) -> None:
         self._stopped: set[int] = set()
 
-    def pass_over(self, letters: Sequence[Letter], handled: Collection[LetterId]) -> dict[int, int]:
+    def pass_over(self, letters: Sequence[DlqRecord], handled: Collection[DlqRecordId]) -> dict[int, int]:
         """The offsets to commit after these letters, which follow those of the call before."""
         moved: dict[int, int] = {}
         for letter in letters:

@@ -24,9 +24,9 @@ from closectl.environment import kafka_connection, with_database
 from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.contracts import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER, peek
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError, Letter, TopicMissing
+from closeflow.kafka import DlqRecord, KafkaConnection, KafkaConnectionError, KafkaError, TopicMissing
 from closeflow.storage.core.engine import Database
-from closeflow.storage.dead_letter_actions import Handled, LetterAction
+from closeflow.storage.dead_letter_actions import DlqAction, Handled
 
 T = TypeVar("T")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -67,8 +67,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 def list_(topic: Topic = None, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List the letters that nobody has replayed or discarded yet, the oldest of each topic first."""
 
-    async def work(database: Database, kafka: KafkaConnection) -> list[Letter]:
-        found: list[Letter] = []
+    async def work(database: Database, kafka: KafkaConnection) -> list[DlqRecord]:
+        found: list[DlqRecord] = []
         for one in _topics(topic):
             found += await waiting_letters(database, kafka, one, limit=limit - len(found))
             if len(found) >= limit:
@@ -94,7 +94,7 @@ def show_(
 ) -> None:
     """Show one letter: its headers, its original bytes, and which close it is about where that can be read."""
 
-    async def work(database: Database, kafka: KafkaConnection) -> tuple[Letter, Handled | None] | None:
+    async def work(database: Database, kafka: KafkaConnection) -> tuple[DlqRecord, Handled | None] | None:
         return await find_letter(database, kafka, topic, (partition, offset))
 
     found = _run(work)
@@ -152,7 +152,7 @@ def discard_(
 
 
 def _handle(
-    action: LetterAction,
+    action: DlqAction,
     places: Iterable[str] | None,
     topic: str | None,
     every: bool,
@@ -216,11 +216,11 @@ def _place(text: str) -> Place:
     return int(partition), int(offset)
 
 
-def _name(letter: Letter) -> str:
+def _name(letter: DlqRecord) -> str:
     return f"{letter.topic} {letter.partition}:{letter.offset}"
 
 
-def _row(letter: Letter) -> dict[str, object]:
+def _row(letter: DlqRecord) -> dict[str, object]:
     return {
         "topic": letter.origin,
         "partition": letter.partition,
@@ -238,12 +238,12 @@ def _row(letter: Letter) -> dict[str, object]:
     }
 
 
-def _header(letter: Letter, name: str) -> str | None:
+def _header(letter: DlqRecord, name: str) -> str | None:
     found = letter.header(f"dlq_{name}")
     return None if found is None else visible(found)
 
 
-def _shown(letter: Letter, handled: Handled | None) -> dict[str, object]:
+def _shown(letter: DlqRecord, handled: Handled | None) -> dict[str, object]:
     encoding, value = _readable(letter.value)
     return {
         **_row(letter),
@@ -255,7 +255,7 @@ def _shown(letter: Letter, handled: Handled | None) -> dict[str, object]:
     }
 
 
-def _about(letter: Letter) -> dict[str, object]:
+def _about(letter: DlqRecord) -> dict[str, object]:
     """The order and the close that the bytes name, as far as they can be read."""
     said = peek(letter.value)
     order, request = said.get("client_order_id"), said.get("close_request_id")

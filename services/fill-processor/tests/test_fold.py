@@ -34,7 +34,7 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
-from fill_processor.apply_batch import APPLIED, IGNORED, PARKED, Folded, Known, UpdateRecord, fold_batch, poisoned
+from fill_processor.apply_batch import APPLIED, IGNORED, PARKED, BatchResult, Known, UpdateRecord, apply_batch, poisoned
 
 NOW: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 HUNDRED: Final = Decimal(100)
@@ -140,14 +140,14 @@ def a_fill(exec_id: str, quantity: int, cum: int, **fields: Any) -> UpdateRecord
     return a_record(ExecType.TRADE, exec_id=exec_id, **amounts, **fields)
 
 
-def folded(*records: UpdateRecord, books: tuple[Book, ...] = (), **known: Any) -> Folded:
+def folded(*records: UpdateRecord, books: tuple[Book, ...] = (), **known: Any) -> BatchResult:
     before = {book.position.id: book for book in books or (a_book(),)}
     positions = {key: book.position.id for book in before.values() for key in book.requests}
     values: dict[str, Any] = {"applied": frozenset(), "taken": {}, **known}
-    return fold_batch(Known(books=before, positions=positions, now=NOW, **values), records, policy=RetryPolicy())
+    return apply_batch(Known(books=before, positions=positions, now=NOW, **values), records, policy=RetryPolicy())
 
 
-def event_types(result: Folded) -> list[str]:
+def event_types(result: BatchResult) -> list[str]:
     return [event.event_type for event in result.events]
 
 

@@ -26,7 +26,7 @@ from closeflow.domain.model import (
 from closeflow.domain.retry import RetryPolicy, is_due
 from closeflow.domain.sending.broker_answers import Refused
 from closeflow.domain.trading_controls import Controls
-from order_submitter.due_orders import Attendant, Round
+from order_submitter.due_orders import DueOrderPoller, Round
 from order_submitter.sending.breaker import CLOSED, Breaker, BreakerRules, BreakerState
 from order_submitter.sending.pool import Job, PoolLimits, SenderPool
 from order_submitter.sending.send_log import Entry
@@ -57,7 +57,7 @@ def test_an_order_that_a_long_pause_holds_back_is_not_due_at_once() -> None:
     absent = cast(Any, None)
     pool = SenderPool(absent, absent, absent, PoolLimits(in_flight=2, rate_per_s=10, lease_s=30, breaker=RULES))
     pool.budget.refused(900.0)
-    attendant = Attendant(
+    attendant = DueOrderPoller(
         database=absent,
         account_id="main",
         pool=pool,

@@ -235,7 +235,7 @@ async def test_a_disowned_send_is_answered_and_never_made() -> None:
     broker, outcome = ScriptedBroker(), Outcome()
     pool = a_pool(broker, outcome)
     assert pool.reserve(SendKind.SUBMIT)
-    pool.disown([a_job()], "commit_unknown")
+    pool.mark_not_sent([a_job()], "commit_unknown")
     await asyncio.gather(*pool.tasks)
     assert (broker.heard, outcome.answer) == ([], SendAnswer.NOT_SENT)
 
@@ -255,7 +255,7 @@ async def test_a_disowned_send_is_answered_again_until_its_row_is_there_and_hold
     outcome = Outcome(rows_from=1)
     pool = a_pool(ScriptedBroker(), outcome)
     assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, True]
-    pool.disown([a_job(), a_job(age_s=30)], "commit_unknown")
+    pool.mark_not_sent([a_job(), a_job(age_s=30)], "commit_unknown")
     assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, True]
     await asyncio.gather(*pool.tasks)
     assert [one.answered.answer for one in outcome.entries] == [SendAnswer.NOT_SENT] * 2, "and not after the lease"

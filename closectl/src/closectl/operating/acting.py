@@ -1,4 +1,4 @@
-"""One deed: lock the books, decide, and write the decision with its record, in one transaction."""
+"""One action: lock the books, decide, and write the decision with its record, in one transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Decide = Callable[[Book, datetime], Outcome]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class OperatorAction:
     """Who does what to what, and why."""
 
     by: str
@@ -42,7 +42,7 @@ class NotThere(Exception):
 
 async def on_book(
     database: Database,
-    deed: Deed,
+    act: OperatorAction,
     decide: Decide,
     *,
     position_id: int | None = None,
@@ -58,7 +58,7 @@ async def on_book(
         before = await lock_one(tx, position_id=position_id, request_id=request_id)
         outcome = decide(before, await database_now(tx))
         if isinstance(outcome, Done) and not dry:
-            await write(tx, deed, before, outcome)
+            await write(tx, act, before, outcome)
         return outcome
 
     return await retrying(database, work)
@@ -80,21 +80,21 @@ async def lock_one(tx: Transaction, *, position_id: int | None = None, request_i
 
 
 async def write(
-    tx: Transaction, deed: Deed, before: Book, done: Done, *, told: Mapping[str, object] | None = None
+    tx: Transaction, act: OperatorAction, before: Book, done: Done, *, told: Mapping[str, object] | None = None
 ) -> None:
     """The decision, its events and incidents, and the record of it, with what else is `told` of how it came about;
     every move goes through the transition table."""
-    await act_as(tx, by=deed.by, reason=deed.reason)
+    await act_as(tx, by=act.by, reason=act.reason)
     await save_books(tx, changes=[(before, done.book)])
     await insert_events(tx, events=done.events)
     await report_incidents(tx, incidents=done.incidents)
     was, now = _difference(before, done.book)
     await record_action(
         tx,
-        by=deed.by,
-        action=deed.action,
-        subject=deed.subject,
-        reason=deed.reason,
+        by=act.by,
+        action=act.action,
+        subject=act.subject,
+        reason=act.reason,
         before=was,
         after={**now, **(told or {})},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from closectl.operating.acting import Deed, NotThere, lock_one, write
+from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
 from closectl.operating.asking import HAS_IT, ask_about
 from closectl.verifying import Account
 from closeflow.domain.ids import parse_client_order_id
@@ -21,7 +21,7 @@ async def adjust_position(
     database: Database, position_id: int, adjustment: Adjustment, *, expected: Decimal | None, dry: bool
 ) -> Outcome:
     """Append to the adjustments and settle, in one transaction. Raises NotThere."""
-    deed = Deed(by=adjustment.by, action="adjust", subject=str(position_id), reason=adjustment.reason)
+    act = OperatorAction(by=adjustment.by, action="adjust", subject=str(position_id), reason=adjustment.reason)
 
     async def work(tx: Transaction) -> Outcome:
         before = await lock_one(tx, position_id=position_id)
@@ -29,7 +29,7 @@ async def adjust_position(
         outcome = adjust(before, adjustment, expected=expected, last=last, now=now)
         if isinstance(outcome, Done) and not dry:
             await insert_adjustment(tx, position_id=position_id, adjustment=adjustment, at=now)
-            await write(tx, deed, before, outcome, told={"delta": adjustment.delta})
+            await write(tx, act, before, outcome, told={"delta": adjustment.delta})
         return outcome
 
     return await retrying(database, work)
@@ -40,7 +40,7 @@ async def end_position_(
 ) -> Outcome:
     """Adjust it to zero for what happened at the broker. Raises NotThere."""
     given = Adjustment(delta=-seen, reason=f"{ending}: {reason}", by=by)
-    deed = Deed(by=by, action="end_position", subject=str(position_id), reason=given.reason)
+    act = OperatorAction(by=by, action="end_position", subject=str(position_id), reason=given.reason)
 
     async def work(tx: Transaction) -> Outcome:
         before = await lock_one(tx, position_id=position_id)
@@ -48,7 +48,7 @@ async def end_position_(
         outcome = end_position(before, ending, given, last=last, now=now)
         if isinstance(outcome, Done) and not dry:
             await insert_adjustment(tx, position_id=position_id, adjustment=given, at=now)
-            await write(tx, deed, before, outcome, told={"delta": given.delta})
+            await write(tx, act, before, outcome, told={"delta": given.delta})
         return outcome
 
     return await retrying(database, work)
@@ -59,7 +59,7 @@ async def end_one_order(
 ) -> Outcome:
     """Ask the broker what became of the order, then end it under the locks. Raises NotThere."""
     parsed = parse_client_order_id(client_order_id)
-    deed = Deed(by=by, action="end_order", subject=client_order_id, reason=reason)
+    act = OperatorAction(by=by, action="end_order", subject=client_order_id, reason=reason)
 
     async def load(tx: Transaction) -> tuple[Book, Order]:
         book = await lock_one(tx, request_id=parsed[0]) if parsed is not None else None
@@ -81,7 +81,7 @@ async def end_one_order(
         there = asked.quantity_there
         outcome = end_order(before, known, at_broker=said, quantity_there=there, now=await database_now(tx))
         if isinstance(outcome, Done) and not dry:
-            await write(tx, deed, before, outcome, told={"at_broker": said or "not found"})
+            await write(tx, act, before, outcome, told={"at_broker": said or "not found"})
         return outcome
 
     return await retrying(database, work)
@@ -93,7 +93,7 @@ async def name_execution(
     """Book an execution that closes a gap. Raises NotThere."""
     parsed = parse_client_order_id(client_order_id)
     absent = f"there is no order {client_order_id}; `closectl show` names the orders of a close"
-    deed = Deed(by=by, action="name_execution", subject=client_order_id, reason=reason)
+    act = OperatorAction(by=by, action="name_execution", subject=client_order_id, reason=reason)
 
     async def work(tx: Transaction) -> Outcome:
         if parsed is None:
@@ -105,7 +105,7 @@ async def name_execution(
         taken_by = await order_of_execution(tx, broker=fill.broker, account_id=order.account_id, exec_id=fill.exec_id)
         outcome = name_fill(before, order, fill, taken_by=taken_by, now=await database_now(tx))
         if isinstance(outcome, Done) and not dry:
-            await write(tx, deed, before, outcome, told={"exec_id": fill.exec_id})
+            await write(tx, act, before, outcome, told={"exec_id": fill.exec_id})
         return outcome
 
     return await retrying(database, work)

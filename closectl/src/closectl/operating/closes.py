@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from closectl.operating.acting import Deed, on_book
+from closectl.operating.acting import OperatorAction, on_book
 from closeflow.domain.operator.requests import Outcome, abandon, cancel, retry_now
 from closeflow.storage.core.engine import Database
 
@@ -15,24 +15,24 @@ RESEND_AFTER: Final = timedelta(seconds=30)
 
 
 async def retry_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
-    deed = Deed(by=by, action="retry", subject=str(request_id), reason=reason)
+    act = OperatorAction(by=by, action="retry", subject=str(request_id), reason=reason)
     return await on_book(
         database,
-        deed,
+        act,
         lambda book, now: retry_now(book, book.requests[request_id], now=now, resend_after=RESEND_AFTER),
         request_id=request_id,
     )
 
 
 async def abandon_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
-    deed = Deed(by=by, action="abandon", subject=str(request_id), reason=reason)
+    act = OperatorAction(by=by, action="abandon", subject=str(request_id), reason=reason)
     return await on_book(
-        database, deed, lambda book, now: abandon(book, book.requests[request_id], now=now), request_id=request_id
+        database, act, lambda book, now: abandon(book, book.requests[request_id], now=now), request_id=request_id
     )
 
 
 async def cancel_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
-    deed = Deed(by=by, action="cancel", subject=str(request_id), reason=reason)
+    act = OperatorAction(by=by, action="cancel", subject=str(request_id), reason=reason)
     return await on_book(
-        database, deed, lambda book, now: cancel(book, book.requests[request_id], now=now), request_id=request_id
+        database, act, lambda book, now: cancel(book, book.requests[request_id], now=now), request_id=request_id
     )

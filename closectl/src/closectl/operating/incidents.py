@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from closectl.operating.acting import Acted, Deed, NotThere, lock_one, write
+from closectl.operating.acting import Acted, NotThere, OperatorAction, lock_one, write
 from closeflow.domain.model import Book
 from closeflow.domain.operator.requests import Already, Done, Outcome, release
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
@@ -15,7 +15,7 @@ from closeflow.storage.operator_actions import record_action
 async def close_incident_by_hand(database: Database, incident_id: int, *, by: str, reason: str) -> Outcome | Acted:
     """Close it with the reason as its resolution. The outcome says what became of the request that it froze,
     if it froze one. Raises NotThere."""
-    deed = Deed(by=by, action="close_incident", subject=str(incident_id), reason=reason)
+    act = OperatorAction(by=by, action="close_incident", subject=str(incident_id), reason=reason)
 
     async def work(tx: Transaction) -> Outcome | Acted:
         request_id = await request_of_incident(tx, incident_id=incident_id)
@@ -29,12 +29,12 @@ async def close_incident_by_hand(database: Database, incident_id: int, *, by: st
         if book is not None and request_id is not None:
             outcome = await _release(tx, book, request_id, closed=incident.kind)
             if isinstance(outcome, Done):
-                await write(tx, deed, book, outcome)
+                await write(tx, act, book, outcome)
                 return outcome
         if incident.closed_at is not None:
             return Already(f"incident {incident_id} was closed by {incident.closed_by}: {incident.resolution}")
         await record_action(
-            tx, by=by, action=deed.action, subject=deed.subject, reason=reason, before={"kind": incident.kind}
+            tx, by=by, action=act.action, subject=act.subject, reason=reason, before={"kind": incident.kind}
         )
         return Acted(f"incident {incident_id} ({incident.kind}) is closed")
 

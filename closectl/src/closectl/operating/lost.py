@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from closectl.operating.acting import Deed, NotThere, lock_one, write
+from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
 from closectl.operating.asking import ask_about
 from closectl.verifying import Account
 from closeflow.domain.ids import parse_client_order_id
@@ -43,7 +43,7 @@ class Inquiry:
         absent = f"there is no order {client_order_id}; `closectl show` names the orders of a close"
         if parsed is None:
             raise NotThere(absent)
-        deed = Deed(by=by, action="declare_lost", subject=client_order_id, reason=reason)
+        act = OperatorAction(by=by, action="declare_lost", subject=client_order_id, reason=reason)
 
         async def load(tx: Transaction) -> Book:
             book = await lock_one(tx, request_id=parsed[0])
@@ -51,14 +51,14 @@ class Inquiry:
                 raise NotThere(absent)
             return book
 
-        return await self._judge(deed, load, only=client_order_id, dry=dry)
+        return await self._judge(act, load, only=client_order_id, dry=dry)
 
     async def position(self, position_id: int, *, by: str, reason: str, dry: bool) -> Judged:
         """Declare every order lost that keeps a position from being clear (P8). Raises NotThere."""
-        deed = Deed(by=by, action="override_exposure", subject=str(position_id), reason=reason)
-        return await self._judge(deed, lambda tx: lock_one(tx, position_id=position_id), only=None, dry=dry)
+        act = OperatorAction(by=by, action="override_exposure", subject=str(position_id), reason=reason)
+        return await self._judge(act, lambda tx: lock_one(tx, position_id=position_id), only=None, dry=dry)
 
-    async def _judge(self, deed: Deed, load: Load, *, only: str | None, dry: bool) -> Judged:
+    async def _judge(self, act: OperatorAction, load: Load, *, only: str | None, dry: bool) -> Judged:
         async def look(tx: Transaction) -> tuple[datetime, list[Order]]:
             book = await load(tx)
             return await database_now(tx), _in_doubt(book, only)
@@ -69,10 +69,10 @@ class Inquiry:
         async def work(tx: Transaction) -> Judged:
             book = await load(tx)
             gathered, now = await self._gather(tx, book, asked, only), await database_now(tx)
-            outcome = declare_lost(book, gathered, reason=deed.reason, now=now, only=only)
+            outcome = declare_lost(book, gathered, reason=act.reason, now=now, only=only)
             if isinstance(outcome, Done) and not dry:
                 told = {name: [f"{one.name}: {one.detail}" for one in points] for name, points in gathered.items()}
-                await write(tx, deed, book, outcome, told={"evidence": told})
+                await write(tx, act, book, outcome, told={"evidence": told})
             return Judged(evidence=gathered, outcome=outcome)
 
         return await retrying(self.database, work)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from closectl.verifying.rates import crowded
+from closectl.verifying.rates import rate_limit_breaches
 from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of
 from closeflow.domain.close import pricing
@@ -62,7 +62,9 @@ class ControlChecks:
         limits = self.history.limits.get(account)
         if limits is None:
             return
-        for at, most in crowded(self.submits[account], lambda since, until: _most_submits(limits, since, until)):
+        for at, most in rate_limit_breaches(
+            self.submits[account], lambda since, until: _most_submits(limits, since, until)
+        ):
             yield f"account {account}", f"more than {most} submits in the minute from {at.isoformat()} on"
 
 

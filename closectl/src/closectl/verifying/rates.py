@@ -18,7 +18,7 @@ WAITED: Final = timedelta(seconds=1)
 """How long a submit waits for the lock at most."""
 
 
-def crowded(
+def rate_limit_breaches(
     submits: Iterable[datetime], most_between: Callable[[datetime, datetime], int]
 ) -> Iterator[tuple[datetime, int]]:
     """Where no windows explain the submits: the earliest submit of a window that has too many, and how many it may have

@@ -24,7 +24,7 @@ from closeflow.storage.verify.checks import BOOK_CHECKS, run_check
 from closeflow.storage.verify.controls import CONTROL_CHECKS, load_controls_history
 from closeflow.storage.verify.events import EVENT_CHECKS
 from closeflow.storage.verify.orders import ORDER_CHECKS
-from closeflow.storage.verify.snapshot import Unquiet, load_open_incidents, read_books, snapshot, unquiet
+from closeflow.storage.verify.snapshot import WorkInFlight, load_open_incidents, read_books, snapshot, work_in_flight
 from closeflow.storage.verify.state import State, load_state
 
 POLL_S: Final = 0.25
@@ -69,11 +69,11 @@ async def verify(
     return Report(state.at, None if left.quiet else str(left), tuple(findings))
 
 
-async def _wait_until_quiet(database: Database, wait_s: float) -> Unquiet:
+async def _wait_until_quiet(database: Database, wait_s: float) -> WorkInFlight:
     until = time.monotonic() + wait_s
     while True:
         async with snapshot(database) as tx:
-            left = await unquiet(tx)
+            left = await work_in_flight(tx)
         if left.quiet or time.monotonic() >= until:
             return left
         await asyncio.sleep(POLL_S)

@@ -125,7 +125,7 @@ def standing(book: Book) -> tuple[object, ...]:
     """What must agree after busts and corrections: whether the position was closed in between may differ, and with it
     the reason and the time that the request shows."""
     order, request, position = book.orders_of(REQUEST_ID)[0], book.requests[REQUEST_ID], book.position
-    stands = sorted((one.quantity, one.price) for one in execution_ledger.standings(order) if one.quantity)
+    stands = sorted((one.quantity, one.price) for one in execution_ledger.effective_executions(order) if one.quantity)
     return (_facts(order)[:6], stands, request.status, request.filled_quantity, request.auto_retry, _position(position))
 
 

@@ -14,7 +14,7 @@ from closeflow.domain import rulebook, transitions
 from closeflow.domain.close.accept import Accepted, accept_close
 from closeflow.domain.close.outcome import settle
 from closeflow.domain.close.plan_order import Defer, apply_plan
-from closeflow.domain.close.timeouts import Woken
+from closeflow.domain.close.timeouts import Moved
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -159,7 +159,7 @@ def settling(before: Book) -> Book:
 
 def waking(before: Book) -> Book:
     found = woken(before, seconds=99)
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     return found.book
 
 

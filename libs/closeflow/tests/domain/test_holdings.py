@@ -50,11 +50,11 @@ def test_what_counts(
     found = run(*cycles)
     assert found.confirmed == {symbol: (Decimal(ours), Decimal(theirs)) for symbol, (ours, theirs) in confirmed.items()}
     assert found.equal == equal
-    assert found.strangers == {}
+    assert found.unknown_symbols == {}
 
 
 @pytest.mark.parametrize(
-    ("cycles", "strangers"),
+    ("cycles", "unknown_symbols"),
     [
         pytest.param([({}, {"X": 7})], {}, id="seen once"),
         pytest.param([({}, {"X": 7})] * 2, {"X": 7}, id="seen twice"),
@@ -62,5 +62,5 @@ def test_what_counts(
         pytest.param([({}, {"X": 7}), ({}, {})], {}, id="gone again"),
     ],
 )
-def test_what_nobody_knows(cycles: list[tuple[Held, Held]], strangers: Held) -> None:
-    assert run(*cycles).strangers == strangers
+def test_what_nobody_knows(cycles: list[tuple[Held, Held]], unknown_symbols: Held) -> None:
+    assert run(*cycles).unknown_symbols == unknown_symbols

@@ -143,7 +143,7 @@ def test_what_accounting_was_told_sums_up_to_what_stands(rows: Sequence[Executio
                 sign = -1 if isinstance(entry, execution_ledger.Reversed) else 1
                 balance += sign * entry.execution.quantity * entry.execution.price
             state = after
-        stands = sum((one.quantity * one.price for one in execution_ledger.standings(state)), Decimal(0))
+        stands = sum((one.quantity * one.price for one in execution_ledger.effective_executions(state)), Decimal(0))
         assert balance == stands
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from closeflow.domain.close.outcome import USER_CANCEL
-from closeflow.domain.close.timeouts import Woken, wake
+from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.operator.requests import (
     ABANDONED,
@@ -201,7 +201,7 @@ def test_a_cancel_of_a_frozen_close_is_kept_until_what_froze_it_is_cleared_up(bo
     freed = release(outcome.book, kept, closed="contradicts_order", still_open=(), now=at(70))
     assert isinstance(freed, Done)
     ended = wake(freed.book, freed.book.requests[REQUEST_ID], now=at(71), resend_after=LATER, unknown_after=LATER)
-    assert isinstance(ended, Woken)
+    assert isinstance(ended, Moved)
     assert ended.book.requests[REQUEST_ID].reason == USER_CANCEL
 
 

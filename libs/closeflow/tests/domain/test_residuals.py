@@ -13,7 +13,7 @@ import pytest
 from closeflow.domain.close.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
 from closeflow.domain.close.outcome import BELOW_MINIMUM_NOTIONAL, Settled, settle
 from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, plan
-from closeflow.domain.close.timeouts import Woken, wake
+from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import AssetType, Book, PositionStatus, RejectClass, RequestStatus, Side, StatementKind
 from closeflow.domain.orders import status as order_status
@@ -150,7 +150,7 @@ def test_a_close_whose_position_shrank_to_a_residual_is_over() -> None:
     moved = wake(
         book, book.requests[REQUEST_ID], now=NOW, resend_after=timedelta(0), unknown_after=timedelta(minutes=1)
     )
-    assert isinstance(moved, Woken)
+    assert isinstance(moved, Moved)
     assert moved.book.requests[REQUEST_ID].status is RequestStatus.COMPLETED
     assert moved.book.position.status is PositionStatus.CLOSED
     settled = settle(book, book, now=NOW, policy=POLICY).book

@@ -229,7 +229,7 @@ def test_the_coarser_grid_is_tried_once_and_costs_no_retry() -> None:
     assert (request.status, request.reason) == (RequestStatus.RETRYABLE, "bad_increment")
     due = replace(book, requests={REQUEST_ID: replace(request, next_attempt_at=None)})
     moved = timeouts.wake(due, due.requests[REQUEST_ID], now=NOW, resend_after=timedelta(1), unknown_after=timedelta(1))
-    assert isinstance(moved, timeouts.Woken)
+    assert isinstance(moved, timeouts.Moved)
     assert (moved.book.requests[REQUEST_ID].attempt, moved.book.requests[REQUEST_ID].retry_count) == (2, 3)
 
 

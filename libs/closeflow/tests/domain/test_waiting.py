@@ -11,7 +11,7 @@ import pytest
 from closeflow.domain.close.outcome import settle
 from closeflow.domain.close.passing_refusals import PASSING, waits_since
 from closeflow.domain.close.plan_order import Submit, apply_plan
-from closeflow.domain.close.timeouts import Woken, wake
+from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Order, RejectClass, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.orders import status as order_status
 
@@ -45,7 +45,7 @@ def tried(book: Book, order: Order, now: datetime) -> Book:
 
 def woken(book: Book, now: datetime) -> Book:
     moved = wake(book, request_of(book), now=now, resend_after=SECOND, unknown_after=FOR_LONG)
-    assert isinstance(moved, Woken), moved
+    assert isinstance(moved, Moved), moved
     return moved.book
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from closeflow.domain.close import plan_order
-from closeflow.domain.close.timeouts import PutOff, Waits, Woken, wake
+from closeflow.domain.close.timeouts import Moved, PutOff, Waits, wake
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.outbox.events import SUBMIT_CLOSE_ORDER
 from closeflow.domain.sending.claim import being_looked_up
@@ -36,10 +36,10 @@ RESEND = timedelta(seconds=30)
 UNKNOWN = timedelta(minutes=15)
 
 
-def woken(book: Book, *, seconds: float = 0) -> Woken | Waits:
+def woken(book: Book, *, seconds: float = 0) -> Moved | Waits:
     found = wake(book, book.requests[REQUEST_ID], now=at(seconds), resend_after=RESEND, unknown_after=UNKNOWN)
     assert not isinstance(found, PutOff), "nothing holds an operator's retry back here"
-    if isinstance(found, Woken):
+    if isinstance(found, Moved):
         assert list(illegal_moves(book, found.book)) == []
     return found
 
@@ -118,7 +118,7 @@ def test_a_request_waits(book: Book, seconds: float, reason: str) -> None:
 def test_a_due_retry_becomes_the_next_attempt_for_what_is_owed() -> None:
     found = woken(retryable(canceled(100, 40)), seconds=5)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     request = found.book.requests[REQUEST_ID]
     assert (request.status, request.attempt, request.retry_count) == (RequestStatus.PENDING, 2, 1)
     assert found.book.position.status is PositionStatus.CLOSING
@@ -131,7 +131,7 @@ def test_a_retry_after_an_order_that_never_went_out_uses_up_nothing() -> None:
     denied = an_order(status=OrderStatus.DENIED, sends=(a_send(SendAnswer.NOT_SENT),))
     found = woken(retryable(denied), seconds=5)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].retry_count == 0
 
 
@@ -140,7 +140,7 @@ def test_a_probe_that_was_refused_uses_up_nothing() -> None:
     probe = replace(refused(), sends=(replace(a_send(SendAnswer.REJECTED), probe=True),))
     found = woken(retryable(probe), seconds=5)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].retry_count == 0
 
 
@@ -148,14 +148,14 @@ def test_a_probe_that_worked_counts_as_sent() -> None:
     probe = replace(canceled(100, 40), sends=(replace(a_send(), probe=True),))
     found = woken(retryable(probe), seconds=5)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].retry_count == 1
 
 
 def test_a_refused_order_counts_as_sent() -> None:
     found = woken(retryable(refused()), seconds=5)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].retry_count == 1
 
 
@@ -169,7 +169,7 @@ def test_a_refused_order_counts_as_sent() -> None:
 def test_a_pending_request_is_emitted_again(book: Book, seconds: float) -> None:
     found = woken(book, seconds=seconds)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     request = found.book.requests[REQUEST_ID]
     assert (request.status, request.attempt, request.emission) == (RequestStatus.PENDING, 1, 2)
     assert request.next_attempt_at == at(seconds) + 2 * RESEND
@@ -182,18 +182,18 @@ def test_a_pending_request_is_emitted_again(book: Book, seconds: float) -> None:
 def test_each_emission_waits_twice_as_long_for_its_answer(emission: int, pause_s: float) -> None:
     found = woken(pending(next_attempt_at=NOW, emission=emission))
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].next_attempt_at == at(pause_s)
 
 
 def test_what_the_planner_defers_is_asked_for_when_it_says_however_often_it_was() -> None:
     halted = plan_order.Defer(at(5), "trading_halted")
     emitted = woken(pending(next_attempt_at=NOW, emission=1000))
-    assert isinstance(emitted, Woken)
+    assert isinstance(emitted, Moved)
     answered = plan_order.apply_plan(emitted.book, REQUEST_ID, halted, now=NOW)
 
     assert woken(answered, seconds=4.9) == Waits("not due")
-    assert isinstance(woken(answered, seconds=5), Woken)
+    assert isinstance(woken(answered, seconds=5), Moved)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_what_the_planner_defers_is_asked_for_when_it_says_however_often_it_was(
 def test_a_request_ends_as_failed(book: Book, reason: str, status: PositionStatus) -> None:
     found = woken(book, seconds=10)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     request = found.book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.FAILED, reason)
     assert found.book.position.status is status
@@ -240,7 +240,7 @@ def test_an_order_unknown_for_too_long_fails_its_request_with_exposure_unproven(
     assert woken(book, seconds=UNKNOWN.total_seconds() - 1) == Waits("not unknown for long")
     found = woken(book, seconds=UNKNOWN.total_seconds())
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
     assert found.book.position.status is PositionStatus.CLOSE_FAILED
     assert found.book.position.exposure_unproven
@@ -251,7 +251,7 @@ def test_an_order_that_works_for_too_long_is_to_be_cancelled(done: int) -> None:
     book = a_book(working(100, done))
     found = woken(book, seconds=60)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     (order,) = found.book.orders.values()
     assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(60))
     assert (found.book.requests, found.book.position, found.events) == (book.requests, book.position, ())
@@ -262,7 +262,7 @@ def test_an_order_that_the_broker_holds_is_to_be_cancelled_as_one_that_works(kin
     book = a_book(an_order(statements=(a_statement(kind, 3, 0),)))
     found = woken(book, seconds=60)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     (order,) = found.book.orders.values()
     assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(60))
     assert (found.what, found.incidents) == ("cancel:working_timed_out", ())
@@ -284,7 +284,7 @@ def test_an_order_that_lives_again_has_as_long_as_any(book: Book) -> None:
     found = woken(book, seconds=60)
 
     assert woken(book, seconds=59) == Waits("working")
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert (found.what, found.book.requests) == ("cancel:working_timed_out", book.requests)
     assert found.book.orders[older.client_order_id].cancel_requested_at == at(60)
 
@@ -293,7 +293,7 @@ def test_an_order_that_is_done_for_the_day_a_day_later_is_cancelled_and_told() -
     book = a_book(an_order(statements=(a_statement(StatementKind.DONE_FOR_DAY, 3, 0),)))
     found = woken(book, seconds=86_400)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     (order,) = found.book.orders.values()
     assert (order.status, order.cancel_requested_at) == (OrderStatus.PENDING_CANCEL, at(86_400))
     (incident,) = found.incidents
@@ -307,13 +307,13 @@ def test_an_order_works_from_the_moment_it_was_last_sent() -> None:
     third = replace(a_send(SendAnswer.NOT_SENT, 3), started_at=at(95))
     book = a_book(working(sends=(first, second, third)))
     assert woken(book, seconds=149.9) == Waits("working")
-    assert isinstance(woken(book, seconds=150), Woken)
+    assert isinstance(woken(book, seconds=150), Moved)
 
 
 def test_an_order_whose_acknowledgement_was_never_applied_is_given_up_as_unknown() -> None:
     accepted = being_looked_up(an_order(), now=at(31))
     found = woken(a_book(accepted), seconds=UNKNOWN.total_seconds())
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
 
 
@@ -321,7 +321,7 @@ def test_a_request_whose_position_is_gone_completes() -> None:
     book = replace(pending(), position=replace(a_position(), quantity=Decimal(0)))
     found = woken(book)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     request = found.book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.COMPLETED, "externally_closed")
     assert found.book.position.status is PositionStatus.CLOSED
@@ -335,7 +335,7 @@ def test_repeats_do_not_put_off_when_an_unknown_order_is_given_up() -> None:
     order = an_order(status=OrderStatus.SUBMIT_UNKNOWN, sends=(not_taken, a_send(SendAnswer.UNKNOWN, 2), again))
     assert woken(a_book(order), seconds=late - 1) == Waits("not unknown for long")
     found = woken(a_book(order), seconds=late)
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
 
 
@@ -346,6 +346,6 @@ def test_probes_that_are_refused_for_ever_are_not_free_for_ever() -> None:
     for tried in range(1, 7):
         probes = [refused(attempt=n, sends=sends) for n in range(1, tried + 1)]
         found = woken(retryable(*probes, attempt=tried, max_retries=3), seconds=5)
-        assert isinstance(found, Woken)
+        assert isinstance(found, Moved)
         spent.append(found.book.requests[REQUEST_ID].retry_count)
     assert spent == [0, 0, 0, 0, 1, 1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from closeflow.domain.close.outcome import settle
-from closeflow.domain.close.timeouts import Conditions, PutOff, Waits, Woken, wake
+from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import AssetType, Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
 from closeflow.domain.transitions import illegal_moves
@@ -27,7 +27,7 @@ def a_clock(*, is_open: bool = True, next_open: datetime = NEXT_OPEN) -> MarketC
 OPEN = Conditions(clock=a_clock())
 
 
-def woken(book: Book, conditions: Conditions | None, *, seconds: float = 5) -> Woken | PutOff | Waits:
+def woken(book: Book, conditions: Conditions | None, *, seconds: float = 5) -> Moved | PutOff | Waits:
     found = wake(
         book,
         book.requests[REQUEST_ID],
@@ -94,8 +94,8 @@ def test_a_close_that_waits_for_the_market_is_not_asked_for_while_it_is_closed()
     assert isinstance(found, PutOff)
     assert (found.until, found.reason) == (NEXT_OPEN, "market closed")
     assert found.book.requests[REQUEST_ID].emission == book.requests[REQUEST_ID].emission
-    assert isinstance(woken(book, OPEN), Woken)
-    assert isinstance(woken(book, Conditions(clock=None)), Woken), "the planner looks for itself"
+    assert isinstance(woken(book, OPEN), Moved)
+    assert isinstance(woken(book, Conditions(clock=None)), Moved), "the planner looks for itself"
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ def test_a_close_that_waits_for_the_market_is_not_asked_for_while_it_is_closed()
 )
 def test_a_close_is_not_asked_for_while_its_reason_is_seen_to_last(reason: str, conditions: Conditions) -> None:
     book = pending(next_attempt_at=at(5), reason=reason)
-    assert not isinstance(woken(book, conditions), Woken)
-    assert isinstance(woken(book, OPEN), Woken)
-    assert isinstance(woken(book, None), Woken), "an operator's retry is not held back"
+    assert not isinstance(woken(book, conditions), Moved)
+    assert isinstance(woken(book, OPEN), Moved)
+    assert isinstance(woken(book, None), Moved), "an operator's retry is not held back"
 
 
 @pytest.mark.parametrize(
     "book", [pending(next_attempt_at=at(3600)), retryable(canceled(100, 40), next_attempt_at=at(3600))]
 )
 def test_a_time_that_a_clock_an_hour_ahead_wrote_is_not_waited_for(book: Book) -> None:
-    assert isinstance(woken(book, OPEN), Woken)
+    assert isinstance(woken(book, OPEN), Moved)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_due_retry_waits_where_nobody_knows_how_long(conditions: Conditions, r
 )
 def test_a_due_retry_goes(conditions: Conditions | None, changes: dict[str, Any]) -> None:
     found = woken(due(**changes), conditions)
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].attempt == 2
 
 
@@ -164,7 +164,7 @@ NOTHING_GOES = Conditions(clock=None, sends_resume_at=at(99), halted=True)
 )
 def test_a_request_ends_whatever_the_world_is_like(changes: dict[str, Any], reason: str) -> None:
     found = woken(due(**changes), NOTHING_GOES)
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].reason == reason
 
 
@@ -191,7 +191,7 @@ def test_a_submitted_request_that_is_over_has_its_order_cancelled_once(
 ) -> None:
     found = woken(a_book(order, **changes), NOTHING_GOES)
 
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     (canceling,) = found.book.orders.values()
     assert (canceling.status, canceling.cancel_requested_at) == (status, at(5))
     assert found.book.requests[REQUEST_ID].status is RequestStatus.SUBMITTED, "until the cancel's outcome is known"
@@ -224,5 +224,5 @@ def test_a_cancelled_order_past_its_requests_deadline_fails_the_request() -> Non
 def test_an_unknown_order_that_is_to_be_cancelled_is_still_given_up_in_time() -> None:
     book = a_book(replace(unknown(), cancel_requested_at=at(5)), deadline_at=at(5))
     found = woken(book, OPEN, seconds=UNKNOWN.total_seconds())
-    assert isinstance(found, Woken)
+    assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"

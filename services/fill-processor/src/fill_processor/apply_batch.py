@@ -38,7 +38,7 @@ FOREIGN: Final = "foreign_order"
 
 
 @dataclass(slots=True)
-class Folded:
+class BatchResult:
     """What the batch came to. `books` are as decided; `verdicts` count by name, for the log and the metrics."""
 
     books: dict[int, Book]
@@ -62,9 +62,9 @@ class Known:
     taken: Mapping[ExecutionKey, str]
 
 
-def fold_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> Folded:
+def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
     """Apply every record in order, then settle each touched position once."""
-    folded = Folded(books=dict(known.books))
+    folded = BatchResult(books=dict(known.books))
     taken = dict(known.taken)
     touched: dict[int, None] = {}
     for record in records:
@@ -86,7 +86,7 @@ def fold_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPo
     return folded
 
 
-def _declared_lost(folded: Folded, positions: Mapping[UUID, int], update: BrokerUpdate) -> bool:
+def _declared_lost(folded: BatchResult, positions: Mapping[UUID, int], update: BrokerUpdate) -> bool:
     """A statement that was applied before its order was declared lost means something else when it comes again."""
     ours = parse_client_order_id(update.client_order_id)
     position_id = positions.get(ours[0]) if ours else None
@@ -95,7 +95,7 @@ def _declared_lost(folded: Folded, positions: Mapping[UUID, int], update: Broker
 
 
 def _fold_one(
-    folded: Folded,
+    folded: BatchResult,
     positions: Mapping[UUID, int],
     taken: dict[ExecutionKey, str],
     record: UpdateRecord,
@@ -145,7 +145,7 @@ def _fold_one(
     return position_id
 
 
-def _park(folded: Folded, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
+def _park(folded: BatchResult, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
     """An order we do not know: kept whole, to be matched by its id later, and never guessed by symbol. Whoever else
     trades on the account does so often: that is one incident of the account, counted."""
     folded.verdicts.append("Parked")
@@ -173,10 +173,10 @@ def parked_record(record: UpdateRecord, reason: str) -> ParkedRecord:
     )
 
 
-def poisoned(record: UpdateRecord, book: Book | None, reason: str) -> Folded:
+def poisoned(record: UpdateRecord, book: Book | None, reason: str) -> BatchResult:
     """A record whose SQL fails alone: parked whole, with its request frozen, so that the partition can go on."""
     update = record.value.to_domain()
-    folded = Folded(books={book.position.id: book} if book is not None else {})
+    folded = BatchResult(books={book.position.id: book} if book is not None else {})
     order = book.orders.get(update.client_order_id) if book is not None else None
     if book is not None and order is not None:
         folded.books[book.position.id] = freeze(book, order, "poison")

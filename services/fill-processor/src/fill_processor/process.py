@@ -24,7 +24,7 @@ from closeflow.storage.inbox import load_context, record_receipts
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.outbox import insert_events
 from closeflow.storage.parked_records import park_records
-from fill_processor.apply_batch import Folded, Known, UpdateRecord, fold_batch, poisoned
+from fill_processor.apply_batch import BatchResult, Known, UpdateRecord, apply_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
 UNREADABLE: Final = "unreadable_update"
@@ -58,9 +58,9 @@ class Processor:
         return rejected
 
     async def _commit(self, records: Sequence[UpdateRecord]) -> Sequence[Rejected[BrokerFillV1]]:
-        async def work(tx: Transaction) -> Folded:
+        async def work(tx: Transaction) -> BatchResult:
             known = await _load(tx, records)
-            folded = fold_batch(known, records, policy=self.policy)
+            folded = apply_batch(known, records, policy=self.policy)
             await _save(tx, known, folded)
             return folded
 
@@ -70,7 +70,7 @@ class Processor:
         reason = str(error.orig if isinstance(error, StatementError) else error).splitlines()[0][:500]
         log.error("record_poisoned", partition=record.partition, offset=record.offset, reason=reason)
 
-        async def work(tx: Transaction) -> Folded:
+        async def work(tx: Transaction) -> BatchResult:
             known = await _load(tx, [record])
             folded = poisoned(record, next(iter(known.books.values()), None), reason)
             await _save(tx, known, folded)
@@ -135,7 +135,7 @@ async def _load(tx: Transaction, records: Sequence[UpdateRecord]) -> Known:
     )
 
 
-async def _save(tx: Transaction, known: Known, folded: Folded) -> None:
+async def _save(tx: Transaction, known: Known, folded: BatchResult) -> None:
     changes = [(known.books[key], book) for key, book in folded.books.items() if book is not known.books[key]]
     await save_books(tx, changes=changes)
     await insert_events(tx, events=folded.events)
@@ -144,7 +144,7 @@ async def _save(tx: Transaction, known: Known, folded: Folded) -> None:
     await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=known.now)
 
 
-def _report(folded: Folded) -> list[Rejected[BrokerFillV1]]:
+def _report(folded: BatchResult) -> list[Rejected[BrokerFillV1]]:
     for verdict in folded.verdicts:
         VERDICTS.labels(verdict).inc()
     for incident in folded.incidents:

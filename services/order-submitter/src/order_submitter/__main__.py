@@ -22,8 +22,8 @@ from closeflow.settings import load
 from closeflow.storage.core.away import Patience, database_trouble, is_away
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.telemetry import configure_logging, serve_health
-from order_submitter.due_orders import Attendant, attend_until_stopped
-from order_submitter.heartbeat import Keeper, keep_until_stopped, this_process
+from order_submitter.due_orders import DueOrderPoller, poll_until_stopped
+from order_submitter.heartbeat import InstanceHeartbeat, beat_until_stopped, this_process
 from order_submitter.look_up import Recovery, Watch
 from order_submitter.market import MarketView
 from order_submitter.plan_orders import Planner
@@ -106,7 +106,7 @@ async def _work(
         lease_s=settings.lease_s,
         absent_for=window(settings.broker_visibility_lag_s, settings.absence_window_s),
     )
-    attendant = Attendant(
+    attendant = DueOrderPoller(
         database=database,
         account_id=settings.broker_account_id,
         pool=pool,
@@ -116,7 +116,7 @@ async def _work(
         instance_id=presence.instance_id,
         lease_s=settings.lease_s,
     )
-    keeper = Keeper(
+    keeper = InstanceHeartbeat(
         database=database,
         broker_name=broker.name,
         account_id=broker.account_id,
@@ -135,10 +135,8 @@ async def _work(
             stop,
             {
                 "consumer": run_consumer(settings.kafka, subscription, stop, progress=progress),
-                "attend": attend_until_stopped(
-                    attendant, stop, interval_s=settings.poll_interval_s, patience=attending
-                ),
-                "keep": keep_until_stopped(keeper, stop, interval_s=settings.watch_interval_s, patience=keeping),
+                "attend": poll_until_stopped(attendant, stop, interval_s=settings.poll_interval_s, patience=attending),
+                "keep": beat_until_stopped(keeper, stop, interval_s=settings.watch_interval_s, patience=keeping),
             },
         )
     finally:

@@ -59,7 +59,7 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attendant:
+class DueOrderPoller:
     database: Database
     account_id: str
     pool: SenderPool
@@ -204,8 +204,8 @@ async def _save(tx: Transaction, decided: Round) -> None:
     await report_incidents(tx, incidents=decided.incidents)
 
 
-async def attend_until_stopped(
-    attendant: Attendant, stop: asyncio.Event, *, interval_s: float, patience: Patience
+async def poll_until_stopped(
+    attendant: DueOrderPoller, stop: asyncio.Event, *, interval_s: float, patience: Patience
 ) -> None:
     """Look, and look again at once while there is more than one look's worth to do."""
     while not stop.is_set():

@@ -33,7 +33,7 @@ _EARLY_CAP_S: Final = 15.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Keeper:
+class InstanceHeartbeat:
     database: Database
     broker_name: str
     account_id: str
@@ -100,7 +100,9 @@ class Keeper:
         self.early |= {one: (now + pause, min(_EARLY_CAP_S, pause * 2)) for one, pause in due.items()}
 
 
-async def keep_until_stopped(keeper: Keeper, stop: asyncio.Event, *, interval_s: float, patience: Patience) -> None:
+async def beat_until_stopped(
+    keeper: InstanceHeartbeat, stop: asyncio.Event, *, interval_s: float, patience: Patience
+) -> None:
     while not stop.is_set():
         try:
             await keeper.keep_once()

@@ -69,7 +69,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Folded:
+class BatchResult:
     """What the batch came to."""
 
     before: dict[int, Book]
@@ -144,7 +144,7 @@ class Planner:
     async def _commit(self, records: Sequence[SubmitRecord], market: Market, *, looked_at: float) -> list[SubmitRecord]:
         async with claiming(self.pool) as claims:
 
-            async def work(tx: Transaction) -> Folded:
+            async def work(tx: Transaction) -> BatchResult:
                 claims.anew()
                 seen = replace(market, waited_s=time.monotonic() - looked_at)
                 folded = await self._fold(tx, records, seen, claims.jobs)
@@ -158,12 +158,12 @@ class Planner:
 
     async def _fold(
         self, tx: Transaction, records: Sequence[SubmitRecord], market: Market, claimed: list[Job]
-    ) -> Folded:
+    ) -> BatchResult:
         before = await lock_books(tx, request_ids={one.value.close_request_id for one in records})
         checked_at = time.monotonic()
         found = await lock_controls(tx, account_id=self.account_id)
         now = found.now
-        folded = Folded(before=before, books=dict(before), now=now, controls=found.controls, checked_at=checked_at)
+        folded = BatchResult(before=before, books=dict(before), now=now, controls=found.controls, checked_at=checked_at)
         positions = positions_of_requests(before.values())
         unsettled: dict[int, None] = {}
         for record in records:
@@ -183,7 +183,7 @@ class Planner:
 
     def _plan_one(
         self,
-        folded: Folded,
+        folded: BatchResult,
         position_id: int,
         message: SubmitOrder,
         market: Market,
@@ -263,7 +263,7 @@ class Planner:
         return parked
 
 
-async def _save(tx: Transaction, folded: Folded) -> None:
+async def _save(tx: Transaction, folded: BatchResult) -> None:
     changes = [(folded.before[key], book) for key, book in folded.books.items() if book is not folded.before[key]]
     await save_books(tx, changes=changes)
     if folded.claimed:
@@ -316,7 +316,7 @@ def _parked(record: SubmitRecord, reason: str) -> ParkedRecord:
     )
 
 
-def _report(folded: Folded) -> None:
+def _report(folded: BatchResult) -> None:
     for message, decided in folded.plans:
         PLANS.labels(type(decided).__name__).inc()
         bound = log.bind(close_request_id=str(message.close_request_id), attempt=message.attempt)

@@ -28,7 +28,7 @@ from reconciler.connect_client import Connect, open_connect
 from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest
 from reconciler.jobs.assemble_evidence import AssembleEvidence
 from reconciler.jobs.audit_publication import AUDIT, AuditPublication
-from reconciler.jobs.cancel_orphan_orders import EndOutlivingOrders
+from reconciler.jobs.cancel_orphan_orders import CancelOrphanOrders
 from reconciler.jobs.compare_positions import ComparePositions
 from reconciler.jobs.drop_expired import DropExpired
 from reconciler.jobs.fill_gaps import FillGaps
@@ -75,7 +75,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield counted(database, Job("watch_deferrals", WatchDeferrals(database).once, settings.deferrals_interval_s))
     yield counted(database, Job("watch_surroundings", watch.once, settings.surroundings_interval_s))
     yield Job("ask_quiet_orders", ask_quiet_orders(parts).once, settings.orders_interval_s)
-    yield Job("end_outliving_orders", end_outliving_orders(parts).once, settings.orders_interval_s)
+    yield Job("cancel_orphan_orders", cancel_orphan_orders(parts).once, settings.orders_interval_s)
     yield Job("fill_gaps", fill_gaps(parts).once, settings.gaps_interval_s)
     yield Job("compare_positions", compare_positions(parts).once, settings.holdings_interval_s)
     yield Job("import_non_trades", import_non_trades(parts).once, settings.non_trades_interval_s)
@@ -119,9 +119,9 @@ def ask_quiet_orders(parts: Parts) -> AskQuietOrders:
     )
 
 
-def end_outliving_orders(parts: Parts) -> EndOutlivingOrders:
+def cancel_orphan_orders(parts: Parts) -> CancelOrphanOrders:
     settings = parts.settings
-    return EndOutlivingOrders(
+    return CancelOrphanOrders(
         parts.database,
         parts.broker,
         parts.producer,

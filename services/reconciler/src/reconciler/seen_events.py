@@ -12,7 +12,7 @@ from closeflow.domain.outbox.publication_audit import EventKey
 from closeflow.kafka.read_to_end import Partition, TailRecord
 
 
-class Sighting(NamedTuple):
+class SeenEvent(NamedTuple):
     emission: int
     place: Partition
     offset: int
@@ -20,10 +20,10 @@ class Sighting(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sightings:
+class SeenEvents:
     """The highest emission of each event that was read. Times are the process's monotonic seconds."""
 
-    _by_event: dict[UUID, Sighting] = field(default_factory=dict)
+    _by_event: dict[UUID, SeenEvent] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._by_event)
@@ -37,7 +37,7 @@ class Sightings:
             event_id, emission = key
             known = self._by_event.get(event_id)
             if known is None or known.emission <= emission:
-                self._by_event[event_id] = Sighting(emission, (record.topic, record.partition), record.offset, at)
+                self._by_event[event_id] = SeenEvent(emission, (record.topic, record.partition), record.offset, at)
 
     def emissions(self) -> Mapping[UUID, int]:
         return {event_id: one.emission for event_id, one in self._by_event.items()}

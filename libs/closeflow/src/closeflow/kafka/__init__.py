@@ -5,7 +5,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.dlq import DeadLetterLimit, DeadLetterLimitExceeded
-from closeflow.kafka.dlq_reader import Letter, LetterBox, open_letter_box
+from closeflow.kafka.dlq_reader import DlqReader, DlqRecord, open_dlq_reader
 from closeflow.kafka.producer import Outgoing, Producer, open_producer
 from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
@@ -18,11 +18,11 @@ __all__ = [
     "DeadLetter",
     "DeadLetterLimit",
     "DeadLetterLimitExceeded",
+    "DlqReader",
+    "DlqRecord",
     "KafkaConnection",
     "KafkaConnectionError",
     "KafkaError",
-    "Letter",
-    "LetterBox",
     "Outgoing",
     "Producer",
     "Record",
@@ -33,7 +33,7 @@ __all__ = [
     "TopicSpec",
     "ensure_topics",
     "load_topics",
-    "open_letter_box",
+    "open_dlq_reader",
     "open_producer",
     "require_topics",
     "run_consumer",

@@ -28,8 +28,8 @@ from closeflow.kafka.dlq import (
     DEFAULT_LIMIT,
     DeadLetterBudget,
     DeadLetterLimit,
-    DeadLetterOffice,
-    open_dead_letter_office,
+    DlqPublisher,
+    open_dlq_publisher,
 )
 from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
 from closeflow.kafka.progress import ConsumerProgress, tell_heartbeats
@@ -140,7 +140,7 @@ async def _consume_once(
         fetch_max_wait_ms=timing.poll_ms,
     )
     async with AsyncExitStack() as stack:
-        office = await stack.enter_async_context(open_dead_letter_office(connection, subscription.group))
+        office = await stack.enter_async_context(open_dlq_publisher(connection, subscription.group))
         loop = _Loop(consumer, subscription, office, stop, timing, progress)
         consumer.subscribe([subscription.topic], listener=loop)
         stack.push_async_callback(loop.leave)
@@ -152,7 +152,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         self,
         consumer: AIOKafkaConsumer,
         subscription: Subscription[M],
-        office: DeadLetterOffice,
+        office: DlqPublisher,
         stop: asyncio.Event,
         timing: ConsumerTiming,
         progress: ConsumerProgress,

@@ -106,7 +106,7 @@ def replay_headers(headers: Headers) -> Headers:
     return (*own, *ours, (REPLAYS, str(replays_of(headers) + 1).encode()))
 
 
-class DeadLetterOffice:
+class DlqPublisher:
     """Publishes dead letters of one consumer group."""
 
     def __init__(self, producer: Producer, group: str) -> None:
@@ -130,7 +130,7 @@ class DeadLetterOffice:
 
 
 @asynccontextmanager
-async def open_dead_letter_office(connection: KafkaConnection, group: str) -> AsyncIterator[DeadLetterOffice]:
+async def open_dlq_publisher(connection: KafkaConnection, group: str) -> AsyncIterator[DlqPublisher]:
     """Compressing, and without our own limit of size: a huge record that came compressed must go out again too."""
     async with open_producer(connection, max_request_bytes=_MAX_REQUEST_BYTES, compress=True) as producer:
-        yield DeadLetterOffice(producer, group)
+        yield DlqPublisher(producer, group)

@@ -32,7 +32,7 @@ _READ_DEADLINE_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class DlqRecord:
     """One record of a dead letter topic. `origin` is the topic whose records these are; `appended_at` is Kafka's time
     of the letter, not of the record in it."""
 
@@ -62,7 +62,7 @@ class Letter:
         return Outgoing(topic=self.origin, key=self.key, value=self.value, headers=replay_headers(self.headers))
 
 
-class LetterBox:
+class DlqReader:
     """The letters of one topic."""
 
     def __init__(
@@ -86,7 +86,7 @@ class LetterBox:
             found[partition.partition] = committed if known else begin
         return found
 
-    async def chunks(self, starts: Mapping[int, int]) -> AsyncIterator[list[Letter]]:
+    async def chunks(self, starts: Mapping[int, int]) -> AsyncIterator[list[DlqRecord]]:
         """The letters from `starts` to the ends as they are now, each partition's in order, some at a time.
 
         Raises TimeoutError when Kafka does not give them.
@@ -108,7 +108,7 @@ class LetterBox:
             if letters:
                 yield letters
 
-    async def letter(self, partition: int, offset: int) -> Letter | None:
+    async def letter(self, partition: int, offset: int) -> DlqRecord | None:
         """One letter, handled or not; None when the topic does not have it (any more)."""
         place = TopicPartition(self._topic, partition)
         if place not in self._partitions:
@@ -148,8 +148,8 @@ class LetterBox:
                 return False
         return True
 
-    def _letter(self, found: Any) -> Letter:
-        return Letter(
+    def _letter(self, found: Any) -> DlqRecord:
+        return DlqRecord(
             origin=self._origin,
             partition=found.partition,
             offset=found.offset,
@@ -169,9 +169,9 @@ def _time(timestamp_ms: int) -> datetime:
 
 
 @asynccontextmanager
-async def open_letter_box(
+async def open_dlq_reader(
     connection: KafkaConnection, origin: str, *, group: str = OPERATOR_GROUP
-) -> AsyncIterator[LetterBox]:
+) -> AsyncIterator[DlqReader]:
     """The dead letters of the topic `origin`; raises TopicMissing when it has no dead letter topic."""
     consumer = AIOKafkaConsumer(
         **connection.options(), group_id=group, enable_auto_commit=False, auto_offset_reset="earliest"
@@ -186,6 +186,6 @@ async def open_letter_box(
         partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
         can_go_back = bool(consumer.partitions_for_topic(origin))  # Asked before it looks at its own topics only.
         consumer.assign(partitions)
-        yield LetterBox(consumer, origin, partitions, can_go_back=can_go_back)
+        yield DlqReader(consumer, origin, partitions, can_go_back=can_go_back)
     finally:
         await close(consumer.stop(), what="dead letter reader")

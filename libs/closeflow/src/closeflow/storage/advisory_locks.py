@@ -37,7 +37,7 @@ async def _locked(database: Database, name: str) -> AsyncIterator[AsyncConnectio
 
 
 @asynccontextmanager
-async def held_alone(database: Database, name: str) -> AsyncIterator[bool]:
+async def try_advisory_lock(database: Database, name: str) -> AsyncIterator[bool]:
     """Whether this process may do what is named now; of several one may. The lock ends with the connection, so a
     process that dies gives it up."""
     async with _locked(database, name) as connection:

@@ -15,7 +15,7 @@ from closeflow.storage.core.statements import change, fetch
 from closeflow.storage.operator_actions import record_action
 from closeflow.storage.schema import tables
 
-LetterAction = Literal["replayed", "discarded"]
+DlqAction = Literal["replayed", "discarded"]
 _VERBS: Final = {"replayed": "dlq_replay", "discarded": "dlq_discard"}
 
 _HANDLED: Final = text("""
@@ -33,7 +33,7 @@ _NOW: Final = text("SELECT closeflow_now() AS now")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterId:
+class DlqRecordId:
     """A letter: where it is, and when Kafka took it, because offsets begin again in a topic that was made anew."""
 
     topic: str
@@ -47,19 +47,19 @@ class LetterId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
-    action: LetterAction
+    action: DlqAction
     by: str
     reason: str
     at: datetime
 
 
-async def handled_letters(tx: Transaction, *, letters: Collection[LetterId]) -> dict[LetterId, Handled]:
+async def handled_letters(tx: Transaction, *, letters: Collection[DlqRecordId]) -> dict[DlqRecordId, Handled]:
     """Those of the letters that were replayed or discarded."""
     if not letters:
         return {}
     rows = await fetch(tx, _HANDLED, {"rows": rows_json([_row(one) for one in letters])})
     return {
-        LetterId(
+        DlqRecordId(
             topic=row["topic"], partition=row["partition"], offset=row["offset"], appended_at=row["appended_at"]
         ): Handled(action=row["action"], by=row["by"], reason=row["reason"], at=row["at"])
         for row in rows
@@ -67,7 +67,7 @@ async def handled_letters(tx: Transaction, *, letters: Collection[LetterId]) -> 
 
 
 async def record_handled(
-    tx: Transaction, *, letters: Collection[LetterId], action: LetterAction, by: str, reason: str
+    tx: Transaction, *, letters: Collection[DlqRecordId], action: DlqAction, by: str, reason: str
 ) -> None:
     """Keep what was done with the letters, and a row of `operator_actions` for each."""
     if not letters:
@@ -79,7 +79,7 @@ async def record_handled(
         await record_action(tx, by=by, action=_VERBS[action], subject=str(one), reason=reason)
 
 
-def _row(letter: LetterId) -> dict[str, object]:
+def _row(letter: DlqRecordId) -> dict[str, object]:
     return {
         "topic": letter.topic,
         "partition": letter.partition,

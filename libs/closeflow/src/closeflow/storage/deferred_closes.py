@@ -81,7 +81,7 @@ _OPEN: Final = text(f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class DeferredClose:
     """One close, or so many (`count`) of an account, that stand still since a while for a reason of the kind."""
 
     kind: str
@@ -96,10 +96,10 @@ class Standing:
         return str(self.close_request_id or self.account_id)
 
 
-async def untold_standings(tx: Transaction) -> list[Standing]:
+async def untold_deferrals(tx: Transaction) -> list[DeferredClose]:
     """Close the incidents of standing still that are over; returns what is not over and has no incident yet."""
     found = [
-        Standing(
+        DeferredClose(
             kind=row.kind,
             account_id=row.account_id,
             close_request_id=row.id,

@@ -55,7 +55,7 @@ _NO_LONGER: Final = text(f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class InconsistentPosition:
     """A position that disagrees with its requests, and the request that it names, which may be finished."""
 
     position_id: int
@@ -63,7 +63,7 @@ class Misfit:
 
 
 @dataclass(frozen=True, slots=True)
-class OutlivingOrder:
+class OrphanOrder:
     """An order that is not done although its request is finished."""
 
     client_order_id: str
@@ -71,24 +71,29 @@ class OutlivingOrder:
     close_request_id: UUID
 
 
-async def misfits(tx: Transaction, *, grace: timedelta, budget: int | None, after: int = 0) -> list[Misfit]:
+async def inconsistent_positions(
+    tx: Transaction, *, grace: timedelta, budget: int | None, after: int = 0
+) -> list[InconsistentPosition]:
     """Those that nothing touched for a while, at most `budget` of them; not locked. The positions behind `after` come
     first, then those from the first one on."""
     rows = await tx.execute(_MISFITS, {"grace": grace, "budget": budget, "after": after})
-    return [Misfit(row.id, (row.active_close_request_id,) if row.active_close_request_id else ()) for row in rows]
+    return [
+        InconsistentPosition(row.id, (row.active_close_request_id,) if row.active_close_request_id else ())
+        for row in rows
+    ]
 
 
-async def outliving_orders(
+async def orphan_orders(
     tx: Transaction, *, account_id: str, grace: timedelta, excluding: Collection[str], budget: int
-) -> list[OutlivingOrder]:
+) -> list[OrphanOrder]:
     """Orders of the account that are not done a while after their request ended; not locked."""
     rows = await tx.execute(
         _OUTLIVING, {"account_id": account_id, "grace": grace, "excluding": list(excluding), "budget": budget}
     )
-    return [OutlivingOrder(row.client_order_id, row.position_id, row.close_request_id) for row in rows]
+    return [OrphanOrder(row.client_order_id, row.position_id, row.close_request_id) for row in rows]
 
 
-async def close_outlived(tx: Transaction, *, kind: str, resolution: str) -> int:
+async def close_orphan_incidents(tx: Transaction, *, kind: str, resolution: str) -> int:
     """Close the open incidents of a kind whose order is done, or whose request lives again; returns how many."""
     result = await tx.execute(_NO_LONGER, {"kind": kind, "resolution": resolution})
     return int(result.rowcount)

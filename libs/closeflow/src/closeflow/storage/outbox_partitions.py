@@ -53,6 +53,6 @@ async def drop_partition(tx: Transaction, *, day: date) -> bool:
     return bool((await tx.execute(_DROP, {"day": day})).scalar_one())
 
 
-async def stray_rows(tx: Transaction) -> int:
+async def default_partition_rows(tx: Transaction) -> int:
     """Rows that fell into the DEFAULT partition, which should be empty."""
     return int((await tx.execute(_STRAYS)).scalar_one())

@@ -37,11 +37,11 @@ async def claiming(pool: SenderPool) -> AsyncIterator[Claims]:
     try:
         yield claims
     except CommitUnknown:
-        pool.disown(claims.jobs, "commit_unknown")
+        pool.mark_not_sent(claims.jobs, "commit_unknown")
         raise
     except asyncio.CancelledError:
         if claims.may_be_there:
-            pool.disown(claims.jobs, "canceled")
+            pool.mark_not_sent(claims.jobs, "canceled")
         else:
             pool.release(len(claims.jobs))
         raise

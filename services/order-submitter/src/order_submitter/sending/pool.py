@@ -169,7 +169,7 @@ class SenderPool:
             self._probe = None
             self._spawn(self._run(job))
 
-    def disown(self, jobs: Iterable[Job], reason: str) -> None:
+    def mark_not_sent(self, jobs: Iterable[Job], reason: str) -> None:
         """Answer sends that may be claimed in the database and that this process will never make."""
         for job in jobs:
             self._probe = None

@@ -74,7 +74,7 @@ class Rest:
 
     _until: float = 0.0
 
-    def heed(self, retry_after_s: float | None, now: float) -> None:
+    def extend(self, retry_after_s: float | None, now: float) -> None:
         self._until = max(self._until, now + (retry_after_s or 0.0))
 
     def is_on(self, now: float) -> bool:
@@ -123,7 +123,7 @@ class AskQuietOrders:
                 case NotAccepted() | NotSent() | Unanswered():
                     log.warning("broker_did_not_answer", client_order_id=client_order_id, reason=answer.reason)
                     if isinstance(answer, NotAccepted):
-                        self.rest.heed(answer.retry_after_s, time.monotonic())
+                        self.rest.extend(answer.retry_after_s, time.monotonic())
                 case _:
                     assert_never(answer)
         await publish(self.producer, updates)

@@ -30,7 +30,7 @@ from closeflow.domain.outbox.publication_audit import (
 )
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.read_to_end import Partition, Tail, open_tail
-from closeflow.storage.advisory_locks import held_alone
+from closeflow.storage.advisory_locks import try_advisory_lock
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying, transaction
 from closeflow.storage.incidents import close_incidents, report_incidents
 from closeflow.storage.job_cycles import count_cycle
@@ -49,7 +49,7 @@ from closeflow.storage.outbox_audit import (
 from closeflow.storage.outbox_partitions import outbox_days
 from closeflow.storage.replication_slot import confirmed_through, written_through
 from reconciler.schedule import pause
-from reconciler.seen_events import Sightings, Waits
+from reconciler.seen_events import SeenEvents, Waits
 
 log = structlog.get_logger(__name__)
 
@@ -99,14 +99,14 @@ class AuditPublication:
     emit_budget: int
     remembered: int = SIGHTINGS
     visible_within_s: float = NOT_VISIBLE_FOR_S
-    _seen: Sightings = field(default_factory=Sightings)
+    _seen: SeenEvents = field(default_factory=SeenEvents)
     _waits: Waits = field(default_factory=Waits)
     _positions: dict[Partition, int] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event, finished: Callable[[], None]) -> None:
         """Audit while this process holds the lock, until stopped; `finished` is called after every cycle."""
         while not stop.is_set():
-            async with held_alone(self.database, AUDIT) as mine:
+            async with try_advisory_lock(self.database, AUDIT) as mine:
                 if mine:
                     await self._while_held(stop, finished)
             finished()
@@ -115,7 +115,7 @@ class AuditPublication:
     async def _while_held(self, stop: asyncio.Event, finished: Callable[[], None]) -> None:
         async with transaction(self.database) as tx:
             self._positions = await read_positions(tx)
-        self._seen, self._waits = Sightings(), Waits()
+        self._seen, self._waits = SeenEvents(), Waits()
         async with open_tail(self.kafka, TOPICS, self._positions) as tail:
             while not stop.is_set():
                 await self.once(tail)

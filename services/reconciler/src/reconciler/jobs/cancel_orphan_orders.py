@@ -41,7 +41,7 @@ from closeflow.storage.core.engine import (
     transaction,
 )
 from closeflow.storage.incidents import report_incidents
-from closeflow.storage.inconsistencies import OutlivingOrder, close_outlived, outliving_orders
+from closeflow.storage.inconsistencies import OrphanOrder, close_orphan_incidents, orphan_orders
 from reconciler.jobs.ask_quiet_orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ OUTLIVES: Final = "order_outlives_request"
 
 
 @dataclass(slots=True)
-class EndOutlivingOrders:
+class CancelOrphanOrders:
     """Each is asked about again after a pause that doubles up to a cap; its cancel is asked for once, and sent by the
     order-submitter."""
 
@@ -64,14 +64,14 @@ class EndOutlivingOrders:
 
     async def once(self) -> int:
         """Returns how many cancels were asked for."""
-        async with cycle_alone(self.database, "end_outliving_orders") as mine:
+        async with cycle_alone(self.database, "cancel_orphan_orders") as mine:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:
         now = time.monotonic()
         async with transaction(self.database) as tx:
-            await close_outlived(tx, kind=OUTLIVES, resolution="the order is done")
-            found = await outliving_orders(
+            await close_orphan_incidents(tx, kind=OUTLIVES, resolution="the order is done")
+            found = await orphan_orders(
                 tx,
                 account_id=self.broker.account_id,
                 grace=self.grace,
@@ -96,10 +96,10 @@ class EndOutlivingOrders:
             if isinstance(answer, NotAccepted | NotSent | Unanswered):
                 log.warning("broker_did_not_answer", client_order_id=order_id, reason=answer.reason)
             if isinstance(answer, NotAccepted):
-                self.rest.heed(answer.retry_after_s, time.monotonic())
+                self.rest.extend(answer.retry_after_s, time.monotonic())
         return answers
 
-    async def _end_alone(self, order: OutlivingOrder, *, lives: bool) -> bool:
+    async def _end_alone(self, order: OrphanOrder, *, lives: bool) -> bool:
         """One that cannot be ended is told, and holds up no other."""
         try:
             return await retrying(self.database, partial(self._end, order=order, lives=lives))
@@ -112,7 +112,7 @@ class EndOutlivingOrders:
                 await report_incidents(tx, incidents=[_incident(order, detail)])
             return False
 
-    async def _end(self, tx: Transaction, *, order: OutlivingOrder, lives: bool) -> bool:
+    async def _end(self, tx: Transaction, *, order: OrphanOrder, lives: bool) -> bool:
         """Ask for the cancel of an order that the broker has, or stated before to have, and tell a person of it."""
         books = await lock_books(tx, position_ids=[order.position_id], request_ids=[order.close_request_id])
         book = books[order.position_id]
@@ -144,7 +144,7 @@ def _lives(answer: LookUpAnswer) -> bool:
             assert_never(answer)
 
 
-def _incident(order: OutlivingOrder, detail: str) -> Incident:
+def _incident(order: OrphanOrder, detail: str) -> Incident:
     return Incident(
         kind=OUTLIVES,
         severity="critical",

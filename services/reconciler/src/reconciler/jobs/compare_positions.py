@@ -71,8 +71,8 @@ class ComparePositions:
     async def _tell(self, found: Compared, unreadable: Set[str]) -> None:
         account = self.broker.account_id
         incidents = [_mismatch(account, symbol, pair) for symbol, pair in sorted(found.confirmed.items())]
-        if found.strangers:
-            incidents.append(_strangers(account, found.strangers))
+        if found.unknown_symbols:
+            incidents.append(_strangers(account, found.unknown_symbols))
         if unreadable:
             incidents.append(_unreadable(account, unreadable))
         equal = [_subject(account, symbol) for symbol in found.equal]

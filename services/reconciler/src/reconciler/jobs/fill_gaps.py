@@ -135,7 +135,7 @@ class FillGaps:
                 at = await self.broker.submitted_at(client_order_id)
             except BrokerUnavailable as error:
                 log.warning("order_not_dated", client_order_id=client_order_id, reason=error.reason)
-                self.rest.heed(error.retry_after_s, time.monotonic())
+                self.rest.extend(error.retry_after_s, time.monotonic())
                 break
             found += [at] if at is not None else []
         return found
@@ -150,7 +150,7 @@ class FillGaps:
                 read = await self.broker.executions(after=reading.after, page=reading.page)
             except BrokerUnavailable as error:
                 log.warning("executions_not_listed", reason=error.reason, failures=reading.failures + 1)
-                self.rest.heed(error.retry_after_s, time.monotonic())
+                self.rest.extend(error.retry_after_s, time.monotonic())
                 reading.failures += 1
                 if reading.failures >= FAILURES_OF_A_PAGE:
                     self._end(reading)

@@ -22,7 +22,7 @@ from closeflow.storage.core.engine import (
     transaction,
 )
 from closeflow.storage.incidents import close_incidents, report_incidents
-from closeflow.storage.outbox_partitions import drop_partition, ensure_partitions, outbox_days, stray_rows
+from closeflow.storage.outbox_partitions import default_partition_rows, drop_partition, ensure_partitions, outbox_days
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class KeepPartitions:
 
     async def _cycle(self) -> int:
         async with transaction(self.database) as tx:
-            strays = await stray_rows(tx)
+            strays = await default_partition_rows(tx)
             if strays:
                 await report_incidents(tx, incidents=[_strays(strays)])
         # On its own, because it may fail for the very rows that were told.

@@ -24,7 +24,7 @@ from closeflow.storage.core.engine import (
     transaction,
 )
 from closeflow.storage.incidents import close_incidents, report_incidents
-from closeflow.storage.inconsistencies import Misfit, misfits
+from closeflow.storage.inconsistencies import InconsistentPosition, inconsistent_positions
 from closeflow.storage.outbox import insert_events
 
 log = structlog.get_logger(__name__)
@@ -45,18 +45,18 @@ class RepairPositions:
     async def once(self) -> int:
         """Returns how many positions were repaired."""
         async with transaction(self.database) as tx:
-            found = await misfits(tx, grace=self.grace, budget=self.budget, after=self._after)
+            found = await inconsistent_positions(tx, grace=self.grace, budget=self.budget, after=self._after)
         self._after = found[-1].position_id if found else 0
         repaired = 0
         for misfit in found:
             repaired += await self._repair_alone(misfit)
         async with transaction(self.database) as tx:
-            still = await misfits(tx, grace=timedelta(), budget=None)
+            still = await inconsistent_positions(tx, grace=timedelta(), budget=None)
             subjects = [str(one.position_id) for one in still]
             await close_incidents(tx, kind=NOT_REPAIRED, still=subjects, resolution=RESOLUTION)
         return repaired
 
-    async def _repair_alone(self, misfit: Misfit) -> bool:
+    async def _repair_alone(self, misfit: InconsistentPosition) -> bool:
         """One that cannot be written is told, and holds up no other."""
         try:
             return await retrying(self.database, partial(self._repair, misfit=misfit))
@@ -68,7 +68,7 @@ class RepairPositions:
                 await report_incidents(tx, incidents=[_refused(misfit, error)])
             return False
 
-    async def _repair(self, tx: Transaction, *, misfit: Misfit) -> bool:
+    async def _repair(self, tx: Transaction, *, misfit: InconsistentPosition) -> bool:
         books = await lock_books(tx, position_ids=[misfit.position_id], request_ids=misfit.request_ids)
         book = books[misfit.position_id]
         verdict = repair(book, now=await database_now(tx))
@@ -86,7 +86,7 @@ class RepairPositions:
         return isinstance(verdict, Repaired)
 
 
-def _refused(misfit: Misfit, error: Exception) -> Incident:
+def _refused(misfit: InconsistentPosition, error: Exception) -> Incident:
     return Incident(
         kind=NOT_REPAIRED,
         severity="critical",

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, PutOff, Waits, Woken, wake
+from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, Moved, PutOff, Waits, wake
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.storage.book.load import lock_books
@@ -151,9 +151,9 @@ class _Round:
     waiting: list[UUID] = field(default_factory=list)
     woken: int = 0
 
-    def take(self, request_id: UUID, position_id: int, verdict: Woken | PutOff | Waits) -> None:
+    def take(self, request_id: UUID, position_id: int, verdict: Moved | PutOff | Waits) -> None:
         match verdict:
-            case Woken(book, events, what, incidents):
+            case Moved(book, events, what, incidents):
                 self.books[position_id] = book
                 self.events += events
                 self.incidents += incidents

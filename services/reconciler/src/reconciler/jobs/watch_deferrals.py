@@ -8,7 +8,7 @@ import structlog
 
 from closeflow.domain.model import Incident
 from closeflow.storage.core.engine import Database, Transaction, retrying
-from closeflow.storage.deferred_closes import Standing, untold_standings
+from closeflow.storage.deferred_closes import DeferredClose, untold_deferrals
 from closeflow.storage.incidents import report_incidents
 
 log = structlog.get_logger(__name__)
@@ -27,13 +27,13 @@ class WatchDeferrals:
             log.warning("closes_stand_still", kind=one.kind, subject=one.subject, count=one.count)
         return len(opened)
 
-    async def _tell(self, tx: Transaction) -> list[Standing]:
-        untold = await untold_standings(tx)
+    async def _tell(self, tx: Transaction) -> list[DeferredClose]:
+        untold = await untold_deferrals(tx)
         await report_incidents(tx, incidents=[_incident(one) for one in untold])
         return untold
 
 
-def _incident(one: Standing) -> Incident:
+def _incident(one: DeferredClose) -> Incident:
     since = one.since.isoformat(timespec="seconds")
     what = "it" if one.close_request_id is not None else f"{one.count} of account {one.account_id}"
     return Incident(

@@ -203,7 +203,7 @@ def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | 
         closed_at = closed_at or _last_execution_at(book) or now
     elif request is None:
         status = position.status
-    elif request.status is RequestStatus.COMPLETED or _gave_up_quietly(book, request):
+    elif request.status is RequestStatus.COMPLETED or _never_sent_or_withdrawn(book, request):
         status = PositionStatus.OPEN
     else:
         status = PositionStatus.CLOSE_FAILED
@@ -218,7 +218,7 @@ def _is_over(position: Position) -> bool:
     return pricing.is_residual(position.asset_type, position.quantity)
 
 
-def _gave_up_quietly(book: Book, request: CloseRequest) -> bool:
+def _never_sent_or_withdrawn(book: Book, request: CloseRequest) -> bool:
     """P3: the user withdrew it, or no send of it ever counted; the position is simply open again."""
     if request.reason == USER_CANCEL:
         return True

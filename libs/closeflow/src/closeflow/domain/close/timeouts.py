@@ -61,7 +61,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Woken:
+class Moved:
     """The request moved, or its event is sent again."""
 
     book: Book
@@ -92,7 +92,7 @@ def wake(
     resend_after: timedelta,
     unknown_after: timedelta,
     conditions: Conditions | None = None,
-) -> Woken | PutOff | Waits:
+) -> Moved | PutOff | Waits:
     """Decide what time asks of one unfinished request. Without `conditions` a retry is an operator's, which they do not
     hold back: the planner looks at them then.
 
@@ -125,7 +125,7 @@ def wake(
 
 def _send_again(
     book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, conditions: Conditions | None
-) -> Woken | PutOff | Waits:
+) -> Moved | PutOff | Waits:
     """A deferral that is due (C3), or a zombie: nobody planned it although its event should long be there."""
     if not is_due(request.next_attempt_at or request.created_at + resend_after, now):
         return Waits("not due")
@@ -135,7 +135,7 @@ def _send_again(
     emission = request.emission + 1
     again = replace(request, emission=emission, next_attempt_at=now + _pause_after(emission, resend_after))
     event = submit_event(again, exposure.owed(book, again), at=now)
-    return Woken(_with_request(book, again), (event,), "emitted_again")
+    return Moved(_with_request(book, again), (event,), "emitted_again")
 
 
 def _deferral_lasts(
@@ -168,7 +168,7 @@ def _pause_after(emission: int, resend_after: timedelta) -> timedelta:
 
 def _retry(
     book: Book, request: CloseRequest, *, now: datetime, resend_after: timedelta, conditions: Conditions | None
-) -> Woken | PutOff | Waits:
+) -> Moved | PutOff | Waits:
     """C8 with P5: the next attempt, for what is owed."""
     if not request.auto_retry:
         return Waits("an operator has to retry it")
@@ -194,7 +194,7 @@ def _retry(
     )
     settled, _ = settle_position(_with_request(book, again), now=now)
     settled, events = publish_position(book, settled, again, now=now)
-    return Woken(settled, (submit_event(again, quantity, at=now), *events), "retried")
+    return Moved(settled, (submit_event(again, quantity, at=now), *events), "retried")
 
 
 def _held_back(book: Book, request: CloseRequest, conditions: Conditions, *, now: datetime) -> PutOff | Waits | None:
@@ -223,7 +223,7 @@ def _put_off(book: Book, request: CloseRequest, until: datetime, reason: str, *,
     return PutOff(_with_request(book, replace(request, next_attempt_at=until)), until, reason)
 
 
-def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_after: timedelta) -> Woken | Waits:
+def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_after: timedelta) -> Moved | Waits:
     """C7 for an order that stays unknown; a cancel (O9) for one that works longer than the request allows, or at all
     once the user gave up or the deadline passed. What was never sent is withdrawn by the cancel, else the request fails
     when its outcome is known (C7)."""
@@ -280,21 +280,21 @@ def _unknown_since(order: Order, now: datetime) -> datetime:
     return min(sends, default=now)
 
 
-def _cancel(book: Book, order: Order, why: str, *, now: datetime) -> Woken:
+def _cancel(book: Book, order: Order, why: str, *, now: datetime) -> Moved:
     canceling = order_status.derive(replace(order, cancel_requested_at=now))
-    return Woken(replace(book, orders={**book.orders, order.client_order_id: canceling}), (), f"cancel:{why}")
+    return Moved(replace(book, orders={**book.orders, order.client_order_id: canceling}), (), f"cancel:{why}")
 
 
-def _fail(book: Book, request: CloseRequest, reason: str, *, now: datetime) -> Woken:
+def _fail(book: Book, request: CloseRequest, reason: str, *, now: datetime) -> Moved:
     return _finish(book, request, RequestStatus.FAILED, reason, now=now)
 
 
-def _finish(book: Book, request: CloseRequest, status: RequestStatus, reason: str, *, now: datetime) -> Woken:
+def _finish(book: Book, request: CloseRequest, status: RequestStatus, reason: str, *, now: datetime) -> Moved:
     completed_at = now if status is RequestStatus.COMPLETED else None
     ended = replace(request, status=status, reason=reason, next_attempt_at=None, completed_at=completed_at)
     settled, _ = settle_position(_with_request(book, ended), now=now)
     settled, events = publish_position(book, settled, ended, now=now)
-    return Woken(settled, events, f"{status}:{reason}")
+    return Moved(settled, events, f"{status}:{reason}")
 
 
 def _with_request(book: Book, request: CloseRequest) -> Book:

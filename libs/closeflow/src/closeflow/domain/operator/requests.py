@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from closeflow.domain.close.outcome import USER_CANCEL, publish_position, settle, settle_position
-from closeflow.domain.close.timeouts import Woken, wake
+from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, Order, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure
@@ -72,7 +72,7 @@ def retry_now(book: Book, request: CloseRequest, *, now: datetime, resend_after:
         return Refused(tuple(obstacles))
     due = replace(request, auto_retry=True, next_attempt_at=now)
     verdict = wake(book, due, now=now, resend_after=resend_after, unknown_after=_UNASKED)
-    if not isinstance(verdict, Woken):
+    if not isinstance(verdict, Moved):
         return Refused((verdict.reason,))
     again = replace(verdict.book.requests[request.id], auto_retry=request.auto_retry)
     return Done(_with_request(verdict.book, again), f"{again.status}: attempt {again.attempt}", verdict.events)
@@ -147,7 +147,7 @@ def cancel(book: Book, request: CloseRequest, *, now: datetime) -> Outcome:
                 return Already(f"its cancel was asked for at {asked.cancel_requested_at}; {told}")
             return Done(after, f"the cancel is asked for; {told}")
         verdict = wake(after, asked, now=now, resend_after=_UNASKED, unknown_after=_UNASKED)
-        if not isinstance(verdict, Woken):
+        if not isinstance(verdict, Moved):
             return Refused((verdict.reason,))
         return Done(
             verdict.book,

@@ -219,7 +219,7 @@ def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, tuple[In
             return duplicate_fills.told_by_both(order, one, execution), ()
     if execution.kind is ExecKind.TRADE:
         return replace(order, withheld=(*order.withheld, execution)), ()
-    twin = duplicate_fills.twin_of_change(order, execution)
+    twin = duplicate_fills.duplicate_of_change(order, execution)
     if twin is not None:
         return replace(order, aliases={**order.aliases, execution.exec_id: twin.exec_id}), ()
     return replace(order, executions=(*order.executions, execution)), ()

@@ -43,7 +43,7 @@ def _replaces(order: Order, one: Execution) -> str | None:
     return None if one.ref_exec_id is None else order.aliases.get(one.ref_exec_id, one.ref_exec_id)
 
 
-def twin_of_change(order: Order, change: Execution) -> Execution | None:
+def duplicate_of_change(order: Order, change: Execution) -> Execution | None:
     """The bust or correction that this one is another name of, if it says the same of the same execution; that a
     correction says so at the same time too, because a later one may correct back to what was there."""
     told = (one for one in _unnamed(order, change) if same_content(order, one, change))
@@ -107,7 +107,7 @@ def _name(order: Order, trade: Execution) -> Execution | Name:
             return min(exact, key=lambda one: _distance(one, trade))
     # After a bust the same may have been filled again, of which the broker's statement may be on its way.
     last = execution_ledger.last_reversal(order)
-    stands = {one.trade.exec_id for one in execution_ledger.standings(order) if one.quantity}
+    stands = {one.trade.exec_id for one in execution_ledger.effective_executions(order) if one.quantity}
     again = (
         last is not None and trade.occurred_at > last.occurred_at and not any(one.exec_id in stands for one in alike)
     )
@@ -248,7 +248,7 @@ def booked_above_stated(order: Order) -> Decimal:
         return ZERO
     excused = ZERO
     if not _is_over(order):
-        standing = [one for one in execution_ledger.standings(order) if one.quantity]
+        standing = [one for one in execution_ledger.effective_executions(order) if one.quantity]
         excused = sum((one.quantity for one in standing if one.trade.occurred_at >= newest), ZERO)
     return max(ZERO, order_status.executed(order) - excused - order_status.stated_cum(order))
 
@@ -260,15 +260,19 @@ def _newest_stated(order: Order, last: Execution | None) -> datetime | None:
         for one in order_status.broker_statements(order)
         if one.cum_quantity is not None and order_status.counts(one, last)
     ]
-    trades = [one.trade.occurred_at for one in execution_ledger.standings(order) if one.trade.cum_quantity is not None]
+    trades = [
+        one.trade.occurred_at
+        for one in execution_ledger.effective_executions(order)
+        if one.trade.cum_quantity is not None
+    ]
     return max(stated + trades, default=None)
 
 
 def _stands_and_falls(order: Order) -> bool:
     """Whether something that stands looks like what was taken back, under the other feed's name."""
-    standings = execution_ledger.standings(order)
-    fallen = [one.trade for one in standings if one.by is not one.trade]
-    standing = [one.trade for one in standings if one.by is one.trade]
+    effective_executions = execution_ledger.effective_executions(order)
+    fallen = [one.trade for one in effective_executions if one.by is not one.trade]
+    standing = [one.trade for one in effective_executions if one.by is one.trade]
     return any(_feed(a.source) != _feed(b.source) and _told(a) == _told(b) for a in standing for b in fallen)
 
 

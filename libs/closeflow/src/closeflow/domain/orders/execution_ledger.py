@@ -18,7 +18,7 @@ from closeflow.domain.model import ZERO, Execution, Order
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class EffectiveExecution:
     """What is true of one trade now. `by` is the row that says it: the trade itself when nothing changed it."""
 
     trade: Execution
@@ -37,7 +37,7 @@ class Standing:
         return self.trade.price if self.busted else self.by.price
 
 
-def standings(order: Order) -> tuple[Standing, ...]:
+def effective_executions(order: Order) -> tuple[EffectiveExecution, ...]:
     """Every trade of the order as it stands, in the order in which the trades were booked."""
     changes: defaultdict[str, list[tuple[int, Execution]]] = defaultdict(list)
     rows = {one.exec_id: one for one in order.executions}
@@ -47,7 +47,7 @@ def standings(order: Order) -> tuple[Standing, ...]:
             depth, trade = found
             changes[trade.exec_id].append((depth, row))
     trades = (row for row in order.executions if row.kind is ExecKind.TRADE)
-    return tuple(Standing(trade, _last_word(trade, changes[trade.exec_id])) for trade in trades)
+    return tuple(EffectiveExecution(trade, _last_word(trade, changes[trade.exec_id])) for trade in trades)
 
 
 def _trade_of(row: Execution, rows: dict[str, Execution], order: Order) -> tuple[int, Execution] | None:
@@ -118,8 +118,8 @@ Entry = Recorded | Reversed | Corrected
 
 def entries(before: Order, after: Order) -> Iterator[Entry]:
     """What accounting has to be told of the step from one state of the order's ledger to a later one."""
-    stood = {one.trade.exec_id: one.by for one in standings(before)}
-    for one in standings(after):
+    stood = {one.trade.exec_id: one.by for one in effective_executions(before)}
+    for one in effective_executions(after):
         was = stood.get(one.trade.exec_id)
         if was is None:
             was = one.trade

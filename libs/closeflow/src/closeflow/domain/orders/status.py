@@ -66,7 +66,7 @@ def newest_state(order: Order) -> Statement | None:
 
 def executed(order: Order) -> Decimal:
     """The sum of the order's effective executions: busts and corrections applied."""
-    return sum((one.quantity for one in execution_ledger.standings(order)), ZERO)
+    return sum((one.quantity for one in execution_ledger.effective_executions(order)), ZERO)
 
 
 def known_cum(order: Order) -> Decimal:
@@ -196,7 +196,7 @@ def derive_status(order: Order) -> OrderStatus:
 def derive(order: Order) -> Order:
     """The order with its derived columns computed again from its facts."""
     done_quantity = executed(order)
-    notional = sum((one.quantity * one.price for one in execution_ledger.standings(order)), ZERO)
+    notional = sum((one.quantity * one.price for one in execution_ledger.effective_executions(order)), ZERO)
     order = replace(
         order,
         executed_quantity=done_quantity,

@@ -21,7 +21,7 @@ class Compared:
     unknown: Mapping[str, Decimal] = field(default_factory=dict)
     confirmed: Mapping[str, Pair] = field(default_factory=dict)
     """Differences that the comparison before found too, unchanged."""
-    strangers: Mapping[str, Decimal] = field(default_factory=dict)
+    unknown_symbols: Mapping[str, Decimal] = field(default_factory=dict)
     """Holdings of the broker's in symbols that we never had a position in, also found before."""
     equal: Set[str] = frozenset()
 
@@ -41,6 +41,6 @@ def compare(ours: Mapping[str, Decimal], theirs: Mapping[str, Decimal], *, known
         differing=differing,
         unknown=unknown,
         confirmed={symbol: pair for symbol, pair in differing.items() if last.differing.get(symbol) == pair},
-        strangers={symbol: held for symbol, held in unknown.items() if last.unknown.get(symbol) == held},
+        unknown_symbols={symbol: held for symbol, held in unknown.items() if last.unknown.get(symbol) == held},
         equal=frozenset(pairs.keys() - differing.keys()),
     )

@@ -1,4 +1,4 @@
-"""The kill switch and the limits as they were over time, and the invariants of sends and deeds (18 to 21)."""
+"""The kill switch and the limits as they were over time, and the invariants of sends and actions (18 to 21)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ AUTHORISED: Final = sql_check(
     FROM close_requests r JOIN positions p ON p.id = r.position_id WHERE r.account_id <> p.account_id
     """,
 )
-DEEDS: Final = sql_check(
+OPERATOR_ACTIONS: Final = sql_check(
     21,
     "operator actions",
     "operator_actions",
@@ -92,7 +92,7 @@ DEEDS: Final = sql_check(
     """,
 )
 
-CONTROL_CHECKS: Final = (BREACH, CLOCK, AUTHORISED, DEEDS)
+CONTROL_CHECKS: Final = (BREACH, CLOCK, AUTHORISED, OPERATOR_ACTIONS)
 
 _SWITCHED: Final = text("""
     SELECT subject, before, after, at FROM operator_actions
@@ -130,32 +130,32 @@ class ControlsHistory:
 
 
 async def load_controls_history(tx: Transaction) -> ControlsHistory:
-    """From the operators' deeds, and from what stands where no deed says so."""
-    deeds = await fetch(tx, _SWITCHED)
+    """From the operators' actions, and from what stands where no action says so."""
+    actions = await fetch(tx, _SWITCHED)
     return ControlsHistory(
-        halts=tuple(_halts(deeds, await fetch(tx, _SWITCHES))),
-        limits=_limits(deeds, await fetch(tx, _LIMITS)),
+        halts=tuple(_halts(actions, await fetch(tx, _SWITCHES))),
+        limits=_limits(actions, await fetch(tx, _LIMITS)),
     )
 
 
-def _halts(deeds: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[Halt]:
+def _halts(actions: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[Halt]:
     halts: list[Halt] = []
     began: dict[str, datetime] = {}
-    for deed in deeds:
-        state, scope = deed["after"].get("state"), deed["subject"]
+    for action in actions:
+        state, scope = action["after"].get("state"), action["subject"]
         if state == HALTED:
-            began.setdefault(scope, deed["at"])
+            began.setdefault(scope, action["at"])
         elif state is not None and scope in began:
-            halts.append(Halt(scope=scope, since=began.pop(scope), until=deed["at"]))
+            halts.append(Halt(scope=scope, since=began.pop(scope), until=action["at"]))
     began.update({row["scope"]: row["at"] for row in now if row["state"] == HALTED and row["scope"] not in began})
     return halts + [Halt(scope=scope, since=since, until=None) for scope, since in began.items()]
 
 
-def _limits(deeds: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Mapping[str, tuple[Limits, ...]]:
+def _limits(actions: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Mapping[str, tuple[Limits, ...]]:
     found: defaultdict[str, list[Limits]] = defaultdict(list)
-    for deed in deeds:
-        if "submits_per_minute" in (deed["before"] or {}):
-            found[deed["subject"]].append(_one(deed["before"], until=deed["at"]))
+    for action in actions:
+        if "submits_per_minute" in (action["before"] or {}):
+            found[action["subject"]].append(_one(action["before"], until=action["at"]))
     for row in now:
         found[row["account_id"]].append(_one(row, until=None))
     return {account: tuple(limits) for account, limits in found.items()}

@@ -67,7 +67,7 @@ _OPEN_INCIDENTS: Final = text(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unquiet:
+class WorkInFlight:
     """What is still under way; all 0 when quiet. `unaudited`: outbox rows that the publication audit has not judged;
     `missing`: those that it misses in Kafka and that were not emitted again yet."""
 
@@ -124,9 +124,9 @@ async def snapshot(database: Database) -> AsyncIterator[Transaction]:
             yield tx
 
 
-async def unquiet(tx: Transaction) -> Unquiet:
+async def work_in_flight(tx: Transaction) -> WorkInFlight:
     row = (await tx.execute(_UNQUIET)).one()
-    return Unquiet(unfinished=row.unfinished, gaps=row.gaps, unaudited=row.unaudited, missing=row.missing)
+    return WorkInFlight(unfinished=row.unfinished, gaps=row.gaps, unaudited=row.unaudited, missing=row.missing)
 
 
 async def load_open_incidents(tx: Transaction) -> OpenIncidents:
