@@ -27,14 +27,14 @@ MUTANTS: Final = (
         f"{DOMAIN}/orders/status.py",
         "or refused(order) or is_lost(order)",
         "or refused(order) or is_lost(order) or order.not_found_count > 0",
-        (f"{TESTS}/test_facts.py::test_an_order_is_not_over_because_it_was_not_found",),
+        (f"{TESTS}/test_order_status.py::test_an_order_is_not_over_because_it_was_not_found",),
     ),
     Mutant(
         "adding last_qty without de-duplication",
         f"{DOMAIN}/orders/apply_update.py",
         "        if one.exec_id == known:",
         "        if False:",
-        (f"{TESTS}/test_updates.py::test_the_same_execution_again_changes_nothing",),
+        (f"{TESTS}/test_apply_update.py::test_the_same_execution_again_changes_nothing",),
     ),
     Mutant(
         "offset committed before the database",
@@ -49,7 +49,7 @@ MUTANTS: Final = (
         f"{DOMAIN}/orders/apply_update.py",
         "        if _rank(new) <= _rank(old):",
         "        if False:",
-        (f"{TESTS}/test_updates.py::test_of_two_statements_of_one_kind_the_higher_sequence_counts",),
+        (f"{TESTS}/test_apply_update.py::test_of_two_statements_of_one_kind_the_higher_sequence_counts",),
     ),
     Mutant(
         "a compare-and-set dropped",
@@ -98,14 +98,14 @@ MUTANTS: Final = (
         f"{DOMAIN}/orders/apply_update.py",
         "    if order_status.sends_that_count(order) != 1 or",
         "    if order_status.sends_that_count(order) == 0 or",
-        (f"{TESTS}/test_updates.py::test_a_refusal_proves_nothing",),
+        (f"{TESTS}/test_apply_update.py::test_a_refusal_proves_nothing",),
     ),
     Mutant(
         "retry with an open gap",
         f"{DOMAIN}/orders/status.py",
         "    return is_done(order) and is_named(order)",
         "    return is_done(order)",
-        (f"{TESTS}/test_facts.py::test_clear", f"{TESTS}/test_wake.py::test_a_request_waits"),
+        (f"{TESTS}/test_order_status.py::test_clear", f"{TESTS}/test_timeouts.py::test_a_request_waits"),
     ),
     Mutant(
         "retry while a trade is withheld",
@@ -134,7 +134,7 @@ MUTANTS: Final = (
         '    state = effective_state(row["states"] or {}, account_id)\n'
         "    state = lock_controls.__dict__.setdefault(account_id, state)\n",
         (
-            "tests/storage/test_controls.py::test_a_halt_counts_as_soon_as_it_is_committed",
+            "tests/storage/test_trading_controls.py::test_a_halt_counts_as_soon_as_it_is_committed",
             "tests/pipeline/test_submitting_controls.py::"
             "test_a_halt_holds_an_order_that_is_planned_and_lets_cancels_and_look_ups_pass",
         ),
@@ -145,7 +145,7 @@ MUTANTS: Final = (
         "    limits = controls.limits\n    if limits is not None:",
         "    limits = controls.limits\n    if False:",
         (
-            "tests/storage/test_controls.py::test_two_that_claim_at_once_count_one_after_the_other",
+            "tests/storage/test_trading_controls.py::test_two_that_claim_at_once_count_one_after_the_other",
             "tests/pipeline/test_submitting_controls.py::"
             "test_the_submits_of_a_minute_are_the_accounts_over_all_processes",
         ),
@@ -169,7 +169,7 @@ MUTANTS: Final = (
         f"{STORAGE}/core/bulk.py",
         "        if value.tzinfo is None:",
         "        if False:",
-        ("tests/storage/test_rows.py",),
+        ("tests/storage/test_bulk.py",),
     ),
     Mutant(
         "accounting per message instead of per execution",
@@ -177,7 +177,7 @@ MUTANTS: Final = (
         "            booked = execution_ledger.entries(order, verdict.order)",
         "            booked = execution_ledger.entries(replace(order, executions=()), verdict.order)",
         (
-            "services/fill-processor/tests/test_fold.py::"
+            "services/fill-processor/tests/test_apply_batch.py::"
             "test_a_batch_makes_one_position_event_with_the_next_version_and_one_event_per_execution",
         ),
     ),
@@ -224,14 +224,14 @@ MUTANTS: Final = (
         "services/close-api/src/close_api/rest/unread_input.py",
         'if request.scope["query_string"]:',
         "if False:",
-        ("services/close-api/tests/test_understood.py::test_a_query_is_refused_by_its_names",),
+        ("services/close-api/tests/test_unread_input.py::test_a_query_is_refused_by_its_names",),
     ),
     Mutant(
         "a body without a length is no body",
         "services/close-api/src/close_api/rest/unread_input.py",
         'if http_version == "1.0" and not reads and (length is None or coding is not None):',
         "if False:",
-        ("services/close-api/tests/test_understood.py::test_a_call_of_http_1_0_has_to_say_how_long_its_body_is",),
+        ("services/close-api/tests/test_unread_input.py::test_a_call_of_http_1_0_has_to_say_how_long_its_body_is",),
     ),
     Mutant(
         "a fill refused for its average price",
@@ -245,7 +245,7 @@ MUTANTS: Final = (
         f"{DOMAIN}/operator/adjust.py",
         "fill.price >= ZERO",
         "fill.price > ZERO",
-        (f"{TESTS}/test_amend.py::test_an_operators_execution_may_be_for_nothing",),
+        (f"{TESTS}/test_adjust.py::test_an_operators_execution_may_be_for_nothing",),
     ),
     Mutant(
         "somebody else's unreadable fill holds up ours",
@@ -268,14 +268,14 @@ MUTANTS: Final = (
         f"{DOMAIN}/position/non_trade_activity.py",
         'return Waits("; ".join(obstacles)) if obstacles else Ends(ending)',
         "return Ends(ending)",
-        (f"{TESTS}/test_non_trade.py::test_a_position_never_ends_while_something_of_it_is_under_way",),
+        (f"{TESTS}/test_non_trade_activity.py::test_a_position_never_ends_while_something_of_it_is_under_way",),
     ),
     Mutant(
         "a part of a holding ends all of it",
         f"{DOMAIN}/position/non_trade_activity.py",
         "activity.quantity == -held and at_broker == ZERO",
         "activity.quantity is not None",
-        (f"{TESTS}/test_non_trade.py::test_anything_else_that_leaves_a_difference_is_for_a_person",),
+        (f"{TESTS}/test_non_trade_activity.py::test_anything_else_that_leaves_a_difference_is_for_a_person",),
     ),
     Mutant(
         "an activity applied twice",
@@ -324,6 +324,6 @@ MUTANTS: Final = (
         "services/order-submitter/src/order_submitter/heartbeat.py",
         "if send.runs_in is None or send.runs_in != self.runs_in or",
         "if",
-        ("services/order-submitter/tests/test_watching.py::test_whose_exit_is_confirmed",),
+        ("services/order-submitter/tests/test_heartbeat.py::test_whose_exit_is_confirmed",),
     ),
 )

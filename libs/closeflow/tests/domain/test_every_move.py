@@ -57,9 +57,9 @@ from .builders import (
     working,
 )
 from .test_accept import command
-from .test_plan import CLOSED, MARKET, pending, planned
+from .test_plan_order import CLOSED, MARKET, pending, planned
+from .test_timeouts import retryable, woken
 from .test_transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
-from .test_wake import retryable, woken
 
 P, C, O, K = PositionStatus, RequestStatus, OrderStatus, StatementKind  # noqa: E741
 B, E = BrokerStatus, ExecType

@@ -15,7 +15,7 @@ from closeflow.domain.model import AssetType, Book, Order, OrderStatus, Position
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import POLICY, REQUEST_ID, a_book, a_position, a_send, an_order, at, canceled, filled, working
-from .test_wake import RESEND, UNKNOWN, pending, retryable
+from .test_timeouts import RESEND, UNKNOWN, pending, retryable
 
 NEXT_OPEN = at(480)
 

@@ -13,7 +13,7 @@ from closeflow.domain.model import AssetType, OrderType
 from closeflow.domain.sending.send_check import Withdraw, recheck
 
 from .builders import CONTROLS, LIMITS, NOW, REQUEST_ID, at
-from .test_plan import CLOSED, MARKET, QUOTE, pending, planned
+from .test_plan_order import CLOSED, MARKET, QUOTE, pending, planned
 
 TRADED_BELOW = LastTrade(Decimal("99.90"), at(0))
 NOT_USABLE: dict[str, tuple[Market, str]] = {

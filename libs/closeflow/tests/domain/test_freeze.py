@@ -15,7 +15,7 @@ from closeflow.domain.sending.send_check import Clear, Hold, recheck
 from closeflow.domain.trading_controls import TradingState
 
 from .builders import CONTROLS, NOW, OTHER_ID, a_book, a_position, a_request, an_order, canceled
-from .test_plan import pending, planned
+from .test_plan_order import pending, planned
 
 OVER = [RequestStatus.FAILED, RequestStatus.COMPLETED]
 
