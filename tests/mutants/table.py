@@ -197,7 +197,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a residual that keeps its position open",
-        f"{DOMAIN}/close/pricing.py",
+        f"{DOMAIN}/lots.py",
         "    return abs(quantity) < LOTS[asset_type]",
         "    return quantity == ZERO",
         (f"{TESTS}/test_residuals.py::test_an_adjustment_to_a_residual_closes_a_position_that_nobody_closes",),
@@ -265,14 +265,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a position ends under its close",
-        f"{DOMAIN}/position/non_trade_activity.py",
+        f"{DOMAIN}/operator/non_trade_activity.py",
         'return Waits("; ".join(obstacles)) if obstacles else Ends(ending)',
         "return Ends(ending)",
         (f"{TESTS}/test_non_trade_activity.py::test_a_position_never_ends_while_something_of_it_is_under_way",),
     ),
     Mutant(
         "a part of a holding ends all of it",
-        f"{DOMAIN}/position/non_trade_activity.py",
+        f"{DOMAIN}/operator/non_trade_activity.py",
         "activity.quantity == -held and at_broker == ZERO",
         "activity.quantity is not None",
         (f"{TESTS}/test_non_trade_activity.py::test_anything_else_that_leaves_a_difference_is_for_a_person",),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from closeflow.domain.close.outcome import EXTERNALLY_CLOSED
-from closeflow.domain.close.pricing import is_residual
+from closeflow.domain.lots import is_residual
 from closeflow.domain.model import ZERO, Book, Order, OrderStatus, Position, PositionStatus, RequestStatus, Topic
-from closeflow.domain.position.reopen import REVERSED
+from closeflow.domain.reasons import EXTERNALLY_CLOSED, REVERSED
 from closeflow.domain.text import decimal_text
 from tests.simulation.audit import published
 from tests.simulation.broker import LIVE

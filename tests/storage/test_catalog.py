@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from closeflow.domain.close.pricing import LOTS
+from closeflow.domain.lots import LOTS
 from closeflow.domain.model import AssetType
 from tests.conftest import Database
 from tests.storage.seeding import Owner, owner

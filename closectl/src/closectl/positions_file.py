@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Final
 
 from closectl.symbols import canonical, option_root
-from closeflow.domain.close.accept import LOT_DIGITS
+from closeflow.domain.lots import LOT_DIGITS
 from closeflow.domain.model import AssetType
 from closeflow.domain.text import decimal_text
 from closeflow.storage.position_import import NewPosition

@@ -12,7 +12,7 @@ from typing import Final
 from closectl.verifying.rates import rate_limit_breaches
 from closectl.verifying.report import Looked, looked
 from closectl.verifying.sends import sends_of
-from closeflow.domain.close import pricing
+from closeflow.domain import market_data
 from closeflow.domain.model import Book, Order, Send, SendKind
 from closeflow.domain.text import decimal_text
 from closeflow.storage.verify.controls import ControlsHistory, Halt, Limits
@@ -100,7 +100,7 @@ def _too_large(book: Book, order: Order, limits: Sequence[Limits]) -> Wrong:
 
 def _price(order: Order) -> Decimal:
     """The limit or the touch, whichever is higher; nothing is known of a market order without its quote."""
-    return max(order.limit_price or Decimal(0), pricing.noted_touch(order.side, order.quote) or Decimal(0))
+    return max(order.limit_price or Decimal(0), market_data.noted_touch(order.side, order.quote) or Decimal(0))
 
 
 def _most_submits(limits: Sequence[Limits], since: datetime, until: datetime) -> int:

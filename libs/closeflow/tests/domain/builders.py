@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from closeflow.domain.close.outcome import Settled, settle
+from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -35,7 +36,7 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, Verdict, apply_update, judge_update
+from closeflow.domain.orders.apply_update import Applied, Verdict, judge_update
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import Book, BrokerUpdate, CloseRequest, Order, Position, Side, UpdateSource
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, apply_update, judge_update
+from closeflow.domain.orders.apply_update import Applied, judge_update
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, an_order, at

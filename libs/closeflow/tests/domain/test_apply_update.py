@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import (
     BrokerStatus,
     BrokerUpdate,
@@ -20,14 +21,7 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import (
-    Applied,
-    ProvesNothing,
-    Quarantined,
-    Repeated,
-    apply_update,
-    judge_update,
-)
+from closeflow.domain.orders.apply_update import Applied, ProvesNothing, Quarantined, Repeated, judge_update
 from closeflow.domain.position.freeze import freeze
 
 from .builders import (

@@ -7,11 +7,12 @@ from decimal import Decimal
 
 import pytest
 
+from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Order, UpdateSource
 from closeflow.domain.operator.adjust import Fill, name_fill
 from closeflow.domain.operator.requests import Done
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, Quarantined, apply_update, judge_update
+from closeflow.domain.orders.apply_update import Applied, Quarantined, judge_update
 
 from .builders import BROKER, REQUEST_ID, a_book, a_trade, an_update, at, working
 

@@ -11,7 +11,7 @@ import pytest
 
 from closeflow.domain.model import Book, PositionStatus
 from closeflow.domain.operator.adjust import Ending
-from closeflow.domain.position.non_trade_activity import Ends, NonTrade, Passed, Told, Waits, concerns, judge, spellings
+from closeflow.domain.operator.non_trade_activity import Ends, NonTrade, Passed, Told, Waits, concerns, judge, spellings
 
 from .builders import a_book, a_position, working
 

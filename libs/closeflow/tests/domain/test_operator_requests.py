@@ -10,22 +10,12 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.outcome import USER_CANCEL
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
-from closeflow.domain.operator.requests import (
-    ABANDONED,
-    Already,
-    Done,
-    Outcome,
-    Refused,
-    abandon,
-    cancel,
-    release,
-    retry_now,
-)
+from closeflow.domain.operator.requests import Already, Done, Outcome, Refused, abandon, cancel, release, retry_now
 from closeflow.domain.outbox.events import CLOSE_REQUEST_FAILED, POSITION_CLOSING, POSITION_OPEN, SUBMIT_CLOSE_ORDER
 from closeflow.domain.position import freeze
+from closeflow.domain.reasons import ABANDONED, USER_CANCEL
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import (

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import pytest
 
+from closeflow.domain.close import passing_refusals
 from closeflow.domain.close.outcome import settle
 from closeflow.domain.close.passing_refusals import PASSING, waits_since
 from closeflow.domain.close.plan_order import Submit, apply_plan
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Order, RejectClass, RequestStatus, SendAnswer, StatementKind
-from closeflow.domain.orders import status as order_status
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, a_send, a_statement, an_order, at, canceled, refused
 
@@ -78,7 +78,7 @@ def test_what_passes_by_itself_costs_no_retry_however_long_it_lasts(code: str) -
 def test_after_it_the_close_has_every_try_and_every_rung_left() -> None:
     book, tries = through_a_halt("symbol_halted", FOR_LONG)
     orders = book.orders_of(REQUEST_ID)
-    assert not any(order_status.costs_a_retry(book, request_of(book), one) for one in orders)
+    assert not any(passing_refusals.costs_a_retry(book, request_of(book), one) for one in orders)
     now = tries[-1] + FOR_LONG
     for left in (3, 2, 1):
         book = tried(book, canceled(attempt=request_of(book).attempt, created_at=now), now)
@@ -115,4 +115,4 @@ def test_it_begins_anew_after_an_order_that_the_broker_took() -> None:
 def test_a_refusal_of_the_price_is_a_try_of_it() -> None:
     order = refused(reject_code="bad_price", reject_class=RejectClass.RETRYABLE, sends=(a_send(SendAnswer.REJECTED),))
     book = a_book(order)
-    assert order_status.costs_a_retry(book, request_of(book), order)
+    assert passing_refusals.costs_a_retry(book, request_of(book), order)

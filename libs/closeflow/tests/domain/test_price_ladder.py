@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from closeflow.domain import lots
 from closeflow.domain.close import pricing
 from closeflow.domain.close.ticks import CLASSES, COARSER, TICKS, tick_above, tick_below, tick_size
 from closeflow.domain.market_data import Quote
@@ -155,7 +156,7 @@ def test_every_asset_type_is_in_every_table() -> None:
             assert starts == sorted(starts, reverse=True)
             assert starts[-1] == 0
             assert all(start % tick == 0 for start, tick in grid), "a band begins on its own grid"
-        assert pricing.LOTS[asset] > 0
+        assert lots.LOTS[asset] > 0
         assert 0 < pricing.DEFAULT_SLIPPAGE_BPS[asset] < pricing.NO_BOUND_BPS
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from closeflow.domain import lots
 from closeflow.domain.close import pricing
 from closeflow.domain.close.ticks import TICKS
 from closeflow.domain.market_data import Quote
@@ -122,7 +123,7 @@ LOTS = {
 
 @pytest.mark.parametrize(("asset", "quantity", "most"), LOTS.values(), ids=LOTS)
 def test_lots(asset: AssetType, quantity: str, most: str) -> None:
-    assert pricing.tradable(asset, Decimal(quantity)) == Decimal(most)
+    assert lots.tradable(asset, Decimal(quantity)) == Decimal(most)
 
 
 TIMES = {

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from closeflow.domain.close.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
-from closeflow.domain.close.outcome import BELOW_MINIMUM_NOTIONAL, Settled, settle
+from closeflow.domain.close.outcome import Settled, settle
 from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, plan
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.market_data import MarketClock, Quote
@@ -19,6 +19,7 @@ from closeflow.domain.model import AssetType, Book, PositionStatus, RejectClass,
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure
 from closeflow.domain.position.compare_with_broker import Compared, compare
+from closeflow.domain.reasons import BELOW_MINIMUM_NOTIONAL
 from closeflow.domain.trading_controls import TradingState
 
 from .builders import (

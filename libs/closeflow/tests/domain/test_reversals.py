@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 
 from closeflow.domain.close.outcome import Settled, settle
+from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -24,7 +25,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, Repeated, apply_update, judge_update
+from closeflow.domain.orders.apply_update import Applied, Repeated, judge_update
 from closeflow.domain.position import exposure
 from closeflow.domain.position.reopen import bust_window_ends_at
 from closeflow.domain.transitions import illegal_moves

@@ -10,18 +10,12 @@ from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import (
-    Applied,
-    ProvesNothing,
-    Quarantined,
-    Repeated,
-    apply_update,
-    judge_update,
-)
+from closeflow.domain.orders.apply_update import Applied, ProvesNothing, Quarantined, Repeated, judge_update
 from closeflow.domain.outbox.events import ledger_event
 from closeflow.domain.position.freeze import freeze
 from closeflow.domain.retry import RetryPolicy

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType, BrokerUpdate
-from closeflow.domain.position.non_trade_activity import NonTrade
+from closeflow.domain.operator.non_trade_activity import NonTrade
 from closeflow.domain.sending.broker_answers import CancelAnswer, LookUpAnswer, SubmitAnswer
 from closeflow.domain.sending.ticket import Ticket
 

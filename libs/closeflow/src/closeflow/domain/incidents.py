@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from closeflow.domain.model import Incident, Order
+
+ABOVE_STATED: Final = "executed_above_stated"
 
 
 def about_order(order: Order, kind: str, severity: str, detail: str) -> Incident:

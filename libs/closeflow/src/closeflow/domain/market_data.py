@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+
+from closeflow.domain.model import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,9 @@ class MarketClock:
     is_open: bool
     next_open: datetime
     at: datetime
+
+
+def noted_touch(side: Side, noted: Mapping[str, str] | None) -> Decimal | None:
+    """The touch in the quote that an order keeps; None when the order was planned without one."""
+    found = (noted or {}).get("bid" if side is Side.SELL else "ask")
+    return Decimal(found) if found is not None else None

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from closeflow.domain.position.non_trade_activity import NonTrade
+from closeflow.domain.operator.non_trade_activity import NonTrade
 from closeflow.storage.core.bulk import insert_rows, rows_json, storable
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import change, fetch

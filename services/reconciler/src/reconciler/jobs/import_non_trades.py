@@ -14,8 +14,7 @@ import structlog
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
 from closeflow.domain.model import ZERO, Book, Incident
 from closeflow.domain.operator.adjust import Adjustment, end_position
-from closeflow.domain.operator.requests import Done
-from closeflow.domain.position.non_trade_activity import (
+from closeflow.domain.operator.non_trade_activity import (
     Ends,
     NonTrade,
     Passed,
@@ -26,6 +25,7 @@ from closeflow.domain.position.non_trade_activity import (
     judge,
     spellings,
 )
+from closeflow.domain.operator.requests import Done
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books

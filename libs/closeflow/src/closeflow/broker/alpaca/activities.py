@@ -6,7 +6,7 @@ import hashlib
 from datetime import date
 
 from closeflow.broker.alpaca import parse
-from closeflow.domain.position.non_trade_activity import NonTrade
+from closeflow.domain.operator.non_trade_activity import NonTrade
 
 
 def non_trade(item: object) -> NonTrade:

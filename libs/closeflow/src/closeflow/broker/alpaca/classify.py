@@ -13,9 +13,9 @@ from typing import Final
 
 from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.wire import NoReply, NotWritten, Outcome, Reply, read_json
-from closeflow.domain.close.outcome import BELOW_MINIMUM_NOTIONAL
 from closeflow.domain.close.ticks import BAD_INCREMENT
 from closeflow.domain.model import BrokerUpdate, RejectClass, UpdateSource
+from closeflow.domain.reasons import BELOW_MINIMUM_NOTIONAL
 from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,

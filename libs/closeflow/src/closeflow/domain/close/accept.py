@@ -15,7 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from closeflow.domain.close.outcome import publish_position
-from closeflow.domain.close.pricing import is_residual, tradable
+from closeflow.domain.lots import LOT_DIGITS, is_residual, tradable
 from closeflow.domain.model import (
     ZERO,
     AssetType,
@@ -38,8 +38,6 @@ from closeflow.domain.trading_controls import TradingState
 WORKING_TIMEOUT_S: Final = 60
 MAX_RETRIES: Final = 3
 
-LOT_DIGITS: Final[Mapping[AssetType, int]] = {AssetType.STOCK: 9, AssetType.OPTION: 0, AssetType.CRYPTO: 9}
-"""Digits a quantity may have after the point: contracts are whole, shares and coins divide to a billionth."""
 
 TIME_IN_FORCE: Final[Mapping[AssetType, TimeInForce]] = {
     AssetType.STOCK: TimeInForce.DAY,  # Whole and fractional: the broker takes fractional shares for the day only.

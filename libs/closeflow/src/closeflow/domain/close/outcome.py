@@ -12,7 +12,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain.close import pricing
+from closeflow.domain import lots
+from closeflow.domain.close import passing_refusals
 from closeflow.domain.close.passing_refusals import waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
 from closeflow.domain.model import (
@@ -31,23 +32,25 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.events import position_event
 from closeflow.domain.position import exposure
-from closeflow.domain.position.reopen import REVERSED, reopen
+from closeflow.domain.position.reopen import reopen
+from closeflow.domain.reasons import (
+    BELOW_MINIMUM_NOTIONAL,
+    DEADLINE_PASSED,
+    DUST,
+    EXTERNALLY_CLOSED,
+    RESIDUAL,
+    RETRIES_EXHAUSTED,
+    REVERSED,
+    SIDE_CHANGED,
+    USER_CANCEL,
+    WITHDRAWN,
+)
 from closeflow.domain.retry import RetryPolicy
 
-USER_CANCEL: Final = "canceled_by_user"
-RETRIES_EXHAUSTED: Final = "retries_exhausted"
-DEADLINE_PASSED: Final = "deadline_passed"
-EXTERNALLY_CLOSED: Final = "externally_closed"
-RESIDUAL: Final = "residual_below_lot"
-DUST: Final = "residual_below_minimum_notional"
-BELOW_MINIMUM_NOTIONAL: Final = "below_minimum_notional"
-"""The reject code of an order that is worth less than the broker takes orders for."""
 DUST_WORTH: Final = Decimal(100)
 """No broker's minimum is above this: a rest that is worth more and refused as too small was refused for something else,
 and stays for a person."""
 MINIMUM_DOUBTED: Final = "minimum_doubted"
-WITHDRAWN: Final = "withdrawn_by_late_fill"
-SIDE_CHANGED: Final = "side_changed"
 RETRY_BY_HAND: Final = "retry_by_hand"
 
 POSITION_STATUS_OF: Final = {
@@ -158,7 +161,7 @@ def _settle_submitted(
     """C5's rest, C6, C6a and C7: every order is over, the target is not reached, and it is decided whether to go on."""
     if not exposure.is_clear(book):
         return request
-    if pricing.is_residual(request.asset_type, request.remaining_quantity):
+    if lots.is_residual(request.asset_type, request.remaining_quantity):
         return _finish(request, RequestStatus.COMPLETED, RESIDUAL, now)
     # Frozen is not failed either: a new close of the position would go round whatever froze this one.
     if request.frozen_reason is not None:
@@ -175,7 +178,7 @@ def _settle_submitted(
         return _finish(request, RequestStatus.FAILED, why, now)
     if request.deadline_at is not None and request.deadline_at <= now:
         return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
-    if request.retry_count >= request.max_retries and order_status.costs_a_retry(book, request, last):
+    if request.retry_count >= request.max_retries and passing_refusals.costs_a_retry(book, request, last):
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
     since = waits_since(book.orders_of(request.id))
     due = policy.next_attempt_at(request, now) if since is None else policy.asks_again_at(request, since, now)
@@ -215,7 +218,7 @@ def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | 
 
 def _is_over(position: Position) -> bool:
     """Whether nothing is left of it that could be traded."""
-    return pricing.is_residual(position.asset_type, position.quantity)
+    return lots.is_residual(position.asset_type, position.quantity)
 
 
 def _never_sent_or_withdrawn(book: Book, request: CloseRequest) -> bool:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from closeflow.domain.model import Order, OrderStatus
+from closeflow.domain.close.ticks import BAD_INCREMENT
+from closeflow.domain.model import Book, CloseRequest, Order, OrderStatus, SendKind
+from closeflow.domain.orders.status import sends_that_count
 
 PASSING: Final = frozenset(
     {"extended_hours", "held_for_orders", "market_closed", "opposite_side_open", "price_band", "symbol_halted"}
@@ -32,3 +34,20 @@ def waits_since(orders: Sequence[Order]) -> datetime | None:
             break
         since = order.created_at
     return since
+
+
+def costs_a_retry(book: Book, request: CloseRequest, order: Order) -> bool:
+    """Whether the order was a try of its price. One that was never sent was none; nor was one that was refused for its
+    increment or for what passes by itself, or as the circuit breaker's probe in a storm of refusals: as many of these
+    as there are tries."""
+    if not sends_that_count(order) or order.reject_code == BAD_INCREMENT or is_passing(order):
+        return False
+    if not _refused_probe(order):
+        return True
+    probes = [one.attempt for one in book.orders_of(request.id) if _refused_probe(one)]
+    return order.attempt in probes[request.max_retries + 1 :]
+
+
+def _refused_probe(order: Order) -> bool:
+    counting = [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
+    return order.status is OrderStatus.REJECTED and bool(counting) and all(one.probe for one in counting)

@@ -18,13 +18,6 @@ from closeflow.domain.close.ticks import TICKS, Grid, tick_above, tick_below, ti
 from closeflow.domain.market_data import Quote
 from closeflow.domain.model import ZERO, AssetType, Side, TimeInForce
 
-LOTS: Final = {
-    AssetType.STOCK: Decimal("0.000000001"),
-    AssetType.OPTION: Decimal(1),
-    AssetType.CRYPTO: Decimal("0.000000001"),
-}
-"""Smallest quantity and step of quantity."""
-
 DEFAULT_SLIPPAGE_BPS: Final = {AssetType.STOCK: 200, AssetType.OPTION: 2000, AssetType.CRYPTO: 300}
 """The bound where the request names none: wide enough for a usual spread, never absent."""
 
@@ -75,12 +68,6 @@ def touch(side: Side, quote: Quote) -> Decimal | Unpriced:
     if found is None or found <= ZERO:
         return Unpriced("no_bid" if side is Side.SELL else "no_ask")
     return found
-
-
-def noted_touch(side: Side, noted: Mapping[str, str] | None) -> Decimal | None:
-    """The touch in the quote that an order keeps; None when the order was planned without one."""
-    found = (noted or {}).get("bid" if side is Side.SELL else "ask")
-    return Decimal(found) if found is not None else None
 
 
 def quote_fault(asset_type: AssetType, side: Side, quote: Quote, grid: Grid, rules: QuoteRules) -> Unpriced | None:
@@ -166,17 +153,6 @@ def users_limit(side: Side, limit_price: Decimal, grid: Grid, *, market: Decimal
     price = tick_above(grid, limit_price) if side is Side.SELL else tick_below(grid, limit_price)
     worth = max(price, market or ZERO) if side is Side.SELL else price
     return Priced(price, worth) if price > ZERO else Unpriced("limit_below_one_tick")
-
-
-def tradable(asset_type: AssetType, quantity: Decimal) -> Decimal:
-    """The most of a quantity, without its sign, that can be ordered; the rest is below a lot."""
-    lot = LOTS[asset_type]
-    return abs(quantity) // lot * lot
-
-
-def is_residual(asset_type: AssetType, quantity: Decimal) -> bool:
-    """Nothing, or less than can be traded: what a position may be left with when it ends."""
-    return abs(quantity) < LOTS[asset_type]
 
 
 def time_in_force(asset_type: AssetType, quantity: Decimal, asked: TimeInForce) -> TimeInForce:

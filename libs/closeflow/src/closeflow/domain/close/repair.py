@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from closeflow.domain.close.outcome import EXTERNALLY_CLOSED, POSITION_STATUS_OF, publish_position, settle_position
-from closeflow.domain.close.pricing import is_residual
+from closeflow.domain.close.outcome import POSITION_STATUS_OF, publish_position, settle_position
+from closeflow.domain.lots import is_residual
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure
+from closeflow.domain.reasons import EXTERNALLY_CLOSED
 from closeflow.domain.transitions import illegal_moves
 
 REPAIRED: Final = "repaired"

@@ -10,16 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain import trading_controls
-from closeflow.domain.close import deferral, pricing
-from closeflow.domain.close.outcome import (
-    DEADLINE_PASSED,
-    EXTERNALLY_CLOSED,
-    RESIDUAL,
-    USER_CANCEL,
-    publish_position,
-    settle_position,
-)
+from closeflow.domain import lots, trading_controls
+from closeflow.domain.close import deferral, passing_refusals, pricing
+from closeflow.domain.close.outcome import publish_position, settle_position
 from closeflow.domain.close.passing_refusals import waits_since
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
@@ -36,6 +29,7 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.events import submit_event
 from closeflow.domain.position import exposure, freeze
+from closeflow.domain.reasons import DEADLINE_PASSED, EXTERNALLY_CLOSED, RESIDUAL, USER_CANCEL
 from closeflow.domain.retry import FARTHEST, is_due, look_again_by
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
@@ -115,7 +109,7 @@ def wake(
         return _attend_order(book, request, now=now, unknown_after=unknown_after)
     if not exposure.is_clear(book):
         return Waits("not clear")
-    if pricing.is_residual(request.asset_type, book.position.quantity):
+    if lots.is_residual(request.asset_type, book.position.quantity):
         why = EXTERNALLY_CLOSED if book.position.quantity == ZERO else RESIDUAL
         return _finish(book, request, RequestStatus.COMPLETED, why, now=now)
     if request.status is RequestStatus.PENDING:
@@ -181,7 +175,7 @@ def _retry(
     if held is not None:
         return held
     orders = book.orders_of(request.id)
-    spent = bool(orders) and order_status.costs_a_retry(book, request, orders[-1])
+    spent = bool(orders) and passing_refusals.costs_a_retry(book, request, orders[-1])
     again = replace(
         request,
         status=RequestStatus.PENDING,

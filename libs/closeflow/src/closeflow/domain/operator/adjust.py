@@ -8,20 +8,18 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from closeflow.domain.close.accept import LOT_DIGITS
-from closeflow.domain.close.outcome import EXTERNALLY_CLOSED, settle
+from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.record_update import apply_update
+from closeflow.domain.lots import LARGEST_QUANTITY, LOT_DIGITS
 from closeflow.domain.model import ZERO, Book, CloseRequest, Execution, Order, Statement, StatementKind, UpdateSource
 from closeflow.domain.operator.requests import POLICY, Already, Done, Outcome, Refused, unclear
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, apply_update
+from closeflow.domain.orders.apply_update import Applied
 from closeflow.domain.orders.duplicate_fills import settle_names
 from closeflow.domain.outbox.events import ledger_event
+from closeflow.domain.reasons import EXTERNALLY_CLOSED
 from closeflow.domain.text import decimal_text
-
-LARGEST_QUANTITY: Final = Decimal("1e15")
-"""Events can tell of less."""
-
 
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the broker's clock may be ahead of the database's."""

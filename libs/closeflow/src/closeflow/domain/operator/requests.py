@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain.close.outcome import USER_CANCEL, publish_position, settle, settle_position
+from closeflow.domain.close.outcome import publish_position, settle, settle_position
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, Order, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure
 from closeflow.domain.position.freeze import FREEZING_KINDS
+from closeflow.domain.reasons import ABANDONED, USER_CANCEL
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.text import decimal_text
 
-ABANDONED: Final = "abandoned"
 _UNASKED: Final = timedelta()
 """A time that `wake` asks for only where it is not called from here."""
 POLICY: Final = RetryPolicy()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
+from closeflow.domain.incidents import ABOVE_STATED
 from closeflow.domain.model import (
     ZERO,
-    Book,
     BrokerStatus,
     BrokerUpdate,
     ExecKind,
@@ -27,7 +27,6 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import duplicate_fills, execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.position.freeze import ABOVE_STATED, FREEZING, freeze
 
 SILENT: Final = frozenset({ExecType.NOT_FOUND, ExecType.ABSENT})
 """Answers to a query that state nothing about an order (not-found is evidence only where rule R6 counts it)."""
@@ -361,16 +360,3 @@ def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
             client_order_id=order.client_order_id,
         ),
     )
-
-
-def apply_update(book: Book, order: Order, verdict: Applied) -> Book:
-    """The book with the verdict's order, its booked execution, and the request frozen where an incident demands it."""
-    orders = {**book.orders, order.client_order_id: verdict.order}
-    book = replace(book, orders=orders)
-    # Not only when a trade was booked: a name for one can be what makes the bust of it count.
-    moved = order_status.signed(order.side, order_status.executed(verdict.order) - order_status.executed(order))
-    book = replace(book, ledger_quantity=book.ledger_quantity + moved)
-    for incident in verdict.incidents:
-        if incident.kind in FREEZING:
-            book = freeze(book, order, incident.kind)
-    return book

@@ -11,12 +11,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain.close.passing_refusals import is_passing
-from closeflow.domain.close.ticks import BAD_INCREMENT
 from closeflow.domain.model import (
     ZERO,
-    Book,
-    CloseRequest,
     Execution,
     Order,
     OrderStatus,
@@ -249,23 +245,6 @@ def submits(order: Order) -> list[Send]:
 def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
     """How many sends the broker may have seen (rule R3b)."""
     return sum(1 for one in order.sends if one.kind is kind and one.counts)
-
-
-def costs_a_retry(book: Book, request: CloseRequest, order: Order) -> bool:
-    """Whether the order was a try of its price. One that was never sent was none; nor was one that was refused for its
-    increment or for what passes by itself, or as the circuit breaker's probe in a storm of refusals: as many of these
-    as there are tries."""
-    if not sends_that_count(order) or order.reject_code == BAD_INCREMENT or is_passing(order):
-        return False
-    if not _refused_probe(order):
-        return True
-    probes = [one.attempt for one in book.orders_of(request.id) if _refused_probe(one)]
-    return order.attempt in probes[request.max_retries + 1 :]
-
-
-def _refused_probe(order: Order) -> bool:
-    counting = [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts]
-    return order.status is OrderStatus.REJECTED and bool(counting) and all(one.probe for one in counting)
 
 
 def never_taken(order: Order) -> bool:

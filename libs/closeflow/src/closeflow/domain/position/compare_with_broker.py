@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from closeflow.domain.close.pricing import LOTS
+from closeflow.domain.lots import LOTS
 from closeflow.domain.model import ZERO
 
 Pair = tuple[Decimal, Decimal]

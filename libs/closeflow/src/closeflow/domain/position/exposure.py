@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from closeflow.domain.close import pricing
+from closeflow.domain import lots
 from closeflow.domain.model import ZERO, Book, CloseRequest, Order, Side
 from closeflow.domain.orders.status import is_done, is_settled, known_cum, signed, unattributed
 
@@ -27,7 +27,7 @@ def owed(book: Book, request: CloseRequest) -> Decimal:
     taken = sum((exposure(order) + unattributed(order) for order in others), ZERO)
     # Fills of this request that we cannot name yet have not lowered the position, so they are taken from it here.
     taken += sum((unattributed(order) for order in mine), ZERO)
-    return pricing.tradable(request.asset_type, max(ZERO, min(of_target, abs(book.position.quantity) - taken)))
+    return lots.tradable(request.asset_type, max(ZERO, min(of_target, abs(book.position.quantity) - taken)))
 
 
 def closable(book: Book, side: Side) -> Decimal:

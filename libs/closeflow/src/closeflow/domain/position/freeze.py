@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from closeflow.domain.incidents import ABOVE_STATED
 from closeflow.domain.model import Book, Order
 
 
@@ -13,9 +14,6 @@ def is_frozen(book: Book) -> bool:
     """Whether a request of the position is frozen (rule R11), even one that is over: what froze it may be a fill that
     is not booked, so nothing is sold and no close accepted before a person has looked."""
     return any(request.frozen_reason is not None for request in book.requests.values())
-
-
-ABOVE_STATED: Final = "executed_above_stated"
 
 
 FREEZING: Final = frozenset({ABOVE_STATED, "record_was_wrong", "execution_changed", "order_replaced"})

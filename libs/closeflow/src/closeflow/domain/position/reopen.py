@@ -8,8 +8,8 @@ from typing import Final
 
 from closeflow.domain.model import Book, CloseRequest, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
+from closeflow.domain.reasons import REVERSED
 
-REVERSED: Final = "reversed"
 REOPENED: Final = "position_reopened"
 
 

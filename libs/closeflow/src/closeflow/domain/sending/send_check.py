@@ -7,13 +7,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain.close import pricing
-from closeflow.domain.close.outcome import DEADLINE_PASSED, USER_CANCEL
+from closeflow.domain import market_data
 from closeflow.domain.enums import SENDABLE
 from closeflow.domain.incidents import about_order
 from closeflow.domain.model import ZERO, Book, Incident, Order, RejectClass, RequestStatus, SendAnswer, Side
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure, freeze
+from closeflow.domain.reasons import DEADLINE_PASSED, USER_CANCEL
 from closeflow.domain.trading_controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL, Controls, breach, room_at
 
 HELD_S: Final = 1.0
@@ -100,7 +100,7 @@ def _breached(book: Book, order: Order, controls: Controls) -> Withdraw | None:
 
 def _worth(order: Order) -> Decimal | None:
     """The price that the order is measured at: its limit or the touch it was planned at, whichever is higher."""
-    noted = pricing.noted_touch(order.side, order.quote)
+    noted = market_data.noted_touch(order.side, order.quote)
     return max((one for one in (order.limit_price, noted) if one is not None), default=None)
 
 

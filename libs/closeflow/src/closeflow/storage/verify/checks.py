@@ -11,9 +11,8 @@ from typing import Final
 
 from sqlalchemy import TextClause, bindparam, text
 
-from closeflow.domain.close.outcome import DUST, EXTERNALLY_CLOSED, RESIDUAL
 from closeflow.domain.operator.adjust import Ending
-from closeflow.domain.position.reopen import REVERSED
+from closeflow.domain.reasons import DUST, EXTERNALLY_CLOSED, RESIDUAL, REVERSED
 from closeflow.domain.transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.schema.column_types import LOT
