@@ -116,6 +116,12 @@ PLANTS: Final = (
         "close_api.planted -> closeflow.broker.alpaca",
     ),
     Plant(
+        "adapters",
+        "services/broker-gateway/src/broker_gateway/planted.py",
+        "from closeflow.broker.alpaca.stream import trade_updates",
+        "broker_gateway.planted -> closeflow.broker.alpaca.stream",
+    ),
+    Plant(
         "settings",
         "services/close-api/src/close_api/planted.py",
         "from close_api.settings import Settings",

@@ -14,9 +14,10 @@ import pytest
 
 from broker_simulator.control import Outage, PositionSpec
 from broker_simulator.process import SimulatorProcess
+from closectl.broker import Account
 from closectl.verifying.account import BrokerView, check_account
 from closectl.verifying.report import NotChecked, Violation
-from closectl.verifying.run import Account, verify
+from closectl.verifying.run import verify
 from closeflow.broker import Positions
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, OrderType, Side, TimeInForce, UpdateSource

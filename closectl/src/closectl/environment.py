@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final, TypeVar
 
+from closectl.broker import Account
 from closectl.output import fail
 from closectl.settings import ClosectlSettings
-from closectl.verifying import Account
 from closeflow.domain.operator.declare_lost import window
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
+from closectl.broker import Account
 from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
 from closectl.operating.asking import HAS_IT, ask_about
-from closectl.verifying import Account
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
 from closeflow.domain.operator.adjust import Adjustment, Ending, Fill, adjust, end_order, end_position, name_fill

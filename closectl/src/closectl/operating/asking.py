@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from closectl.verifying import Account
-from closeflow.broker.alpaca import AlpacaBroker
+from closectl.broker import Account, make_broker
 from closeflow.broker.evidence import HAS_IT, gather
 from closeflow.broker.protocol import BrokerUnavailable
 from closeflow.domain.model import Order
@@ -20,14 +19,7 @@ async def ask_about(account: Account | str, order: Order, *, at: datetime) -> As
         return f"settings are {account}"
     if account.account_id != order.account_id:
         return f"the order is of account {order.account_id}, the settings are for {account.account_id}"
-    broker = AlpacaBroker(
-        base_url=account.url,
-        market_data_url=account.url,
-        key_id=account.key_id,
-        secret_key=account.secret_key,
-        account_id=account.account_id,
-        name=account.broker,
-    )
+    broker = make_broker(account)
     try:
         return await gather(broker, order, at=at)
     except BrokerUnavailable as error:

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from closectl.broker import Account
 from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
 from closectl.operating.asking import ask_about
-from closectl.verifying import Account
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
 from closeflow.domain.operator.declare_lost import Asked, Point, declare_lost, evidence

@@ -2,6 +2,6 @@
 
 from closectl.verifying.printing import print_report, report_json
 from closectl.verifying.report import Report
-from closectl.verifying.run import Account, verify
+from closectl.verifying.run import verify
 
-__all__ = ["Account", "Report", "print_report", "report_json", "verify"]
+__all__ = ["Report", "print_report", "report_json", "verify"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import Final
 
+from closectl.broker import Account, make_broker
 from closectl.verifying.account import BrokerView, ask_broker, check_account
 from closectl.verifying.books import DATABASE, BookChecks
 from closectl.verifying.consumed import Committed, check_offsets, check_updates
@@ -15,8 +15,7 @@ from closectl.verifying.ledger import check_ledger
 from closectl.verifying.reading import TopicNames, read_topics
 from closectl.verifying.report import Finding, NotChecked, Report, looked
 from closectl.verifying.topics import check_topics
-from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.broker.protocol import BrokerUnavailable
+from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError
 from closeflow.kafka.offsets import committed_offsets
 from closeflow.storage.core.engine import Database, Transaction
@@ -34,17 +33,6 @@ LONGEST_PAUSE_S: Final = 10.0
 TOPICS: Final = TopicNames()
 OF_TOPICS: Final = (7, 9, 10, 14, 15, 16, 17, 22)
 OF_BROKER: Final = (7, 16)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """Where and as whom to ask the broker."""
-
-    url: str
-    key_id: str
-    secret_key: str
-    account_id: str
-    broker: str
 
 
 async def verify(
@@ -127,7 +115,7 @@ def _unread(kafka: KafkaConnection, error: Exception) -> str:
     return f"Kafka at {kafka.bootstrap_servers} could not be read ({error or type(error).__name__})"
 
 
-async def _asked_again(broker: AlpacaBroker, state: State) -> BrokerView:
+async def _asked_again(broker: Broker, state: State) -> BrokerView:
     """One lost answer of thousands is no reason to check nothing. What was named before is not asked for again."""
     for _ in range(ATTEMPTS - 1):
         try:
@@ -140,14 +128,7 @@ async def _asked_again(broker: AlpacaBroker, state: State) -> BrokerView:
 async def _check_account(state: State, account: Account | str) -> list[Finding]:
     if isinstance(account, str):
         return [NotChecked(number, f"the broker: {account}") for number in OF_BROKER]
-    broker = AlpacaBroker(
-        base_url=account.url,
-        market_data_url=account.url,
-        key_id=account.key_id,
-        secret_key=account.secret_key,
-        account_id=account.account_id,
-        name=account.broker,
-    )
+    broker = make_broker(account)
     try:
         view = await _asked_again(broker, state)
     except BrokerUnavailable as error:

@@ -10,7 +10,8 @@ from typing import Any, Final
 import pytest
 
 from closeflow.broker.alpaca import parse
-from closeflow.broker.alpaca.stream import Message, Unreadable, read_frame
+from closeflow.broker.alpaca.stream import read_frame
+from closeflow.broker.trade_updates import Message, Unreadable
 
 from .serving import ORDER, answer, broker_at, serving
 from .test_questions import activity

@@ -9,8 +9,9 @@ from decimal import Decimal
 import pytest
 
 from closeflow.broker.alpaca import parse
-from closeflow.broker.alpaca.stream import Unreadable, read_frame
+from closeflow.broker.alpaca.stream import read_frame
 from closeflow.broker.alpaca.wire import read_json
+from closeflow.broker.trade_updates import Unreadable
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
 

@@ -11,7 +11,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from closeflow.broker.alpaca.parse import Account
-from closeflow.broker.alpaca.stream import StreamDenied, StreamLost, StreamTarget, Unreadable, trade_updates
+from closeflow.broker.alpaca.stream import StreamTarget, trade_updates
+from closeflow.broker.trade_updates import StreamDenied, StreamLost, Unreadable
 from closeflow.domain.model import BrokerUpdate, ExecType
 
 AUTHORIZED = {"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}}

@@ -1,14 +1,14 @@
 """Run the broker gateway: `python -m broker_gateway`, configured by BROKER_GATEWAY_* environment variables."""
 
 import asyncio
+from functools import partial
 
 from broker_gateway.publisher import SERVICE
 from broker_gateway.session import Pace, Relay, race
 from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.parse import Account
-from closeflow.broker.alpaca.stream import StreamTarget
+from closeflow.broker.alpaca.stream import StreamTarget, trade_updates
 from closeflow.broker.budget import CallBudget
 from closeflow.heartbeat import beating
 from closeflow.run import run_service
@@ -50,12 +50,11 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
     )
     relay = Relay(
         broker=broker,
-        stream=stream,
+        stream=partial(trade_updates, stream),
         database=engine,
         lock_dsn=dsn,
         kafka=settings.kafka,
         pace=pace,
-        now=utc_now,
     )
 
     async def until_stopped() -> None:

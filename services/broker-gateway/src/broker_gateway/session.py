@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 from broker_gateway.backfill import Backfill, Patience
 from broker_gateway.publisher import SERVICE, Memory, Outlet
 from closeflow.broker import Broker, BrokerUnavailable
-from closeflow.broker.alpaca.stream import Message, StreamLost, StreamTarget, Unreadable, trade_updates
+from closeflow.broker.trade_updates import Message, StreamLost, TradeUpdates, Unreadable
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
 from closeflow.run import EndedUnasked
@@ -70,13 +70,12 @@ class Relay:
     """Runs for ever: waits for the account's lock, then listens and backfills as long as it is held."""
 
     broker: Broker
-    stream: StreamTarget
+    stream: TradeUpdates
     database: Database
     lock_dsn: str
     """Of the same database; the lock has a connection of its own."""
     kafka: KafkaConnection
     pace: Pace
-    now: Callable[[], datetime]
     memory: Memory = field(default_factory=Memory)
     patience: Patience = field(default_factory=Patience)
     trouble: dict[str, str | None] = field(default_factory=lambda: {"database": "not connected yet", "stream": None})
@@ -133,7 +132,7 @@ class Relay:
         that what happens in between comes twice and not never."""
         async with (
             open_producer(self.kafka) as producer,
-            trade_updates(self.stream, now=self.now) as messages,
+            self.stream() as messages,
         ):
             self.trouble["stream"] = None
             LISTENING.set(1)

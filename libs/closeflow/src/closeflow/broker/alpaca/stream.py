@@ -22,7 +22,7 @@ from websockets.exceptions import WebSocketException
 from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.wire import read_json
-from closeflow.domain.model import BrokerUpdate
+from closeflow.broker.trade_updates import Message, StreamDenied, StreamLost, Unreadable
 
 log = structlog.get_logger()
 
@@ -34,24 +34,6 @@ STREAM_MESSAGES: Final = Counter(
 
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _MESSAGES_BUFFERED: Final = 1024
-
-
-class StreamLost(Exception):
-    """The stream ended or could not be opened. Whatever was said since the last update has to be asked for."""
-
-
-class StreamDenied(StreamLost):
-    """The broker does not accept the key; trying again helps only once somebody mended it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A trade update that could not be read: the broker has to be asked what it said."""
-
-    reason: str
-
-
-Message = BrokerUpdate | Unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
