@@ -29,7 +29,6 @@ UNEXPECTED = frozenset(
         "execution_of_another_order",
         "quantities_disagree",
         "execution_without_order",
-        "unsupported_exec_type",
         "side_changed",
         "position_changed_outside",
         "submit_order_disagrees",

@@ -29,13 +29,9 @@ class IdDeduplication(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
+    """What of a broker decides how we send to it."""
+
     client_id_deduplication: IdDeduplication
-    look_up_by_client_id: bool
-    execution_list: bool
-    """Whether executions can be listed after the fact."""
-    busts: bool
-    """Whether the broker reports busts and corrections."""
-    minimum_lot: Mapping[AssetType, Decimal]
     visibility_lag_s: float
     """How long an accepted order may stay invisible to a look-up."""
     refuses_to_exceed: bool

@@ -1,7 +1,7 @@
 """What crosses a process border; mirrors schemas/."""
 
 from closeflow.contracts.broker_fill import BrokerFillV1, broker_fill_key
-from closeflow.contracts.cloudevents import EventHeaders, build_headers, parse_headers, schema_name
+from closeflow.contracts.cloudevents import build_headers, schema_name
 from closeflow.contracts.codec import ErrorClass, Undecodable, UnknownValue, decode, encode, peek
 from closeflow.contracts.execution_event import ExecutionEvent, ExecutionEventType, cash_amount
 from closeflow.contracts.ids import new_close_request_id
@@ -17,7 +17,6 @@ __all__ = [
     "SUBMIT_ORDER",
     "BrokerFillV1",
     "ErrorClass",
-    "EventHeaders",
     "ExecutionEvent",
     "ExecutionEventType",
     "PositionEvent",
@@ -32,7 +31,6 @@ __all__ = [
     "decode",
     "encode",
     "new_close_request_id",
-    "parse_headers",
     "peek",
     "schema_name",
 ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -13,18 +11,6 @@ from closeflow.contracts.wire import WireModel, format_time
 
 SPEC_VERSION: Final = b"1.0"
 _SCHEMA_NAME: Final = re.compile(rb"(?:[^\s]*[/:])?([a-z][a-z0-9-]{0,63})\.v([0-9]{1,6})(?:\.json)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventHeaders:
-    """What the headers of one record say. Everything may be missing: headers help, they are not the message."""
-
-    event_id: str | None = None
-    event_type: str | None = None
-    source: str | None = None
-    schema: str | None = None
-    time: str | None = None
-    traceparent: str | None = None
 
 
 def schema_name(model: type[WireModel]) -> str:
@@ -60,19 +46,3 @@ def build_headers(
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
     return headers
-
-
-def parse_headers(headers: Iterable[tuple[str, bytes | None]]) -> EventHeaders:
-    """Never raises: a null or unreadable header counts as missing, and of a repeated one the last counts."""
-    found: dict[str, str] = {}
-    for name, raw in headers:
-        if raw is not None and raw.isascii():
-            found[name] = raw.decode("ascii")
-    return EventHeaders(
-        event_id=found.get("ce_id"),
-        event_type=found.get("ce_type"),
-        source=found.get("ce_source"),
-        schema=found.get("ce_dataschema"),
-        time=found.get("ce_time"),
-        traceparent=found.get("traceparent"),
-    )

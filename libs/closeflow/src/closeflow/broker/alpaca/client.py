@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote as url_quote
 
@@ -51,16 +50,6 @@ RATE_PER_S: Final = 100.0
 ALPACA: Final = Capabilities(
     # Documented only for open orders; a desk that has proven more says so by a setting.
     client_id_deduplication=IdDeduplication.WHILE_OPEN,
-    look_up_by_client_id=True,
-    execution_list=True,
-    busts=True,
-    minimum_lot=MappingProxyType(
-        {
-            AssetType.STOCK: Decimal("0.000000001"),
-            AssetType.OPTION: Decimal(1),
-            AssetType.CRYPTO: Decimal("0.000000001"),
-        }
-    ),
     visibility_lag_s=5.0,
     refuses_to_exceed=False,  # Documented for no asset type; a desk that has proven it says so by a setting.
 )

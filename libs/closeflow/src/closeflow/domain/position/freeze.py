@@ -42,6 +42,5 @@ FREEZING_KINDS: Final = FREEZING | {
     "quantities_disagree",
     "submit_order_parked",
     "unreadable_update",
-    "unsupported_exec_type",
 }
 """Kinds of incidents under which a request sends nothing more (rule R11)."""
