@@ -1,4 +1,4 @@
-"""One role per service, each with what schema.md says it writes.
+"""One role per service, each with what it writes.
 
 Roles belong to the whole cluster and may be used by other databases, so a downgrade takes the grants back and leaves the roles.
 They have no password here: closeflow.storage.schema.migrate.set_role_passwords gives it.

@@ -16,10 +16,11 @@ from closectl.verifying.report import Looked
 from closectl.verifying.run import check_database
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts.position_event import PositionEvent
+from closeflow.domain.incidents import IncidentKind
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import make_engine
 from closeflow.storage.verify.snapshot import snapshot
-from reconciler.jobs.import_non_trades import TO_MEND, WAITING, ImportNonTrades
+from reconciler.jobs.import_non_trades import ImportNonTrades
 from tests.pipeline.submitting import Bench, open_bench
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def test_it_waits_for_a_close_to_end_and_says_so(bench: Bench, job: Import
     activity_id = does(bench, "OPEXP", CALL, -2, date=f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
     assert [await job.once() for _ in range(2)] == [0, 0]
     assert position(bench, position_id) == ("closing", 2)
-    assert open_incidents(bench) == [(WAITING, f"{bench.account_id}/{activity_id}")]
+    assert open_incidents(bench) == [(IncidentKind.NON_TRADE_ACTIVITY_WAITS, f"{bench.account_id}/{activity_id}")]
     assert f"close {request_id} is pending" in detail(bench)
 
     bench.execute("UPDATE close_requests SET status = 'failed', reason = 'x' WHERE id = %(id)s", id=request_id)
@@ -176,7 +177,7 @@ async def test_anything_else_is_told_once_and_changes_nothing(
     before = [position(bench, one) for one in held]
     activity_id = does(bench, activity_type, symbol, quantity)
     assert await job.once() == 0
-    assert open_incidents(bench) == [(TO_MEND, f"{bench.account_id}/{activity_id}")]
+    assert open_incidents(bench) == [(IncidentKind.NON_TRADE_ACTIVITY, f"{bench.account_id}/{activity_id}")]
     assert verb in detail(bench)
     bench.execute("UPDATE incidents SET closed_at = now(), closed_by = 'ann', resolution = 'mended'")
     assert await job.once() == 0
@@ -201,7 +202,7 @@ async def test_one_that_cannot_be_read_is_told_once_and_holds_up_nothing(bench: 
     ours = does(bench, "OPEXP", PUT, -3, moves=False, fields={"symbol": CALL, "qty": "three"})
     does(bench, "OPEXP", CALL, -2)
     assert await job.once() == 1
-    told = [(TO_MEND, f"{bench.account_id}/{one}") for one in (unreadable, ours)]
+    told = [(IncidentKind.NON_TRADE_ACTIVITY, f"{bench.account_id}/{one}") for one in (unreadable, ours)]
     assert open_incidents(bench) == told
 
 

@@ -1,4 +1,4 @@
-"""Each role can do what schema.md says it writes, and nothing else. Tried for real, as the role, and undone."""
+"""Each role can do what it writes, and nothing else. Tried for real, as the role, and undone."""
 
 from collections.abc import Iterator
 from typing import Final

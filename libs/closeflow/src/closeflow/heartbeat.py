@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.incidents import close_incidents_about, report_incidents
@@ -24,8 +25,6 @@ from closeflow.tasks import end_tasks
 log = structlog.get_logger(__name__)
 
 SKEW_S: Final = Gauge("closeflow_clock_skew_seconds", "The host's clock against the database's, positive when ahead")
-CLOCK_SKEW: Final = "clock_skew"
-JOB_STALLED: Final = "job_stalled"
 INTERVAL_S: Final = 5.0
 SKEW_ALLOWED_S: Final = 1.0
 LATE_S: Final = 3 * INTERVAL_S
@@ -90,9 +89,11 @@ class Heartbeat:
         )
         if not skewed and self._skewed is not False:
             told = "the clocks agree"
-            await close_incidents_about(tx, kind=CLOCK_SKEW, subjects=[subject], resolution=told)
+            await close_incidents_about(tx, kind=IncidentKind.CLOCK_SKEW, subjects=[subject], resolution=told)
         if going:
-            await close_incidents_about(tx, kind=JOB_STALLED, subjects=going, resolution="it finished a cycle")
+            await close_incidents_about(
+                tx, kind=IncidentKind.JOB_STALLED, subjects=going, resolution="it finished a cycle"
+            )
         if skewed != (self._skewed or False):
             log.warning("clock_skew", skew_s=round(skew_s, 3), skewed=skewed)
         self._skewed = skewed
@@ -111,9 +112,9 @@ async def beating(database: Database, service: str) -> AsyncIterator[None]:
 def _skew(subject: str, skew_s: float) -> Incident:
     where = "ahead of" if skew_s > 0 else "behind"
     detail = f"the clock of {subject} is {abs(skew_s):.1f} s {where} the database's"
-    return Incident(kind=CLOCK_SKEW, severity="warning", detail=detail, subject=subject)
+    return Incident(kind=IncidentKind.CLOCK_SKEW, severity="warning", detail=detail, subject=subject)
 
 
 def _stalled(job: JobCycles, for_s: float) -> Incident:
     detail = f"the reconciler's job {job.job} has not finished a cycle for {for_s:.0f} s"
-    return Incident(kind=JOB_STALLED, severity="critical", detail=detail, subject=job.job)
+    return Incident(kind=IncidentKind.JOB_STALLED, severity="critical", detail=detail, subject=job.job)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.repair import NOT_REPAIRED, REPAIRED, InLine, NotRepaired, Repaired, repair
+from closeflow.domain.close.repair import InLine, NotRepaired, Repaired, repair
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, CloseRequest, Order, PositionStatus, RequestStatus
 from closeflow.domain.transitions import illegal_moves
 
@@ -116,7 +117,7 @@ def test_it_is_brought_in_line(book: Book, status: PositionStatus, active: objec
     position = found.book.position
     assert (position.status, position.active_close_request_id) == (status, active)
     assert list(illegal_moves(book, found.book)) == []
-    assert (found.incident.kind, found.incident.position_id) == (REPAIRED, position.id)
+    assert (found.incident.kind, found.incident.position_id) == (IncidentKind.REPAIRED, position.id)
     (event,) = found.events
     assert event.position_version == position.version == book.position.version + 1
     assert repair(found.book, now=NOW) == InLine()
@@ -156,7 +157,7 @@ def test_an_order_that_may_still_fill_leaves_the_exposure_unproven() -> None:
 def test_a_person_has_to_mend_what_no_legal_move_does(book: Book, why: str) -> None:
     found = repair(book, now=NOW)
     assert isinstance(found, NotRepaired)
-    assert found.incident.kind == NOT_REPAIRED
+    assert found.incident.kind == IncidentKind.NOT_REPAIRED
     assert why in found.incident.detail
 
 

@@ -20,6 +20,7 @@ from broker_gateway.publisher import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.asking import newest_by_id
 from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
 from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
 from closeflow.storage import broker_cursors, due_work
@@ -34,7 +35,6 @@ _LOOK_UPS_AT_ONCE: Final = 4
 _REMEMBERED: Final = 10_000
 LOOK_BACK: Final = timedelta(days=1)
 """From where executions are asked for again after a cursor that was ahead."""
-LEFT_OUT: Final = "execution_left_out"
 
 
 @dataclass(slots=True)
@@ -190,6 +190,8 @@ class Backfill:
         if not news:
             return
         detail = f"executions that cannot be read, or whose order the broker does not tell: {', '.join(news[:20])}"
-        incident = Incident(kind=LEFT_OUT, severity="warning", detail=detail, subject=self.broker.account_id)
+        incident = Incident(
+            kind=IncidentKind.EXECUTION_LEFT_OUT, severity="warning", detail=detail, subject=self.broker.account_id
+        )
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=[incident])

@@ -20,6 +20,7 @@ from closeflow.domain.close.accept import (
     accept_close,
     fingerprint,
 )
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Event, Incident
 from closeflow.domain.trading_controls import GLOBAL, effective_state
 from closeflow.storage.book.save import save_books
@@ -146,7 +147,7 @@ async def _tell(engine: Engine, command: CloseCommand, error: Exception) -> None
     log.error("close_not_decided", position_id=command.position_id, exc_info=error)
     if not isinstance(error, RowRefused):
         return
-    kind = "close_refused_by_database"
+    kind = IncidentKind.CLOSE_REFUSED_BY_DATABASE
     incident = Incident(kind=kind, severity="warning", position_id=command.position_id, detail=str(error))
 
     async def work(tx: Tx) -> None:

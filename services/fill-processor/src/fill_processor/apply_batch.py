@@ -12,6 +12,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.close.outcome import settle
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
@@ -28,7 +29,6 @@ UpdateRecord = Record[BrokerFillV1]
 APPLIED: Final = "applied"
 IGNORED: Final = "ignored"
 PARKED: Final = "parked"
-FOREIGN: Final = "foreign_order"
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ def _fold_one(
     position_id = positions.get(ours[0]) if ours else None
     order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None
     if position_id is None or order is None:
-        _park(folded, record, update, "unknown_order" if ours else FOREIGN)
+        _park(folded, record, update, IncidentKind.UNKNOWN_ORDER if ours else IncidentKind.FOREIGN_ORDER)
         return None
     book = folded.books[position_id]
     taken_by = taken.get((update.broker, update.account_id, update.exec_id)) if update.exec_id else None
@@ -146,7 +146,7 @@ def _park(folded: BatchResult, record: UpdateRecord, update: BrokerUpdate, kind:
     folded.outcomes[update.event_id] = PARKED
     folded.parked.append(parked_record(record, kind))
     said = f"{update.exec_type} of {update.symbol} for an order that is not in the database"
-    if kind == FOREIGN:
+    if kind == IncidentKind.FOREIGN_ORDER:
         detail = f"{said}, the latest: {update.client_order_id}"
         incident = Incident(kind=kind, severity="warning", subject=update.account_id, detail=detail)
     else:
@@ -173,12 +173,12 @@ def poisoned(record: UpdateRecord, book: Book | None, reason: str) -> BatchResul
     folded = BatchResult(books={book.position.id: book} if book is not None else {})
     order = book.orders.get(update.client_order_id) if book is not None else None
     if book is not None and order is not None:
-        folded.books[book.position.id] = freeze(book, order, "poison")
+        folded.books[book.position.id] = freeze(book, order, IncidentKind.POISON)
     folded.outcomes[update.event_id] = PARKED
     folded.parked.append(parked_record(record, reason))
     folded.incidents.append(
         Incident(
-            kind="poison",
+            kind=IncidentKind.POISON,
             severity="critical",
             detail=reason,
             position_id=book.position.id if book else None,

@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.ids import parse_client_order_id
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
@@ -27,7 +28,6 @@ from closeflow.storage.parked_records import park_records
 from fill_processor.apply_batch import BatchResult, Known, UpdateRecord, apply_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
-UNREADABLE: Final = "unreadable_update"
 VERDICTS: Final = Counter("closeflow_broker_updates_total", "Broker updates, by what was decided", ["verdict"])
 
 log = structlog.get_logger(__name__)
@@ -93,7 +93,7 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
     incidents: list[Incident] = []
     for letter, client_order_id, request_id in zip(letters, orders, requests, strict=True):
         incident = Incident(
-            kind=UNREADABLE,
+            kind=IncidentKind.UNREADABLE_UPDATE,
             severity="critical",
             detail=f"{letter.error_class}: {letter.reason}",
             subject=f"{letter.topic}/{letter.partition}/{letter.offset}",
@@ -101,7 +101,7 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
         position_id = positions.get(request_id) if request_id is not None else None
         if position_id is not None and request_id is not None:
             book = books[position_id]
-            books[position_id] = freeze_request(book, request_id, UNREADABLE)
+            books[position_id] = freeze_request(book, request_id, IncidentKind.UNREADABLE_UPDATE)
             order = client_order_id if client_order_id in book.orders else None
             # Named, so that whoever closes the incident lets the request go on.
             incident = replace(incident, position_id=position_id, close_request_id=request_id, client_order_id=order)

@@ -13,6 +13,7 @@ import structlog
 
 from closeflow.broker.budget import Urgency
 from closeflow.domain.close.outcome import settle
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.retry import FARTHEST, RetryPolicy
 from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
@@ -94,7 +95,7 @@ class DueOrderPoller:
     async def _put_off(self, due: DueOrder, error: Exception) -> None:
         log.error("order_not_attended", client_order_id=due.client_order_id, exc_info=error)
         incident = Incident(
-            kind="order_not_attended",
+            kind=IncidentKind.ORDER_NOT_ATTENDED,
             severity="critical",
             detail=f"what is due for this order cannot be written: {str(error).partition(chr(10))[0]}",
             position_id=due.position_id,

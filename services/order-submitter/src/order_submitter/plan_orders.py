@@ -30,6 +30,7 @@ from closeflow.domain.close.plan_order import (
     plan_incident,
 )
 from closeflow.domain.ids import client_order_id
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind, Side
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
@@ -61,7 +62,6 @@ from order_submitter.sending.pool import Job, SenderPool
 CONSUMER: Final = "order-submitter"
 PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])
 VISIBLE_STEP_S: Final = 0.05
-PARKED: Final = "submit_order_parked"
 NOT_VISIBLE: Final = "request_not_visible"
 SubmitRecord = Record[SubmitOrder]
 
@@ -242,11 +242,14 @@ class Planner:
             books = await lock_books(tx, request_ids=[message.close_request_id])
             if books and reason == NOT_VISIBLE:
                 return False
-            frozen = {key: freeze_request(book, message.close_request_id, PARKED) for key, book in books.items()}
+            frozen = {
+                key: freeze_request(book, message.close_request_id, IncidentKind.SUBMIT_ORDER_PARKED)
+                for key, book in books.items()
+            }
             changes = [(book, frozen[key]) for key, book in books.items() if frozen[key] is not book]
             await save_books(tx, changes=changes)
             incident = Incident(
-                kind=PARKED,
+                kind=IncidentKind.SUBMIT_ORDER_PARKED,
                 severity="critical",
                 detail=reason,
                 close_request_id=message.close_request_id,
@@ -282,7 +285,7 @@ def _unreadable(letter: DeadLetter) -> Incident:
     except ValueError:
         subject = place
     detail = f"{letter.error_class}: {letter.reason} ({place})"
-    return Incident(kind="unreadable_submit_order", severity="critical", detail=detail, subject=subject)
+    return Incident(kind=IncidentKind.UNREADABLE_SUBMIT_ORDER, severity="critical", detail=detail, subject=subject)
 
 
 def _needs_quote(message: SubmitOrder) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
-
-CONSUMER_STALLED: Final = "consumer_stalled"
 
 Place = tuple[str, str, int]
 """A consumer group, a topic, and the number of one of its partitions."""
@@ -50,7 +48,7 @@ def stalled_consumers(waiting: Mapping[Place, Waiting], *, now: float, patience_
             found[group, topic].append((partition, one))
     return [
         Incident(
-            kind=CONSUMER_STALLED,
+            kind=IncidentKind.CONSUMER_STALLED,
             severity="critical",
             subject=subject(group, topic),
             detail=(

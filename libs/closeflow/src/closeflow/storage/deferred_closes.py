@@ -16,16 +16,17 @@ from closeflow.domain.close.deferral import (
     OF_THE_ACCOUNT,
     incident_kind,
 )
+from closeflow.domain.incidents import IncidentKind
 from closeflow.storage.core.engine import Transaction
 
-CLOSE_NOT_PLANNED: Final = "close_not_planned"
-ORDERS_NOT_SENT: Final = "orders_not_sent"
 _WHEN: Final = " ".join(f"WHEN '{reason}' THEN interval '{after}'" for reason, after in INCIDENT_AFTER.items())
 INCIDENT_AFTER_SQL: Final = f"CASE r.reason {_WHEN} ELSE interval '{INCIDENT_AFTER_OTHERS}' END"
 """How long a deferred close `r` may wait for its reason before it is an incident."""
 _OF_THE_ACCOUNT: Final = ", ".join(f"'{reason}'" for reason in sorted(OF_THE_ACCOUNT))
 _UNANSWERED: Final = "interval '1 minute'"
-_ACCOUNT_KINDS: Final = sorted({CLOSE_NOT_PLANNED, ORDERS_NOT_SENT, *map(incident_kind, OF_THE_ACCOUNT)})
+_ACCOUNT_KINDS: Final = sorted(
+    {IncidentKind.CLOSE_NOT_PLANNED, IncidentKind.ORDERS_NOT_SENT, *map(incident_kind, OF_THE_ACCOUNT)}
+)
 
 # By close_requests_unfinished_idx: what is unfinished, whatever the table's size. An order waits from its last send on.
 _STANDING: Final = text(f"""
@@ -41,7 +42,7 @@ _STANDING: Final = text(f"""
     UNION ALL
     SELECT kind, account_id, id, position_id, since, 1 FROM overdue WHERE NOT of_the_account
     UNION ALL
-    SELECT '{CLOSE_NOT_PLANNED}', r.account_id, NULL, NULL, min(moved.at), count(*)
+    SELECT '{IncidentKind.CLOSE_NOT_PLANNED}', r.account_id, NULL, NULL, min(moved.at), count(*)
     FROM close_requests r
     CROSS JOIN LATERAL (SELECT max(h.at) AS at FROM status_history h
                         WHERE h.entity = 'close_request' AND h.entity_id = r.id::text) moved
@@ -49,7 +50,8 @@ _STANDING: Final = text(f"""
       AND r.created_at < closeflow_now() - {_UNANSWERED} AND moved.at < closeflow_now() - {_UNANSWERED}
     GROUP BY r.account_id
     UNION ALL
-    SELECT CASE WHEN b.account_id IS NULL THEN '{ORDERS_NOT_SENT}' ELSE '{incident_kind(BROKER_UNAVAILABLE)}' END,
+    SELECT CASE WHEN b.account_id IS NULL THEN '{IncidentKind.ORDERS_NOT_SENT}'
+                ELSE '{incident_kind(BROKER_UNAVAILABLE)}' END,
            o.account_id, NULL, NULL, min(o.created_at), count(*)
     FROM orders o
     JOIN close_requests r ON r.id = o.close_request_id AND r.frozen_reason IS NULL

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.storage.core.bulk import rows_json, storable
 from closeflow.storage.core.engine import Transaction
@@ -25,25 +26,25 @@ _BREAKER_IS_CLOSED: Final = (
     "EXISTS (SELECT FROM broker_breakers b WHERE b.account_id = i.subject AND b.state = 'closed')"
 )
 RESOLVED_WHEN: Final[Mapping[str, str]] = {
-    "acknowledged_order_not_found": f"""({_ORDER_IS_OVER} OR EXISTS (
+    IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND: f"""({_ORDER_IS_OVER} OR EXISTS (
         SELECT FROM orders o
         WHERE o.client_order_id = i.client_order_id AND o.last_broker_update_at > i.last_seen_at))""",
-    "broker_credentials_refused": _BREAKER_IS_CLOSED,
-    "broker_refuses_orders": _BREAKER_IS_CLOSED,
-    "cancel_outcome_missing": _ORDER_IS_OVER,
-    "cancel_refused": _ORDER_IS_OVER,
-    "exposure_above_owed": _ORDER_IS_OVER,
-    "execution_withheld": f"NOT {STILL_WITHHELD}",
-    "order_done_for_day": _ORDER_IS_OVER,
-    "order_not_attended": _ORDER_IS_OVER,
-    "order_not_found": """EXISTS (
+    IncidentKind.BROKER_CREDENTIALS_REFUSED: _BREAKER_IS_CLOSED,
+    IncidentKind.BROKER_REFUSES_ORDERS: _BREAKER_IS_CLOSED,
+    IncidentKind.CANCEL_OUTCOME_MISSING: _ORDER_IS_OVER,
+    IncidentKind.CANCEL_REFUSED: _ORDER_IS_OVER,
+    IncidentKind.EXPOSURE_ABOVE_OWED: _ORDER_IS_OVER,
+    IncidentKind.EXECUTION_WITHHELD: f"NOT {STILL_WITHHELD}",
+    IncidentKind.ORDER_DONE_FOR_DAY: _ORDER_IS_OVER,
+    IncidentKind.ORDER_NOT_ATTENDED: _ORDER_IS_OVER,
+    IncidentKind.ORDER_NOT_FOUND: """EXISTS (
         SELECT FROM orders o
         WHERE o.client_order_id = i.client_order_id AND o.status NOT IN ('planned', 'submit_unknown'))""",
-    "request_not_woken": """EXISTS (
+    IncidentKind.REQUEST_NOT_WOKEN: """EXISTS (
         SELECT FROM close_requests r WHERE r.id = i.close_request_id AND r.updated_at > i.last_seen_at)""",
-    "submit_unknown": f"""NOT EXISTS (
+    IncidentKind.SUBMIT_UNKNOWN: f"""NOT EXISTS (
         SELECT FROM orders o WHERE o.close_request_id = i.close_request_id AND NOT ({_OVER}))""",
-    "target_reached_with_live_order": _ORDER_IS_OVER,
+    IncidentKind.TARGET_REACHED_WITH_LIVE_ORDER: _ORDER_IS_OVER,
 }
 """By kind, what has to be true of an open incident `i` for it to be over. None of these kinds freezes a request: what
 does is for a person to close (rule R11)."""

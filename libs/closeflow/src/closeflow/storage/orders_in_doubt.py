@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import text
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Order
 from closeflow.domain.operator.declare_lost import Known
 from closeflow.storage.core.bulk import rows_json
@@ -16,8 +17,6 @@ from closeflow.storage.core.statements import fetch
 from closeflow.storage.due_work import GapOrder
 from closeflow.storage.predicates import NO_NAME
 
-MISMATCH: Final = "position_mismatch"
-WITHHELD: Final = "execution_withheld"
 LOOK_BACK: Final = timedelta(days=7)
 """How old an order may be of which the broker takes something back: to the end of the next trading day, and a holiday
 or two."""
@@ -51,9 +50,21 @@ _KNOWN: Final = text("""
 async def orders_in_doubt(tx: Transaction, *, account_id: str, budget: int) -> list[GapOrder]:
     """The newest orders of symbols of which the broker holds another quantity than we do: it may have taken back, or
     done, what no feed told."""
-    parameters = {"account_id": account_id, "kind": MISMATCH, "look_back": LOOK_BACK, "budget": budget}
+    parameters = {
+        "account_id": account_id,
+        "kind": IncidentKind.POSITION_MISMATCH,
+        "look_back": LOOK_BACK,
+        "budget": budget,
+    }
     return [
-        GapOrder(row.client_order_id, row.position_id, row.close_request_id, row.created_at, MISMATCH, row.since)
+        GapOrder(
+            row.client_order_id,
+            row.position_id,
+            row.close_request_id,
+            row.created_at,
+            IncidentKind.POSITION_MISMATCH,
+            row.since,
+        )
         for row in await tx.execute(_IN_DOUBT, parameters)
     ]
 

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
 from closeflow.broker.budget import CallBudget, Urgency
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
 from closeflow.domain.retry import retry_in_s
 from closeflow.domain.sending.broker_answers import (
@@ -335,9 +336,9 @@ class SenderPool:
     def _account_incident(self, answer: SubmitAnswer) -> Incident | None:
         match answer:
             case NotAccepted(reason=reason, credentials=True):
-                kind = "broker_credentials_refused"
+                kind = IncidentKind.BROKER_CREDENTIALS_REFUSED
             case NotAccepted(reason=reason, account_wide=True):
-                kind = "broker_refuses_orders"
+                kind = IncidentKind.BROKER_REFUSES_ORDERS
             case _:
                 return None
         account = self._broker.account_id

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, ExecutionPage
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import ZERO, BrokerUpdate
 from closeflow.domain.position.compare_with_broker import agree
 from closeflow.domain.text import decimal_text, time_text
@@ -17,7 +18,7 @@ from closeflow.storage.core.engine import Database, database_now, transaction
 from closeflow.storage.incidents import AbsentOrder, absent_orders, add_evidence
 from closeflow.storage.positions import Holding, holdings
 from reconciler.jobs.ask_quiet_orders import publish
-from reconciler.jobs.compare_positions import CLOCKS_APART, NOT_FOUND, log
+from reconciler.jobs.compare_positions import CLOCKS_APART, log
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class AssembleEvidence:
     async def _cycle(self) -> int:
         account = self.broker.account_id
         async with transaction(self.database) as tx:
-            absent = await absent_orders(tx, account_id=account, kind=NOT_FOUND, budget=self.budget)
+            absent = await absent_orders(tx, account_id=account, kind=IncidentKind.ORDER_NOT_FOUND, budget=self.budget)
             ours = await holdings(tx, account_id=account, grace=timedelta())
             now = await database_now(tx)
         if not absent:

@@ -16,6 +16,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter, Gauge
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident, Topic
 from closeflow.domain.outbox.publication_audit import (
     EventKey,
@@ -57,7 +58,6 @@ UNPUBLISHED = Gauge("closeflow_outbox_missing_events", "Outbox rows past their t
 EMITTED_AGAIN = Counter("closeflow_outbox_emitted_again_total", "Events that the publication audit emitted again")
 
 AUDIT: Final = "audit_publication"
-MISSING: Final = "event_not_published"
 TOPICS: Final = tuple(Topic)
 CANDIDATES: Final = 10_000
 """How many missing rows are looked at for an emission in one cycle."""
@@ -203,7 +203,10 @@ class AuditPublication:
         )
         await report_incidents(tx, incidents=[_missing(row) for row in sorted(newly, key=lambda row: row.key[1])])
         closed = await close_incidents(
-            tx, kind=MISSING, still=[_subject(key) for key in missing], resolution="the event was published"
+            tx,
+            kind=IncidentKind.EVENT_NOT_PUBLISHED,
+            still=[_subject(key) for key in missing],
+            resolution="the event was published",
         )
         if newly or closed:
             log.warning("publication_judged", missing=len(missing), newly_missing=len(newly), found_again=closed)
@@ -264,7 +267,7 @@ def _subject(key: EventKey) -> str:
 
 def _missing(row: OutboxRow) -> Incident:
     return Incident(
-        kind=MISSING,
+        kind=IncidentKind.EVENT_NOT_PUBLISHED,
         severity="critical",
         detail=f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka",
         subject=_subject(row.key),

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from typing import Final, assert_never
+from typing import assert_never
 
 import structlog
 
 from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.sending.broker_answers import (
@@ -46,8 +47,6 @@ from reconciler.jobs.ask_quiet_orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
 
-OUTLIVES: Final = "order_outlives_request"
-
 
 @dataclass(slots=True)
 class CancelOrphanOrders:
@@ -70,7 +69,7 @@ class CancelOrphanOrders:
     async def _cycle(self) -> int:
         now = time.monotonic()
         async with transaction(self.database) as tx:
-            await close_orphan_incidents(tx, kind=OUTLIVES, resolution="the order is done")
+            await close_orphan_incidents(tx, kind=IncidentKind.ORDER_OUTLIVES_REQUEST, resolution="the order is done")
             found = await orphan_orders(
                 tx,
                 account_id=self.broker.account_id,
@@ -146,7 +145,7 @@ def _lives(answer: LookUpAnswer) -> bool:
 
 def _incident(order: OrphanOrder, detail: str) -> Incident:
     return Incident(
-        kind=OUTLIVES,
+        kind=IncidentKind.ORDER_OUTLIVES_REQUEST,
         severity="critical",
         detail=detail,
         position_id=order.position_id,

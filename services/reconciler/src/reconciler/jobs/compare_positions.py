@@ -14,20 +14,17 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.domain.position.compare_with_broker import Compared, Pair, compare
 from closeflow.domain.text import decimal_text
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.incidents import close_incidents_about, report_incidents
-from closeflow.storage.orders_in_doubt import MISMATCH
 from closeflow.storage.positions import Holding, holdings
 
 log = structlog.get_logger(__name__)
 
-STRANGERS: Final = "unknown_positions"
-UNREADABLE: Final = "position_not_readable"
-NOT_FOUND: Final = "order_not_found"
 CLOCKS_APART: Final = timedelta(hours=2)
 """How far the broker's clock may be behind the one that dated a send."""
 
@@ -79,15 +76,21 @@ class ComparePositions:
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=incidents)
             closed = await close_incidents_about(
-                tx, kind=MISMATCH, subjects=equal, resolution="the broker holds the same again"
+                tx, kind=IncidentKind.POSITION_MISMATCH, subjects=equal, resolution="the broker holds the same again"
             )
             if not found.unknown:
                 closed += await close_incidents_about(
-                    tx, kind=STRANGERS, subjects=[account], resolution="the broker holds nothing that is unknown"
+                    tx,
+                    kind=IncidentKind.UNKNOWN_POSITIONS,
+                    subjects=[account],
+                    resolution="the broker holds nothing that is unknown",
                 )
             if not unreadable:
                 closed += await close_incidents_about(
-                    tx, kind=UNREADABLE, subjects=[account], resolution="every position can be read"
+                    tx,
+                    kind=IncidentKind.POSITION_NOT_READABLE,
+                    subjects=[account],
+                    resolution="every position can be read",
                 )
         if incidents or closed:
             log.warning("positions_compared", differing=len(found.confirmed), closed=closed)
@@ -100,16 +103,18 @@ def _subject(account_id: str, symbol: str) -> str:
 def _mismatch(account_id: str, symbol: str, pair: Pair) -> Incident:
     ours, theirs = map(decimal_text, pair)
     detail = f"the broker holds {theirs} {symbol} for account {account_id}, we hold {ours}"
-    return Incident(kind=MISMATCH, severity="critical", detail=detail, subject=_subject(account_id, symbol))
+    return Incident(
+        kind=IncidentKind.POSITION_MISMATCH, severity="critical", detail=detail, subject=_subject(account_id, symbol)
+    )
 
 
 def _strangers(account_id: str, held: Mapping[str, Decimal]) -> Incident:
     listed = ", ".join(f"{decimal_text(quantity)} {symbol}" for symbol, quantity in sorted(held.items()))
     detail = f"the broker holds for account {account_id} what we have no position in: {listed}"
-    return Incident(kind=STRANGERS, severity="warning", detail=detail, subject=account_id)
+    return Incident(kind=IncidentKind.UNKNOWN_POSITIONS, severity="warning", detail=detail, subject=account_id)
 
 
 def _unreadable(account_id: str, symbols: Set[str]) -> Incident:
     listed = ", ".join(symbol or "one without a symbol" for symbol in sorted(symbols))
     detail = f"positions that the broker lists for account {account_id} cannot be read, so not compared: {listed}"
-    return Incident(kind=UNREADABLE, severity="warning", detail=detail, subject=account_id)
+    return Incident(kind=IncidentKind.POSITION_NOT_READABLE, severity="warning", detail=detail, subject=account_id)

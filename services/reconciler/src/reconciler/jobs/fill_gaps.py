@@ -14,13 +14,14 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, database_now, transaction
 from closeflow.storage.due_work import GapOrder, orders_with_gap
 from closeflow.storage.incidents import close_gap_incidents, report_incidents
-from closeflow.storage.orders_in_doubt import WITHHELD, known_executions, orders_in_doubt, withheld_orders
+from closeflow.storage.orders_in_doubt import known_executions, orders_in_doubt, withheld_orders
 from reconciler.jobs.ask_quiet_orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,6 @@ CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the broker's clock may be behind ours: executions are asked for from that much before the order was made. One
 that is not found so is asked for from when the broker took its order, by the broker's own clock."""
 ASKED_BY_ORDER: Final = 20
-GAP: Final = "gap"
 FAILURES_OF_A_PAGE: Final = 5
 """After so many in a row the reading ends, and the next one begins at the start: the token of a page may have aged."""
 
@@ -88,7 +88,7 @@ class FillGaps:
                 budget=self.budget,
             )
             await report_incidents(tx, incidents=[_gap(one) for one in self._lasting(gaps, now)])
-            await close_gap_incidents(tx, kind=GAP, resolution="the executions were found")
+            await close_gap_incidents(tx, kind=IncidentKind.GAP, resolution="the executions were found")
             account = self.broker.account_id
             withheld = await withheld_orders(tx, account_id=account, after=self.incident_after, budget=self.budget)
             await report_incidents(tx, incidents=[_withheld(one) for one in withheld])
@@ -182,7 +182,7 @@ def _name(order: GapOrder) -> str:
 
 def _gap(order: GapOrder) -> Incident:
     return Incident(
-        kind=GAP,
+        kind=IncidentKind.GAP,
         severity="critical",
         detail=f"the broker states {order.missing} more filled than its executions name",
         position_id=order.position_id,
@@ -193,7 +193,7 @@ def _gap(order: GapOrder) -> Incident:
 
 def _withheld(order: GapOrder) -> Incident:
     return Incident(
-        kind=WITHHELD,
+        kind=IncidentKind.EXECUTION_WITHHELD,
         severity="critical",
         detail=f"{order.missing} that a feed names is not booked: the broker states no more than what is",
         position_id=order.position_id,

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import ZERO, Book, Incident
 from closeflow.domain.operator.adjust import Adjustment, end_position
 from closeflow.domain.operator.non_trade_activity import (
@@ -48,8 +49,6 @@ from closeflow.storage.position_adjustments import insert_adjustment
 log = structlog.get_logger(__name__)
 
 FEED: Final = "non-trade-activities"
-TO_MEND: Final = "non_trade_activity"
-WAITING: Final = "non_trade_activity_waits"
 BY: Final = "reconciler"
 
 
@@ -126,7 +125,12 @@ class ImportNonTrades:
             log.error("activity_not_applied", activity_id=activity.activity_id, exc_info=error)
             verdict = Waits(f"it cannot be written: {str(error).partition(chr(10))[0]}")
             async with transaction(self.database) as tx:
-                await report_incidents(tx, incidents=[self._incident(WAITING, "critical", activity, verdict.why)])
+                await report_incidents(
+                    tx,
+                    incidents=[
+                        self._incident(IncidentKind.NON_TRADE_ACTIVITY_WAITS, "critical", activity, verdict.why)
+                    ],
+                )
         if isinstance(verdict, Ends):
             log.warning("positions_ended_by_activity", activity_id=activity.activity_id, ending=verdict.ending)
         return verdict
@@ -146,9 +150,13 @@ class ImportNonTrades:
                     await _end(tx, book, verdict, activity, now=now)
             case Told(why):
                 await self._record(tx, activity, "told")
-                await report_incidents(tx, incidents=[self._incident(TO_MEND, "critical", activity, why)])
+                await report_incidents(
+                    tx, incidents=[self._incident(IncidentKind.NON_TRADE_ACTIVITY, "critical", activity, why)]
+                )
             case Waits(why):
-                await report_incidents(tx, incidents=[self._incident(WAITING, "warning", activity, why)])
+                await report_incidents(
+                    tx, incidents=[self._incident(IncidentKind.NON_TRADE_ACTIVITY_WAITS, "warning", activity, why)]
+                )
             case Passed():
                 pass
         return verdict
@@ -159,7 +167,10 @@ class ImportNonTrades:
     async def _end_waits(self, others: Iterable[NonTrade]) -> None:
         async with transaction(self.database) as tx:
             await close_incidents_about(
-                tx, kind=WAITING, subjects=[self._subject(one) for one in others], resolution="it waits no longer"
+                tx,
+                kind=IncidentKind.NON_TRADE_ACTIVITY_WAITS,
+                subjects=[self._subject(one) for one in others],
+                resolution="it waits no longer",
             )
 
     async def _advance(self, listed: Sequence[NonTrade], waiting: Sequence[NonTrade]) -> None:

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import (
@@ -28,7 +29,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-STRAYS: Final = "outbox_default_partition_used"
 NOT_YET_PROVEN: Final = "55000"
 """SQLSTATE with which the database refuses to drop a day whose publication is not proven."""
 
@@ -58,7 +58,12 @@ class KeepPartitions:
         made = await self._often(lambda tx: ensure_partitions(tx, days_ahead=self.days_ahead))
         async with transaction(self.database) as tx:
             if not strays:
-                await close_incidents(tx, kind=STRAYS, still=(), resolution="every day has its partition")
+                await close_incidents(
+                    tx,
+                    kind=IncidentKind.OUTBOX_DEFAULT_PARTITION_USED,
+                    still=(),
+                    resolution="every day has its partition",
+                )
             today = (await database_now(tx)).date()
             days = [one.day for one in await outbox_days(tx)]
         if made:
@@ -94,7 +99,7 @@ class KeepPartitions:
 
 def _strays(count: int) -> Incident:
     return Incident(
-        kind=STRAYS,
+        kind=IncidentKind.OUTBOX_DEFAULT_PARTITION_USED,
         severity="warning",
         detail=f"{count} outbox rows are in the DEFAULT partition: the partition of their day was missing",
         subject="outbox_events_default",

@@ -10,7 +10,8 @@ from typing import Final, assert_never
 
 import structlog
 
-from closeflow.domain.close.repair import NOT_REPAIRED, InLine, NotRepaired, Repaired, repair
+from closeflow.domain.close.repair import InLine, NotRepaired, Repaired, repair
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
@@ -53,7 +54,7 @@ class RepairPositions:
         async with transaction(self.database) as tx:
             still = await inconsistent_positions(tx, grace=timedelta(), budget=None)
             subjects = [str(one.position_id) for one in still]
-            await close_incidents(tx, kind=NOT_REPAIRED, still=subjects, resolution=RESOLUTION)
+            await close_incidents(tx, kind=IncidentKind.NOT_REPAIRED, still=subjects, resolution=RESOLUTION)
         return repaired
 
     async def _repair_alone(self, misfit: InconsistentPosition) -> bool:
@@ -88,7 +89,7 @@ class RepairPositions:
 
 def _refused(misfit: InconsistentPosition, error: Exception) -> Incident:
     return Incident(
-        kind=NOT_REPAIRED,
+        kind=IncidentKind.NOT_REPAIRED,
         severity="critical",
         detail=f"the repair cannot be written: {str(error).partition(chr(10))[0]}",
         position_id=misfit.position_id,

@@ -14,6 +14,7 @@ import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, Moved, PutOff, Waits, wake
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.storage.book.load import lock_books
@@ -173,7 +174,7 @@ class _Round:
 
 def _refused(request_id: UUID, position_id: int, error: Exception) -> Incident:
     return Incident(
-        kind="request_not_woken",
+        kind=IncidentKind.REQUEST_NOT_WOKEN,
         severity="critical",
         detail=f"time asks something of this request, and it cannot be done: {str(error).partition(chr(10))[0]}",
         position_id=position_id,
@@ -183,7 +184,7 @@ def _refused(request_id: UUID, position_id: int, error: Exception) -> Incident:
 
 def _unknown(request_id: UUID, position_id: int) -> Incident:
     return Incident(
-        kind="submit_unknown",
+        kind=IncidentKind.SUBMIT_UNKNOWN,
         severity="critical",
         detail="the broker never said whether it has the order; the position may still be reduced by it",
         position_id=position_id,

@@ -16,9 +16,9 @@ from typing import Final, assert_never
 import structlog
 from prometheus_client import Counter, Gauge
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.domain.outbox.replication_slot import (
-    SLOT_LOST,
     Connector,
     Finding,
     Limits,
@@ -89,7 +89,7 @@ class WatchReplication:
         async with transaction(self.database) as tx:
             slot = await slot_state(tx, name=self.slot)
             heartbeat = await last_heartbeat(tx)
-            recovering = await open_incident(tx, kind=SLOT_LOST, subject=self.slot) is not None
+            recovering = await open_incident(tx, kind=IncidentKind.SLOT_LOST, subject=self.slot) is not None
         now = time.monotonic()
         runs = connector is not None and connector.is_running
         if runs and (slot is None or not slot.active):
@@ -184,7 +184,9 @@ class WatchReplication:
         if seen.recovering:
             return
         log.error("slot_recovery_begun", slot=self.slot, seen=_described(seen))
-        lost = Finding(SLOT_LOST, "critical", f"events of a while are in no slot; recovering: {_described(seen)}")
+        lost = Finding(
+            IncidentKind.SLOT_LOST, "critical", f"events of a while are in no slot; recovering: {_described(seen)}"
+        )
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=[self._incident(lost)])
 
@@ -204,7 +206,7 @@ class WatchReplication:
 
     async def _finish(self, seen: Observed) -> None:
         async with transaction(self.database) as tx:
-            before = await open_incident(tx, kind=SLOT_LOST, subject=self.slot)
+            before = await open_incident(tx, kind=IncidentKind.SLOT_LOST, subject=self.slot)
             await record_action(
                 tx,
                 action="recover_slot",
@@ -213,7 +215,7 @@ class WatchReplication:
                 before={"seen": (before or {}).get("text")},
                 after={"slot": asdict(seen.slot) if seen.slot else None, "connector": self.connect.name},
             )
-            await close_incidents(tx, kind=SLOT_LOST, still=(), resolution="a new slot streams")
+            await close_incidents(tx, kind=IncidentKind.SLOT_LOST, still=(), resolution="a new slot streams")
         RECOVERIES.inc()
         log.warning("slot_recovered", slot=self.slot)
 

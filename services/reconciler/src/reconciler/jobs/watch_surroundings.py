@@ -15,9 +15,9 @@ from typing import Final, TypeVar
 import structlog
 
 from closeflow.broker import Broker, BrokerUnavailable
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.domain.monitoring import (
-    CONSUMER_STALLED,
     Away,
     Place,
     Waiting,
@@ -84,7 +84,9 @@ class WatchSurroundings:
         if lag_is_known:
             incidents += stalled_consumers(self._waiting, now=now, patience_s=patience_s)
             still_there = not_seen_to_move(self._waiting, now=now, patience_s=patience_s)
-            await close_incidents(tx, kind=CONSUMER_STALLED, still=still_there, resolution="the group goes on")
+            await close_incidents(
+                tx, kind=IncidentKind.CONSUMER_STALLED, still=still_there, resolution="the group goes on"
+            )
         await report_incidents(tx, incidents=incidents)
         self._away[DATABASE] = None
         return len(incidents)

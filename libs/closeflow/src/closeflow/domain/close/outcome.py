@@ -16,6 +16,7 @@ from closeflow.domain import lots
 from closeflow.domain.close import passing_refusals
 from closeflow.domain.close.passing_refusals import waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -50,8 +51,6 @@ from closeflow.domain.retry import RetryPolicy
 DUST_WORTH: Final = Decimal(100)
 """No broker's minimum is above this: a rest that is worth more and refused as too small was refused for something else,
 and stays for a person."""
-MINIMUM_DOUBTED: Final = "minimum_doubted"
-RETRY_BY_HAND: Final = "retry_by_hand"
 
 POSITION_STATUS_OF: Final = {
     RequestStatus.PENDING: PositionStatus.CLOSING,
@@ -251,9 +250,9 @@ def _cancel_oversold_orders(book: Book, request: CloseRequest, *, now: datetime)
     if not exposure.oversells(book, request):
         return book, []
     if request.filled_quantity >= request.target_quantity:
-        kind, detail = "target_reached_with_live_order", "the target is filled while an order is not done"
+        kind, detail = IncidentKind.TARGET_REACHED_WITH_LIVE_ORDER, "the target is filled while an order is not done"
     else:
-        kind, detail = "exposure_above_owed", "an order may fill more than is left to close"
+        kind, detail = IncidentKind.EXPOSURE_ABOVE_OWED, "an order may fill more than is left to close"
     orders, incidents = dict(book.orders), list[Incident]()
     for order in book.orders_of(request.id):
         if order_status.is_done(order) or order.cancel_requested_at is not None:
@@ -282,12 +281,16 @@ def _position_incidents(before: Book, book: Book) -> list[Incident]:
     found: list[tuple[str, str]] = []
     outside = before.base_quantity != book.base_quantity or was != _quantity(before)
     if outside and book.position.active_close_request_id is not None:
-        found.append(("position_changed_outside", f"rule Q: it went from {was} to {now} while it was being closed"))
+        found.append(
+            (IncidentKind.POSITION_CHANGED_OUTSIDE, f"rule Q: it went from {was} to {now} while it was being closed")
+        )
     if was * now < ZERO:
         found.append((SIDE_CHANGED, f"rule Q: the position went from {was} to {now}"))
     rest = exposure.overfill(book)
     if rest != ZERO and rest != before.ledger_quantity - _quantity(before):
-        found.append(("overfill", f"P12: executions exceed the position by {rest}, which a tagged position holds"))
+        found.append(
+            (IncidentKind.OVERFILL, f"P12: executions exceed the position by {rest}, which a tagged position holds")
+        )
     return [
         Incident(kind=kind, severity="critical", detail=detail, position_id=book.position.id) for kind, detail in found
     ]
@@ -297,14 +300,14 @@ def _request_incidents(before: CloseRequest, after: CloseRequest) -> list[Incide
     found: list[Incident] = []
     if after.filled_quantity > max(after.target_quantity, before.filled_quantity):
         detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
-        found.append(_incident(after, "overfill", detail, severity="critical"))
+        found.append(_incident(after, IncidentKind.OVERFILL, detail, severity="critical"))
     doubted = after.status is RequestStatus.FAILED and after.reason == BELOW_MINIMUM_NOTIONAL
     if doubted and before.unfinished:
         detail = f"the broker calls {after.remaining_quantity} too small an order, and it is worth more than a rest is"
-        found.append(_incident(after, MINIMUM_DOUBTED, detail, severity="critical"))
+        found.append(_incident(after, IncidentKind.MINIMUM_DOUBTED, detail, severity="critical"))
     if _waits_for_a_person(after) and not _waits_for_a_person(before):
         detail = "the broker took back an execution of it; only an operator retries it"
-        found.append(_incident(after, RETRY_BY_HAND, detail, severity="critical"))
+        found.append(_incident(after, IncidentKind.RETRY_BY_HAND, detail, severity="critical"))
     return found
 
 

@@ -17,6 +17,7 @@ from closeflow.domain.close import deferral, instruments, passing_refusals, pric
 from closeflow.domain.close.passing_refusals import waits_since
 from closeflow.domain.close.ticks import Grid
 from closeflow.domain.ids import client_order_id
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.market_data import Instrument, MarketClock, Quote
 from closeflow.domain.model import (
     ZERO,
@@ -253,8 +254,8 @@ def _intent(
             return Deny("bad_price", "the limit price rounds to zero on the tick grid")
         case pricing.Unpriced(reason=pricing.TOUCH_BEYOND_SLIPPAGE):
             return Deny(pricing.TOUCH_BEYOND_SLIPPAGE, _beyond(request, quote))
-        case pricing.Unpriced(reason=ticks.INCREMENT_DOUBTED):
-            return Deny(ticks.INCREMENT_DOUBTED, _doubted(book.orders_of(request.id)))
+        case pricing.Unpriced(reason=IncidentKind.INCREMENT_DOUBTED):
+            return Deny(IncidentKind.INCREMENT_DOUBTED, _doubted(book.orders_of(request.id)))
         case pricing.Unpriced(reason=reason):
             return Defer(soon, reason)
         case pricing.Priced():
@@ -282,7 +283,7 @@ def _price(
         fault = pricing.quote_fault(asset_type, side, quote, grid, rules.quote)
     if request.order_type is OrderType.LIMIT and request.limit_price is not None:
         if learned and ticks.is_doubted(grid, asset_type, request.limit_price):
-            return pricing.Unpriced(ticks.INCREMENT_DOUBTED), None
+            return pricing.Unpriced(IncidentKind.INCREMENT_DOUBTED), None
         used = quote if fault is None and side is Side.SELL else None
         return pricing.users_limit(side, request.limit_price, grid, market=_market(quote, fault)), used
     if quote is None or fault is not None:
@@ -291,7 +292,7 @@ def _price(
         return pricing.at_market(side, quote), quote
     near = pricing.touch(side, quote)
     if learned and isinstance(near, Decimal) and ticks.is_doubted(grid, asset_type, near):
-        return pricing.Unpriced(ticks.INCREMENT_DOUBTED), quote
+        return pricing.Unpriced(IncidentKind.INCREMENT_DOUBTED), quote
     sent = sum(1 for order in orders if passing_refusals.costs_a_retry(book, request, order))
     bps, rungs = request.max_slippage_bps, request.max_retries + 1
     return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
@@ -378,10 +379,10 @@ def plan_incident(request: CloseRequest, decided: Plan) -> Incident | None:
     """What a person must know of the plan."""
     match decided:
         case Disagrees(reason):
-            kind, detail = "submit_order_disagrees", reason
+            kind, detail = IncidentKind.SUBMIT_ORDER_DISAGREES, reason
         case Deny(code, reason) if code in BREACHES:
-            kind, detail = "account_limit_breached", reason
-        case Deny(code=ticks.INCREMENT_DOUBTED as kind, detail=detail):
+            kind, detail = IncidentKind.ACCOUNT_LIMIT_BREACHED, reason
+        case Deny(code=IncidentKind.INCREMENT_DOUBTED as kind, detail=detail):
             pass
         case _:
             return None

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from closeflow.domain.close.outcome import POSITION_STATUS_OF, publish_position, settle_position
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.lots import is_residual
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
@@ -18,8 +19,6 @@ from closeflow.domain.position import exposure
 from closeflow.domain.reasons import EXTERNALLY_CLOSED
 from closeflow.domain.transitions import illegal_moves
 
-REPAIRED: Final = "repaired"
-NOT_REPAIRED: Final = "not_repaired"
 _CLOSING: Final = frozenset({PositionStatus.CLOSING, PositionStatus.CLOSE_RETRYABLE})
 
 
@@ -53,11 +52,11 @@ def repair(book: Book, *, now: datetime) -> Repaired | NotRepaired | InLine:
     refused = [str(move) for move in illegal_moves(book, after)]
     still = list(_wrong(after))
     if refused or still:
-        return NotRepaired(_incident(book, NOT_REPAIRED, f"{wrong}: {'; '.join(refused or still)}"))
+        return NotRepaired(_incident(book, IncidentKind.NOT_REPAIRED, f"{wrong}: {'; '.join(refused or still)}"))
     what = f"the position is {after.position.status}"
     if request is not None:
         what += f", request {request.id} {request.status}"
-    return Repaired(after, events, _incident(book, REPAIRED, f"{wrong}: {what} now"))
+    return Repaired(after, events, _incident(book, IncidentKind.REPAIRED, f"{wrong}: {what} now"))
 
 
 def _wrong(book: Book) -> Iterator[str]:

@@ -55,8 +55,6 @@ COARSER: Final[Mapping[AssetType, Grid]] = {
 }
 """What is tried once when the broker refuses a price for its increment and does not say which one it wants."""
 
-INCREMENT_DOUBTED: Final = "increment_doubted"
-"""Why a close ends for which the broker wants prices so far apart that its words must mean something else."""
 _LARGEST_SHARE: Final = {
     AssetType.STOCK: Decimal("0.01"),
     AssetType.OPTION: Decimal("0.05"),

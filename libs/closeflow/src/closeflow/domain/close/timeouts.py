@@ -14,6 +14,7 @@ from closeflow.domain import lots, trading_controls
 from closeflow.domain.close import deferral, passing_refusals, pricing
 from closeflow.domain.close.outcome import publish_position, settle_position
 from closeflow.domain.close.passing_refusals import waits_since
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
     ZERO,
@@ -38,7 +39,6 @@ _WORKING: Final = frozenset(
     {OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.SUSPENDED, OrderStatus.PENDING_CANCEL}
 )
 """Also what the broker suspended, or began to cancel unasked: a request is not held up for ever by either."""
-DONE_FOR_DAY: Final = "order_done_for_day"
 DONE_FOR_DAY_WITHIN: Final = timedelta(hours=24)
 """An order that is done for its day ends with it; one that is not over a day after it was sent, nobody expects."""
 
@@ -253,7 +253,7 @@ def _living(book: Book, request: CloseRequest) -> list[Order]:
 
 def _not_over(order: Order) -> Incident:
     return Incident(
-        kind=DONE_FOR_DAY,
+        kind=IncidentKind.ORDER_DONE_FOR_DAY,
         severity="critical",
         detail="the broker called it done for the day and has not ended it a day later; its cancel is asked for",
         position_id=order.position_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain.incidents import ABOVE_STATED
+from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import (
     ZERO,
     BrokerStatus,
@@ -97,7 +97,7 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
     if update.broker_order_id is not None:
         return _apply(order, update)
     if update.exec_type in _EXEC_KIND:
-        return Quarantined("execution_without_order", f"execution {update.exec_id} names no broker order id")
+        return Quarantined(IncidentKind.EXECUTION_WITHOUT_ORDER, f"execution {update.exec_id} names no broker order id")
     return _judge_refusal(order, update)
 
 
@@ -181,7 +181,7 @@ def _judge_refusal(order: Order, update: BrokerUpdate) -> Verdict:
         last_broker_update_at=update.received_at,
         next_send_at=None,
     )
-    raised = _raise(order, "unmapped_refusal", f"{update.reject_code}: {update.reason}") if unmapped else ()
+    raised = _raise(order, IncidentKind.UNMAPPED_REFUSAL, f"{update.reject_code}: {update.reason}") if unmapped else ()
     return Applied(order_status.derive(changed), None, raised)
 
 
@@ -194,12 +194,14 @@ def _contradiction(order: Order, update: BrokerUpdate, taken_by: str | None) -> 
         ("order quantity", order.quantity, update.order_quantity),
     ):
         if ours is not None and theirs is not None and ours != theirs:
-            return Quarantined("contradicts_order", f"{name} is {theirs}, the order's is {ours}")
+            return Quarantined(IncidentKind.CONTRADICTS_ORDER, f"{name} is {theirs}, the order's is {ours}")
     if taken_by is not None and taken_by != order.client_order_id:
-        return Quarantined("execution_of_another_order", f"execution {update.exec_id} is booked on {taken_by}")
+        return Quarantined(
+            IncidentKind.EXECUTION_OF_ANOTHER_ORDER, f"execution {update.exec_id} is booked on {taken_by}"
+        )
     cum, leaves = update.cum_quantity, update.leaves_quantity
     if cum is not None and leaves is not None and update.order_status in _LIVE and cum + leaves != order.quantity:
-        return Quarantined("quantities_disagree", f"cum {cum} + leaves {leaves} is not {order.quantity}")
+        return Quarantined(IncidentKind.QUANTITIES_DISAGREE, f"cum {cum} + leaves {leaves} is not {order.quantity}")
     return None
 
 
@@ -214,7 +216,7 @@ def _keep_execution(order: Order, update: BrokerUpdate) -> tuple[Order, tuple[In
         if one.exec_id == known:
             detail = f"execution {one.exec_id} came again with other content"
             if not duplicate_fills.same_content(order, one, execution):
-                return order, _raise(order, "execution_changed", detail)
+                return order, _raise(order, IncidentKind.EXECUTION_CHANGED, detail)
             return duplicate_fills.told_by_both(order, one, execution), ()
     if execution.kind is ExecKind.TRADE:
         return replace(order, withheld=(*order.withheld, execution)), ()
@@ -311,26 +313,32 @@ def _contradicted(before: Order, after: Order, update: BrokerUpdate) -> Iterator
     """What a person must know of the update: kind and detail. The facts are kept all the same."""
     if before.status is OrderStatus.DENIED or order_status.refused(before) or order_status.is_lost(before):
         # O20 for a lost order: it is found again.
-        yield "record_was_wrong", f"O14: the broker reports {update.exec_type} on a {before.status} order"
+        yield IncidentKind.RECORD_WAS_WRONG, f"O14: the broker reports {update.exec_type} on a {before.status} order"
     reversal = execution_ledger.last_reversal(after)
     if reversal is not execution_ledger.last_reversal(before) and reversal is not None:
-        kind = "execution_busted" if reversal.kind is ExecKind.BUST else "execution_corrected"
+        kind = IncidentKind.EXECUTION_BUSTED if reversal.kind is ExecKind.BUST else IncidentKind.EXECUTION_CORRECTED
         yield kind, f"the broker changed execution {reversal.ref_exec_id} afterwards"
     elif _lives_again(after) and not _lives_again(before):
-        yield "record_was_wrong", "the broker stated an end of the order, and that it lives in a newer statement"
+        yield (
+            IncidentKind.RECORD_WAS_WRONG,
+            "the broker stated an end of the order, and that it lives in a newer statement",
+        )
     if _filled_though_rejected(after) and not _filled_though_rejected(before):
-        yield "record_was_wrong", "O14: an order that the broker calls rejected has fills"
+        yield IncidentKind.RECORD_WAS_WRONG, "O14: an order that the broker calls rejected has fills"
     if update.order_status is BrokerStatus.REPLACED:
-        yield "order_replaced", "the broker replaced the order; nothing here asks for that"
+        yield IncidentKind.ORDER_REPLACED, "the broker replaced the order; nothing here asks for that"
     if order_status.known_cum(after) > max(after.quantity, order_status.known_cum(before)):
-        yield "overfill", f"O17: {order_status.known_cum(after)} filled of an order of {after.quantity}"
+        yield IncidentKind.OVERFILL, f"O17: {order_status.known_cum(after)} filled of an order of {after.quantity}"
     above = duplicate_fills.booked_above_stated(after)
     if above > duplicate_fills.booked_above_stated(before):
-        yield ABOVE_STATED, f"{order_status.executed(after)} is booked, {above} more than the broker states as filled"
+        yield (
+            IncidentKind.EXECUTED_ABOVE_STATED,
+            f"{order_status.executed(after)} is booked, {above} more than the broker states as filled",
+        )
     if after.reject_class is not before.reject_class and update.reject_class is None:
-        yield "unmapped_refusal", f"{update.reject_code}: {update.reason}"
+        yield IncidentKind.UNMAPPED_REFUSAL, f"{update.reject_code}: {update.reason}"
     if update.exec_type is ExecType.ORDER_STATUS and update.order_status is None:
-        yield "unknown_broker_status", update.reason or "the order's status is not one that we know"
+        yield IncidentKind.UNKNOWN_BROKER_STATUS, update.reason or "the order's status is not one that we know"
 
 
 def _lives_again(order: Order) -> bool:
@@ -350,13 +358,4 @@ def _filled_though_rejected(order: Order) -> bool:
 
 
 def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
-    return (
-        Incident(
-            kind=kind,
-            severity="critical",
-            detail=detail,
-            position_id=order.position_id,
-            close_request_id=order.close_request_id,
-            client_order_id=order.client_order_id,
-        ),
-    )
+    return (about_order(order, kind, "critical", detail),)

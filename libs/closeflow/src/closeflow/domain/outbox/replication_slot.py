@@ -12,9 +12,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-SLOT_LOST: Final = "slot_lost"
-"""The kind of incident that says, while it is open, that a recovery is under way."""
-SLOT_MISSING: Final = "slot_missing"
+from closeflow.domain.incidents import IncidentKind
+
 RESTARTS_FORGIVEN: Final = 2
 _BY_A_PERSON: Final = ("STOPPED", "PAUSED")
 _GONE_TEXTS: Final = (
@@ -173,46 +172,64 @@ def judged(seen: Observed) -> frozenset[str]:
     """The kinds of which this look says that they are over when it does not find them."""
     if seen.streams:
         return frozenset(WATCHED)
-    of_slot = {SLOT_MISSING, "slot_lag", "slot_wal_at_risk"}
+    of_slot = {IncidentKind.SLOT_MISSING, IncidentKind.SLOT_LAG, IncidentKind.SLOT_WAL_AT_RISK}
     if seen.unreachable is not None:
         return frozenset(of_slot)
-    return frozenset(WATCHED) - {"connector_task_failed", "heartbeat_stale"}
+    return frozenset(WATCHED) - {IncidentKind.CONNECTOR_TASK_FAILED, IncidentKind.HEARTBEAT_STALE}
 
 
 def _of_connect(seen: Observed) -> list[Finding]:
     if seen.unreachable is not None:
-        return [Finding("connector_unreachable", "critical", f"Kafka Connect gives no answer: {seen.unreachable}")]
+        return [
+            Finding(
+                IncidentKind.CONNECTOR_UNREACHABLE, "critical", f"Kafka Connect gives no answer: {seen.unreachable}"
+            )
+        ]
     if seen.connector is None:
-        return [Finding("connector_missing", "critical", "Kafka Connect does not know the connector; register it")]
+        return [
+            Finding(
+                IncidentKind.CONNECTOR_MISSING, "critical", "Kafka Connect does not know the connector; register it"
+            )
+        ]
     state = seen.connector.connector.state
     if state in _BY_A_PERSON and not seen.recovering:
-        return [Finding("connector_stopped", "warning", f"somebody has {state.lower()} it: events wait in the WAL")]
+        return [
+            Finding(
+                IncidentKind.CONNECTOR_STOPPED, "warning", f"somebody has {state.lower()} it: events wait in the WAL"
+            )
+        ]
     if seen.streams and seen.restarts > RESTARTS_FORGIVEN:
         text = f"it streams, but was restarted {seen.restarts} times and may fail again"
-        return [Finding("connector_task_failed", "critical", text)]
+        return [Finding(IncidentKind.CONNECTOR_TASK_FAILED, "critical", text)]
     if seen.restarts >= RESTARTS_FORGIVEN and not seen.streams:
         trace = next((part.trace for part in seen.connector.parts if part.is_failed), "")
         text = f"it does not stream after {seen.restarts} restarts: {_innermost(trace)}"
-        return [Finding("connector_task_failed", "critical", text)]
+        return [Finding(IncidentKind.CONNECTOR_TASK_FAILED, "critical", text)]
     return []
 
 
 def _of_slot(seen: Observed, limits: Limits) -> list[Finding]:
     slot = seen.slot
     if slot is None:
-        return [Finding(SLOT_MISSING, "critical", "the replication slot is not there: nothing keeps WAL for it")]
+        return [
+            Finding(
+                IncidentKind.SLOT_MISSING, "critical", "the replication slot is not there: nothing keeps WAL for it"
+            )
+        ]
     found = []
     if slot.is_lost and not seen.recovering and _left_alone(seen):
         text = "the slot's WAL is gone; it is recovered once the connector may be restarted"
-        found.append(Finding("slot_lost_unattended", "critical", text))
+        found.append(Finding(IncidentKind.SLOT_LOST_UNATTENDED, "critical", text))
     if slot.lag_bytes > limits.lag_bytes:
-        found.append(Finding("slot_lag", "warning", f"{slot.lag_bytes} bytes of WAL are not confirmed"))
+        found.append(Finding(IncidentKind.SLOT_LAG, "warning", f"{slot.lag_bytes} bytes of WAL are not confirmed"))
     left = slot.wal_kept_bytes_left
     if slot.wal_status == "unreserved" or (left is not None and left < limits.wal_left_bytes and not slot.is_lost):
         text = f"{left} bytes of WAL more and the slot is lost (max_slot_wal_keep_size)"
-        found.append(Finding("slot_wal_at_risk", "critical", text))
+        found.append(Finding(IncidentKind.SLOT_WAL_AT_RISK, "critical", text))
     if not slot.active and seen.connector is not None and seen.connector.is_running:
-        found.append(Finding("slot_inactive", "warning", "the connector says that it runs, but reads from no slot"))
+        found.append(
+            Finding(IncidentKind.SLOT_INACTIVE, "warning", "the connector says that it runs, but reads from no slot")
+        )
     return found
 
 
@@ -226,7 +243,11 @@ def _of_heartbeat(seen: Observed, limits: Limits) -> list[Finding]:
     age = seen.heartbeat_age
     if not seen.streams or age is None or min(age, seen.heartbeat_still_for) < limits.heartbeat_age:
         return []
-    return [Finding("heartbeat_stale", "warning", f"Debezium's last heartbeat is {age.total_seconds():.0f} s old")]
+    return [
+        Finding(
+            IncidentKind.HEARTBEAT_STALE, "warning", f"Debezium's last heartbeat is {age.total_seconds():.0f} s old"
+        )
+    ]
 
 
 def _innermost(trace: str) -> str:
@@ -237,15 +258,15 @@ def _innermost(trace: str) -> str:
 
 
 WATCHED: Final = (
-    "connector_unreachable",
-    "connector_missing",
-    "connector_stopped",
-    "connector_task_failed",
-    SLOT_MISSING,
-    "slot_lost_unattended",
-    "slot_lag",
-    "slot_wal_at_risk",
-    "slot_inactive",
-    "heartbeat_stale",
+    IncidentKind.CONNECTOR_UNREACHABLE,
+    IncidentKind.CONNECTOR_MISSING,
+    IncidentKind.CONNECTOR_STOPPED,
+    IncidentKind.CONNECTOR_TASK_FAILED,
+    IncidentKind.SLOT_MISSING,
+    IncidentKind.SLOT_LOST_UNATTENDED,
+    IncidentKind.SLOT_LAG,
+    IncidentKind.SLOT_WAL_AT_RISK,
+    IncidentKind.SLOT_INACTIVE,
+    IncidentKind.HEARTBEAT_STALE,
 )
 """Every kind that `findings` may return."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain.incidents import ABOVE_STATED
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, Order
 
 
@@ -16,7 +16,14 @@ def is_frozen(book: Book) -> bool:
     return any(request.frozen_reason is not None for request in book.requests.values())
 
 
-FREEZING: Final = frozenset({ABOVE_STATED, "record_was_wrong", "execution_changed", "order_replaced"})
+FREEZING: Final = frozenset(
+    {
+        IncidentKind.EXECUTED_ABOVE_STATED,
+        IncidentKind.RECORD_WAS_WRONG,
+        IncidentKind.EXECUTION_CHANGED,
+        IncidentKind.ORDER_REPLACED,
+    }
+)
 """Incidents after which the request sends nothing more until a person closed them (rule R11)."""
 
 
@@ -35,12 +42,12 @@ def freeze_request(book: Book, request_id: UUID, reason: str) -> Book:
 
 
 FREEZING_KINDS: Final = FREEZING | {
-    "contradicts_order",
-    "execution_of_another_order",
-    "execution_without_order",
-    "poison",
-    "quantities_disagree",
-    "submit_order_parked",
-    "unreadable_update",
+    IncidentKind.CONTRADICTS_ORDER,
+    IncidentKind.EXECUTION_OF_ANOTHER_ORDER,
+    IncidentKind.EXECUTION_WITHOUT_ORDER,
+    IncidentKind.POISON,
+    IncidentKind.QUANTITIES_DISAGREE,
+    IncidentKind.SUBMIT_ORDER_PARKED,
+    IncidentKind.UNREADABLE_UPDATE,
 }
 """Kinds of incidents under which a request sends nothing more (rule R11)."""

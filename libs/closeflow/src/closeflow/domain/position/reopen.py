@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
-from typing import Final
 
+from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, CloseRequest, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.reasons import REVERSED
-
-REOPENED: Final = "position_reopened"
 
 
 def bust_window_ends_at(closed_at: datetime) -> datetime:
@@ -46,7 +44,11 @@ def reopen(book: Book, *, now: datetime) -> tuple[Book, Incident]:
     )
     detail = f"P11: closed at {closed_at.isoformat()}, it holds {position.quantity} again and is {status}"
     incident = Incident(
-        kind=REOPENED, severity="critical", detail=detail, position_id=position.id, close_request_id=active
+        kind=IncidentKind.POSITION_REOPENED,
+        severity="critical",
+        detail=detail,
+        position_id=position.id,
+        close_request_id=active,
     )
     return replace(book, position=position), incident
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from closeflow.domain import market_data
 from closeflow.domain.enums import SENDABLE
-from closeflow.domain.incidents import about_order
+from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import ZERO, Book, Incident, Order, RejectClass, RequestStatus, SendAnswer, Side
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure, freeze
@@ -94,7 +94,9 @@ def _breached(book: Book, order: Order, controls: Controls) -> Withdraw | None:
     if found is None:
         return None
     return Withdraw(
-        found.code, RejectClass.TERMINAL, about_order(order, "account_limit_breached", "critical", found.detail)
+        found.code,
+        RejectClass.TERMINAL,
+        about_order(order, IncidentKind.ACCOUNT_LIMIT_BREACHED, "critical", found.detail),
     )
 
 
