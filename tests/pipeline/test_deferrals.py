@@ -101,7 +101,7 @@ async def test_a_reason_of_a_whole_account_is_one_incident(
     assert bench.incidents(bench.account_id) == set()
 
 
-async def test_a_close_that_nobody_plans_and_an_order_that_nobody_sends_are_told_of(
+async def test_a_close_that_nobody_plans_and_orders_that_nobody_sends_or_answers_are_told_of(
     bench: Bench, engine: Engine
 ) -> None:
     job = WatchDeferrals(engine)
@@ -120,6 +120,10 @@ async def test_a_close_that_nobody_plans_and_an_order_that_nobody_sends_are_told
     )
     assert await job.once() == 1
     assert bench.incidents(bench.account_id) == {"orders_not_sent"}
+    bench.execute("UPDATE orders SET status = 'submit_unknown'")
+    assert await job.once() == 1
+    assert bench.incidents(bench.account_id) == {"orders_not_answered"}
+    bench.execute("UPDATE orders SET status = 'planned'")
     bench.execute(
         "INSERT INTO broker_breakers (broker, account_id, state, failures, refusals)"
         " VALUES ('alpaca', %(id)s, 'open', 5, 0)",

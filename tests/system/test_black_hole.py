@@ -17,6 +17,7 @@ TOLD = {
     "gap",
     # After a minute a close that waits for the broker is told of. The broker is away for a minute here, so one may be.
     "deferred_broker_unavailable",
+    "orders_not_answered",
 }
 
 

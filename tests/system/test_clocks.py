@@ -36,6 +36,7 @@ EARLY: Final = {
     "deferred_no_fresh_quote",
     "gap",
     "orders_not_sent",
+    "orders_not_answered",
     "cancel_outcome_missing",
     # An order that a look-up does not find yet can also not be cancelled.
     "cancel_refused",

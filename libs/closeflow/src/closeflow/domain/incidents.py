@@ -23,6 +23,7 @@ class IncidentKind(StrEnum):
     POSITION_NOT_READABLE = "position_not_readable"
     CLOSE_NOT_PLANNED = "close_not_planned"
     ORDERS_NOT_SENT = "orders_not_sent"
+    ORDERS_NOT_ANSWERED = "orders_not_answered"
     REPAIRED = "repaired"
     NOT_REPAIRED = "not_repaired"
     REQUEST_NOT_WOKEN = "request_not_woken"

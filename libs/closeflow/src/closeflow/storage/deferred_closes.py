@@ -24,8 +24,14 @@ INCIDENT_AFTER_SQL: Final = f"CASE r.reason {_WHEN} ELSE interval '{INCIDENT_AFT
 """How long a deferred close `r` may wait for its reason before it is an incident."""
 _OF_THE_ACCOUNT: Final = ", ".join(f"'{reason}'" for reason in sorted(OF_THE_ACCOUNT))
 _UNANSWERED: Final = "interval '1 minute'"
+_IN_DOUBT: Final = "interval '50 seconds'"
 _ACCOUNT_KINDS: Final = sorted(
-    {IncidentKind.CLOSE_NOT_PLANNED, IncidentKind.ORDERS_NOT_SENT, *map(incident_kind, OF_THE_ACCOUNT)}
+    {
+        IncidentKind.CLOSE_NOT_PLANNED,
+        IncidentKind.ORDERS_NOT_SENT,
+        IncidentKind.ORDERS_NOT_ANSWERED,
+        *map(incident_kind, OF_THE_ACCOUNT),
+    }
 )
 
 # By close_requests_unfinished_idx: what is unfinished, whatever the table's size. An order waits from its last send on.
@@ -60,6 +66,12 @@ _STANDING: Final = text(f"""
       AND NOT EXISTS (SELECT FROM trading_controls c
                       WHERE c.scope IN ('global', o.account_id) AND c.state = 'halted')
     GROUP BY o.account_id, b.account_id
+    UNION ALL
+    SELECT '{IncidentKind.ORDERS_NOT_ANSWERED}', o.account_id, NULL, NULL, min(o.created_at), count(*)
+    FROM orders o
+    JOIN close_requests r ON r.id = o.close_request_id AND r.frozen_reason IS NULL AND r.status = 'submitted'
+    WHERE o.status = 'submit_unknown' AND o.created_at < closeflow_now() - {_IN_DOUBT}
+    GROUP BY o.account_id
 """)  # noqa: S608 (constants of ours)
 _CLOSE_OF_ACCOUNTS: Final = text("""
     UPDATE incidents i SET closed_at = closeflow_now(), closed_by = 'reconciler', resolution = 'nothing waits for it'
