@@ -226,10 +226,11 @@ def whatever_it_closes(
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`theme` is where it is to be looked for."""
+    """`theme` is where it is to be looked for, from the seed `first` on: one that found it when it was last looked."""
 
     core: Core
     theme: str
+    first: int = 1
 
 
 RETRY_OVER_A_GAP: Final = Core(
@@ -244,19 +245,19 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "a retry after the user's cancel": Mutant(
         Core(apply_batch=seeing(never_canceled), wake=retry_when_canceled), "cancels"
     ),
-    "retries without end": Mutant(Core(apply_batch=seeing(never_tired)), "ends"),
-    "a retry under a halt": Mutant(Core(wake=retry_when_halted), "controls"),
+    "retries without end": Mutant(Core(apply_batch=seeing(never_tired)), "ends", first=66),
+    "a retry under a halt": Mutant(Core(wake=retry_when_halted), "controls", first=56),
     "no working time-out": Mutant(Core(wake=let_work), "everything"),
     "only what was lost emitted again": Mutant(Core(emit_again=emit_only_the_lost), "publication"),
     "reversals read from the stream only": Mutant(Core(apply_batch=read_reversals_of_the_stream_only), "reversals"),
     "accounting not told of reversals": Mutant(Core(apply_batch=keep_reversals_from_accounting), "reversals"),
-    "a refused repeat taken as rejection": Mutant(Core(apply_batch=believe_every_refusal), "silence"),
+    "a refused repeat taken as rejection": Mutant(Core(apply_batch=believe_every_refusal), "silence", first=54),
     "nobody's lease waited for": Mutant(Core(next_step=impatient), "silence"),
     "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
     "a claim written although another answered it": Mutant(
         Core(may_begin=lambda _: True, fence_s=lambda _: 1e9), "silence"
     ),
-    "a claim answered although it may be written": Mutant(Core(may_answer=lambda _: True), "silence"),
-    "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence"),
-    "the close of a part sent again": Mutant(Core(may_repeat_whole=whatever_it_closes), CLOSE_ONLY),
+    "a claim answered although it may be written": Mutant(Core(may_answer=lambda _: True), "silence", first=22),
+    "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence", first=22),
+    "the close of a part sent again": Mutant(Core(may_repeat_whole=whatever_it_closes), CLOSE_ONLY, first=40),
 }
