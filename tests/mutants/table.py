@@ -88,7 +88,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "cleaner by age only",
-        "migrations/versions/0005_operations.py",
+        "migrations/versions/0017_short_locks.py",
         "            IF unproven THEN",
         "            IF false THEN",
         ("tests/storage/test_outbox_partitions.py::test_a_day_that_kafka_may_lack_is_kept",),
