@@ -120,7 +120,13 @@ async def test_a_close_that_nobody_plans_and_orders_that_nobody_sends_or_answers
     )
     assert await job.once() == 1
     assert bench.incidents(bench.account_id) == {"orders_not_sent"}
+    bench.execute(
+        "INSERT INTO order_sends (client_order_id, kind, n, sender, lease_until, started_at)"
+        " SELECT client_order_id, 'submit', 1, 'a', now(), now() FROM orders"
+    )
     bench.execute("UPDATE orders SET status = 'submit_unknown'")
+    assert await job.once() == 0, "it was planned long ago and sent just now"
+    bench.execute("UPDATE order_sends SET started_at = now() - interval '51 s'")
     assert await job.once() == 1
     assert bench.incidents(bench.account_id) == {"orders_not_answered"}
     bench.execute("UPDATE orders SET status = 'planned'")

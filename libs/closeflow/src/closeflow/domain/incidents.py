@@ -1,4 +1,4 @@
-"""What a person is told: incidents, made in one place."""
+"""The kinds of incidents, which a person is told of, and those about an order."""
 
 from __future__ import annotations
 

@@ -67,10 +67,12 @@ _STANDING: Final = text(f"""
                       WHERE c.scope IN ('global', o.account_id) AND c.state = 'halted')
     GROUP BY o.account_id, b.account_id
     UNION ALL
-    SELECT '{IncidentKind.ORDERS_NOT_ANSWERED}', o.account_id, NULL, NULL, min(o.created_at), count(*)
+    SELECT '{IncidentKind.ORDERS_NOT_ANSWERED}', o.account_id, NULL, NULL, min(sent.at), count(*)
     FROM orders o
     JOIN close_requests r ON r.id = o.close_request_id AND r.frozen_reason IS NULL AND r.status = 'submitted'
-    WHERE o.status = 'submit_unknown' AND o.created_at < closeflow_now() - {_IN_DOUBT}
+    CROSS JOIN LATERAL (SELECT min(s.started_at) AS at FROM order_sends s
+                        WHERE s.client_order_id = o.client_order_id AND s.kind = 'submit') sent
+    WHERE o.status = 'submit_unknown' AND sent.at < closeflow_now() - {_IN_DOUBT}
     GROUP BY o.account_id
 """)  # noqa: S608 (constants of ours)
 _CLOSE_OF_ACCOUNTS: Final = text("""

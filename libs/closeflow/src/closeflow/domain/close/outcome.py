@@ -13,8 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from closeflow.domain import lots
-from closeflow.domain.close import passing_refusals
-from closeflow.domain.close.passing_refusals import waits_since
+from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import (
@@ -177,7 +176,7 @@ def _settle_submitted(
         return _finish(request, RequestStatus.FAILED, why, now)
     if request.deadline_at is not None and request.deadline_at <= now:
         return _finish(request, RequestStatus.FAILED, DEADLINE_PASSED, now)
-    if request.retry_count >= request.max_retries and passing_refusals.costs_a_retry(book, request, last):
+    if request.retry_count >= request.max_retries and costs_a_retry(book, request, last):
         return _finish(request, RequestStatus.FAILED, RETRIES_EXHAUSTED, now)
     since = waits_since(book.orders_of(request.id))
     due = policy.next_attempt_at(request, now) if since is None else policy.asks_again_at(request, since, now)

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
-from closeflow.domain.close import deferral, instruments, passing_refusals, pricing, quotes, ticks
-from closeflow.domain.close.passing_refusals import waits_since
+from closeflow.domain.close import deferral, instruments, pricing, quotes, ticks
+from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import Grid
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.incidents import IncidentKind
@@ -293,7 +293,7 @@ def _price(
     near = pricing.touch(side, quote)
     if learned and isinstance(near, Decimal) and ticks.is_doubted(grid, asset_type, near):
         return pricing.Unpriced(IncidentKind.INCREMENT_DOUBTED), quote
-    sent = sum(1 for order in orders if passing_refusals.costs_a_retry(book, request, order))
+    sent = sum(1 for order in orders if costs_a_retry(book, request, order))
     bps, rungs = request.max_slippage_bps, request.max_retries + 1
     return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
 

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from closeflow.domain import lots, trading_controls
-from closeflow.domain.close import deferral, passing_refusals, pricing
+from closeflow.domain.close import deferral, pricing
 from closeflow.domain.close.outcome import publish_position, settle_position
-from closeflow.domain.close.passing_refusals import waits_since
+from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
@@ -175,7 +175,7 @@ def _retry(
     if held is not None:
         return held
     orders = book.orders_of(request.id)
-    spent = bool(orders) and passing_refusals.costs_a_retry(book, request, orders[-1])
+    spent = bool(orders) and costs_a_retry(book, request, orders[-1])
     again = replace(
         request,
         status=RequestStatus.PENDING,
