@@ -109,7 +109,7 @@ class Tx:
     closed: list[tuple[str, Collection[str]]] = field(default_factory=list)
 
     def lock_books(self, *, position_ids: Collection[int] = (), request_ids: Collection[UUID] = ()) -> dict[int, Book]:
-        """As `books.lock_books`: with an order left out that is neither of a loaded request nor unsettled."""
+        """As `books.lock_books`: with an order left out that is neither of a loaded request nor to_conclude."""
         stored = self.database
         wanted = {stored.position_of[one] for one in request_ids if one in stored.position_of} | set(position_ids)
         for position_id in wanted:

@@ -9,13 +9,13 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.domain.close import plan_order as planning
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import Book, Event, Order, OrderStatus, Send, SendKind, Side
 from closeflow.domain.operator.declare_lost import Asked
 from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
 from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
-from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Wait
+from closeflow.domain.sending.next_step import GiveUp, LookUp, NothingToDo, SendCancel, SendOrder, Wait
 from closeflow.domain.sending.send_check import Clear, Withdraw
 from order_submitter.look_up import Watch
 from order_submitter.sending.breaker import CLOSED, Breaker, BreakerState, admitted
@@ -123,7 +123,7 @@ class Submitter(Process):
         before = tx.lock_books(request_ids=set(map(_request_id, records)))
         books = dict(before)
         position_of = {request_id: book.position.id for book in before.values() for request_id in book.requests}
-        unsettled: dict[int, None] = {}
+        to_conclude: dict[int, None] = {}
         invisible: list[Entry[Event]] = []
         for record in records:
             position_id = position_of.get(_request_id(record))
@@ -132,12 +132,12 @@ class Submitter(Process):
                 continue
             decided = self._plan_one(tx, books, position_id, record.value)
             if isinstance(decided, planning.Defer | planning.Deny):
-                unsettled[position_id] = None
-        for position_id in unsettled:
-            settled = settle(before[position_id], books[position_id], now=tx.now, policy=POLICY)
-            books[position_id] = settled.book
-            tx.events += settled.events
-            tx.incidents += settled.incidents
+                to_conclude[position_id] = None
+        for position_id in to_conclude:
+            concluded = conclude(before[position_id], books[position_id], now=tx.now, policy=POLICY)
+            books[position_id] = concluded.book
+            tx.events += concluded.events
+            tx.incidents += concluded.incidents
         tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
         return invisible
 
@@ -204,18 +204,18 @@ class Submitter(Process):
             position_ids={one.position_id for one in due}, request_ids={one.close_request_id for one in due}
         )
         books = dict(before)
-        unsettled: dict[int, None] = {}
+        to_conclude: dict[int, None] = {}
         for one in due:
             book = books[one.position_id]
             order = self._take_step(tx, book, book.orders[one.client_order_id], asked)
             if order.status is OrderStatus.DENIED:
-                unsettled[one.position_id] = None
+                to_conclude[one.position_id] = None
             books[one.position_id] = replace(book, orders={**book.orders, order.client_order_id: order})
-        for position_id in unsettled:
-            settled = settle(before[position_id], books[position_id], now=tx.now, policy=POLICY)
-            books[position_id] = settled.book
-            tx.events += settled.events
-            tx.incidents += settled.incidents
+        for position_id in to_conclude:
+            concluded = conclude(before[position_id], books[position_id], now=tx.now, policy=POLICY)
+            books[position_id] = concluded.book
+            tx.events += concluded.events
+            tx.incidents += concluded.incidents
         tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
 
     def _take_step(self, tx: Tx, book: Book, order: Order, asked: list[tuple[Order, bool]]) -> Order:
@@ -239,7 +239,7 @@ class Submitter(Process):
             case GiveUp(until=until, incident=incident):
                 tx.incidents.append(incident)
                 return replace(order, next_send_at=until)
-            case Settled():
+            case NothingToDo():
                 return replace(order, next_send_at=now + timedelta(seconds=30))
             case _:
                 assert_never(taken)

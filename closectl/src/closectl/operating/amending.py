@@ -20,7 +20,7 @@ from closeflow.storage.position_adjustments import insert_adjustment, last_adjus
 async def adjust_position(
     database: Database, position_id: int, adjustment: Adjustment, *, expected: Decimal | None, dry: bool
 ) -> Outcome:
-    """Append to the adjustments and settle, in one transaction. Raises NotThere."""
+    """Append to the adjustments and conclude, in one transaction. Raises NotThere."""
     act = OperatorAction(by=adjustment.by, action="adjust", subject=str(position_id), reason=adjustment.reason)
 
     async def work(tx: Transaction) -> Outcome:

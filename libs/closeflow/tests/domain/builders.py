@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from closeflow.domain.close.outcome import Settled, settle
+from closeflow.domain.close.outcome import Concluded, conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
@@ -198,10 +198,10 @@ def a_book(
     )
 
 
-def settled_once(book: Book, *, now: datetime = NOW) -> Settled:
+def settled_once(book: Book, *, now: datetime = NOW) -> Concluded:
     """Settle a book whose facts have just changed: before them, the ledger agreed with the position."""
     before = replace(book, ledger_quantity=book.position.quantity)
-    return settle(before, book, now=now, policy=POLICY)
+    return conclude(before, book, now=now, policy=POLICY)
 
 
 def an_update(exec_type: ExecType, status: BrokerStatus | None = None, **changes: Any) -> BrokerUpdate:
@@ -249,9 +249,9 @@ def applied(order: Order, *updates: BrokerUpdate) -> Order:
 
 
 def book_after(book: Book, update: BrokerUpdate, *, now: datetime = NOW) -> tuple[Book, Verdict]:
-    """One update judged, applied and settled, as a batch of one is."""
+    """One update judged, applied and concluded, as a batch of one is."""
     order = book.orders[update.client_order_id]
     verdict = judge_update(order, update)
     if not isinstance(verdict, Applied):
         return book, verdict
-    return settle(book, apply_update(book, order, verdict), now=now, policy=POLICY).book, verdict
+    return conclude(book, apply_update(book, order, verdict), now=now, policy=POLICY).book, verdict

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import Book, BrokerUpdate, CloseRequest, Order, Position, Side, UpdateSource
 from closeflow.domain.orders import execution_ledger
@@ -35,7 +35,7 @@ CROSSED = crossed_reversals()
 
 
 def told(book: Book, updates: Sequence[BrokerUpdate], sizes: Sequence[int] = ()) -> Book:
-    """The book after the updates, settled after each batch of them; every update is a batch unless `sizes` say else."""
+    """The book after the updates, concluded after each batch of them; every update is a batch unless `sizes` say else."""
     rest, left = list(updates), list(sizes)
     while rest:
         size = left.pop(0) if left else 1
@@ -44,7 +44,7 @@ def told(book: Book, updates: Sequence[BrokerUpdate], sizes: Sequence[int] = ())
             order = after.orders[update.client_order_id]
             verdict = judge_update(order, update)
             after = apply_update(after, order, verdict) if isinstance(verdict, Applied) else after
-        after = settle(book, after, now=NOW, policy=POLICY).book
+        after = conclude(book, after, now=NOW, policy=POLICY).book
         assert list(illegal_moves(book, after)) == []
         book, rest = after, rest[size:]
     return book
@@ -103,7 +103,7 @@ def _check_agrees(history: History, state: Book) -> None:
     assert order_status.unattributed(order) == 0
     assert order_status.is_done(order) is history.ended
     assert state.position.quantity == QUANTITY - history.executed
-    again = settle(state, state, now=at(99), policy=POLICY)
+    again = conclude(state, state, now=at(99), policy=POLICY)
     assert (again.book, again.events, again.incidents) == (state, (), ())
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from closeflow.domain import rulebook, transitions
 from closeflow.domain.close.accept import Accepted, accept_close
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.plan_order import Defer, apply_plan
 from closeflow.domain.close.timeouts import Moved
 from closeflow.domain.model import (
@@ -142,7 +142,7 @@ def accepting(before: Book) -> Book:
 def planning(before: Book) -> Book:
     decided = planned(before)
     book = apply_plan(before, REQUEST_ID, decided, now=NOW)
-    return settle(before, book, now=NOW, policy=POLICY).book
+    return conclude(before, book, now=NOW, policy=POLICY).book
 
 
 def deferring(before: Book) -> Book:
@@ -150,11 +150,11 @@ def deferring(before: Book) -> Book:
     assert isinstance(decided, Defer)
     after = apply_plan(before, REQUEST_ID, decided, now=NOW)
     assert after.requests[REQUEST_ID].retry_count == before.requests[REQUEST_ID].retry_count
-    return settle(before, after, now=NOW, policy=POLICY).book
+    return conclude(before, after, now=NOW, policy=POLICY).book
 
 
 def settling(before: Book) -> Book:
-    return settle(before, before, now=NOW, policy=POLICY).book
+    return conclude(before, before, now=NOW, policy=POLICY).book
 
 
 def waking(before: Book) -> Book:
@@ -184,7 +184,7 @@ def adjusting(delta: int) -> Callable[[Book], Book]:
         moved = replace(
             before, base_quantity=before.base_quantity + delta, ledger_quantity=before.ledger_quantity + delta
         )
-        return settle(before, moved, now=NOW, policy=POLICY).book
+        return conclude(before, moved, now=NOW, policy=POLICY).book
 
     return adjusted
 

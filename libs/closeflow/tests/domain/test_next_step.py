@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.model import (
     BrokerStatus,
     ExecType,
@@ -21,7 +21,7 @@ from closeflow.domain.model import (
     StatementKind,
 )
 from closeflow.domain.sending.claim import withdrawn
-from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Step, Wait, next_step
+from closeflow.domain.sending.next_step import GiveUp, LookUp, NothingToDo, SendCancel, SendOrder, Step, Wait, next_step
 from closeflow.domain.sending.send_check import Withdraw
 from closeflow.domain.transitions import illegal_moves
 
@@ -88,9 +88,9 @@ STEPS: dict[str, tuple[Order, Step]] = {
         LookUp(True),
     ),
     "an unknown order is looked up even if it should be cancelled": (unknown(cancel_requested_at=NOW), LookUp(True)),
-    "a working order needs nothing": (working(), Settled()),
-    "a filled order needs nothing": (filled(), Settled()),
-    "a cancelled order needs nothing": (canceled(cancel_requested_at=NOW), Settled()),
+    "a working order needs nothing": (working(), NothingToDo()),
+    "a filled order needs nothing": (filled(), NothingToDo()),
+    "a cancelled order needs nothing": (canceled(cancel_requested_at=NOW), NothingToDo()),
 }
 
 
@@ -126,7 +126,7 @@ def test_a_withdrawn_plan_lets_its_request_end() -> None:
     step = next_step(book, order, controls=CONTROLS, now=NOW, watched=frozenset())
     assert isinstance(step, Withdraw)
     denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
-    after = settle(book, denied, now=NOW, policy=POLICY).book
+    after = conclude(book, denied, now=NOW, policy=POLICY).book
     assert after.orders[order.client_order_id].status is OrderStatus.DENIED
     assert (after.requests[REQUEST_ID].status, after.requests[REQUEST_ID].reason) == (
         RequestStatus.FAILED,
@@ -141,7 +141,7 @@ def test_what_the_broker_cannot_have_seen_is_withdrawn(order: Order) -> None:
     step = next_step(book, order, controls=CONTROLS, now=LATER, watched=frozenset())
     assert isinstance(step, Withdraw)
     denied = replace(book, orders={order.client_order_id: withdrawn(order, step)})
-    assert list(illegal_moves(book, settle(book, denied, now=LATER, policy=POLICY).book)) == []
+    assert list(illegal_moves(book, conclude(book, denied, now=LATER, policy=POLICY).book)) == []
 
 
 def to_cancel(*answers: SendAnswer | None, **changes: Any) -> Order:

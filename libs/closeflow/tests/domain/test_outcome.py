@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.model import (
     AssetType,
     Book,
@@ -293,8 +293,8 @@ def mirrored(book: Book) -> Book:
 def test_what_the_facts_make_of_the_request_and_the_position(expected: Case, short: bool) -> None:
     book = mirrored(expected.book()) if short else expected.book()
     moved = sum((one.quantity for order in expected.orders for one in order.executions), Decimal(0))
-    settled = settled_once(book)
-    request, position = settled.book.requests[REQUEST_ID], settled.book.position
+    concluded = settled_once(book)
+    request, position = concluded.book.requests[REQUEST_ID], concluded.book.position
     assert (request.status, position.status) == expected.become
     assert request.reason == expected.reason
     assert request.filled_quantity == moved
@@ -305,9 +305,9 @@ def test_what_the_facts_make_of_the_request_and_the_position(expected: Case, sho
     assert (request.completed_at is not None) == (request.status is R.COMPLETED)
     assert (request.next_attempt_at is not None) == (request.status is R.RETRYABLE)
     assert (position.closed_at is not None) == (position.status is P.CLOSED)
-    assert list(illegal_moves(book, settled.book)) == []
-    again = settle(settled.book, settled.book, now=at(1), policy=POLICY)
-    assert (again.book, again.events, again.incidents) == (settled.book, (), ())
+    assert list(illegal_moves(book, concluded.book)) == []
+    again = conclude(concluded.book, concluded.book, now=at(1), policy=POLICY)
+    assert (again.book, again.events, again.incidents) == (concluded.book, (), ())
 
 
 def test_a_closed_position_is_closed_at_its_last_execution() -> None:
@@ -316,9 +316,9 @@ def test_a_closed_position_is_closed_at_its_last_execution() -> None:
 
 
 def test_a_version_covers_everything_that_one_settling_changed() -> None:
-    settled = settled_once(a_book(filled()))
-    assert settled.book.position.version == 6
-    assert [(one.event_type, one.position_version) for one in settled.events] == [("POSITION_CLOSED", 6)]
+    concluded = settled_once(a_book(filled()))
+    assert concluded.book.position.version == 6
+    assert [(one.event_type, one.position_version) for one in concluded.events] == [("POSITION_CLOSED", 6)]
 
 
 def test_an_active_request_is_left_active_by_another_ones_late_fill() -> None:
@@ -327,9 +327,9 @@ def test_an_active_request_is_left_active_by_another_ones_late_fill() -> None:
         filled(30, request_id=OTHER_ID),
         requests=[a_request(70), replace(OTHER, target_quantity=Decimal(30))],
     )
-    settled = settled_once(book).book
-    assert settled.requests[OTHER_ID].status is R.COMPLETED
-    assert settled.position.active_close_request_id == REQUEST_ID
+    concluded = settled_once(book).book
+    assert concluded.requests[OTHER_ID].status is R.COMPLETED
+    assert concluded.position.active_close_request_id == REQUEST_ID
 
 
 # Back-off

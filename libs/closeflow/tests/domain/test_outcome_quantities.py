@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
 
 from .builders import (
@@ -40,22 +40,22 @@ def retried(second: Order, *, late: int, **changes: Any) -> Book:
 
 
 def test_o13_a_planned_retry_that_a_late_fill_made_too_large_is_withdrawn_and_planned_again() -> None:
-    settled = settled_once(retried(an_order(attempt=2, **UNSENT), late=20)).book
-    plan = settled.orders_of(REQUEST_ID)[1]
+    concluded = settled_once(retried(an_order(attempt=2, **UNSENT), late=20)).book
+    plan = concluded.orders_of(REQUEST_ID)[1]
     assert (plan.status, plan.reject_code) == (O.DENIED, "withdrawn_by_late_fill")
-    assert settled.requests[REQUEST_ID].status is R.RETRYABLE
+    assert concluded.requests[REQUEST_ID].status is R.RETRYABLE
 
 
 def test_o13_it_is_withdrawn_and_all_is_done_when_the_late_fill_reached_the_target() -> None:
-    settled = settled_once(retried(an_order(attempt=2, **UNSENT), late=100)).book
-    assert settled.orders_of(REQUEST_ID)[1].status is O.DENIED
-    assert (settled.requests[REQUEST_ID].status, settled.position.status) == (R.COMPLETED, P.CLOSED)
+    concluded = settled_once(retried(an_order(attempt=2, **UNSENT), late=100)).book
+    assert concluded.orders_of(REQUEST_ID)[1].status is O.DENIED
+    assert (concluded.requests[REQUEST_ID].status, concluded.position.status) == (R.COMPLETED, P.CLOSED)
 
 
 def test_o13_a_planned_retry_that_still_fits_stays() -> None:
-    settled = settled_once(retried(an_order(80, attempt=2, **UNSENT), late=20))
-    assert settled.book.orders_of(REQUEST_ID)[1].status is O.PLANNED
-    assert settled.incidents == ()
+    concluded = settled_once(retried(an_order(80, attempt=2, **UNSENT), late=20))
+    assert concluded.book.orders_of(REQUEST_ID)[1].status is O.PLANNED
+    assert concluded.incidents == ()
 
 
 @pytest.mark.parametrize(
@@ -67,33 +67,33 @@ def test_o13_a_planned_retry_that_still_fits_stays() -> None:
     ("late", "kind"), [(20, "exposure_above_owed"), (100, "target_reached_with_live_order")], ids=["some", "all"]
 )
 def test_an_order_that_may_fill_too_much_is_cancelled_once(second: Order, late: int, kind: str) -> None:
-    settled = settled_once(retried(second, late=late), now=at(9))
-    assert settled.book.orders_of(REQUEST_ID)[1].cancel_requested_at == at(9)
-    assert [(one.kind, one.client_order_id) for one in settled.incidents] == [(kind, second.client_order_id)]
-    assert settled.book.requests[REQUEST_ID].status is R.SUBMITTED
+    concluded = settled_once(retried(second, late=late), now=at(9))
+    assert concluded.book.orders_of(REQUEST_ID)[1].cancel_requested_at == at(9)
+    assert [(one.kind, one.client_order_id) for one in concluded.incidents] == [(kind, second.client_order_id)]
+    assert concluded.book.requests[REQUEST_ID].status is R.SUBMITTED
 
 
 def test_a_late_fill_of_another_request_cancels_what_the_active_one_may_fill_too_much() -> None:
     late = canceled(done=30, request_id=OTHER_ID)
     book = a_book(late, working(), requests=[a_request(), OTHER])
-    settled = settled_once(book)
-    assert settled.book.orders_of(REQUEST_ID)[0].status is O.PENDING_CANCEL
-    assert settled.book.requests[OTHER_ID].filled_quantity == 30
-    assert settled.book.position.status is P.CLOSING
+    concluded = settled_once(book)
+    assert concluded.book.orders_of(REQUEST_ID)[0].status is O.PENDING_CANCEL
+    assert concluded.book.requests[OTHER_ID].filled_quantity == 30
+    assert concluded.book.position.status is P.CLOSING
 
 
 def test_and_its_unsent_plan_is_withdrawn() -> None:
     late = canceled(done=30, request_id=OTHER_ID)
-    settled = settled_once(a_book(late, an_order(**UNSENT), requests=[a_request(), OTHER])).book
-    assert settled.orders_of(REQUEST_ID)[0].status is O.DENIED
-    assert settled.requests[REQUEST_ID].status is R.RETRYABLE
+    concluded = settled_once(a_book(late, an_order(**UNSENT), requests=[a_request(), OTHER])).book
+    assert concluded.orders_of(REQUEST_ID)[0].status is O.DENIED
+    assert concluded.requests[REQUEST_ID].status is R.RETRYABLE
 
 
 def test_an_order_whose_request_is_not_in_the_book_counts_and_is_left_alone() -> None:
     stray = an_order(30, request_id=OTHER_ID, **UNSENT)
-    settled = settled_once(a_book(canceled(), stray)).book
-    assert settled.orders[stray.client_order_id] == stray
-    assert settled.requests[REQUEST_ID].status is R.SUBMITTED
+    concluded = settled_once(a_book(canceled(), stray)).book
+    assert concluded.orders[stray.client_order_id] == stray
+    assert concluded.requests[REQUEST_ID].status is R.SUBMITTED
 
 
 # What is not built yet: kept, with an incident
@@ -102,7 +102,7 @@ A_LATE_FILL = an_order(executions=(an_execution("e", 100, 100), an_execution("la
 
 
 def incidents(before: Book, book: Book) -> list[str]:
-    return [one.kind for one in settle(before, book, now=NOW, policy=POLICY).incidents]
+    return [one.kind for one in conclude(before, book, now=NOW, policy=POLICY).incidents]
 
 
 CLOSED = a_position(
@@ -113,36 +113,36 @@ CLOSED = a_position(
 def test_a_late_execution_of_a_closed_position_is_counted_and_leaves_it_closed_with_an_incident() -> None:
     request = a_request(status=R.COMPLETED, filled_quantity=Decimal(100), completed_at=NOW)
     book = a_book(A_LATE_FILL, position=CLOSED, requests=[request])
-    settled = settle(replace(book, ledger_quantity=Decimal(0)), book, now=NOW, policy=POLICY)
-    assert (settled.book.position, settled.book.ledger_quantity) == (CLOSED, Decimal(-20))
-    assert settled.book.requests[REQUEST_ID].filled_quantity == 120
-    assert [(one.kind, one.close_request_id) for one in settled.incidents] == [
+    concluded = conclude(replace(book, ledger_quantity=Decimal(0)), book, now=NOW, policy=POLICY)
+    assert (concluded.book.position, concluded.book.ledger_quantity) == (CLOSED, Decimal(-20))
+    assert concluded.book.requests[REQUEST_ID].filled_quantity == 120
+    assert [(one.kind, one.close_request_id) for one in concluded.incidents] == [
         ("overfill", None),
         ("overfill", REQUEST_ID),
     ]
-    assert incidents(settled.book, settled.book) == []
+    assert incidents(concluded.book, concluded.book) == []
 
 
 def test_executions_beyond_the_position_stop_at_zero_with_an_incident() -> None:
-    settled = settled_once(a_book(A_LATE_FILL))
-    assert (settled.book.position.quantity, settled.book.position.status) == (Decimal(0), P.CLOSED)
-    assert settled.book.ledger_quantity == -20
-    assert "overfill" in [one.kind for one in settled.incidents]
-    assert incidents(settled.book, settled.book) == []
+    concluded = settled_once(a_book(A_LATE_FILL))
+    assert (concluded.book.position.quantity, concluded.book.position.status) == (Decimal(0), P.CLOSED)
+    assert concluded.book.ledger_quantity == -20
+    assert "overfill" in [one.kind for one in concluded.incidents]
+    assert incidents(concluded.book, concluded.book) == []
 
 
 def test_a_change_from_outside_opens_an_incident_and_lowers_what_may_be_closed() -> None:
     book = replace(a_book(working()), base_quantity=Decimal(60), ledger_quantity=Decimal(60))
-    settled = settle(book, book, now=NOW, policy=POLICY)
-    assert settled.book.position.quantity == 60
-    assert [one.kind for one in settled.incidents] == ["position_changed_outside", "exposure_above_owed"]
-    assert settled.book.orders_of(REQUEST_ID)[0].status is O.PENDING_CANCEL
+    concluded = conclude(book, book, now=NOW, policy=POLICY)
+    assert concluded.book.position.quantity == 60
+    assert [one.kind for one in concluded.incidents] == ["position_changed_outside", "exposure_above_owed"]
+    assert concluded.book.orders_of(REQUEST_ID)[0].status is O.PENDING_CANCEL
 
 
 def test_a_side_that_changed_outside_is_kept_and_nothing_more_is_sold() -> None:
     book = replace(a_book(working()), base_quantity=Decimal(-50), ledger_quantity=Decimal(-50))
-    settled = settle(book, book, now=NOW, policy=POLICY)
-    assert settled.book.position.quantity == -50
-    assert "side_changed" in [one.kind for one in settled.incidents]
-    assert settled.book.orders_of(REQUEST_ID)[0].status is O.PENDING_CANCEL
-    assert incidents(settled.book, settled.book) == []
+    concluded = conclude(book, book, now=NOW, policy=POLICY)
+    assert concluded.book.position.quantity == -50
+    assert "side_changed" in [one.kind for one in concluded.incidents]
+    assert concluded.book.orders_of(REQUEST_ID)[0].status is O.PENDING_CANCEL
+    assert incidents(concluded.book, concluded.book) == []

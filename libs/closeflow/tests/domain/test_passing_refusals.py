@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from closeflow.domain.close import passing_refusals
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.passing_refusals import PASSING, waits_since
 from closeflow.domain.close.plan_order import Submit, apply_plan
 from closeflow.domain.close.timeouts import Moved, wake
@@ -40,7 +40,7 @@ def tried(book: Book, order: Order, now: datetime) -> Book:
     """The order was planned, sent and ended as it is."""
     planned = apply_plan(book, REQUEST_ID, Submit(replace(order, statements=(), sends=())), now=now)
     after = replace(planned, orders={**planned.orders, order.client_order_id: order})
-    return settle(planned, after, now=now, policy=POLICY).book
+    return conclude(planned, after, now=now, policy=POLICY).book
 
 
 def woken(book: Book, now: datetime) -> Book:

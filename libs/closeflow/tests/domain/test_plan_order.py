@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.plan_order import (
     AlreadyPlanned,
     Asked,
@@ -355,7 +355,7 @@ def test_it_is_denied_and_the_position_is_open_again(book: Book, code: str) -> N
     book = replace(book, base_quantity=held, ledger_quantity=held)
     decided = planned(book, side=book.requests[REQUEST_ID].side)
     assert isinstance(decided, Deny)
-    after = settle(book, apply_plan(book, REQUEST_ID, decided, now=NOW), now=NOW, policy=POLICY)
+    after = conclude(book, apply_plan(book, REQUEST_ID, decided, now=NOW), now=NOW, policy=POLICY)
     request = after.book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.FAILED, code)
     assert (after.book.position.status.value, after.book.position.active_close_request_id) == ("open", None)
@@ -366,7 +366,7 @@ def test_a_denial_after_an_earlier_send_fails_the_close() -> None:
     earlier = refused(sends=(a_send(SendAnswer.REJECTED),))
     book = pending(earlier, attempt=2, cancel_requested_at=None, deadline_at=NOW)
     decided = planned(book, attempt=2)
-    after = settle(book, apply_plan(book, REQUEST_ID, decided, now=NOW), now=NOW, policy=POLICY)
+    after = conclude(book, apply_plan(book, REQUEST_ID, decided, now=NOW), now=NOW, policy=POLICY)
     assert after.book.position.status.value == "close_failed"
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from closeflow.domain.close.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
-from closeflow.domain.close.outcome import Settled, settle
+from closeflow.domain.close.outcome import Concluded, conclude
 from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, plan
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.market_data import MarketClock, Quote
@@ -127,22 +127,22 @@ ENDS: dict[str, tuple[AssetType, str, str, str]] = {
 
 @pytest.mark.parametrize(("asset", "opened", "executed", "target"), ENDS.values(), ids=ENDS)
 def test_a_residual_ends_the_position(asset: AssetType, opened: str, executed: str, target: str) -> None:
-    settled = settled_once(filled_to(asset, opened, executed, target=target))
-    request, position = settled.book.requests[REQUEST_ID], settled.book.position
+    concluded = settled_once(filled_to(asset, opened, executed, target=target))
+    request, position = concluded.book.requests[REQUEST_ID], concluded.book.position
     assert (request.status, request.reason) == (RequestStatus.COMPLETED, "residual_below_lot")
     assert (position.status, position.active_close_request_id) == (PositionStatus.CLOSED, None)
     assert position.quantity == Decimal(opened) - Decimal(executed), "what is left is still told"
     assert position.closed_at is not None
-    assert [event.event_type for event in settled.events] == ["POSITION_CLOSED"]
-    again = settle(settled.book, settled.book, now=NOW, policy=POLICY)
-    assert (again.book, again.events, again.incidents) == (settled.book, (), ())
+    assert [event.event_type for event in concluded.events] == ["POSITION_CLOSED"]
+    again = conclude(concluded.book, concluded.book, now=NOW, policy=POLICY)
+    assert (again.book, again.events, again.incidents) == (concluded.book, (), ())
 
 
 def test_a_close_that_leaves_a_lot_leaves_the_position_open() -> None:
-    settled = settled_once(filled_to(STOCK, "2.000000001", "2", target="2"))
-    request = settled.book.requests[REQUEST_ID]
+    concluded = settled_once(filled_to(STOCK, "2.000000001", "2", target="2"))
+    request = concluded.book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.COMPLETED, None)
-    assert settled.book.position.status is PositionStatus.OPEN
+    assert concluded.book.position.status is PositionStatus.OPEN
 
 
 def test_a_close_whose_position_shrank_to_a_residual_is_over() -> None:
@@ -154,8 +154,8 @@ def test_a_close_whose_position_shrank_to_a_residual_is_over() -> None:
     assert isinstance(moved, Moved)
     assert moved.book.requests[REQUEST_ID].status is RequestStatus.COMPLETED
     assert moved.book.position.status is PositionStatus.CLOSED
-    settled = settle(book, book, now=NOW, policy=POLICY).book
-    assert (settled.requests[REQUEST_ID].status, settled.position.status) == (
+    concluded = conclude(book, book, now=NOW, policy=POLICY).book
+    assert (concluded.requests[REQUEST_ID].status, concluded.position.status) == (
         RequestStatus.COMPLETED,
         PositionStatus.CLOSED,
     )
@@ -163,13 +163,13 @@ def test_a_close_whose_position_shrank_to_a_residual_is_over() -> None:
 
 def test_an_adjustment_to_a_residual_closes_a_position_that_nobody_closes() -> None:
     book = held(STOCK, str(DUST))
-    assert settle(book, book, now=NOW, policy=POLICY).book.position.status is PositionStatus.CLOSED
+    assert conclude(book, book, now=NOW, policy=POLICY).book.position.status is PositionStatus.CLOSED
 
 
 def test_what_the_broker_takes_back_opens_it_again() -> None:
     closed = settled_once(filled_to(STOCK, "66.6666666665", "66.666666666", target="66.666666666")).book
     taken_back = replace(closed, ledger_quantity=closed.ledger_quantity + 40)
-    reopened = settle(closed, taken_back, now=NOW, policy=POLICY).book.position
+    reopened = conclude(closed, taken_back, now=NOW, policy=POLICY).book.position
     assert (reopened.status, reopened.quantity) == (PositionStatus.OPEN, 40 + DUST)
 
 
@@ -186,15 +186,15 @@ def test_an_unfinished_order_keeps_a_residual_open_until_it_is_over() -> None:
     book = closing(STOCK, str(DUST), target="1", status=RequestStatus.SUBMITTED)
     working = an_order(1, statements=(a_statement(StatementKind.NEW, 1, 0),))
     book = replace(book, orders={working.client_order_id: working})
-    settled = settle(book, book, now=NOW, policy=POLICY).book
-    assert settled.requests[REQUEST_ID].status is RequestStatus.SUBMITTED
-    assert settled.position.status is PositionStatus.CLOSING
+    concluded = conclude(book, book, now=NOW, policy=POLICY).book
+    assert concluded.requests[REQUEST_ID].status is RequestStatus.SUBMITTED
+    assert concluded.position.status is PositionStatus.CLOSING
 
 
-def refused_as_too_small(**changes: Any) -> Settled:
+def refused_as_too_small(**changes: Any) -> Concluded:
     order = refused(100, reject_class=RejectClass.TERMINAL, reject_code=BELOW_MINIMUM_NOTIONAL, **changes)
     book = a_book(order, status=RequestStatus.SUBMITTED)
-    return settle(book, book, now=NOW, policy=POLICY)
+    return conclude(book, book, now=NOW, policy=POLICY)
 
 
 @pytest.mark.parametrize(
@@ -207,15 +207,15 @@ def refused_as_too_small(**changes: Any) -> Settled:
     ],
 )
 def test_what_is_worth_more_than_dust_or_has_no_price_is_not_left_as_dust(price: dict[str, Any]) -> None:
-    settled = refused_as_too_small(**price)
-    request = settled.book.requests[REQUEST_ID]
+    concluded = refused_as_too_small(**price)
+    request = concluded.book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.FAILED, BELOW_MINIMUM_NOTIONAL)
-    assert [one.kind for one in settled.incidents] == ["minimum_doubted"]
-    again = settle(settled.book, settled.book, now=NOW, policy=POLICY)
+    assert [one.kind for one in concluded.incidents] == ["minimum_doubted"]
+    again = conclude(concluded.book, concluded.book, now=NOW, policy=POLICY)
     assert again.incidents == ()
 
 
 def test_dust_by_its_price_is_left() -> None:
-    settled = refused_as_too_small(limit_price=None, quote={"bid": "0.5", "ask": "1"})
-    assert settled.book.requests[REQUEST_ID].status is RequestStatus.COMPLETED
-    assert settled.incidents == ()
+    concluded = refused_as_too_small(limit_price=None, quote={"bid": "0.5", "ask": "1"})
+    assert concluded.book.requests[REQUEST_ID].status is RequestStatus.COMPLETED
+    assert concluded.incidents == ()

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain.close.outcome import Settled, settle
+from closeflow.domain.close.outcome import Concluded, conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import (
     Book,
@@ -53,17 +53,17 @@ O, K = OrderStatus, StatementKind  # noqa: E741
 DAY = 86_400.0
 
 
-def fed(book: Book, *updates: BrokerUpdate, now: datetime = NOW) -> tuple[Book, list[Settled]]:
+def fed(book: Book, *updates: BrokerUpdate, now: datetime = NOW) -> tuple[Book, list[Concluded]]:
     """Every update a batch of its own; each step makes only legal moves."""
     steps = []
     for update in updates:
         order = book.orders[update.client_order_id]
         verdict = judge_update(order, update)
         assert isinstance(verdict, Applied), verdict
-        settled = settle(book, apply_update(book, order, verdict), now=now, policy=POLICY)
-        assert list(illegal_moves(book, settled.book)) == []
-        steps.append(settled)
-        book = settled.book
+        concluded = conclude(book, apply_update(book, order, verdict), now=now, policy=POLICY)
+        assert list(illegal_moves(book, concluded.book)) == []
+        steps.append(concluded)
+        book = concluded.book
     return book, steps
 
 
@@ -101,18 +101,18 @@ REVERSALS: dict[str, tuple[BrokerUpdate, float, tuple[str, str, int, bool]]] = {
 def test_a_closed_position_after_a_bust_or_correction(
     update: BrokerUpdate, later_s: float, expected: tuple[str, str, int, bool]
 ) -> None:
-    book, (settled,) = fed(CLOSED, update, now=at(later_s))
+    book, (concluded,) = fed(CLOSED, update, now=at(later_s))
     status, request_status, quantity, auto_retry = expected
     found = state(book)
     assert found[:3] == (status, request_status, quantity)
     assert found[3] is auto_retry or request_status == "completed"
     reopened = quantity != 0
-    assert ("position_reopened" in [one.kind for one in settled.incidents]) is reopened
-    assert [one.event_type for one in settled.events] == (["POSITION_REOPENED"] if reopened else [])
+    assert ("position_reopened" in [one.kind for one in concluded.incidents]) is reopened
+    assert [one.event_type for one in concluded.events] == (["POSITION_REOPENED"] if reopened else [])
     assert (book.position.reopened_at, book.position.closed_at) == (
         (at(later_s), None) if reopened else (None, CLOSED.position.closed_at)
     )
-    again = settle(book, book, now=at(later_s), policy=POLICY)
+    again = conclude(book, book, now=at(later_s), policy=POLICY)
     assert (again.book, again.events, again.incidents) == (book, (), ())
 
 
@@ -152,7 +152,7 @@ def test_a_bust_under_a_request_that_waits_for_its_retry_leaves_that_to_a_person
     book, steps = fed(waiting, busted)
     assert state(book) == ("close_retryable", "retryable", Decimal(100), False)
     assert [one.kind for one in steps[-1].incidents] == ["retry_by_hand"]
-    again = settle(book, book, now=NOW, policy=POLICY)
+    again = conclude(book, book, now=NOW, policy=POLICY)
     assert again.incidents == ()
 
 
@@ -202,11 +202,11 @@ def test_what_goes_beyond_zero_is_not_this_positions(sign: int) -> None:
     side = Side.SELL if sign > 0 else Side.BUY
     start = a_book(working(side=side), position=a_position(100 * sign), side=side)
     over = replace(a_trade("t1", 130, 130, order_status=B.FILLED, seq=5), side=side)
-    book, (settled,) = fed(start, over)
+    book, (concluded,) = fed(start, over)
     assert beyond(book) == (0, -30 * sign, P.CLOSED)
-    assert [one.kind for one in settled.incidents].count("overfill") == 2
+    assert [one.kind for one in concluded.incidents].count("overfill") == 2
     less = replace(a_correction(110, B.FILLED), side=side)
-    book, (settled,) = fed(book, less)
+    book, (concluded,) = fed(book, less)
     assert beyond(book) == (0, -10 * sign, P.CLOSED)
 
 
@@ -228,17 +228,17 @@ ADJUSTMENTS: dict[str, tuple[int, str, str, Sequence[str]]] = {
 }
 
 
-def adjusted(book: Book, delta: int) -> Settled:
+def adjusted(book: Book, delta: int) -> Concluded:
     moved = replace(book, base_quantity=book.base_quantity + delta, ledger_quantity=book.ledger_quantity + delta)
-    return settle(book, moved, now=NOW, policy=POLICY)
+    return conclude(book, moved, now=NOW, policy=POLICY)
 
 
 @pytest.mark.parametrize(("delta", "status", "asked", "kinds"), ADJUSTMENTS.values(), ids=ADJUSTMENTS)
 def test_rule_q_while_an_order_works(delta: int, status: str, asked: str, kinds: Sequence[str]) -> None:
-    settled = adjusted(a_book(working()), delta)
-    assert state(settled.book)[:3] == (status, asked, 100 + delta)
-    assert [one.kind for one in settled.incidents] == list(kinds)
-    cancelled = settled.book.orders_of(REQUEST_ID)[0].cancel_requested_at is not None
+    concluded = adjusted(a_book(working()), delta)
+    assert state(concluded.book)[:3] == (status, asked, 100 + delta)
+    assert [one.kind for one in concluded.incidents] == list(kinds)
+    cancelled = concluded.book.orders_of(REQUEST_ID)[0].cancel_requested_at is not None
     assert cancelled is (delta < 0)
 
 
@@ -262,16 +262,16 @@ def test_a_request_without_a_live_order_fails_when_the_side_changed(status: Requ
     position = P.CLOSING if status is C.PENDING else P.CLOSE_RETRYABLE
     orders = () if status is C.PENDING else (canceled(),)
     book = a_book(*orders, position=a_position(status=position), status=status)
-    settled = adjusted(book, -150)
-    assert settled.book.requests[REQUEST_ID].reason == "side_changed"
-    assert list(illegal_moves(book, settled.book)) == []
+    concluded = adjusted(book, -150)
+    assert concluded.book.requests[REQUEST_ID].reason == "side_changed"
+    assert list(illegal_moves(book, concluded.book)) == []
 
 
 def test_an_adjustment_reopens_a_closed_position() -> None:
-    settled = adjusted(CLOSED, 30)
-    assert settled.book.position.status is P.OPEN
-    assert settled.book.position.quantity == 30
-    assert settled.book.requests[REQUEST_ID].status is C.COMPLETED
+    concluded = adjusted(CLOSED, 30)
+    assert concluded.book.position.status is P.OPEN
+    assert concluded.book.position.quantity == 30
+    assert concluded.book.requests[REQUEST_ID].status is C.COMPLETED
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import AssetType, Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
@@ -212,7 +212,7 @@ def test_a_submitted_request_is_left_alone(book: Book, seconds: float) -> None:
 
 def test_a_cancelled_order_past_its_requests_deadline_fails_the_request() -> None:
     book = a_book(canceled(100, 40, cancel_requested_at=at(5)), deadline_at=at(5))
-    after = settle(
+    after = conclude(
         replace(book, position=replace(a_position(), quantity=book.ledger_quantity)), book, now=at(6), policy=POLICY
     )
 

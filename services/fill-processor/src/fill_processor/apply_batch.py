@@ -9,7 +9,7 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind
@@ -57,7 +57,7 @@ class Known:
 
 
 def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
-    """Apply every record in order, then settle each touched position once."""
+    """Apply every record in order, then conclude each touched position once."""
     folded = BatchResult(books=dict(known.books))
     taken = dict(known.taken)
     touched: dict[int, None] = {}
@@ -73,10 +73,10 @@ def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryP
         if position_id is not None:
             touched[position_id] = None
     for position_id in touched:
-        settled = settle(known.books[position_id], folded.books[position_id], now=known.now, policy=policy)
-        folded.books[position_id] = settled.book
-        folded.events += settled.events
-        folded.incidents += settled.incidents
+        concluded = conclude(known.books[position_id], folded.books[position_id], now=known.now, policy=policy)
+        folded.books[position_id] = concluded.book
+        folded.events += concluded.events
+        folded.incidents += concluded.incidents
     return folded
 
 
@@ -95,7 +95,7 @@ def _fold_one(
     record: UpdateRecord,
     update: BrokerUpdate,
 ) -> int | None:
-    """Returns the position that has to be settled, if the update changed anything."""
+    """Returns the position that has to be concluded, if the update changed anything."""
     ours = parse_client_order_id(update.client_order_id)
     position_id = positions.get(ours[0]) if ours else None
     order = folded.books[position_id].orders.get(update.client_order_id) if position_id is not None else None

@@ -12,12 +12,12 @@ from typing import Final, assert_never
 import structlog
 
 from closeflow.broker.budget import Urgency
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.retry import FARTHEST, RetryPolicy
 from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
-from closeflow.domain.sending.next_step import GiveUp, LookUp, SendCancel, SendOrder, Settled, Wait, next_step
+from closeflow.domain.sending.next_step import GiveUp, LookUp, NothingToDo, SendCancel, SendOrder, Wait, next_step
 from closeflow.domain.sending.send_check import Withdraw
 from closeflow.domain.trading_controls import Controls, counted
 from closeflow.storage.book.load import lock_books
@@ -140,10 +140,10 @@ class DueOrderPoller:
             if order is not None:
                 self._take_step(decided, order, jobs)
         for position_id in decided.withdrawn:
-            settled = settle(before[position_id], decided.books[position_id], now=decided.now, policy=self.policy)
-            decided.books[position_id] = settled.book
-            decided.events += settled.events
-            decided.incidents += settled.incidents
+            concluded = conclude(before[position_id], decided.books[position_id], now=decided.now, policy=self.policy)
+            decided.books[position_id] = concluded.book
+            decided.events += concluded.events
+            decided.incidents += concluded.incidents
         return decided
 
     def _take_step(self, decided: Round, order: Order, jobs: list[Job]) -> None:
@@ -168,7 +168,7 @@ class DueOrderPoller:
             case GiveUp(until=until, incident=incident):
                 order = replace(order, next_send_at=until)
                 decided.incidents.append(incident)
-            case Settled():
+            case NothingToDo():
                 # A guard against looking again and again at an order whose status lags behind its facts.
                 order = replace(order, next_send_at=now + timedelta(seconds=30))
             case _:

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.contracts import SubmitOrder, peek
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.plan_order import (
     AlreadyPlanned,
     Asked,
@@ -165,7 +165,7 @@ class Planner:
         now = found.now
         folded = BatchResult(before=before, books=dict(before), now=now, controls=found.controls, checked_at=checked_at)
         positions = positions_of_requests(before.values())
-        unsettled: dict[int, None] = {}
+        to_conclude: dict[int, None] = {}
         for record in records:
             position_id = positions.get(record.value.close_request_id)
             if position_id is None:
@@ -173,12 +173,12 @@ class Planner:
                 continue
             decided = self._plan_one(folded, position_id, record.value, market, claimed)
             if isinstance(decided, Defer | Deny):
-                unsettled[position_id] = None
-        for position_id in unsettled:
-            settled = settle(before[position_id], folded.books[position_id], now=now, policy=self.policy)
-            folded.books[position_id] = settled.book
-            folded.events += settled.events
-            folded.incidents += settled.incidents
+                to_conclude[position_id] = None
+        for position_id in to_conclude:
+            concluded = conclude(before[position_id], folded.books[position_id], now=now, policy=self.policy)
+            folded.books[position_id] = concluded.book
+            folded.events += concluded.events
+            folded.incidents += concluded.incidents
         return folded
 
     def _plan_one(

@@ -276,7 +276,7 @@ class Book:
     """A position with its close requests and orders: all that one decision may look at, loaded under one set of locks.
 
     `requests` holds at least every unfinished or frozen request of the position and those a message named; `orders`
-    every order of those requests and every other order of the position that is not settled. `base_quantity` is opening
+    every order of those requests and every other order of the position that is not over. `base_quantity` is opening
     + adjustments; `ledger_quantity` is that + all signed effective executions of the position, also of orders that are
     not here.
     """

@@ -108,7 +108,7 @@ class Answered:
 
 
 async def unanswered_sends(tx: AsyncConnection, *, account_id: str, most: int) -> list[UnansweredSend]:
-    """Submits of unsettled orders that have no answer, whoever sent them and whether or not their lease is over."""
+    """Submits of to_conclude orders that have no answer, whoever sent them and whether or not their lease is over."""
     return [UnansweredSend(**row) for row in await fetch(tx, _UNANSWERED, {"account_id": account_id, "most": most})]
 
 

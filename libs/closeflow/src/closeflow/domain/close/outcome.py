@@ -1,6 +1,6 @@
 """Bring requests and the position in line with their orders' facts (P2-P4, P7, P9, P11, C5-C7, C9, C11, C12, O13, Q).
 
-`settle` is what every service runs after it changed a fact: the fill-processor after broker updates, the
+`conclude` is what every service runs after it changed a fact: the fill-processor after broker updates, the
 order-submitter after a denial, the reconciler when time is up. It looks only at state, so running it again changes
 nothing.
 """
@@ -59,13 +59,13 @@ POSITION_STATUS_OF: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Concluded:
     book: Book
     events: tuple[Event, ...] = ()
     incidents: tuple[Incident, ...] = ()
 
 
-def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> Settled:
+def conclude(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> Concluded:
     """The book with requests and position brought in line, and the position event if anything of it changed.
 
     `before` is the book as it was before the facts changed; one event with one new version covers the difference.
@@ -73,20 +73,20 @@ def settle(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) -> S
     book = _withdraw_oversold_plans(_with_position(book, quantity=_quantity(book)))
     incidents = _position_incidents(before, book)
     for request in list(book.requests.values()):
-        settled = _settle_request(book, request, now=now, policy=policy)
-        incidents += _request_incidents(request, settled)
-        book = replace(book, requests={**book.requests, request.id: settled})
-        book, raised = _cancel_oversold_orders(book, settled, now=now)
+        concluded = _conclude_request(book, request, now=now, policy=policy)
+        incidents += _request_incidents(request, concluded)
+        book = replace(book, requests={**book.requests, request.id: concluded})
+        book, raised = _cancel_oversold_orders(book, concluded, now=now)
         incidents += raised
     if book.position.status is PositionStatus.CLOSED and not _is_over(book.position):
         book, reopened = reopen(book, now=now)
         incidents.append(reopened)
-    book, last = settle_position(book, now=now)
+    book, last = conclude_position(book, now=now)
     book, events = publish_position(before, book, last, now=now)
-    return Settled(book, events, tuple(incidents))
+    return Concluded(book, events, tuple(incidents))
 
 
-def follow_overfill(book: Book, delta: Decimal, *, now: datetime, policy: RetryPolicy) -> Settled:
+def follow_overfill(book: Book, delta: Decimal, *, now: datetime, policy: RetryPolicy) -> Concluded:
     """Rule Q where a position that holds an overfill (P12) is being closed, and what it was opened with has just
     changed by `delta`: the book as it is written already, but for its version."""
     before = replace(
@@ -95,7 +95,7 @@ def follow_overfill(book: Book, delta: Decimal, *, now: datetime, policy: RetryP
         ledger_quantity=book.ledger_quantity - delta,
         position=replace(book.position, quantity=book.position.quantity - delta),
     )
-    return settle(before, book, now=now, policy=policy)
+    return conclude(before, book, now=now, policy=policy)
 
 
 def publish_position(
@@ -121,7 +121,7 @@ def _quantity(book: Book) -> Decimal:
     return min(ZERO, book.ledger_quantity) if book.base_quantity else ZERO
 
 
-def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy: RetryPolicy) -> CloseRequest:
+def _conclude_request(book: Book, request: CloseRequest, *, now: datetime, policy: RetryPolicy) -> CloseRequest:
     orders = book.orders_of(request.id)
     filled = sum((order_status.executed(order) for order in orders), ZERO)
     late_fill = request.status is RequestStatus.FAILED and filled > request.filled_quantity
@@ -142,7 +142,7 @@ def _settle_request(book: Book, request: CloseRequest, *, now: datetime, policy:
         return _finish(request, RequestStatus.FAILED, SIDE_CHANGED, now)  # Rule Q.
     if request.status is not RequestStatus.SUBMITTED or not orders:
         return request
-    return _settle_submitted(book, request, orders[-1], now=now, policy=policy)
+    return _conclude_submitted(book, request, orders[-1], now=now, policy=policy)
 
 
 def _goes_on(request: CloseRequest) -> CloseRequest:
@@ -153,7 +153,7 @@ def _goes_on(request: CloseRequest) -> CloseRequest:
     return replace(request, status=RequestStatus.SUBMITTED, next_attempt_at=None)
 
 
-def _settle_submitted(
+def _conclude_submitted(
     book: Book, request: CloseRequest, last: Order, *, now: datetime, policy: RetryPolicy
 ) -> CloseRequest:
     """C5's rest, C6, C6a and C7: every order is over, the target is not reached, and it is decided whether to go on."""
@@ -191,7 +191,7 @@ def _is_dust(book: Book, request: CloseRequest, last: Order) -> bool:
     return price is not None and request.remaining_quantity * price * book.position.multiplier <= DUST_WORTH
 
 
-def settle_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | None]:
+def conclude_position(book: Book, *, now: datetime) -> tuple[Book, CloseRequest | None]:
     """Derive the position's status from its active request; also returns the request that the change is about."""
     position, request = book.position, book.active
     unproven = not exposure.is_clear(book)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from closeflow.domain.close.outcome import POSITION_STATUS_OF, publish_position, settle_position
+from closeflow.domain.close.outcome import POSITION_STATUS_OF, conclude_position, publish_position
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.lots import is_residual
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
@@ -90,7 +90,7 @@ def _mended(book: Book, now: datetime) -> tuple[Book, CloseRequest | None]:
         position = replace(position, active_close_request_id=active.id)
     elif position.active_close_request_id not in book.requests:
         position = replace(position, active_close_request_id=None)
-    book, request = settle_position(replace(book, position=position), now=now)
+    book, request = conclude_position(replace(book, position=position), now=now)
     if book.position.status in _CLOSING and book.position.active_close_request_id is None:
         # Nothing says why it is closing: free again where no order can touch it, else for a person (P3, P7, P10).
         status_ = PositionStatus.OPEN if exposure.is_clear(book) else PositionStatus.CLOSE_FAILED

@@ -12,7 +12,7 @@ from typing import Final
 
 from closeflow.domain import lots, trading_controls
 from closeflow.domain.close import deferral, pricing
-from closeflow.domain.close.outcome import publish_position, settle_position
+from closeflow.domain.close.outcome import conclude_position, publish_position
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.market_data import MarketClock
@@ -186,9 +186,9 @@ def _retry(
         deferred_since=waits_since(orders),
         reason=None,
     )
-    settled, _ = settle_position(_with_request(book, again), now=now)
-    settled, events = publish_position(book, settled, again, now=now)
-    return Moved(settled, (submit_event(again, quantity, at=now), *events), "retried")
+    concluded, _ = conclude_position(_with_request(book, again), now=now)
+    concluded, events = publish_position(book, concluded, again, now=now)
+    return Moved(concluded, (submit_event(again, quantity, at=now), *events), "retried")
 
 
 def _held_back(book: Book, request: CloseRequest, conditions: Conditions, *, now: datetime) -> PutOff | Waits | None:
@@ -286,9 +286,9 @@ def _fail(book: Book, request: CloseRequest, reason: str, *, now: datetime) -> M
 def _finish(book: Book, request: CloseRequest, status: RequestStatus, reason: str, *, now: datetime) -> Moved:
     completed_at = now if status is RequestStatus.COMPLETED else None
     ended = replace(request, status=status, reason=reason, next_attempt_at=None, completed_at=completed_at)
-    settled, _ = settle_position(_with_request(book, ended), now=now)
-    settled, events = publish_position(book, settled, ended, now=now)
-    return Moved(settled, events, f"{status}:{reason}")
+    concluded, _ = conclude_position(_with_request(book, ended), now=now)
+    concluded, events = publish_position(book, concluded, ended, now=now)
+    return Moved(concluded, events, f"{status}:{reason}")
 
 
 def _with_request(book: Book, request: CloseRequest) -> Book:

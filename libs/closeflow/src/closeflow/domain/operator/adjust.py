@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.lots import LARGEST_QUANTITY, LOT_DIGITS
 from closeflow.domain.model import ZERO, Book, CloseRequest, Execution, Order, Statement, StatementKind, UpdateSource
@@ -53,14 +53,14 @@ def adjust(
         base_quantity=book.base_quantity + adjustment.delta,
         ledger_quantity=book.ledger_quantity + adjustment.delta,
     )
-    settled = settle(book, changed, now=now, policy=POLICY)
-    after = settled.book.position
+    concluded = conclude(book, changed, now=now, policy=POLICY)
+    after = concluded.book.position
     was, is_now = decimal_text(position.quantity), decimal_text(after.quantity)
     what = f"position {after.id}: quantity {was} -> {is_now}, it is {after.status}"
-    for name, order in settled.book.orders.items():
+    for name, order in concluded.book.orders.items():
         if order.cancel_requested_at != book.orders[name].cancel_requested_at:
             what += f"; the cancel of order {name} is asked for"
-    return Done(settled.book, what, settled.events, settled.incidents)
+    return Done(concluded.book, what, concluded.events, concluded.incidents)
 
 
 def _delta_problem(book: Book, delta: Decimal) -> str | None:
@@ -163,13 +163,13 @@ def end_order(
     over = order_status.derive(replace(order, statements=tuple(sorted((*rest, ended), key=lambda one: one.kind))))
     if not order_status.is_settled(over):
         return Refused((f"order {name} would still be {over.status}: the broker's own statement says more",))
-    settled = settle(book, replace(book, orders={**book.orders, name: over}), now=now, policy=POLICY)
-    request = settled.book.requests[order.close_request_id]
+    concluded = conclude(book, replace(book, orders={**book.orders, name: over}), now=now, policy=POLICY)
+    request = concluded.book.requests[order.close_request_id]
     frozen = f", frozen by {request.frozen_reason}: `closectl incidents close`" if request.frozen_reason else ""
     what = (
         f"order {name} is {over.status} with {decimal_text(order_status.executed(over))}; its close is {request.status}"
     )
-    return Done(settled.book, what + frozen, settled.events, settled.incidents)
+    return Done(concluded.book, what + frozen, concluded.events, concluded.incidents)
 
 
 def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now: datetime) -> Outcome:
@@ -205,14 +205,14 @@ def name_fill(book: Book, order: Order, fill: Fill, *, taken_by: str | None, now
     known_now = replace(order, executions=(*order.executions, execution), withheld=rest)
     named = order_status.derive(settle_names(known_now))
     folded = apply_update(book, order, Applied(named, execution))
-    settled = settle(book, folded, now=now, policy=POLICY)
+    concluded = conclude(book, folded, now=now, policy=POLICY)
     request = book.requests[order.close_request_id]
     booked = tuple(
         ledger_event(book.position, request, order, entry) for entry in execution_ledger.entries(order, named)
     )
-    left = order_status.unattributed(settled.book.orders[order.client_order_id])
+    left = order_status.unattributed(concluded.book.orders[order.client_order_id])
     what = f"booked {decimal_text(fill.quantity)} @ {decimal_text(fill.price)}; {decimal_text(left)} is still not named"
-    return Done(settled.book, what, (*booked, *settled.events), settled.incidents)
+    return Done(concluded.book, what, (*booked, *concluded.events), concluded.incidents)
 
 
 def _withheld_problem(withheld: Execution, fill: Fill) -> str | None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from closeflow.domain.close.outcome import settle
+from closeflow.domain.close.outcome import conclude
 from closeflow.domain.enums import SENDABLE
 from closeflow.domain.model import Book, Order, OrderStatus, Send, SendAnswer, SendKind, Side, Statement, StatementKind
 from closeflow.domain.operator.requests import POLICY, Already, Done, Outcome, Refused, unclear
@@ -199,12 +199,12 @@ def declare_lost(
         # Without a sequence nothing tells a newer word of the broker's from an older one: its word counts.
         told = "the broker's statements of it have no sequence, so they overrule an operator's"
         return Refused(tuple(f"order {name}: {told}" for name in standing))
-    settled = settle(book, replace(book, orders={**book.orders, **orders}), now=now, policy=POLICY)
-    position = settled.book.position
+    concluded = conclude(book, replace(book, orders={**book.orders, **orders}), now=now, policy=POLICY)
+    position = concluded.book.position
     lost = ", ".join(f"order {name} is lost" for name in names) or "no order is in doubt"
     unproven = ", its exposure unproven" if position.exposure_unproven else ""
     what = f"{lost}; position {position.id} is {position.status}{unproven}"
-    return Done(settled.book, what, settled.events, settled.incidents)
+    return Done(concluded.book, what, concluded.events, concluded.incidents)
 
 
 def _lost(order: Order, reason: str, now: datetime) -> Order:

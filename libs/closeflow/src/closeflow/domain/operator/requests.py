@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain.close.outcome import publish_position, settle, settle_position
+from closeflow.domain.close.outcome import conclude, conclude_position, publish_position
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, Order, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
@@ -126,7 +126,7 @@ def abandon(book: Book, request: CloseRequest, *, now: datetime) -> Outcome:
     if request.status is RequestStatus.RETRYABLE:
         about = replace(request, status=RequestStatus.FAILED, reason=ABANDONED, next_attempt_at=None)
         after = _with_request(book, about)
-    after, _ = settle_position(after, now=now)
+    after, _ = conclude_position(after, now=now)
     if after.position.status is PositionStatus.CLOSE_FAILED:
         after = replace(after, position=replace(after.position, status=PositionStatus.OPEN))
     after, events = publish_position(book, after, about, now=now)
@@ -158,9 +158,9 @@ def cancel(book: Book, request: CloseRequest, *, now: datetime) -> Outcome:
     if request.cancel_requested_at is not None and all(order.cancel_requested_at is not None for order in live):
         return Already(f"its cancel was asked for at {request.cancel_requested_at.isoformat()}; {_names(live)}")
     canceling = {order.client_order_id: _canceling(order, now) for order in live}
-    settled = settle(book, replace(after, orders={**book.orders, **canceling}), now=now, policy=POLICY)
+    concluded = conclude(book, replace(after, orders={**book.orders, **canceling}), now=now, policy=POLICY)
     what = f"the cancel is asked for; {_names(canceling.values())}"
-    return Done(settled.book, what, settled.events, settled.incidents)
+    return Done(concluded.book, what, concluded.events, concluded.incidents)
 
 
 def _canceling(order: Order, now: datetime) -> Order:
@@ -183,10 +183,10 @@ def release(book: Book, request: CloseRequest, *, closed: str, still_open: Colle
             return Already(f"request {request.id} stays frozen by another {closed}")
         return Done(_with_request(book, kept), f"request {request.id} stays frozen by {others[0]}")
     freed = _with_request(book, replace(request, frozen_reason=None))
-    settled = settle(book, freed, now=now, policy=POLICY)
-    status = settled.book.requests[request.id].status
+    concluded = conclude(book, freed, now=now, policy=POLICY)
+    status = concluded.book.requests[request.id].status
     what = f"request {request.id} is no longer frozen; it is {status}"
-    return Done(settled.book, what, settled.events, settled.incidents)
+    return Done(concluded.book, what, concluded.events, concluded.incidents)
 
 
 def _over(request: CloseRequest) -> str:

@@ -1,4 +1,4 @@
-"""The last check before the wire, and what is to be done next about an order that is not settled (rules R3b, R5, R6).
+"""The last check before the wire, and what is to be done next about an order that is not over (rules R3b, R5, R6).
 
 Nothing here is shared with the planner: what the planner got wrong has to be caught here.
 """
@@ -62,11 +62,11 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class NothingToDo:
     """It is over, or with the broker: nothing to send and nothing to ask here."""
 
 
-Step = SendOrder | SendCancel | LookUp | Withdraw | Wait | GiveUp | Settled
+Step = SendOrder | SendCancel | LookUp | Withdraw | Wait | GiveUp | NothingToDo
 
 
 def next_step(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> Step:
@@ -77,9 +77,9 @@ def next_step(book: Book, order: Order, *, controls: Controls, now: datetime, wa
     seen unanswered for a whole lease: only with both clocks agreeing is a sender taken to be silent for good.
     """
     if order_status.is_done(order):
-        return Settled()
+        return NothingToDo()
     if order.status not in SENDABLE:
-        return _cancel_step(order, now=now) if order.cancel_requested_at is not None else Settled()
+        return _cancel_step(order, now=now) if order.cancel_requested_at is not None else NothingToDo()
     if order_status.never_taken(order):
         return _first_send(book, order, controls=controls, now=now)
     counting = [one for one in order_status.submits(order) if one.counts]

@@ -96,7 +96,7 @@ async def lock_books(
     """The books of these positions and of those that these requests close, by position id, locked until the end.
 
     Each holds the position's unfinished and frozen requests, those of `request_ids` that are its own, all orders of
-    these, and every other order of the position that is not settled. What does not exist is absent.
+    these, and every other order of the position that is not over. What does not exist is absent.
     """
     named = {"position_ids": sorted(set(position_ids)), "request_ids": sorted(request_ids)}
     positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, named)]

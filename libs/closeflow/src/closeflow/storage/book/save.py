@@ -68,10 +68,12 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
 async def _follow(tx: AsyncConnection, changed: Mapping[int, Decimal], *, now: datetime) -> None:
     """Rule Q for positions that hold an overfill and are being closed: by position id, how much they have changed."""
     books = await lock_books(tx, position_ids=changed)
-    settled = {key: follow_overfill(books[key], delta, now=now, policy=RetryPolicy()) for key, delta in changed.items()}
-    await save_books(tx, changes=[(books[key], one.book) for key, one in settled.items()])
-    await insert_events(tx, events=[event for one in settled.values() for event in one.events])
-    await report_incidents(tx, incidents=[incident for one in settled.values() for incident in one.incidents])
+    concluded = {
+        key: follow_overfill(books[key], delta, now=now, policy=RetryPolicy()) for key, delta in changed.items()
+    }
+    await save_books(tx, changes=[(books[key], one.book) for key, one in concluded.items()])
+    await insert_events(tx, events=[event for one in concluded.values() for event in one.events])
+    await report_incidents(tx, incidents=[incident for one in concluded.values() for incident in one.incidents])
 
 
 async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]]) -> None:
