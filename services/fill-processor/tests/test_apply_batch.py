@@ -34,7 +34,16 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
-from fill_processor.apply_batch import APPLIED, IGNORED, PARKED, BatchResult, Known, UpdateRecord, apply_batch, poisoned
+from fill_processor.apply_batch import (
+    APPLIED,
+    IGNORED,
+    PARKED,
+    Known,
+    UpdateRecord,
+    UpdatesResult,
+    apply_batch,
+    poisoned,
+)
 
 NOW: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 HUNDRED: Final = Decimal(100)
@@ -140,14 +149,17 @@ def a_fill(exec_id: str, quantity: int, cum: int, **fields: Any) -> UpdateRecord
     return a_record(ExecType.TRADE, exec_id=exec_id, **amounts, **fields)
 
 
-def folded(*records: UpdateRecord, books: tuple[Book, ...] = (), **known: Any) -> BatchResult:
-    before = {book.position.id: book for book in books or (a_book(),)}
-    positions = {key: book.position.id for book in before.values() for key in book.requests}
+def folded(*records: UpdateRecord, books: tuple[Book, ...] = (), **known: Any) -> UpdatesResult:
+    return apply_batch(knowing(*books or (a_book(),), **known), records, policy=RetryPolicy())
+
+
+def knowing(*books: Book, **known: Any) -> Known:
+    positions = {key: book.position.id for book in books for key in book.requests}
     values: dict[str, Any] = {"applied": frozenset(), "taken": {}, **known}
-    return apply_batch(Known(books=before, positions=positions, now=NOW, **values), records, policy=RetryPolicy())
+    return Known(books={book.position.id: book for book in books}, positions=positions, now=NOW, **values)
 
 
-def event_types(result: BatchResult) -> list[str]:
+def event_types(result: UpdatesResult) -> list[str]:
     return [event.event_type for event in result.events]
 
 
@@ -296,7 +308,7 @@ def test_a_late_execution_of_a_closed_position_is_booked_with_an_incident() -> N
 
 def test_a_poisoned_record_is_parked_and_freezes_its_request() -> None:
     record = a_fill("e1", 40, 40)
-    result = poisoned(record, a_book(), "numeric field overflow")
+    result = poisoned(knowing(a_book()), record, "numeric field overflow")
     assert result.books[1].requests[request_id(1)].frozen_reason == "poison"
     assert (result.parked[0].value, result.parked[0].reason) == (record.raw, "numeric field overflow")
     assert (result.events, result.outcomes) == ([], {record.value.event_id: PARKED})
@@ -304,7 +316,7 @@ def test_a_poisoned_record_is_parked_and_freezes_its_request() -> None:
 
 
 def test_a_poisoned_record_without_a_book_is_parked_too() -> None:
-    result = poisoned(a_record(), None, "bad")
+    result = poisoned(knowing(), a_record(), "bad")
     assert (result.books, len(result.parked)) == ({}, 1)
 
 

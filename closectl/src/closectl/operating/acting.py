@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from closeflow.domain.batch import one_book
 from closeflow.domain.model import Book
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.storage.book.load import lock_books
-from closeflow.storage.book.save import save_books
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
-from closeflow.storage.incidents import report_incidents
 from closeflow.storage.operator_actions import act_as, record_action
-from closeflow.storage.outbox import insert_events
+from closeflow.unit_of_work import save
 
 Decide = Callable[[Book, datetime], Outcome]
 
@@ -85,10 +84,9 @@ async def write(
     """The decision, its events and incidents, and the record of it, with what else is `told` of how it came about;
     every move goes through the transition table."""
     await act_as(tx, by=act.by, reason=act.reason)
-    await save_books(tx, changes=[(before, done.book)])
-    await insert_events(tx, events=done.events)
-    await report_incidents(tx, incidents=done.incidents)
-    was, now = _difference(before, done.book)
+    now = await database_now(tx)
+    await save(tx, one_book(before, done.book, now=now, events=done.events, incidents=done.incidents))
+    was, changed = _difference(before, done.book)
     await record_action(
         tx,
         by=act.by,
@@ -96,7 +94,7 @@ async def write(
         subject=act.subject,
         reason=act.reason,
         before=was,
-        after={**now, **(told or {})},
+        after={**changed, **(told or {})},
     )
 
 

@@ -35,7 +35,7 @@ CROSSED = crossed_reversals()
 
 
 def told(book: Book, updates: Sequence[BrokerUpdate], sizes: Sequence[int] = ()) -> Book:
-    """The book after the updates, concluded after each batch of them; every update is a batch unless `sizes` say else."""
+    """The book after the updates, concluded after each batch; every update is a batch unless `sizes` say else."""
     rest, left = list(updates), list(sizes)
     while rest:
         size = left.pop(0) if left else 1

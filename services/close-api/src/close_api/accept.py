@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.accept import (
     Accepted,
     CloseCommand,
@@ -21,9 +22,8 @@ from closeflow.domain.close.accept import (
     fingerprint,
 )
 from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Event, Incident
+from closeflow.domain.model import Incident
 from closeflow.domain.trading_controls import GLOBAL, effective_state
-from closeflow.storage.book.save import save_books
 from closeflow.storage.close_requests import (
     DatabaseAway,
     Engine,
@@ -36,7 +36,7 @@ from closeflow.storage.close_requests import (
 )
 from closeflow.storage.core.engine import CommitUnknown
 from closeflow.storage.incidents import report_incidents
-from closeflow.storage.outbox import insert_events
+from closeflow.unit_of_work import save
 
 Outcome = Decision | Exception
 """What became of one close. An exception (of `transact`, or a defect) says that nothing is known to be written."""
@@ -102,22 +102,19 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision
     as in every service."""
     found = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
     loaded, by_key = found.books, found.by_key
-    books = dict(loaded)
+    result = BatchResult(before=loaded, now=found.now)
     decisions: list[Decision] = []
-    events: list[Event] = []
     for command in commands:
-        book = books.get(command.position_id)
+        book = result.books.get(command.position_id)
         trading = effective_state(found.trading, book.position.account_id if book is not None else GLOBAL)
         decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=found.now)
         decisions.append(decision)
         if isinstance(decision, Accepted):
-            books[command.position_id] = decision.book
+            result.put(decision.book)
             by_key[_key(command)] = decision.request
-            events += decision.events
-    if events:
-        changes = [(loaded[one], book) for one, book in books.items() if book is not loaded[one]]
-        await save_books(tx, changes=changes)
-        await insert_events(tx, events=events)
+            result.events += decision.events
+    if result.events:
+        await save(tx, result)
     return decisions
 
 

@@ -9,11 +9,12 @@ from typing import Final, assert_never
 from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Book, BrokerUpdate, Event, Incident
+from closeflow.domain.model import Book, BrokerUpdate, Incident
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.orders.apply_update import Applied, ProvesNothing, Quarantined, Repeated, judge_update
@@ -31,14 +32,10 @@ IGNORED: Final = "ignored"
 PARKED: Final = "parked"
 
 
-@dataclass(slots=True)
-class BatchResult:
-    """What the batch came to. `books` are as decided; `verdicts` count by name, for the log and the metrics."""
+@dataclass(slots=True, kw_only=True)
+class UpdatesResult(BatchResult):
+    """What a batch of updates came to. `verdicts` count by name, for the log and the metrics."""
 
-    books: dict[int, Book]
-    events: list[Event] = field(default_factory=list)
-    incidents: list[Incident] = field(default_factory=list)
-    outcomes: dict[UUID, str] = field(default_factory=dict)
     parked: list[ParkedRecord] = field(default_factory=list)
     quarantined: list[tuple[UpdateRecord, str]] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
@@ -56,9 +53,9 @@ class Known:
     taken: Mapping[ExecutionKey, str]
 
 
-def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
+def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> UpdatesResult:
     """Apply every record in order, then conclude each touched position once."""
-    folded = BatchResult(books=dict(known.books))
+    folded = UpdatesResult(before=known.books, now=known.now, policy=policy)
     taken = dict(known.taken)
     touched: dict[int, None] = {}
     for record in records:
@@ -74,13 +71,13 @@ def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryP
             touched[position_id] = None
     for position_id in touched:
         concluded = conclude(known.books[position_id], folded.books[position_id], now=known.now, policy=policy)
-        folded.books[position_id] = concluded.book
+        folded.put(concluded.book)
         folded.events += concluded.events
         folded.incidents += concluded.incidents
     return folded
 
 
-def _declared_lost(folded: BatchResult, positions: Mapping[UUID, int], update: BrokerUpdate) -> bool:
+def _declared_lost(folded: UpdatesResult, positions: Mapping[UUID, int], update: BrokerUpdate) -> bool:
     """A statement that was applied before its order was declared lost means something else when it comes again."""
     ours = parse_client_order_id(update.client_order_id)
     position_id = positions.get(ours[0]) if ours else None
@@ -89,7 +86,7 @@ def _declared_lost(folded: BatchResult, positions: Mapping[UUID, int], update: B
 
 
 def _fold_one(
-    folded: BatchResult,
+    folded: UpdatesResult,
     positions: Mapping[UUID, int],
     taken: dict[ExecutionKey, str],
     record: UpdateRecord,
@@ -135,11 +132,11 @@ def _fold_one(
             )
         case _:
             assert_never(verdict)
-    folded.books[position_id] = book
+    folded.put(book)
     return position_id
 
 
-def _park(folded: BatchResult, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
+def _park(folded: UpdatesResult, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
     """An order we do not know: kept whole, to be matched by its id later, and never guessed by symbol. Whoever else
     trades on the account does so often: that is one incident of the account, counted."""
     folded.verdicts.append("Parked")
@@ -167,13 +164,14 @@ def parked_record(record: UpdateRecord, reason: str) -> ParkedRecord:
     )
 
 
-def poisoned(record: UpdateRecord, book: Book | None, reason: str) -> BatchResult:
+def poisoned(known: Known, record: UpdateRecord, reason: str) -> UpdatesResult:
     """A record whose SQL fails alone: parked whole, with its request frozen, so that the partition can go on."""
     update = record.value.to_domain()
-    folded = BatchResult(books={book.position.id: book} if book is not None else {})
+    folded = UpdatesResult(before=known.books, now=known.now)
+    book = next(iter(known.books.values()), None)
     order = book.orders.get(update.client_order_id) if book is not None else None
     if book is not None and order is not None:
-        folded.books[book.position.id] = freeze(book, order, IncidentKind.POISON)
+        folded.put(freeze(book, order, IncidentKind.POISON))
     folded.outcomes[update.event_id] = PARKED
     folded.parked.append(parked_record(record, reason))
     folded.incidents.append(

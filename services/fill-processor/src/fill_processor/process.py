@@ -12,6 +12,7 @@ from prometheus_client import Counter
 
 from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
@@ -19,13 +20,11 @@ from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import DeadLetter, Rejected
 from closeflow.storage.book.load import lock_books, positions_of_requests
-from closeflow.storage.book.save import MoveRefused, save_books
-from closeflow.storage.core.engine import Database, StatementError, Transaction, is_poison, retrying
-from closeflow.storage.inbox import load_context, record_receipts
-from closeflow.storage.incidents import report_incidents
-from closeflow.storage.outbox import insert_events
+from closeflow.storage.core.engine import Database, StatementError, Transaction, database_now, retrying
+from closeflow.storage.inbox import load_context
 from closeflow.storage.parked_records import park_records
-from fill_processor.apply_batch import BatchResult, Known, UpdateRecord, apply_batch, poisoned
+from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
+from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
 VERDICTS: Final = Counter("closeflow_broker_updates_total", "Broker updates, by what was decided", ["verdict"])
@@ -45,35 +44,26 @@ class Processor:
 
         When a record's own data makes the batch fail, the records are done one by one and that one is parked.
         """
-        try:
-            return await self._commit(records)
-        except (StatementError, MoveRefused) as error:
-            if isinstance(error, StatementError) and not is_poison(error):
-                raise
-            if len(records) == 1:
-                return await self._park(records[0], error)
-        rejected: list[Rejected[BrokerFillV1]] = []
-        for record in records:
-            rejected += await self.process_batch([record])
-        return rejected
+        rejected = await apart_where_one_breaks(records, self._commit, alone=self._park)
+        return [one for part in rejected for one in part]
 
     async def _commit(self, records: Sequence[UpdateRecord]) -> Sequence[Rejected[BrokerFillV1]]:
-        async def work(tx: Transaction) -> BatchResult:
-            known = await _load(tx, records)
-            folded = apply_batch(known, records, policy=self.policy)
-            await _save(tx, known, folded)
+        async def work(tx: Transaction) -> UpdatesResult:
+            folded = apply_batch(await _load(tx, records), records, policy=self.policy)
+            await _save(tx, folded)
             return folded
 
         return _report(await retrying(self.engine, work))
 
-    async def _park(self, record: UpdateRecord, error: Exception) -> Sequence[Rejected[BrokerFillV1]]:
-        reason = str(error.orig if isinstance(error, StatementError) else error).splitlines()[0][:500]
+    async def _park(
+        self, record: UpdateRecord, error: StatementError | MoveRefused
+    ) -> Sequence[Rejected[BrokerFillV1]]:
+        reason = first_line(error)
         log.error("record_poisoned", partition=record.partition, offset=record.offset, reason=reason)
 
-        async def work(tx: Transaction) -> BatchResult:
-            known = await _load(tx, [record])
-            folded = poisoned(record, next(iter(known.books.values()), None), reason)
-            await _save(tx, known, folded)
+        async def work(tx: Transaction) -> UpdatesResult:
+            folded = poisoned(await _load(tx, [record]), record, reason)
+            await _save(tx, folded)
             return folded
 
         return _report(await retrying(self.engine, work))
@@ -89,8 +79,7 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
     requests = [_request_of(letter, order) for letter, order in zip(letters, orders, strict=True)]
     before = await lock_books(tx, request_ids={one for one in requests if one is not None})
     positions = positions_of_requests(before.values())
-    books = dict(before)
-    incidents: list[Incident] = []
+    result = BatchResult(before=before, now=await database_now(tx))
     for letter, client_order_id, request_id in zip(letters, orders, requests, strict=True):
         incident = Incident(
             kind=IncidentKind.UNREADABLE_UPDATE,
@@ -100,14 +89,13 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
         )
         position_id = positions.get(request_id) if request_id is not None else None
         if position_id is not None and request_id is not None:
-            book = books[position_id]
-            books[position_id] = freeze_request(book, request_id, IncidentKind.UNREADABLE_UPDATE)
+            book = result.books[position_id]
+            result.put(freeze_request(book, request_id, IncidentKind.UNREADABLE_UPDATE))
             order = client_order_id if client_order_id in book.orders else None
             # Named, so that whoever closes the incident lets the request go on.
             incident = replace(incident, position_id=position_id, close_request_id=request_id, client_order_id=order)
-        incidents.append(incident)
-    await save_books(tx, changes=[(before[key], book) for key, book in books.items() if book is not before[key]])
-    await report_incidents(tx, incidents=incidents)
+        result.incidents.append(incident)
+    await save(tx, result)
 
 
 def _request_of(letter: DeadLetter, client_order_id: str) -> UUID | None:
@@ -135,16 +123,12 @@ async def _load(tx: Transaction, records: Sequence[UpdateRecord]) -> Known:
     )
 
 
-async def _save(tx: Transaction, known: Known, folded: BatchResult) -> None:
-    changes = [(known.books[key], book) for key, book in folded.books.items() if book is not known.books[key]]
-    await save_books(tx, changes=changes)
-    await insert_events(tx, events=folded.events)
-    await report_incidents(tx, incidents=folded.incidents)
-    await park_records(tx, records=folded.parked, now=known.now)
-    await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=known.now)
+async def _save(tx: Transaction, folded: UpdatesResult) -> None:
+    await save(tx, folded, consumer=CONSUMER)
+    await park_records(tx, records=folded.parked, now=folded.now)
 
 
-def _report(folded: BatchResult) -> list[Rejected[BrokerFillV1]]:
+def _report(folded: UpdatesResult) -> list[Rejected[BrokerFillV1]]:
     for verdict in folded.verdicts:
         VERDICTS.labels(verdict).inc()
     for incident in folded.incidents:

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
 from functools import lru_cache
 from typing import TypeVar
 
 from sqlalchemy import Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain.close.outcome import follow_overfill
 from closeflow.domain.model import Book, Order
 from closeflow.domain.position import exposure
-from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage.book import mapping
-from closeflow.storage.book.load import lock_books
-from closeflow.storage.book.overfill_positions import hold_overfills
+from closeflow.storage.book.overfill_positions import Held, hold_overfills
 from closeflow.storage.core.bulk import Row, insert_many, rows_json, update_rows
 from closeflow.storage.core.statements import change
-from closeflow.storage.incidents import report_incidents
-from closeflow.storage.outbox import insert_events
 from closeflow.storage.schema import tables
 
 _K = TypeVar("_K")
@@ -42,8 +35,10 @@ class MoveRefused(Exception):
         self.moves = tuple(moves)
 
 
-async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
-    """Write the difference between each book as loaded and as decided; raises MoveRefused before writing anything."""
+async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> Held:
+    """Write the difference between each book as loaded and as decided; raises MoveRefused before writing anything.
+
+    What the tagged positions hold afterwards is returned, for `closeflow.unit_of_work` to follow it."""
     refused = [move for before, after in changes for move in illegal_moves(before, after)]
     if refused:
         raise MoveRefused(refused)
@@ -59,21 +54,7 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> None:
         for before, after in changes
         if exposure.overfill(before) != exposure.overfill(after)
     }
-    held = await hold_overfills(tx, overfills=beyond)
-    await insert_events(tx, events=held.events)
-    if held.at is not None and held.followed:
-        await _follow(tx, held.followed, now=held.at)
-
-
-async def _follow(tx: AsyncConnection, changed: Mapping[int, Decimal], *, now: datetime) -> None:
-    """Rule Q for positions that hold an overfill and are being closed: by position id, how much they have changed."""
-    books = await lock_books(tx, position_ids=changed)
-    concluded = {
-        key: follow_overfill(books[key], delta, now=now, policy=RetryPolicy()) for key, delta in changed.items()
-    }
-    await save_books(tx, changes=[(books[key], one.book) for key, one in concluded.items()])
-    await insert_events(tx, events=[event for one in concluded.values() for event in one.events])
-    await report_incidents(tx, incidents=[incident for one in concluded.values() for incident in one.incidents])
+    return await hold_overfills(tx, overfills=beyond)
 
 
 async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None, Order]]) -> None:
