@@ -2,8 +2,9 @@
 
 Where CI is set, a test that is skipped has failed: whatever is missing there is missing by mistake.
 
-`make test` runs two processes (pytest-xdist); a third one was hardly faster on two cores. The tests of the whole system
-have servers of their own, and with them run those that kill Kafka; those that share topics stay in one process.
+`make test` runs three processes (pytest-xdist), because most tests wait for servers: on two cores that takes 0.85 of
+the time that two take. The tests of the whole system have servers of their own, and with them run those that kill
+Kafka; those that share topics stay in one process.
 """
 
 import os

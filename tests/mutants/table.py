@@ -117,14 +117,13 @@ MUTANTS: Final = (
     Mutant(
         "plan skipped because the inbox knows the event",
         "services/order-submitter/src/order_submitter/plan_orders.py",
-        "        for record in records:\n            position_id = positions.get(",
-        "        from sqlalchemy import text\n"
-        "        known = await tx.execute(text(\"SELECT event_id FROM inbox WHERE consumer = 'order-submitter'\"))\n"
-        "        received = {row.event_id for row in known}\n"
-        "        for record in records:\n"
-        "            if record.value.event_id in received:\n"
-        "                continue\n"
-        "            position_id = positions.get(",
+        "                result = plan_batch(known, asked, ",
+        "                from sqlalchemy import text\n"
+        "                asked_of = text(\"SELECT event_id FROM inbox WHERE consumer = 'order-submitter'\")\n"
+        "                rows = await tx.execute(asked_of)\n"
+        "                received = {row.event_id for row in rows}\n"
+        "                asked = [one for one in asked if one[0] not in received]\n"
+        "                result = plan_batch(known, asked, ",
         ("tests/pipeline/test_order_submitter.py::test_an_event_that_was_received_before_is_planned_when_it_is_time",),
     ),
     Mutant(
@@ -159,9 +158,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "outbox insert outside the transaction",
-        "services/close-api/src/close_api/accept.py",
-        "        await insert_events(tx, events=events)",
-        "        async with tx.engine.begin() as other:\n            await insert_events(other, events=events)",
+        "libs/closeflow/src/closeflow/unit_of_work.py",
+        "    await insert_events(tx, events=result.events)",
+        "    async with tx.engine.begin() as other:\n        await insert_events(other, events=result.events)",
         ("tests/pipeline/test_close_api.py::test_fifty_closes_of_one_position_over_two_processes_accept_one",),
     ),
     Mutant(
@@ -293,28 +292,28 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an id sent again although its sender may live",
-        f"{DOMAIN}/operator/declare_lost.py",
+        f"{DOMAIN}/sending/absence.py",
         "        *evidence(order, asked, known, now=now, within=within),\n",
         "        *evidence(order, asked, known, now=now, within=within)[2:],\n",
         (f"{TESTS}/test_repeating.py::test_it_waits_for_a_person_when",),
     ),
     Mutant(
         "the close of a part sent again",
-        f"{DOMAIN}/operator/declare_lost.py",
+        f"{DOMAIN}/sending/absence.py",
         "held == {sign * order.quantity}",
         "True",
         (f"{TESTS}/test_repeating.py::test_it_waits_for_a_person_when",),
     ),
     Mutant(
         "an id sent again to a broker that lets orders exceed",
-        f"{DOMAIN}/operator/declare_lost.py",
+        f"{DOMAIN}/sending/absence.py",
         "heeded = refuses_to_exceed and all(",
         "heeded = all(",
         (f"{TESTS}/test_repeating.py::test_it_waits_for_a_person_when",),
     ),
     Mutant(
         "an id sent again whose first send could open",
-        f"{DOMAIN}/operator/declare_lost.py",
+        f"{DOMAIN}/sending/absence.py",
         "heeded = refuses_to_exceed and all(one.sender in known.says_it_closes for one in sends)",
         "heeded = refuses_to_exceed",
         (f"{TESTS}/test_repeating.py::test_it_waits_for_a_person_when",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from closeflow.domain.model import Book, Order, Send, SendKind
-from closeflow.domain.operator.declare_lost import BROKER_ASKED, Asked, Known, Point
+from closeflow.domain.sending.absence import BROKER_ASKED, Asked, Known, Point
 from closeflow.domain.sending.broker_answers import Acknowledged
 from closeflow.domain.sending.claim import next_number, not_found
 from closeflow.domain.sending.next_step import LookUp, absence_incident

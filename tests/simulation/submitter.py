@@ -12,7 +12,7 @@ from closeflow.domain.close import plan_order as planning
 from closeflow.domain.close.outcome import conclude
 from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import Book, Event, Order, OrderStatus, Send, SendKind, Side
-from closeflow.domain.operator.declare_lost import Asked
+from closeflow.domain.sending.absence import Asked
 from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
 from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
 from closeflow.domain.sending.next_step import GiveUp, LookUp, NothingToDo, SendCancel, SendOrder, Wait

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from closectl.broker import Account
 from closectl.output import fail
 from closectl.settings import ClosectlSettings
-from closeflow.domain.operator.declare_lost import window
+from closeflow.domain.sending.absence import window
 from closeflow.kafka import KafkaConnection
 from closeflow.settings import load
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, first_line, make_engine, sqlstate

@@ -12,10 +12,16 @@ from uuid import uuid4
 import pytest
 
 from closeflow.broker import MayBegin
+from closeflow.domain.close import due_orders
+from closeflow.domain.close.due_orders import DueResult
 from closeflow.domain.model import (
+    AssetType,
+    Book,
     Order,
     OrderStatus,
     OrderType,
+    Position,
+    PositionStatus,
     RejectClass,
     Send,
     SendAnswer,
@@ -23,11 +29,11 @@ from closeflow.domain.model import (
     Side,
     TimeInForce,
 )
-from closeflow.domain.retry import RetryPolicy, is_due
+from closeflow.domain.retry import is_due
 from closeflow.domain.sending.broker_answers import Refused
-from closeflow.domain.trading_controls import Controls
-from order_submitter.due_orders import DueOrderPoller, Round
+from closeflow.domain.sending.claim import Sender
 from order_submitter.sending.breaker import CLOSED, Breaker, BreakerRules, BreakerState
+from order_submitter.sending.claims import Claims
 from order_submitter.sending.pool import Job, PoolLimits, SenderPool
 from order_submitter.sending.send_log import Entry
 
@@ -52,23 +58,31 @@ def an_order() -> Order:
     )
 
 
+def a_position() -> Position:
+    return Position(
+        id=41,
+        account_id="main",
+        symbol="AAPL",
+        asset_type=AssetType.STOCK,
+        multiplier=Decimal(1),
+        currency="USD",
+        opening_quantity=Decimal(10),
+        quantity=Decimal(10),
+        status=PositionStatus.CLOSING,
+        version=2,
+    )
+
+
 def test_an_order_that_a_long_pause_holds_back_is_not_due_at_once() -> None:
     """A moment further ahead than any pause counts as a wrong clock's, and would be written anew all the time."""
     absent = cast(Any, None)
     pool = SenderPool(absent, absent, absent, PoolLimits(in_flight=2, rate_per_s=10, lease_s=30, breaker=RULES))
     pool.budget.refused(900.0)
-    attendant = DueOrderPoller(
-        database=absent,
-        account_id="main",
-        pool=pool,
-        recovery=absent,
-        watch=absent,
-        policy=RetryPolicy(),
-        instance_id="me",
-        lease_s=30,
-    )
-    decided = Round(before={}, books={}, now=NOW, controls=cast(Controls, None), checked_at=0.0)
-    waiting = attendant._claim(decided, an_order(), SendKind.SUBMIT, [])
+    order = an_order()
+    book = Book(position=a_position(), base_quantity=Decimal(10), ledger_quantity=Decimal(10))
+    result = DueResult(before={order.position_id: book}, now=NOW)
+    due_orders._claim(result, order, SendKind.SUBMIT, Sender(instance_id="me", lease_s=30, turns=Claims(pool)))
+    waiting = result.books[order.position_id].orders[order.client_order_id]
     assert waiting.next_send_at is not None
     assert not is_due(waiting.next_send_at, NOW)
     assert is_due(waiting.next_send_at, NOW + timedelta(minutes=10))

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from closeflow.broker import Broker, MayBegin
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.ids import broker_update_id, client_order_id
 from closeflow.domain.model import (
     BrokerStatus,
@@ -231,7 +232,7 @@ def test_the_fence_is_a_third_of_a_short_lease() -> None:
     assert fence_s(0.6) == pytest.approx(0.2)
 
 
-async def test_a_disowned_send_is_answered_and_never_made() -> None:
+async def test_a_send_that_is_marked_not_sent_is_answered_and_never_made() -> None:
     broker, outcome = ScriptedBroker(), Outcome()
     pool = a_pool(broker, outcome)
     assert pool.reserve(SendKind.SUBMIT)
@@ -251,7 +252,7 @@ async def test_a_send_whose_claim_was_answered_by_another_is_not_made() -> None:
     assert pool.breaker == CLOSED, "the broker has no part in it"
 
 
-async def test_a_disowned_send_is_answered_again_until_its_row_is_there_and_holds_no_slot() -> None:
+async def test_a_send_that_is_marked_not_sent_is_answered_again_until_its_row_is_there_and_holds_no_slot() -> None:
     outcome = Outcome(rows_from=1)
     pool = a_pool(ScriptedBroker(), outcome)
     assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, True]
@@ -270,7 +271,7 @@ async def test_a_disowned_send_is_answered_again_until_its_row_is_there_and_hold
         (ValueError(), False, 0),
     ],
 )
-async def test_what_a_transaction_that_broke_off_may_have_claimed_is_disowned(
+async def test_what_a_transaction_that_broke_off_may_have_claimed_is_marked_not_sent(
     error: BaseException, written: bool, answers: int
 ) -> None:
     outcome = Outcome()
@@ -280,10 +281,11 @@ async def test_what_a_transaction_that_broke_off_may_have_claimed_is_disowned(
         async with claiming(pool) as claims:
             for _ in range(2):  # It is done again, as the victim of a deadlock.
                 claims.anew()
-                assert pool.reserve(SendKind.SUBMIT)
-                claims.jobs.append(a_job())
+                assert claims.reserve(SendKind.SUBMIT)
             if written:
-                claims.written()
+                job = a_job()
+                result = BatchResult(before={}, now=job.send.started_at, claimed=[(job.order, job.send)])
+                claims.written(result, checked_at=job.checked_at)
             raise error
 
     with pytest.raises(type(error)):

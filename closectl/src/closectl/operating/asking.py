@@ -8,7 +8,7 @@ from closectl.broker import Account, make_broker
 from closeflow.broker.evidence import HAS_IT, gather
 from closeflow.broker.protocol import BrokerUnavailable
 from closeflow.domain.model import Order
-from closeflow.domain.operator.declare_lost import Asked
+from closeflow.domain.sending.absence import Asked
 
 __all__ = ["HAS_IT", "ask_about"]
 

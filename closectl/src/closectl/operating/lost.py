@@ -11,7 +11,8 @@ from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
 from closectl.operating.asking import ask_about
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
-from closeflow.domain.operator.declare_lost import Asked, Point, declare_lost, evidence
+from closeflow.domain.operator.declare_lost import declare_lost
+from closeflow.domain.sending.absence import Asked, Point, evidence
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.domain.orders import status as order_status
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying

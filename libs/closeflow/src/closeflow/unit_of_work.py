@@ -6,10 +6,11 @@ Pure code decides, this writes, and the caller's transaction holds the locks in 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.outcome import follow_overfill
+from closeflow.kafka.records import Record
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
 from closeflow.storage.core.engine import StatementError, Transaction, is_poison
@@ -17,11 +18,12 @@ from closeflow.storage.inbox import record_receipts
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import insert_sends
 from closeflow.storage.outbox import insert_events
+from closeflow.storage.parked_records import ParkedRecord
 from closeflow.storage.trading_controls import count_submits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-__all__ = ["MoveRefused", "apart_where_one_breaks", "first_line", "save"]
+__all__ = ["MoveRefused", "apart_where_one_breaks", "first_line", "parked_record", "save"]
 
 
 async def save(tx: Transaction, result: BatchResult, *, consumer: str | None = None) -> None:
@@ -71,3 +73,17 @@ def first_line(error: StatementError | MoveRefused) -> str:
     """What the database or the transition table refuses, in at most 500 characters."""
     cause = error.orig if isinstance(error, StatementError) else error
     return str(cause).partition("\n")[0][:500]
+
+
+def parked_record(record: Record[Any], reason: str, *, client_order_id: str) -> ParkedRecord:
+    """A record that waits, whole, until the order that it names can be seen or a person has looked at it."""
+    return ParkedRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        headers={name: (raw or b"").decode(errors="replace") for name, raw in record.headers},
+        value=record.raw,
+        reason=reason,
+        client_order_id=client_order_id,
+    )

@@ -22,10 +22,11 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.operator.declare_lost import Asked, Known, declare_lost, evidence, window
+from closeflow.domain.operator.declare_lost import declare_lost
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure
+from closeflow.domain.sending.absence import Asked, Known, evidence, window
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import (

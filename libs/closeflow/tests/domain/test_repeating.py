@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from closeflow.domain.model import Book, Order, OrderStatus, SendAnswer, Side
-from closeflow.domain.operator.declare_lost import BROKER_ASKED, Asked, Known, may_repeat
+from closeflow.domain.sending.absence import BROKER_ASKED, Asked, Known, may_repeat
 
 from .builders import a_book, a_position, a_send, an_order, at
 

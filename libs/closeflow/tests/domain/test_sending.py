@@ -23,8 +23,8 @@ from closeflow.domain.model import (
     StatementKind,
     UpdateSource,
 )
-from closeflow.domain.operator.declare_lost import window
 from closeflow.domain.retry import look_up_again_at, retry_in_s
+from closeflow.domain.sending.absence import window
 from closeflow.domain.sending.broker_answers import Refused
 from closeflow.domain.sending.claim import being_looked_up, claim, not_found, with_send
 from closeflow.domain.sending.next_step import absence_incident

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, assert_never
+from typing import assert_never
 from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.domain.batch import BatchResult
-from closeflow.domain.close.outcome import conclude
+from closeflow.domain.batch import APPLIED, IGNORED, PARKED, BatchResult
+from closeflow.domain.close.outcome import conclude_all
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind
@@ -24,12 +24,9 @@ from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
 from closeflow.storage.inbox import ExecutionKey
 from closeflow.storage.parked_records import ParkedRecord
+from closeflow.unit_of_work import parked_record
 
 UpdateRecord = Record[BrokerFillV1]
-
-APPLIED: Final = "applied"
-IGNORED: Final = "ignored"
-PARKED: Final = "parked"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,11 +66,7 @@ def apply_batch(known: Known, records: Sequence[UpdateRecord], *, policy: RetryP
         position_id = _fold_one(folded, known.positions, taken, record, update)
         if position_id is not None:
             touched[position_id] = None
-    for position_id in touched:
-        concluded = conclude(known.books[position_id], folded.books[position_id], now=known.now, policy=policy)
-        folded.put(concluded.book)
-        folded.events += concluded.events
-        folded.incidents += concluded.incidents
+    conclude_all(folded, touched)
     return folded
 
 
@@ -141,7 +134,7 @@ def _park(folded: UpdatesResult, record: UpdateRecord, update: BrokerUpdate, kin
     trades on the account does so often: that is one incident of the account, counted."""
     folded.verdicts.append("Parked")
     folded.outcomes[update.event_id] = PARKED
-    folded.parked.append(parked_record(record, kind))
+    folded.parked.append(parked_record(record, kind, client_order_id=record.value.client_order_id))
     said = f"{update.exec_type} of {update.symbol} for an order that is not in the database"
     if kind == IncidentKind.FOREIGN_ORDER:
         detail = f"{said}, the latest: {update.client_order_id}"
@@ -149,19 +142,6 @@ def _park(folded: UpdatesResult, record: UpdateRecord, update: BrokerUpdate, kin
     else:
         incident = Incident(kind=kind, severity="critical", client_order_id=update.client_order_id, detail=said)
     folded.incidents.append(incident)
-
-
-def parked_record(record: UpdateRecord, reason: str) -> ParkedRecord:
-    return ParkedRecord(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        headers={name: (raw or b"").decode(errors="replace") for name, raw in record.headers},
-        value=record.raw,
-        reason=reason,
-        client_order_id=record.value.client_order_id,
-    )
 
 
 def poisoned(known: Known, record: UpdateRecord, reason: str) -> UpdatesResult:
@@ -173,7 +153,7 @@ def poisoned(known: Known, record: UpdateRecord, reason: str) -> UpdatesResult:
     if book is not None and order is not None:
         folded.put(freeze(book, order, IncidentKind.POISON))
     folded.outcomes[update.event_id] = PARKED
-    folded.parked.append(parked_record(record, reason))
+    folded.parked.append(parked_record(record, reason, client_order_id=update.client_order_id))
     folded.incidents.append(
         Incident(
             kind=IncidentKind.POISON,

@@ -13,8 +13,8 @@ from closeflow.broker.budget import CallBudget
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.close.plan_order import PlanRules
 from closeflow.domain.model import AssetType
-from closeflow.domain.operator.declare_lost import window
 from closeflow.domain.retry import RetryPolicy
+from closeflow.domain.sending.absence import window
 from closeflow.heartbeat import beating
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
 from closeflow.run import run_parts, run_service

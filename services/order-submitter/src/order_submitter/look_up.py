@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -16,22 +16,18 @@ from prometheus_client import Counter
 from closeflow.broker import Broker, BrokerUnavailable, IdDeduplication
 from closeflow.broker.asking import newest_by_id
 from closeflow.broker.evidence import gather
-from closeflow.domain.model import Book, BrokerUpdate, Incident, Order, Send, SendKind
-from closeflow.domain.operator.declare_lost import BROKER_ASKED, Asked, Known, Point, may_repeat
+from closeflow.domain.model import BrokerUpdate, Order, SendKind
+from closeflow.domain.sending.absence import AbsenceResult, AbsenceRules, Asked, decide_not_found
 from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
-from closeflow.domain.sending.claim import claim, next_number, not_found
-from closeflow.domain.sending.next_step import LookUp, absence_incident, next_step
-from closeflow.domain.sending.send_check import Clear, recheck
-from closeflow.domain.trading_controls import counted
+from closeflow.domain.sending.claim import Sender, next_number
 from closeflow.storage.book.load import lock_books
-from closeflow.storage.book.save import save_books
 from closeflow.storage.core.engine import Database, Transaction, retrying
-from closeflow.storage.incidents import report_incidents
-from closeflow.storage.order_sends import UnansweredSend, insert_sends
+from closeflow.storage.order_sends import UnansweredSend
 from closeflow.storage.orders_in_doubt import load_known
-from closeflow.storage.trading_controls import Controlled, count_submits, lock_controls
+from closeflow.storage.trading_controls import lock_controls
+from closeflow.unit_of_work import save
 from order_submitter.sending.claims import claiming
-from order_submitter.sending.pool import Job, SenderPool
+from order_submitter.sending.pool import SenderPool
 from order_submitter.sending.publish import FillPublisher
 
 log = structlog.get_logger(__name__)
@@ -44,12 +40,15 @@ TRANSACTIONS_AT_ONCE: Final = 2
 
 
 class Watch:
-    """Which unanswered sends this process has itself, by its own monotonic clock, seen unanswered for a whole lease."""
+    """What this process has itself seen for how long, by its own monotonic clock: sends without an answer, and orders
+    that the broker does not find. `now` is monotonic seconds."""
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._since: dict[tuple[str, int], float] = {}
         self._orders: dict[str, list[int]] = {}
+        self._absent: dict[str, tuple[tuple[int, frozenset[str]], float]] = {}
+        """Client order id to its last send and known exits, and when it was first not found after both."""
 
     def saw(self, sends: Iterable[UnansweredSend], *, now: float) -> None:
         """Everything that is unanswered now; what is not among it is forgotten."""
@@ -60,20 +59,26 @@ class Watch:
         self._orders = dict(orders)
 
     def silent(self, client_order_id: str, *, now: float) -> frozenset[int]:
+        """The numbers of the order's sends that were seen unanswered for a whole lease."""
         return frozenset(
             n for n in self._orders.get(client_order_id, ()) if now - self._since[(client_order_id, n)] >= self._lease_s
         )
 
+    def absent_s(self, order: Order, exited: Collection[str], *, now: float) -> float:
+        """How long this process has itself been told that the order is not there, since its last send and since it knew
+        of the last exit (`exited`) of a sender that never answered."""
+        silent = {one.sender for one in order.sends if one.kind is SendKind.SUBMIT and one.answer is None}
+        last = next_number(order, SendKind.SUBMIT), frozenset(silent & set(exited))
+        since = self._absent.get(order.client_order_id)
+        if since is None or since[0] != last:
+            if len(self._absent) >= WATCHED_AT_MOST:
+                self._absent.clear()  # Watching begins anew, which only puts the incident off.
+            since = self._absent[order.client_order_id] = (last, now)
+        return now - since[1]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Absence:
-    """What a counted not-found came to."""
-
-    change: tuple[Book, Book]
-    send: tuple[Order, Send] | None
-    incident: Incident | None
-    to_ask: tuple[Order, datetime] | None
-    """The order, as it is known at that time of the database, of which only the broker's own evidence is missing."""
+    def found(self, client_order_id: str) -> None:
+        """The broker has the order: if it is not found later, that is counted from then."""
+        self._absent.pop(client_order_id, None)
 
 
 class Recovery:
@@ -99,19 +104,16 @@ class Recovery:
         self._watch = watch
         self._instance_id = instance_id
         self._lease_s = lease_s
-        self._absent_for = absent_for
+        self._rules = AbsenceRules(
+            within=absent_for,
+            forgets_no_id=broker.capabilities.client_id_deduplication is IdDeduplication.FOREVER,
+            refuses_to_exceed=broker.capabilities.refuses_to_exceed,
+        )
         self._gathering = asyncio.Lock()
         self._look_ups = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
         self._transactions = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._listings: set[asyncio.Task[Mapping[str, BrokerUpdate]]] = set()
-        self._absent_since: dict[str, tuple[tuple[int, frozenset[str]], float]] = {}
-        """Client order id to (its last send and known exits, when by our own clock it was first not found after
-        both)."""
-
-    @property
-    def _forgets_no_id(self) -> bool:
-        return self._broker.capabilities.client_id_deduplication is IdDeduplication.FOREVER
 
     def ask(self, wanted: Mapping[str, int | None]) -> None:
         """Start to look up these client order ids, unless that is under way. With a position id an explicit not-found
@@ -147,7 +149,7 @@ class Recovery:
             LOOK_UPS.labels(type(answer).__name__).inc()
             match answer:
                 case Acknowledged(update):
-                    self._absent_since.pop(client_order_id, None)
+                    self._watch.found(client_order_id)
                     await self._publisher.publish(update)
                     bound.info("order_found", status=update.order_status)
                 case NotFound() if position_id is not None:
@@ -166,9 +168,9 @@ class Recovery:
         same id again (rule R6), or tell a person, or ask again later."""
         found = await self._decide(client_order_id, position_id, asked=None)
         if found is not None and found.to_ask is not None:
-            asked = await self._gather(*found.to_ask)
+            asked = await self._gather(found.to_ask, found.now)
             found = await self._decide(client_order_id, position_id, asked=asked)
-        again = found is not None and found.send is not None
+        again = found is not None and bool(found.claimed)
         log.info("order_not_found", client_order_id=client_order_id, counted=found is not None, sent_again=again)
 
     async def _gather(self, order: Order, at: datetime) -> Asked | str:
@@ -180,95 +182,36 @@ class Recovery:
         except BrokerUnavailable as error:
             return f"the broker did not answer: {error.reason}"
 
-    async def _decide(self, client_order_id: str, position_id: int, *, asked: Asked | str | None) -> Absence | None:
+    async def _decide(
+        self, client_order_id: str, position_id: int, *, asked: Asked | str | None
+    ) -> AbsenceResult | None:
         """What a not-found comes to, committed; without `asked` it is counted, with it the evidence is whole."""
 
-        async def work(tx: Transaction) -> Absence | None:
+        async def work(tx: Transaction) -> AbsenceResult | None:
             claims.anew()
-            books = await lock_books(tx, position_ids=[position_id])
+            book = (await lock_books(tx, position_ids=[position_id]))[position_id]
             checked_at = time.monotonic()
             held = await lock_controls(tx, account_id=self._broker.account_id)
-            book = books[position_id]
             order = book.orders.get(client_order_id)
             if order is None:
                 return None
             known = await load_known(tx, order=order)
-            found = self._judge(book, order, held, known, asked)
-            if found is None:
-                return None
-            if found.send is not None:
-                order, send = found.send
-                claims.jobs.append(Job(order=order, send=send, checked_at=checked_at))
-            await save_books(tx, changes=[found.change])
-            if found.send is not None:
-                await insert_sends(tx, sends=[found.send])
-                await count_submits(tx, controls=counted(held.controls, now=held.now))
-            await report_incidents(tx, incidents=[found.incident] if found.incident else [])
-            claims.written()
-            return found
+            result = decide_not_found(
+                book,
+                order,
+                asked=asked,
+                known=known,
+                controls=held.controls,
+                now=held.now,
+                watched=self._watch.silent(client_order_id, now=time.monotonic()),
+                absent_s=partial(self._watch.absent_s, order, known.exited, now=time.monotonic()),
+                sender=Sender(instance_id=self._instance_id, lease_s=self._lease_s, turns=claims),
+                rules=self._rules,
+            )
+            if result is not None:
+                await save(tx, result)
+                claims.written(result, checked_at=checked_at)
+            return result
 
         async with self._transactions, claiming(self._pool) as claims:
             return await retrying(self._database, work)
-
-    def _judge(
-        self, book: Book, order: Order, held: Controlled, known: Known, asked: Asked | str | None
-    ) -> Absence | None:
-        now, controls = held.now, held.controls
-        silent = self._watch.silent(order.client_order_id, now=time.monotonic())
-        if next_step(book, order, controls=controls, now=now, watched=silent) != LookUp(absence_counts=True):
-            return None
-        if asked is None:
-            order = not_found(order, now=now)
-        told = absence_incident(order, now=now, watched_s=self._watched_s(order, known), within=self._absent_for)
-        missing = self._missing(book, order, known, asked, now=now) if told is not None else []
-        lacks = [f"{one.name}: {one.detail}" for one in missing if asked is not None or one.name != BROKER_ASKED]
-        to_ask = (order, now) if missing and not lacks else None
-        send = None
-        if self._forgets_no_id or (told is not None and not missing):
-            check = recheck(book, order, controls=controls, now=now, may_repeat=True)
-            if isinstance(check, Clear) and self._pool.reserve(SendKind.SUBMIT):
-                order, send = claim(
-                    order,
-                    SendKind.SUBMIT,
-                    sender=self._instance_id,
-                    now=now,
-                    lease_s=self._lease_s,
-                    probe=self._pool.probing,
-                )
-        found_now = isinstance(asked, Asked) and asked.looked_up is not None
-        if send is not None or to_ask is not None or found_now:
-            told = None
-        if told is not None and lacks and self._broker.capabilities.refuses_to_exceed:
-            told = replace(told, detail=f"{told.detail}; not sent again, because of {'; '.join(lacks)}")
-        return Absence(
-            change=(book, replace(book, orders={**book.orders, order.client_order_id: order})),
-            send=(order, send) if send else None,
-            incident=told,
-            to_ask=to_ask,
-        )
-
-    def _missing(
-        self, book: Book, order: Order, known: Known, asked: Asked | str | None, *, now: datetime
-    ) -> list[Point]:
-        points = may_repeat(
-            book,
-            order,
-            "not yet" if asked is None else asked,
-            known,
-            refuses_to_exceed=self._broker.capabilities.refuses_to_exceed,
-            now=now,
-            within=self._absent_for,
-        )
-        return [one for one in points if not one.holds]
-
-    def _watched_s(self, order: Order, known: Known) -> float:
-        """How long this process has itself been told that the order is not there, since its last send and since it knew
-        of the last exit of a sender that never answered."""
-        silent = {one.sender for one in order.sends if one.kind is SendKind.SUBMIT and one.answer is None}
-        last, now = (next_number(order, SendKind.SUBMIT), frozenset(silent & known.exited.keys())), time.monotonic()
-        since = self._absent_since.get(order.client_order_id)
-        if since is None or since[0] != last:
-            if len(self._absent_since) >= WATCHED_AT_MOST:
-                self._absent_since.clear()  # Watching begins anew, which only puts the incident off.
-            since = self._absent_since[order.client_order_id] = (last, now)
-        return now - since[1]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -14,50 +13,25 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.contracts import SubmitOrder, peek
-from closeflow.domain.close.outcome import conclude
-from closeflow.domain.close.plan_order import (
-    AlreadyPlanned,
-    Asked,
-    Defer,
-    Deny,
-    Disagrees,
-    Market,
-    Plan,
-    PlanRules,
-    Submit,
-    apply_plan,
-    plan,
-    plan_incident,
-)
+from closeflow.domain.batch import PARKED, BatchResult
+from closeflow.domain.close.plan_batch import Known, PlansResult, plan_batch
+from closeflow.domain.close.plan_order import AlreadyPlanned, Asked, Defer, Deny, Disagrees, Market, PlanRules, Submit
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Book, Event, Incident, Order, OrderType, Send, SendKind, Side
+from closeflow.domain.model import Incident, OrderType, Side
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
-from closeflow.domain.sending.claim import claim
-from closeflow.domain.sending.send_check import Clear, recheck
-from closeflow.domain.trading_controls import Controls, counted
+from closeflow.domain.sending.claim import Sender
 from closeflow.kafka import DeadLetter, Record
-from closeflow.storage.book.load import lock_books, positions_of_requests
-from closeflow.storage.book.save import MoveRefused, save_books
-from closeflow.storage.core.engine import (
-    CommitUnknown,
-    Database,
-    StatementError,
-    Transaction,
-    database_now,
-    is_poison,
-    retrying,
-)
-from closeflow.storage.inbox import record_receipts
+from closeflow.storage.book.load import lock_books
+from closeflow.storage.core.engine import CommitUnknown, Database, StatementError, Transaction, database_now, retrying
 from closeflow.storage.incidents import report_incidents
-from closeflow.storage.order_sends import insert_sends
-from closeflow.storage.outbox import insert_events
-from closeflow.storage.parked_records import ParkedRecord, park_records
-from closeflow.storage.trading_controls import count_submits, lock_controls
+from closeflow.storage.parked_records import park_records
+from closeflow.storage.trading_controls import lock_controls
+from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, parked_record, save
 from order_submitter.market import MarketView
 from order_submitter.sending.claims import claiming
-from order_submitter.sending.pool import Job, SenderPool
+from order_submitter.sending.pool import SenderPool
 
 CONSUMER: Final = "order-submitter"
 PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])
@@ -66,26 +40,6 @@ NOT_VISIBLE: Final = "request_not_visible"
 SubmitRecord = Record[SubmitOrder]
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class BatchResult:
-    """What the batch came to."""
-
-    before: dict[int, Book]
-    books: dict[int, Book]
-    now: datetime
-    controls: Controls
-    """The account's, with what this batch has claimed."""
-    checked_at: float
-    """Monotonic. Books were locked before it; the kill switch was read after it, so a halt that was not seen then
-    committed later than this."""
-    events: list[Event] = field(default_factory=list)
-    incidents: list[Incident] = field(default_factory=list)
-    outcomes: dict[UUID, str] = field(default_factory=dict)
-    claimed: list[tuple[Order, Send]] = field(default_factory=list)
-    plans: list[tuple[SubmitOrder, Plan]] = field(default_factory=list)
-    invisible: list[SubmitRecord] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,28 +65,23 @@ class Planner:
         if len(waiting) < len(records):
             log.warning("other_accounts_skipped", count=len(records) - len(waiting), account_id=self.account_id)
         while waiting:
-            waiting = await self._plan(waiting)
+            parts = await apart_where_one_breaks(waiting, self._plan, alone=self._park_alone)
+            waiting = [record for part in parts for record in part]
             if waiting and time.monotonic() >= give_up_at:
                 waiting = [record for record in waiting if not await self._park(record, NOT_VISIBLE)]
             await asyncio.sleep(VISIBLE_STEP_S if waiting else 0)
 
-    async def _plan(self, records: list[SubmitRecord]) -> list[SubmitRecord]:
+    async def _plan(self, records: Sequence[SubmitRecord]) -> list[SubmitRecord]:
         """Returns the records that have to be planned again."""
         market = await self._look_at_market(records)
         try:
             return await self._commit(records, market, looked_at=time.monotonic())
         except CommitUnknown:
-            return records  # What was committed is AlreadyPlanned the next time.
-        except (StatementError, MoveRefused) as error:
-            if isinstance(error, StatementError) and not is_poison(error):
-                raise
-            if len(records) == 1:
-                await self._park(records[0], _first_line(error))
-                return []
-        again: list[SubmitRecord] = []
-        for record in records:
-            again += await self._plan([record])
-        return again
+            return list(records)  # What was committed is AlreadyPlanned the next time.
+
+    async def _park_alone(self, record: SubmitRecord, error: StatementError | MoveRefused) -> list[SubmitRecord]:
+        await self._park(record, first_line(error))
+        return []
 
     async def _look_at_market(self, records: Sequence[SubmitRecord]) -> Market:
         if self.pool.plans_resume_in_s() is not None:
@@ -143,87 +92,24 @@ class Planner:
 
     async def _commit(self, records: Sequence[SubmitRecord], market: Market, *, looked_at: float) -> list[SubmitRecord]:
         async with claiming(self.pool) as claims:
+            sender = Sender(instance_id=self.instance_id, lease_s=self.lease_s, turns=claims)
 
-            async def work(tx: Transaction) -> BatchResult:
+            async def work(tx: Transaction) -> PlansResult:
                 claims.anew()
+                books = await lock_books(tx, request_ids={one.value.close_request_id for one in records})
+                checked_at = time.monotonic()
+                held = await lock_controls(tx, account_id=self.account_id)
                 seen = replace(market, waited_s=time.monotonic() - looked_at)
-                folded = await self._fold(tx, records, seen, claims.jobs)
-                await _save(tx, folded)
-                claims.written()
-                return folded
+                known = Known(books=books, controls=held.controls, now=held.now, market=seen)
+                asked = [(one.value.event_id, _asked(one.value)) for one in records]
+                result = plan_batch(known, asked, sender=sender, rules=self.rules, policy=self.policy)
+                await save(tx, result, consumer=CONSUMER)
+                claims.written(result, checked_at=checked_at)
+                return result
 
-            folded = await retrying(self.database, work)
-        _report(folded)
-        return folded.invisible
-
-    async def _fold(
-        self, tx: Transaction, records: Sequence[SubmitRecord], market: Market, claimed: list[Job]
-    ) -> BatchResult:
-        before = await lock_books(tx, request_ids={one.value.close_request_id for one in records})
-        checked_at = time.monotonic()
-        found = await lock_controls(tx, account_id=self.account_id)
-        now = found.now
-        folded = BatchResult(before=before, books=dict(before), now=now, controls=found.controls, checked_at=checked_at)
-        positions = positions_of_requests(before.values())
-        to_conclude: dict[int, None] = {}
-        for record in records:
-            position_id = positions.get(record.value.close_request_id)
-            if position_id is None:
-                folded.invisible.append(record)
-                continue
-            decided = self._plan_one(folded, position_id, record.value, market, claimed)
-            if isinstance(decided, Defer | Deny):
-                to_conclude[position_id] = None
-        for position_id in to_conclude:
-            concluded = conclude(before[position_id], folded.books[position_id], now=now, policy=self.policy)
-            folded.books[position_id] = concluded.book
-            folded.events += concluded.events
-            folded.incidents += concluded.incidents
-        return folded
-
-    def _plan_one(
-        self,
-        folded: BatchResult,
-        position_id: int,
-        message: SubmitOrder,
-        market: Market,
-        claimed: list[Job],
-    ) -> Plan:
-        now = folded.now
-        book = folded.books[position_id]
-        resumes_in_s = self.pool.plans_resume_in_s()
-        if resumes_in_s is not None:
-            market = replace(market, sends_resume_at=now + timedelta(seconds=resumes_in_s))
-        decided = plan(book, _asked(message), controls=folded.controls, market=market, now=now, rules=self.rules)
-        book = apply_plan(book, message.close_request_id, decided, now=now)
-        request = book.requests[message.close_request_id]
-        if isinstance(decided, Submit):
-            # The planner's work is checked by code that shares nothing with it; what does not pass is left to the poll.
-            check = recheck(book, decided.order, controls=folded.controls, now=now)
-            if isinstance(check, Clear) and self.pool.reserve(SendKind.SUBMIT):
-                order, send = claim(
-                    decided.order,
-                    SendKind.SUBMIT,
-                    sender=self.instance_id,
-                    now=now,
-                    lease_s=self.lease_s,
-                    probe=self.pool.probing,
-                )
-                book = replace(book, orders={**book.orders, order.client_order_id: order})
-                folded.claimed.append((order, send))
-                folded.controls = counted(folded.controls, now=now)
-                claimed.append(
-                    Job(order=order, send=send, checked_at=folded.checked_at, traceparent=request.traceparent)
-                )
-            elif not isinstance(check, Clear):
-                log.warning("plan_failed_recheck", client_order_id=decided.order.client_order_id, check=repr(check))
-        incident = plan_incident(request, decided)
-        if incident is not None:
-            folded.incidents.append(incident)
-        folded.books[position_id] = book
-        folded.plans.append((message, decided))
-        folded.outcomes[message.event_id] = "ignored" if isinstance(decided, Defer | Disagrees) else "applied"
-        return decided
+            result = await retrying(self.database, work)
+        _report(result)
+        return [record for record in records if record.value.event_id in result.invisible]
 
     async def report_unreadable(self, letters: Sequence[DeadLetter]) -> None:
         """Tell a person of records on their way to the dead letters. Nothing is frozen: what nobody can read plans
@@ -242,39 +128,28 @@ class Planner:
             books = await lock_books(tx, request_ids=[message.close_request_id])
             if books and reason == NOT_VISIBLE:
                 return False
-            frozen = {
-                key: freeze_request(book, message.close_request_id, IncidentKind.SUBMIT_ORDER_PARKED)
-                for key, book in books.items()
-            }
-            changes = [(book, frozen[key]) for key, book in books.items() if frozen[key] is not book]
-            await save_books(tx, changes=changes)
-            incident = Incident(
-                kind=IncidentKind.SUBMIT_ORDER_PARKED,
-                severity="critical",
-                detail=reason,
-                close_request_id=message.close_request_id,
+            result = BatchResult(before=books, now=await database_now(tx))
+            for book in books.values():
+                result.put(freeze_request(book, message.close_request_id, IncidentKind.SUBMIT_ORDER_PARKED))
+            result.incidents.append(
+                Incident(
+                    kind=IncidentKind.SUBMIT_ORDER_PARKED,
+                    severity="critical",
+                    detail=reason,
+                    close_request_id=message.close_request_id,
+                )
             )
-            await report_incidents(tx, incidents=[incident])
-            now = await database_now(tx)
-            await park_records(tx, records=[_parked(record, reason)], now=now)
-            await record_receipts(tx, consumer=CONSUMER, outcomes={message.event_id: "parked"}, now=now)
+            result.outcomes[message.event_id] = PARKED
+            await save(tx, result, consumer=CONSUMER)
+            # Of the order that it asks for: by it the reconciler finds the request once that can be seen.
+            of = client_order_id(message.close_request_id, message.attempt)
+            await park_records(tx, records=[parked_record(record, reason, client_order_id=of)], now=result.now)
             return True
 
         parked = await retrying(self.database, work)
         if parked:
             log.error("record_parked", close_request_id=str(message.close_request_id), reason=reason)
         return parked
-
-
-async def _save(tx: Transaction, folded: BatchResult) -> None:
-    changes = [(folded.before[key], book) for key, book in folded.books.items() if book is not folded.before[key]]
-    await save_books(tx, changes=changes)
-    if folded.claimed:
-        await insert_sends(tx, sends=folded.claimed)
-        await count_submits(tx, controls=folded.controls)
-    await insert_events(tx, events=folded.events)
-    await report_incidents(tx, incidents=folded.incidents)
-    await record_receipts(tx, consumer=CONSUMER, outcomes=folded.outcomes, now=folded.now)
 
 
 def _unreadable(letter: DeadLetter) -> Incident:
@@ -305,24 +180,12 @@ def _asked(message: SubmitOrder) -> Asked:
     )
 
 
-def _parked(record: SubmitRecord, reason: str) -> ParkedRecord:
-    return ParkedRecord(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        key=record.key,
-        headers={name: (raw or b"").decode(errors="replace") for name, raw in record.headers},
-        value=record.raw,
-        reason=reason,
-        # Of the order that it asks for: by it the reconciler finds the request once that can be seen.
-        client_order_id=client_order_id(record.value.close_request_id, record.value.attempt),
-    )
-
-
-def _report(folded: BatchResult) -> None:
-    for message, decided in folded.plans:
+def _report(result: PlansResult) -> None:
+    for name, check in result.unchecked:
+        log.warning("plan_failed_recheck", client_order_id=name, check=repr(check))
+    for asked, decided in result.plans:
         PLANS.labels(type(decided).__name__).inc()
-        bound = log.bind(close_request_id=str(message.close_request_id), attempt=message.attempt)
+        bound = log.bind(close_request_id=str(asked.close_request_id), attempt=asked.attempt)
         match decided:
             case Submit(order):
                 bound.info("order_planned", client_order_id=order.client_order_id, quantity=str(order.quantity))
@@ -334,8 +197,3 @@ def _report(folded: BatchResult) -> None:
                 bound.error("message_disagreed", reason=reason)
             case AlreadyPlanned():
                 bound.info("attempt_already_planned")
-
-
-def _first_line(error: StatementError | MoveRefused) -> str:
-    cause = error.orig if isinstance(error, StatementError) else error
-    return str(cause).splitlines()[0][:500]

@@ -7,7 +7,7 @@ from typing import Final
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.domain.model import Order, SendKind
-from closeflow.domain.operator.declare_lost import Asked
+from closeflow.domain.sending.absence import Asked
 from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
 
 CLOCKS_APART: Final = timedelta(days=1)

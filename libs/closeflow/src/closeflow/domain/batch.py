@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.trading_controls import Controls, counted
+
+APPLIED: Final = "applied"
+IGNORED: Final = "ignored"
+PARKED: Final = "parked"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,7 +31,7 @@ class BatchResult:
     events: list[Event] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     outcomes: dict[UUID, str] = field(default_factory=dict)
-    """What became of each record, by its event id: `applied`, `ignored` or `parked`."""
+    """What became of each record, by its event id: APPLIED, IGNORED or PARKED."""
     claimed: list[tuple[Order, Send]] = field(default_factory=list)
     controls: Controls | None = None
     """The account's, with the submits that are claimed here: set by whoever claims."""

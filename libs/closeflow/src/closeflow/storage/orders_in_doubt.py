@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Order
-from closeflow.domain.operator.declare_lost import Known
+from closeflow.domain.sending.absence import Known
 from closeflow.storage.core.bulk import rows_json
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import fetch

@@ -8,33 +8,33 @@ import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
 from closeflow.broker.budget import CallBudget, Urgency
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import BrokerUpdate, Incident, Order, Send, SendAnswer, SendKind
-from closeflow.domain.retry import retry_in_s
+from closeflow.domain.model import BrokerUpdate, Order, Send, SendAnswer, SendKind
+from closeflow.domain.sending.answered import (
+    SOON_S,
+    Conclusion,
+    account_incident,
+    asks_for_order,
+    conclude_cancel,
+    conclude_submit,
+)
 from closeflow.domain.sending.broker_answers import (
     Acknowledged,
-    CancelAccepted,
     CancelAnswer,
-    CancelRefused,
-    DuplicateId,
     LookUpAnswer,
     NotAccepted,
-    NotFound,
     NotSent,
     Refused,
     SubmitAnswer,
-    Unanswered,
-    refused_cancel,
 )
-from closeflow.domain.sending.claim import fence_s, with_send
-from closeflow.domain.sending.ticket import refusal_update, ticket
+from closeflow.domain.sending.claim import fence_s
+from closeflow.domain.sending.ticket import ticket
 from closeflow.storage.order_sends import Answered
 from order_submitter.sending.breaker import (
     CLOSED,
@@ -55,8 +55,7 @@ log = structlog.get_logger(__name__)
 ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by what they prove", ["kind", "answer"])
 CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
 IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
-_SOON_S: Final = 0.5
-_DISOWN_AGAIN_S: Final = 0.5
+_MARK_AGAIN_S: Final = 0.5
 
 
 class Sends(Protocol):
@@ -133,6 +132,11 @@ class SenderPool:
         resumes_in_s = self.resumes_in_s()
         return None if resumes_in_s is None else max(resumes_in_s, self.budget.wait_s(Urgency.MARKET))
 
+    def wait_s(self, kind: SendKind, *, ahead: int) -> float:
+        """After how many seconds a send that could not be reserved may be, behind so many others; 0: any time."""
+        resumes_in_s = None if kind is SendKind.CANCEL else self.resumes_in_s()
+        return max(self.budget.wait_s(Urgency.SEND, ahead=ahead), resumes_in_s or 0.0)
+
     def reserve(self, kind: SendKind) -> bool:
         """Take a slot and the turn of a call if both are free. A cancel goes out whatever the breaker says."""
         if self._stopping or self._free == 0:
@@ -175,8 +179,8 @@ class SenderPool:
         for job in jobs:
             self._probe = None
             self._free += 1
-            log.warning("send_disowned", client_order_id=job.order.client_order_id, n=job.send.n, reason=reason)
-            self._spawn(self._disown(job))
+            log.warning("send_marked_not_sent", client_order_id=job.order.client_order_id, n=job.send.n, reason=reason)
+            self._spawn(self._answer_not_sent(job))
 
     async def drain(self, deadline_s: float) -> None:
         """No new sends; those in flight get their answers recorded. What is left at the deadline is cut off, and its
@@ -195,18 +199,18 @@ class SenderPool:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _disown(self, job: Job) -> None:
+    async def _answer_not_sent(self, job: Job) -> None:
         """The claim's COMMIT may still be on its way: until the row is there, or its lease is over."""
         ANSWERS.labels(job.send.kind.value, NotSent.__name__).inc()
         answered = False
         while not answered and time.monotonic() < job.checked_at + self._limits.lease_s:
-            entry = Entry(answered=_answered(job, SendAnswer.NOT_SENT, again_in_s=_SOON_S))
+            entry = Entry(answered=_answered(job, Conclusion(SendAnswer.NOT_SENT, SOON_S)))
             try:
                 answered = await self._sends.record(entry)
             except Exception as error:
-                log.warning("disowning_failed", client_order_id=job.order.client_order_id, error=str(error))
+                log.warning("send_not_marked", client_order_id=job.order.client_order_id, error=str(error))
             if not answered:
-                await asyncio.sleep(_DISOWN_AGAIN_S)
+                await asyncio.sleep(_MARK_AGAIN_S)
 
     async def _run(self, job: Job) -> None:
         bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)
@@ -261,45 +265,32 @@ class SenderPool:
         moved = self.breaker != before
         self._unsaved += moved
         try:
-            entry = await self._conclude(job, answer)
+            done = await self._conclude(job, answer)
             breaker = to_row(self.breaker, now=time.monotonic()) if moved else None
-            await self._sends.record(Entry(answered=entry, incident=self._account_incident(answer), breaker=breaker))
+            incident = account_incident(answer, self._broker.account_id)
+            await self._sends.record(Entry(answered=_answered(job, done), incident=incident, breaker=breaker))
         finally:
             self._unsaved -= moved
 
-    async def _conclude(self, job: Job, answer: SubmitAnswer) -> Answered:
+    async def _conclude(self, job: Job, answer: SubmitAnswer) -> Conclusion:
         """Publish what the answer proves, then say what is to be recorded."""
-        match answer:
-            case Acknowledged(update):
-                try:
-                    await self._publish(update, traceparent=job.traceparent)
-                except ValueError as error:
-                    log.warning("answer_unreadable", client_order_id=update.client_order_id, reason=str(error))
-                    return _answered(job, SendAnswer.UNKNOWN, again_in_s=_SOON_S)
-                return _answered(job, SendAnswer.ACCEPTED)
-            case Refused():
-                update = refusal_update(ticket(job.order), job.send.n, answer, broker=self._broker.name, at=utc_now())
-                await self._publish(update, traceparent=job.traceparent)
-                return _answered(job, SendAnswer.REJECTED)
-            case DuplicateId():
-                # It exists: a first look-up now, and more of them if this one fails.
-                found = isinstance(await self._look_up(job), Acknowledged)
-                answer_kind = SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN
-                return _answered(job, answer_kind, again_in_s=None if found else _SOON_S)
-            case NotAccepted(retry_after_s=asked_s):
-                return _answered(job, SendAnswer.NOT_ACCEPTED, again_in_s=self._retry_in_s(job, asked_s))
-            case NotSent():
-                return _answered(job, SendAnswer.NOT_SENT, again_in_s=self._retry_in_s(job, None))
-            case Unanswered():
-                return _answered(job, SendAnswer.UNKNOWN, again_in_s=_SOON_S)
-            case _:
-                assert_never(answer)
+        found = await self._look_up(job) if asks_for_order(answer, cancel=False) else None
+        broker, at, jitter = self._broker.name, utc_now(), random.random()
+        done = conclude_submit(job.order, job.send, answer, found, broker=broker, at=at, jitter=jitter)
+        return await self._publish_first(job, done)
+
+    async def _publish_first(self, job: Job, done: Conclusion) -> Conclusion:
+        """What no reader would accept proves nothing: the order is looked up instead."""
+        if done.publish is not None:
+            try:
+                await self._publish(done.publish, traceparent=job.traceparent)
+            except ValueError as error:
+                log.warning("answer_unreadable", client_order_id=job.order.client_order_id, reason=str(error))
+                return Conclusion(SendAnswer.UNKNOWN, SOON_S)
+        return done
 
     async def _look_up(self, job: Job) -> LookUpAnswer:
-        answer = await self._broker.look_up(job.order.client_order_id)
-        if isinstance(answer, Acknowledged):
-            await self._publish(answer.update, traceparent=job.traceparent)
-        return answer
+        return await self._broker.look_up(job.order.client_order_id)
 
     async def _cancel(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
         broker_order_id = job.order.broker_order_id
@@ -313,46 +304,18 @@ class SenderPool:
                 answer = await self._broker.cancel(broker_order_id)
         ANSWERS.labels("cancel", type(answer).__name__).inc()
         bound.info("cancel_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
-        match answer:
-            case CancelAccepted():
-                recorded = SendAnswer.ACCEPTED
-            case CancelRefused() | NotFound():
-                # Only a statement about the order ends it; the refusal itself does not.
-                recorded = refused_cancel(await self._look_up(job))
-            case NotAccepted():
-                recorded = SendAnswer.NOT_ACCEPTED
-            case NotSent():
-                recorded = SendAnswer.NOT_SENT
-            case Unanswered():
-                await self._look_up(job)
-                recorded = SendAnswer.UNKNOWN
-            case _:
-                assert_never(answer)
-        await self._sends.record(Entry(answered=_answered(job, recorded, again_in_s=_SOON_S)))
-
-    def _retry_in_s(self, job: Job, asked_s: float | None) -> float:
-        return retry_in_s(with_send(job.order, job.send), jitter=random.random(), asked_s=asked_s)
-
-    def _account_incident(self, answer: SubmitAnswer) -> Incident | None:
-        match answer:
-            case NotAccepted(reason=reason, credentials=True):
-                kind = IncidentKind.BROKER_CREDENTIALS_REFUSED
-            case NotAccepted(reason=reason, account_wide=True):
-                kind = IncidentKind.BROKER_REFUSES_ORDERS
-            case _:
-                return None
-        account = self._broker.account_id
-        detail = f"no order can be sent for account {account}: {reason}"
-        return Incident(kind=kind, severity="critical", subject=account, detail=detail)
+        found = await self._look_up(job) if asks_for_order(answer, cancel=True) else None
+        done = await self._publish_first(job, conclude_cancel(answer, found))
+        await self._sends.record(Entry(answered=_answered(job, done)))
 
 
-def _answered(job: Job, answer: SendAnswer, *, again_in_s: float | None = None) -> Answered:
+def _answered(job: Job, done: Conclusion) -> Answered:
     return Answered(
         client_order_id=job.order.client_order_id,
         kind=job.send.kind,
         n=job.send.n,
         sender=job.send.sender,
         started_at=job.send.started_at,
-        answer=answer,
-        again_in_s=again_in_s,
+        answer=done.answer,
+        again_in_s=done.again_in_s,
     )

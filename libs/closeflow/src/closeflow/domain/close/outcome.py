@@ -7,12 +7,14 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 from closeflow.domain import lots
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
 from closeflow.domain.incidents import IncidentKind
@@ -84,6 +86,16 @@ def conclude(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) ->
     book, last = conclude_position(book, now=now)
     book, events = publish_position(before, book, last, now=now)
     return Concluded(book, events, tuple(incidents))
+
+
+def conclude_all(result: BatchResult, position_ids: Iterable[int]) -> None:
+    """Conclude each of these positions of a batch, from its book as it was loaded."""
+    for position_id in position_ids:
+        before, book = result.before[position_id], result.books[position_id]
+        concluded = conclude(before, book, now=result.now, policy=result.policy)
+        result.put(concluded.book)
+        result.events += concluded.events
+        result.incidents += concluded.incidents
 
 
 def follow_overfill(book: Book, delta: Decimal, *, now: datetime, policy: RetryPolicy) -> Concluded:

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.model import Order, OrderStatus, Send, SendKind
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import look_up_again_at
 from closeflow.domain.sending.send_check import Withdraw
 
 FENCE_CAP_S: Final = 1.0
+
+
+class Turns(Protocol):
+    """When the process that makes the sends has room for another one."""
+
+    def reserve(self, kind: SendKind) -> bool:
+        """Take a free slot and the turn of a call, for a send that is claimed next. False when there is none."""
+
+    @property
+    def probing(self) -> bool:
+        """Whether the order that was reserved last is the probe of an open circuit breaker."""
+
+    def wait_s(self, kind: SendKind, *, ahead: int) -> float:
+        """After how many seconds a send may have its turn, with so many waiting before it; 0 when that is not known."""
+
+    def plans_resume_in_s(self) -> float | None:
+        """Set while no new order may be planned, because none could be sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """The instance that claims sends. A claim is its own for `lease_s` seconds."""
+
+    instance_id: str
+    lease_s: float
+    turns: Turns
+
+    def claim(self, result: BatchResult, order: Order, kind: SendKind) -> bool:
+        """Put the order's next send of a kind into the result, if it has its turn now."""
+        if not self.turns.reserve(kind):
+            return False
+        probe = kind is SendKind.SUBMIT and self.turns.probing
+        by = self.instance_id
+        result.put_claim(*claim(order, kind, sender=by, now=result.now, lease_s=self.lease_s, probe=probe))
+        return True
 
 
 def next_number(order: Order, kind: SendKind) -> int:
