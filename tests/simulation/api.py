@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
+from closeflow.domain.batch import one_book
 from closeflow.domain.close.accept import (
     Accepted,
     CloseCommand,
@@ -61,8 +62,7 @@ class CloseApi(Process):
             assert book is not None
             if self.around.faults.strikes(Fault.CDC_EARLY):
                 self.around.database.hidden[decision.request.id] = command.position_id
-            tx.save_books([(book, decision.book)])
-            tx.events += decision.events
+            tx.save(one_book(book, decision.book, now=tx.now, events=decision.events))
         return decision
 
     def _promise(self, command: CloseCommand, decision: Decision) -> None:

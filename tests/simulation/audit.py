@@ -10,6 +10,7 @@ from uuid import UUID
 
 from closeflow.domain.model import Event, Incident
 from closeflow.domain.model import Topic as TopicName
+from closeflow.domain.outbox import publication_audit
 from closeflow.domain.outbox.publication_audit import (
     Emission,
     EventKey,
@@ -20,7 +21,7 @@ from closeflow.domain.outbox.publication_audit import (
     superseded,
 )
 from tests.simulation.cdc import Connector
-from tests.simulation.core import PUBLISH_WITHIN, Core
+from tests.simulation.core import PUBLISH_WITHIN
 from tests.simulation.database import Database, Row, Tx
 from tests.simulation.log import Topic
 from tests.simulation.process import DATABASE_ERRORS
@@ -46,7 +47,6 @@ class Audit:
     database: Database
     topics: Mapping[TopicName, Topic[Event]]
     connector: Connector
-    core: Core
     through: int = 0
     missing: set[EventKey] = field(default_factory=set)
     since: dict[EventKey, float] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Audit:
         starts = lost(gone - good, emissions)
         positions = {by_key[key].judged.position_id for key in starts}
         mine = [one for one in emissions if one.position_id in positions]
-        for key in self.core.emit_again(mine, missing - good, budget=EMIT_BUDGET):
+        for key in publication_audit.emit_again(mine, missing - good, budget=EMIT_BUDGET):
             event = by_key[key].event
             emission = event.emission + 1
             tx.events.append(replace(event, emission=emission, payload={**event.payload, "emission": emission}))

@@ -5,13 +5,14 @@ Steps of the simulation are atomic, so no two transactions overlap and the locks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.model import (
     Book,
     CloseRequest,
@@ -30,6 +31,7 @@ from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.publication_audit import EventKey, OutboxRow
 from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState, counted
 from closeflow.domain.transitions import IllegalMove, illegal_moves
+from closeflow.storage.order_sends import Answered
 from tests.simulation.clock import Clock
 from tests.simulation.core import ACCOUNT
 from tests.simulation.faults import Fault, Faults, Violation
@@ -57,7 +59,7 @@ WIDE = AccountLimits(max_order_quantity=Decimal(1000), max_order_notional=Decima
 ClaimKey = tuple[str, SendKind, int, str, datetime]
 
 
-def claim_key(client_order_id: str, send: Send | Answer) -> ClaimKey:
+def claim_key(client_order_id: str, send: Send | Answered) -> ClaimKey:
     """What tells a claim from every other, also from one of the same number."""
     return client_order_id, send.kind, send.n, send.sender, send.started_at
 
@@ -78,17 +80,16 @@ class Row:
     event: Event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """As `closeflow.storage.order_sends.Answered`."""
-
-    client_order_id: str
-    kind: SendKind
-    n: int
-    sender: str
-    started_at: datetime
-    answer: SendAnswer
-    again_in_s: float | None = None
+def answered(client_order_id: str, send: Send, answer: SendAnswer, again_in_s: float | None = None) -> Answered:
+    return Answered(
+        client_order_id=client_order_id,
+        kind=send.kind,
+        n=send.n,
+        sender=send.sender,
+        started_at=send.started_at,
+        answer=answer,
+        again_in_s=again_in_s,
+    )
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ class Tx:
     events: list[Event] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     receipts: dict[tuple[str, UUID], str] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
     begun: set[ClaimKey] = field(default_factory=set)
     closed: list[tuple[str, Collection[str]]] = field(default_factory=list)
 
@@ -116,11 +117,16 @@ class Tx:
             stored.show(position_id)
         return {one: _loaded(stored.books[one], request_ids) for one in sorted(wanted) if one in stored.books}
 
-    def save_books(self, changes: Sequence[tuple[Book, Book]]) -> None:
-        refused: list[IllegalMove] = [move for before, after in changes for move in illegal_moves(before, after)]
+    def save(self, result: BatchResult, *, consumer: str = "") -> None:
+        """As `closeflow.unit_of_work.save`."""
+        refused: list[IllegalMove] = [move for change in result.changes for move in illegal_moves(*change)]
         if refused:
             raise Violation(f"9 no regress: {'; '.join(map(str, refused))}")
-        self.changes += changes
+        self.changes += result.changes
+        self.sends += result.claimed
+        self.events += result.events
+        self.incidents += result.incidents
+        self.receipts |= {(consumer, event_id): outcome for event_id, outcome in result.outcomes.items()}
 
     @property
     def controls(self) -> Controls:
@@ -300,7 +306,7 @@ class Database:
         sends = order.sends if order else ()
         return next((one for one in sends if claim_key(key[0], one) == key), None)
 
-    def _record(self, said: Answer) -> None:
+    def _record(self, said: Answered) -> None:
         """As `submitting.record_answers`."""
         order = self.order(said.client_order_id)
         mine = self.claim(claim_key(said.client_order_id, said))

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.batch import APPLIED
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka.records import Record
-from fill_processor.apply_batch import APPLIED, BatchResult, Known, UpdateRecord
+from fill_processor import apply_batch
+from fill_processor.apply_batch import Known, UpdateRecord
 from tests.simulation.clock import START
 from tests.simulation.core import POLICY
 from tests.simulation.database import Tx
@@ -34,8 +36,7 @@ class Filler(Process):
         records = [_record(entry) for entry in self.consumer.batch]
 
         def work(tx: Tx) -> None:
-            known = self._load(tx, records)
-            self._save(tx, known, self.around.core.apply_batch(known, records, policy=POLICY))
+            tx.save(apply_batch.apply_batch(self._load(tx, records), records, policy=POLICY), consumer=CONSUMER)
 
         try:
             self.around.database.transact(work)
@@ -57,12 +58,6 @@ class Filler(Process):
             applied=frozenset(one for one in ids if database.inbox.get((CONSUMER, one)) == APPLIED),
             taken={key: database.taken[key] for key in named if key in database.taken},
         )
-
-    def _save(self, tx: Tx, known: Known, folded: BatchResult) -> None:
-        tx.save_books([(known.books[key], one) for key, one in folded.books.items() if one is not known.books[key]])
-        tx.events += folded.events
-        tx.incidents += folded.incidents
-        tx.receipts |= {(CONSUMER, event_id): outcome for event_id, outcome in folded.outcomes.items()}
 
 
 def _record(entry: Entry[BrokerFillV1]) -> UpdateRecord:

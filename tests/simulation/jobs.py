@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from closeflow.domain.model import Order, Send
 from closeflow.domain.sending.broker_answers import CancelAnswer, SubmitAnswer
-from tests.simulation.database import Answer
+from closeflow.storage.order_sends import Answered
 
 
 class Stage(Enum):
@@ -35,11 +35,11 @@ class Job:
     order: Order
     send: Send
     checked_at: float
-    disowned: bool = False
+    not_sent: bool = False
+    """Its claim may be in the database, and it will never be made."""
     stage: Stage = Stage.CLAIMED
     call: Call | None = None
     called_at: float = 0.0
     answer: SubmitAnswer | CancelAnswer | None = None
-    fenced: bool = False
-    said: Answer | None = None
+    said: Answered | None = None
     writes: int = 0

@@ -1,12 +1,13 @@
-"""Unanswered sends, whoever claimed them: mirrors `keep.InstanceHeartbeat`."""
+"""Unanswered sends, whoever claimed them: the shell of `InstanceHeartbeat.keep_once`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
-from closeflow.storage.order_sends import UnansweredSend
-from tests.simulation.database import Answer, CommitUnknown, Database, Disconnected, Tx, claim_key
+from closeflow.storage.order_sends import Answered, UnansweredSend
+from order_submitter import heartbeat
+from tests.simulation.database import CommitUnknown, Database, Disconnected, Tx, answered, claim_key
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.queries import UNSENT
 
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
 
 
 def keep(of: Submitter) -> bool:
-    """As `InstanceHeartbeat.keep_once`: watch them, answer those of which nothing has left, look up
-    those whose sender is gone."""
-    database, core = of.around.database, of.around.core
+    """Watch them, answer those of which nothing has left, look up those whose sender is gone."""
+    database = of.around.database
     found = [
         _unanswered(database, order, one)
         for order in database.orders()
@@ -29,11 +29,9 @@ def keep(of: Submitter) -> bool:
     seen, of.seen = of.seen, {(one.client_order_id, one.n) for one in found}
     asked = len(of.questions)
     orphans = [one for one in found if one.sender not in of.around.lives]
-    for (
-        one
-    ) in orphans:  # As `InstanceHeartbeat._confirm_exits`: every process of a run is in the same boot and namespaces.
+    for one in orphans:  # Every process of a run is in the same boot and namespaces, so that exits are seen.
         database.exited.setdefault(one.sender, database.now())
-    unbegun = [one for one in found if core.may_answer(one.begun) and (one.lease_over or one in orphans)]
+    unbegun = heartbeat.to_take_over(found, orphans)
     if unbegun:
         _take_over(of, unbegun)
     for one in orphans:
@@ -43,25 +41,26 @@ def keep(of: Submitter) -> bool:
 
 
 def _take_over(of: Submitter, unbegun: list[UnansweredSend]) -> None:
-    """As `InstanceHeartbeat._take_over`, which looks again at whether they have begun."""
     of.may_crash()
-    database = of.around.database
-
-    def work(tx: Tx) -> None:
-        for one in unbegun:
-            order = database.order(one.client_order_id)
-            sends = order.sends if order else ()
-            for send in (send for send in sends if (send.kind, send.n) == (SendKind.SUBMIT, one.n)):
-                if of.around.core.may_answer(claim_key(one.client_order_id, send) in database.begun):
-                    tx.answers.append(_not_sent(one.client_order_id, send))
-
     try:
-        database.transact(work)
+        of.around.database.transact(lambda tx: tx.answers.extend(answer_unbegun(tx, unbegun)))
     except CommitUnknown:
         return
     except Disconnected:
         raise Crashed from None
     of.around.faults.saw(Fault.TAKEN_OVER)
+
+
+def answer_unbegun(tx: Tx, unbegun: list[UnansweredSend]) -> list[Answered]:
+    """As the statement of `closeflow.storage.order_sends`, which looks again at whether they have begun."""
+    found = []
+    for one in unbegun:
+        order = tx.database.order(one.client_order_id)
+        for send in order.sends if order else ():
+            begun = claim_key(one.client_order_id, send) in tx.database.begun
+            if (send.kind, send.n) == (SendKind.SUBMIT, one.n) and not begun:
+                found.append(answered(one.client_order_id, send, SendAnswer.NOT_SENT, 0))
+    return found
 
 
 def _unanswered(database: Database, order: Order, send: Send) -> UnansweredSend:
@@ -74,16 +73,4 @@ def _unanswered(database: Database, order: Order, send: Send) -> UnansweredSend:
         exited_at=None,
         begun=claim_key(order.client_order_id, send) in database.begun,
         lease_over=send.lease_until <= database.now(),
-    )
-
-
-def _not_sent(client_order_id: str, send: Send) -> Answer:
-    return Answer(
-        client_order_id=client_order_id,
-        kind=send.kind,
-        n=send.n,
-        sender=send.sender,
-        started_at=send.started_at,
-        answer=SendAnswer.NOT_SENT,
-        again_in_s=0,
     )

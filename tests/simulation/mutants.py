@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final, ParamSpec, TypeVar
+from types import ModuleType
+from typing import Any, Final
 
-from closeflow.domain.close.plan_order import plan
-from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake
+from closeflow.domain.close import due_orders, plan_batch, plan_order, timeouts
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -20,22 +20,32 @@ from closeflow.domain.model import (
     SendKind,
     UpdateSource,
 )
-from closeflow.domain.operator import declare_lost
 from closeflow.domain.orders import status as order_status
+from closeflow.domain.outbox import publication_audit
 from closeflow.domain.outbox.events import EXECUTION_REVERSED
-from closeflow.domain.outbox.publication_audit import Emission, EventKey, emit_again, lost
+from closeflow.domain.outbox.publication_audit import Emission, EventKey, lost
 from closeflow.domain.retry import RetryPolicy
-from closeflow.domain.sending import next_step, send_check
-from closeflow.domain.trading_controls import Controls
-from fill_processor.apply_batch import BatchResult, Known, UpdateRecord, apply_batch
-from tests.simulation.core import Core, FoldBatch
+from closeflow.domain.sending import absence, claim, next_step, send_check
+from closeflow.storage.order_sends import Answered, UnansweredSend
+from fill_processor import apply_batch as updates
+from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch
+from order_submitter import heartbeat
+from tests.simulation import keeping, sends, submitter
+from tests.simulation.broker import Exchange
+from tests.simulation.database import Tx
 from tests.simulation.themes import CLOSE_ONLY
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Decide = Callable[..., Any]
+Fold = Callable[..., UpdatesResult]
+Verdict = timeouts.Moved | timeouts.PutOff | timeouts.Waits
+WAKE: Final = timeouts.wake
+EMIT_AGAIN: Final = publication_audit.emit_again
+MAY_REPEAT: Final = absence.may_repeat
+ABSENCE_RULES: Final = submitter.absence_rules
+ANSWER_UNBEGUN: Final = keeping.answer_unbegun
 
 
-def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
+def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> UpdatesResult:
     """An execution is whatever message comes: its id is not looked at, nor whether the message came before."""
 
     def renamed(record: UpdateRecord) -> UpdateRecord:
@@ -47,7 +57,7 @@ def book_each_message(known: Known, records: Sequence[UpdateRecord], *, policy: 
     return apply_batch(replace(known, applied=frozenset()), [renamed(one) for one in records], policy=policy)
 
 
-def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
+def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> UpdatesResult:
     """Rule R3b forgotten: the refusal of a repeated send is taken as proof that the order does not exist."""
 
     def once(order: Order) -> Order:
@@ -67,20 +77,18 @@ def believe_every_refusal(known: Known, records: Sequence[UpdateRecord], *, poli
     return folded
 
 
-def new_id_on_silence(
-    book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]
-) -> next_step.Step:
+def new_id_on_silence(book: Book, order: Order, **known: Any) -> next_step.Step:
     """An order that cannot be accounted for is given up, so that the close goes on under a new id."""
-    step = next_step.next_step(book, order, controls=controls, now=now, watched=watched)
+    step = next_step.next_step(book, order, **known)
     if isinstance(step, next_step.LookUp) and order.status is OrderStatus.SUBMIT_UNKNOWN:
         return send_check.Withdraw("not_found", RejectClass.RETRYABLE)
     return step
 
 
-def seeing(changed: Callable[[CloseRequest], CloseRequest], fold: FoldBatch = apply_batch) -> FoldBatch:
+def seeing(changed: Callable[[CloseRequest], CloseRequest], fold: Fold = apply_batch) -> Fold:
     """The fold on requests that are not as they are; what it writes is not touched by the difference."""
 
-    def decided(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> BatchResult:
+    def decided(known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy) -> UpdatesResult:
         books = {key: _with_requests(book, map(changed, book.requests.values())) for key, book in known.books.items()}
         folded = fold(replace(known, books=books), records, policy=policy)
         for key, book in folded.books.items():
@@ -110,50 +118,23 @@ def never_tired(request: CloseRequest) -> CloseRequest:
     return replace(request, max_retries=request.max_retries + 100)
 
 
-def retry_when_halted(
-    book: Book,
-    request: CloseRequest,
-    *,
-    now: datetime,
-    resend_after: timedelta,
-    unknown_after: timedelta,
-    conditions: Conditions | None = None,
-) -> Moved | PutOff | Waits:
+def retry_when_halted(book: Book, request: CloseRequest, **known: Any) -> Verdict:
+    conditions = known.pop("conditions", None)
     calm = None if conditions is None else replace(conditions, halted=False)
-    return wake(book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=calm)
+    return WAKE(book, request, conditions=calm, **known)
 
 
-def retry_when_canceled(
-    book: Book,
-    request: CloseRequest,
-    *,
-    now: datetime,
-    resend_after: timedelta,
-    unknown_after: timedelta,
-    conditions: Conditions | None = None,
-) -> Moved | PutOff | Waits:
-    kept, request = request, never_canceled(request)
-    verdict = wake(
-        book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=conditions
-    )
-    if isinstance(verdict, Waits):
+def retry_when_canceled(book: Book, request: CloseRequest, **known: Any) -> Verdict:
+    verdict = WAKE(book, never_canceled(request), **known)
+    if isinstance(verdict, timeouts.Waits):
         return verdict
-    after = _restored(verdict.book.requests[kept.id], kept)
-    return replace(verdict, book=_with_requests(verdict.book, {**verdict.book.requests, kept.id: after}.values()))
+    after = _restored(verdict.book.requests[request.id], request)
+    return replace(verdict, book=_with_requests(verdict.book, {**verdict.book.requests, request.id: after}.values()))
 
 
-def let_work(
-    book: Book,
-    request: CloseRequest,
-    *,
-    now: datetime,
-    resend_after: timedelta,
-    unknown_after: timedelta,
-    conditions: Conditions | None = None,
-) -> Moved | PutOff | Waits:
+def let_work(book: Book, request: CloseRequest, **known: Any) -> Verdict:
     """An order that works for too long is left to itself."""
-    request = replace(request, working_timeout_s=10**6)
-    return wake(book, request, now=now, resend_after=resend_after, unknown_after=unknown_after, conditions=conditions)
+    return WAKE(book, replace(request, working_timeout_s=10**6), **known)
 
 
 def emit_only_the_lost(
@@ -161,20 +142,19 @@ def emit_only_the_lost(
 ) -> tuple[EventKey, ...]:
     """What was published after the lost event is not said again behind it."""
     gone = lost(missing, emissions)
-    return tuple(key for key in emit_again(emissions, missing, budget=budget) if key in gone)
+    return tuple(key for key in EMIT_AGAIN(emissions, missing, budget=budget) if key in gone)
 
 
-def impatient(book: Book, order: Order, *, controls: Controls, now: datetime, watched: Set[int]) -> next_step.Step:
+def impatient(book: Book, order: Order, *, watched: Collection[int], **known: Any) -> next_step.Step:
     """Neither the lease of a sender that has not answered is waited for, nor a lease by the own clock."""
-    sends = tuple(replace(one, lease_until=min(one.lease_until, now)) for one in order.sends)
-    order = replace(order, sends=sends)
-    everyone = watched | {one.n for one in sends}
-    return next_step.next_step(book, order, controls=controls, now=now, watched=everyone)
+    sends = tuple(replace(one, lease_until=min(one.lease_until, known["now"])) for one in order.sends)
+    everyone = {*watched, *(one.n for one in sends)}
+    return next_step.next_step(book, replace(order, sends=sends), watched=everyone, **known)
 
 
 def read_reversals_of_the_stream_only(
     known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy
-) -> BatchResult:
+) -> UpdatesResult:
     """The activities are asked for fills, and for nothing that took a fill back."""
     kept = [
         one
@@ -187,77 +167,108 @@ def read_reversals_of_the_stream_only(
 
 def keep_reversals_from_accounting(
     known: Known, records: Sequence[UpdateRecord], *, policy: RetryPolicy
-) -> BatchResult:
+) -> UpdatesResult:
     folded = apply_batch(known, records, policy=policy)
     folded.events = [one for one in folded.events if one.event_type != EXECUTION_REVERSED]
     return folded
 
 
-def seeing_no_gap(decide: Callable[P, R]) -> Callable[P, R]:
+def seeing_no_gap(decide: Decide) -> Decide:
     """Rule R4 forgotten: while this decides, a fill that is known and cannot be named is none."""
 
-    def decided(*args: P.args, **kwargs: P.kwargs) -> R:
-        real = order_status.unattributed
-        order_status.unattributed = lambda order: ZERO
-        try:
+    def decided(*args: Any, **kwargs: Any) -> Any:
+        with replaced((order_status, "unattributed", lambda order: ZERO)):
             return decide(*args, **kwargs)
-        finally:
-            order_status.unattributed = real
 
     return decided
 
 
-def whatever_it_closes(
-    book: Book,
-    order: Order,
-    asked: declare_lost.Asked | str,
-    known: declare_lost.Known,
-    *,
-    refuses_to_exceed: bool,
-    now: datetime,
-    within: timedelta,
-) -> tuple[declare_lost.Point, ...]:
+def whatever_it_closes(*args: Any, **known: Any) -> tuple[absence.Point, ...]:
     """An order that is not of the whole position goes out again too: the broker has room for both."""
-    points = declare_lost.may_repeat(
-        book, order, asked, known, refuses_to_exceed=refuses_to_exceed, now=now, within=within
-    )
-    return tuple(one for one in points if one.name != "whole position")
+    return tuple(one for one in MAY_REPEAT(*args, **known) if one.name != "whole position")
+
+
+def forgets_no_id(exchange: Exchange) -> absence.AbsenceRules:
+    return replace(ABSENCE_RULES(exchange), forgets_no_id=True)
+
+
+def begun_or_not(unanswered: Iterable[UnansweredSend], orphans: Collection[UnansweredSend]) -> list[UnansweredSend]:
+    return [one for one in unanswered if one.lease_over or one in orphans]
+
+
+def answer_begun(tx: Tx, unbegun: list[UnansweredSend]) -> list[Answered]:
+    with replaced((tx.database, "begun", set())):
+        return ANSWER_UNBEGUN(tx, unbegun)
+
+
+Place = tuple[Any, str, object]
+"""A module, the name in it that the code looks up, and what takes its place."""
+STEPS: Final = ((due_orders, "next_step"), (absence, "next_step"))
+CHECKS: Final = ((plan_batch, "recheck"), (absence, "recheck"), (next_step, "recheck"))
+
+
+@contextmanager
+def replaced(*places: Place) -> Iterator[None]:
+    kept = [(of, name, getattr(of, name)) for of, name, _ in places]
+    for of, name, wrong in places:
+        setattr(of, name, wrong)
+    try:
+        yield
+    finally:
+        for of, name, right in kept:
+            setattr(of, name, right)
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`theme` is where it is to be looked for, from the seed `first` on: one that found it when it was last looked."""
 
-    core: Core
+    places: tuple[Place, ...]
     theme: str
     first: int = 1
 
 
-RETRY_OVER_A_GAP: Final = Core(
-    plan=seeing_no_gap(plan),
-    recheck=seeing_no_gap(send_check.recheck),
-    apply_batch=seeing_no_gap(apply_batch),
-    wake=seeing_no_gap(wake),
+def everywhere(places: Iterable[tuple[ModuleType, str]], wrong: Decide) -> tuple[Place, ...]:
+    return tuple((of, name, wrong) for of, name in places)
+
+
+def folding(wrong: Fold) -> Place:
+    return (updates, "apply_batch", wrong)
+
+
+def waking(wrong: Decide) -> Place:
+    return (timeouts, "wake", wrong)
+
+
+RETRY_OVER_A_GAP: Final = (
+    (plan_batch, "plan", seeing_no_gap(plan_order.plan)),
+    *everywhere(CHECKS, seeing_no_gap(send_check.recheck)),
+    folding(seeing_no_gap(apply_batch)),
+    waking(seeing_no_gap(timeouts.wake)),
 )
 MUTANTS: Final[Mapping[str, Mutant]] = {
-    "an execution per message": Mutant(Core(apply_batch=book_each_message), "cancels"),
+    "an execution per message": Mutant((folding(book_each_message),), "cancels"),
     "a retry with an open gap": Mutant(RETRY_OVER_A_GAP, "gaps"),
     "a retry after the user's cancel": Mutant(
-        Core(apply_batch=seeing(never_canceled), wake=retry_when_canceled), "cancels"
+        (folding(seeing(never_canceled)), waking(retry_when_canceled)), "cancels"
     ),
-    "retries without end": Mutant(Core(apply_batch=seeing(never_tired)), "ends", first=66),
-    "a retry under a halt": Mutant(Core(wake=retry_when_halted), "controls", first=56),
-    "no working time-out": Mutant(Core(wake=let_work), "everything"),
-    "only what was lost emitted again": Mutant(Core(emit_again=emit_only_the_lost), "publication"),
-    "reversals read from the stream only": Mutant(Core(apply_batch=read_reversals_of_the_stream_only), "reversals"),
-    "accounting not told of reversals": Mutant(Core(apply_batch=keep_reversals_from_accounting), "reversals"),
-    "a refused repeat taken as rejection": Mutant(Core(apply_batch=believe_every_refusal), "silence", first=54),
-    "nobody's lease waited for": Mutant(Core(next_step=impatient), "silence"),
-    "a new id when an order is not found": Mutant(Core(next_step=new_id_on_silence), "silence"),
+    "retries without end": Mutant((folding(seeing(never_tired)),), "ends", first=66),
+    "a retry under a halt": Mutant((waking(retry_when_halted),), "controls", first=56),
+    "no working time-out": Mutant((waking(let_work),), "everything"),
+    "only what was lost emitted again": Mutant(((publication_audit, "emit_again", emit_only_the_lost),), "publication"),
+    "reversals read from the stream only": Mutant((folding(read_reversals_of_the_stream_only),), "reversals"),
+    "accounting not told of reversals": Mutant((folding(keep_reversals_from_accounting),), "reversals"),
+    "a refused repeat taken as rejection": Mutant((folding(believe_every_refusal),), "silence", first=54),
+    "nobody's lease waited for": Mutant(everywhere(STEPS, impatient), "silence"),
+    "a new id when an order is not found": Mutant(everywhere(STEPS, new_id_on_silence), "silence"),
     "a claim written although another answered it": Mutant(
-        Core(may_begin=lambda _: True, fence_s=lambda _: 1e9), "silence"
+        ((sends, "may_begin", lambda _: True), (claim, "fence_s", lambda _: 1e9)), "silence"
     ),
-    "a claim answered although it may be written": Mutant(Core(may_answer=lambda _: True), "silence", first=22),
-    "an id sent again to a broker that forgets": Mutant(Core(may_repeat=lambda _: True), "silence", first=22),
-    "the close of a part sent again": Mutant(Core(may_repeat_whole=whatever_it_closes), CLOSE_ONLY, first=40),
+    "a claim answered although it may be written": Mutant(
+        ((heartbeat, "to_take_over", begun_or_not), (keeping, "answer_unbegun", answer_begun)), "silence", first=22
+    ),
+    "an id sent again to a broker that forgets": Mutant(
+        ((submitter, "absence_rules", forgets_no_id),), "silence", first=22
+    ),
+    "the close of a part sent again": Mutant(((absence, "may_repeat", whatever_it_closes),), CLOSE_ONLY, first=40),
 }

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from closeflow.domain.batch import one_book
 from closeflow.domain.model import Book, CloseRequest, Order, OrderStatus
 from closeflow.domain.operator import declare_lost, requests
-from closeflow.domain.sending.broker_answers import NotFound
+from closeflow.domain.sending import absence
 from tests.simulation.core import ABSENT_FOR, RESEND_AFTER
 from tests.simulation.database import Tx
 from tests.simulation.faults import Fault
 from tests.simulation.process import DATABASE_ERRORS, Process
+from tests.simulation.submitter import gather
 
 Verb = Callable[[Tx, Book, CloseRequest], requests.Outcome]
 
 
 @dataclass(slots=True, kw_only=True)
 class Operator(Process):
-    asked: dict[str, declare_lost.Asked] = field(default_factory=dict)
+    asked: dict[str, absence.Asked] = field(default_factory=dict)
 
     def cancel(self, request: CloseRequest) -> bool:
         return self._do(request, lambda tx, book, one: requests.cancel(book, one, now=tx.now))
@@ -38,15 +40,7 @@ class Operator(Process):
         for one in order.sends:
             if one.answer is None and one.sender not in self.around.lives:
                 database.exited.setdefault(one.sender, database.now())
-        answer = exchange.look_up(order.client_order_id)
-        listed = (one for one in exchange.executions() if one.client_order_id == order.client_order_id)
-        self.asked[order.client_order_id] = declare_lost.Asked(
-            order=order,
-            at=database.now(),
-            looked_up=None if isinstance(answer, NotFound) else type(answer).__name__,
-            executions=tuple(one.exec_id or "" for one in listed),
-            held=exchange.quantities[order.symbol],
-        )
+        self.asked[order.client_order_id] = gather(exchange, order, tx=database.read())
         return True
 
     def declares_lost(self, order: Order) -> bool:
@@ -55,8 +49,8 @@ class Operator(Process):
 
         def verb(tx: Tx, book: Book, _: CloseRequest) -> requests.Outcome:
             found = book.orders[order.client_order_id]
-            known = declare_lost.Known(exited=database.exited, expected=book.position.quantity)
-            points = declare_lost.evidence(found, asked, known, now=tx.now, within=ABSENT_FOR)
+            known = absence.Known(exited=database.exited, expected=book.position.quantity)
+            points = absence.evidence(found, asked, known, now=tx.now, within=ABSENT_FOR)
             gathered = {order.client_order_id: points}
             return declare_lost.declare_lost(book, gathered, reason="gone", now=tx.now, only=order.client_order_id)
 
@@ -75,9 +69,7 @@ class Operator(Process):
             outcome = verb(tx, book, book.requests[request.id])
             if not isinstance(outcome, requests.Done):
                 return False
-            tx.save_books([(book, outcome.book)])
-            tx.events += outcome.events
-            tx.incidents += outcome.incidents
+            tx.save(one_book(book, outcome.book, now=tx.now, events=outcome.events, incidents=outcome.incidents))
             return True
 
         try:

@@ -9,7 +9,6 @@ from closeflow.contracts.broker_fill import BrokerFillV1, broker_fill_key
 from closeflow.domain.model import BrokerUpdate
 from tests.simulation.broker import Exchange
 from tests.simulation.clock import Clock
-from tests.simulation.core import Core
 from tests.simulation.database import CommitUnknown, Database, Disconnected
 from tests.simulation.faults import Crashed, Fault, Faults
 from tests.simulation.log import Topic
@@ -30,7 +29,6 @@ class Surroundings:
     faults: Faults
     database: Database
     exchange: Exchange
-    core: Core
     broker_fills: Topic[BrokerFillV1]
     network: Network
     lives: set[str] = field(default_factory=set)

@@ -8,6 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from closeflow.domain.batch import BatchResult, one_book
+from closeflow.domain.close import timeouts
 from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN, Conditions, PutOff, Waits
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import BrokerUpdate, CloseRequest, Incident, Order
@@ -43,7 +45,7 @@ class Reconciler(Process):
         for one in due:
             book = books[one.position_id]
             request = book.requests[one.id]
-            verdict = self.around.core.wake(
+            verdict = timeouts.wake(
                 book,
                 request,
                 now=tx.now,
@@ -60,7 +62,7 @@ class Reconciler(Process):
             tx.incidents += verdict.incidents
             if verdict.book.requests[one.id].reason == SUBMIT_UNKNOWN:
                 tx.incidents.append(_incident("submit_unknown", one))
-        tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
+        tx.save(BatchResult(before=before, now=tx.now, books=books))
 
     def _conditions(self, tx: Tx) -> Conditions:
         is_open = not self.around.faults.happens(Fault.MARKET_CLOSED)
@@ -120,7 +122,9 @@ class Reconciler(Process):
         lives = lives or bool(order_status.broker_statements(found))
         if lives and found.cancel_requested_at is None:
             canceling = order_status.derive(replace(found, cancel_requested_at=tx.now))
-            tx.save_books([(book, replace(book, orders={**book.orders, canceling.client_order_id: canceling}))])
+            tx.save(
+                one_book(book, replace(book, orders={**book.orders, canceling.client_order_id: canceling}), now=tx.now)
+            )
         detail = "its request is finished"
         tx.incidents.append(
             Incident(kind=OUTLIVES, severity="critical", detail=detail, client_order_id=order.client_order_id)

@@ -9,12 +9,11 @@ from random import Random
 from typing import Final
 
 from tests.simulation.actions import schedule, take
-from tests.simulation.core import Core
 from tests.simulation.drain import drain, heal
 from tests.simulation.ending import check_ended
 from tests.simulation.faults import Fault
 from tests.simulation.themes import THEMES
-from tests.simulation.world import REAL, make_world
+from tests.simulation.world import make_world
 
 STEPS: Final = (120, 320)
 LAST_ACTIONS: Final = 25
@@ -43,10 +42,10 @@ class Ran:
         return f".venv/bin/python -m tests.simulation --seed {self.seed}{theme} --trace"
 
 
-def run_seed(seed: int, *, core: Core = REAL, theme: str | None = None, tell: Tell | None = None) -> Ran:
+def run_seed(seed: int, *, theme: str | None = None, tell: Tell | None = None) -> Ran:
     """`tell` gets a line for every step, for a person who replays a seed."""
     random = Random(seed)
-    world = make_world(random, core, theme or THEMES[seed % len(THEMES)].name)
+    world = make_world(random, theme or THEMES[seed % len(THEMES)].name)
     draw, wanted, ran = schedule(world), random.randint(*STEPS) * (2 if world.theme.slow else 1), Ran(seed, theme)
     try:
         while ran.steps < wanted:

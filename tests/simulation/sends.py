@@ -1,33 +1,37 @@
 """One send from its claim to its recorded answer, in the steps between which anything may happen.
 
-Mirrors `order_submitter.sending.pool.SenderPool`: the fence, the call, evidence to Kafka before the answer is recorded.
+The shell of `order_submitter.sending.pool.SenderPool`: the fence, the call, evidence before the answer is recorded.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, assert_never
 
-from closeflow.domain.model import Incident, SendAnswer, SendKind
-from closeflow.domain.retry import retry_in_s
+from closeflow.domain.model import Send, SendKind
+from closeflow.domain.sending import claim
+from closeflow.domain.sending.answered import (
+    Conclusion,
+    account_incident,
+    asks_for_order,
+    conclude_cancel,
+    conclude_submit,
+)
 from closeflow.domain.sending.broker_answers import (
     Acknowledged,
     CancelAccepted,
+    CancelAnswer,
     CancelRefused,
     DuplicateId,
-    LookUpAnswer,
     NotAccepted,
     NotFound,
     NotSent,
     Refused,
     SubmitAnswer,
     Unanswered,
-    refused_cancel,
 )
-from closeflow.domain.sending.claim import with_send
-from closeflow.domain.sending.ticket import refusal_update, ticket
 from order_submitter.sending.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
-from tests.simulation.database import Answer, Tx, claim_key
+from tests.simulation.database import Tx, answered, claim_key
 from tests.simulation.faults import Fault
 from tests.simulation.jobs import Call, Job, Stage
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway
@@ -35,7 +39,6 @@ from tests.simulation.process import DATABASE_ERRORS, KafkaAway
 if TYPE_CHECKING:
     from tests.simulation.submitter import Submitter
 
-SOON_S: Final = 0.5
 MOST_WRITES: Final = 6
 
 
@@ -43,8 +46,8 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
     """Returns the circuit breaker after it, and whether the send is over for this process."""
     match job.stage:
         case Stage.CLAIMED:
-            if job.disowned or _is_late(of, job):
-                job.answer, job.fenced, job.stage = NotSent("fence"), True, Stage.ANSWERED
+            if job.not_sent or _is_late(of, job):
+                _withhold(job, "fence")
             else:
                 job.stage = Stage.CHECKED
         case Stage.CHECKED:
@@ -55,12 +58,13 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
             _read(of, job)
         case Stage.ANSWERED:
             assert job.answer is not None
-            if job.send.kind is SendKind.SUBMIT and not job.fenced:
+            if job.send.kind is SendKind.SUBMIT:
                 breaker = after_answer(breaker, _submitted(job), now=of.monotonic(), rules=BREAKER)
             try:
-                job.said = _conclude_submit(of, job) if job.send.kind is SendKind.SUBMIT else _conclude_cancel(of, job)
+                done = _conclude(of, job)
             except KafkaAway:
                 return breaker, True  # The row stays open, and its lease ends it.
+            job.said = answered(job.order.client_order_id, job.send, done.answer, done.again_in_s)
             job.stage = Stage.CONCLUDED
         case Stage.CONCLUDED:
             return breaker, _record(of, job)
@@ -69,13 +73,27 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
     return breaker, False
 
 
+def _withhold(job: Job, why: str) -> None:
+    job.answer, job.stage = NotSent(why, withheld=True), Stage.ANSWERED
+
+
 def _submitted(job: Job) -> SubmitAnswer:
     assert isinstance(job.answer, Acknowledged | Refused | DuplicateId | NotAccepted | NotSent | Unanswered)
     return job.answer
 
 
+def _canceled(job: Job) -> CancelAnswer:
+    assert isinstance(job.answer, CancelAccepted | CancelRefused | NotFound | NotAccepted | NotSent | Unanswered)
+    return job.answer
+
+
 def _is_late(of: Submitter, job: Job) -> bool:
-    return of.monotonic() - job.checked_at >= of.around.core.fence_s(LEASE_S)
+    return of.monotonic() - job.checked_at >= claim.fence_s(LEASE_S)
+
+
+def may_begin(send: Send) -> bool:
+    """As the statement of `closeflow.storage.order_sends`: a claim that somebody answered is not written."""
+    return send.answer is None
 
 
 def _begin(of: Submitter, job: Job) -> None:
@@ -83,8 +101,8 @@ def _begin(of: Submitter, job: Job) -> None:
     key = claim_key(job.order.client_order_id, job.send)
 
     def work(tx: Tx) -> bool:
-        claim = of.around.database.claim(key)
-        begins = claim is not None and of.around.core.may_begin(claim)
+        claimed = of.around.database.claim(key)
+        begins = claimed is not None and may_begin(claimed)
         tx.begun |= {key} if begins else set()
         return begins
 
@@ -95,13 +113,13 @@ def _begin(of: Submitter, job: Job) -> None:
     if begun:
         job.stage = Stage.BEGUN
     else:
-        job.answer, job.fenced, job.stage = NotSent("not_begun"), True, Stage.ANSWERED
+        _withhold(job, "not_begun")
 
 
 def _write(of: Submitter, job: Job) -> None:
     """As `Broker.submit` with `begin_within_s`: the first byte goes within the fence, or none at all."""
     if _is_late(of, job):
-        job.answer, job.fenced, job.stage = NotSent("fence"), True, Stage.ANSWERED
+        _withhold(job, "fence")
         return
     if of.around.faults.happens(Fault.NOT_SENT):
         job.answer, job.stage = NotSent("connection refused"), Stage.ANSWERED
@@ -125,70 +143,19 @@ def _read(of: Submitter, job: Job) -> None:
         job.answer, job.stage = Unanswered("time-out"), Stage.ANSWERED
 
 
-def _conclude_submit(of: Submitter, job: Job) -> Answer:
-    """As `SenderPool._conclude`."""
-    answer = _submitted(job)
-    match answer:
-        case Acknowledged(update):
-            of.around.publish(update)
-            return _answer(job, SendAnswer.ACCEPTED)
-        case Refused():
-            of.around.publish(refusal_update(ticket(job.order), job.send.n, answer, broker=BROKER, at=of.wall()))
-            return _answer(job, SendAnswer.REJECTED)
-        case DuplicateId():
-            found = _look_up(of, job)
-            return _answer(job, SendAnswer.ACCEPTED if found else SendAnswer.UNKNOWN, None if found else SOON_S)
-        case NotAccepted(retry_after_s=asked_s):
-            return _answer(job, SendAnswer.NOT_ACCEPTED, _pause(of, job, asked_s))
-        case NotSent():
-            return _answer(job, SendAnswer.NOT_SENT, SOON_S if job.fenced else _pause(of, job, None))
-        case Unanswered():
-            return _answer(job, SendAnswer.UNKNOWN, SOON_S)
-        case _:
-            assert_never(answer)
-
-
-def _conclude_cancel(of: Submitter, job: Job) -> Answer:
-    """As `SenderPool._cancel`."""
-    answer = job.answer
-    found = _look_up(of, job) if isinstance(answer, CancelRefused | NotFound | Unanswered) else None
-    match answer:
-        case CancelAccepted():
-            recorded = SendAnswer.ACCEPTED
-        case CancelRefused() | NotFound():
-            assert found is not None
-            recorded = refused_cancel(found)
-        case NotAccepted():
-            recorded = SendAnswer.NOT_ACCEPTED
-        case NotSent():
-            recorded = SendAnswer.NOT_SENT
-        case _:
-            recorded = SendAnswer.UNKNOWN
-    return _answer(job, recorded, SOON_S)
-
-
-def _look_up(of: Submitter, job: Job) -> LookUpAnswer:
-    answer = of.around.exchange.look_up(job.order.client_order_id)
-    if isinstance(answer, Acknowledged):
-        of.around.publish(answer.update)
-    return answer
-
-
-def _pause(of: Submitter, job: Job, asked_s: float | None) -> float:
-    order = with_send(job.order, job.send)
-    return retry_in_s(order, jitter=of.around.faults.random.random(), asked_s=asked_s)
-
-
-def _answer(job: Job, answer: SendAnswer, again_in_s: float | None = None) -> Answer:
-    return Answer(
-        client_order_id=job.order.client_order_id,
-        kind=job.send.kind,
-        n=job.send.n,
-        sender=job.send.sender,
-        started_at=job.send.started_at,
-        answer=answer,
-        again_in_s=again_in_s,
-    )
+def _conclude(of: Submitter, job: Job) -> Conclusion:
+    """As `SenderPool._conclude` and `_cancel`: evidence to Kafka before the answer is recorded."""
+    cancel = job.send.kind is SendKind.CANCEL
+    answer = _canceled(job) if cancel else _submitted(job)
+    found = of.around.exchange.look_up(job.order.client_order_id) if asks_for_order(answer, cancel=cancel) else None
+    if cancel:
+        done = conclude_cancel(_canceled(job), found)
+    else:
+        at, jitter = of.wall(), of.around.faults.random.random()
+        done = conclude_submit(job.order, job.send, _submitted(job), found, broker=BROKER, at=at, jitter=jitter)
+    if done.publish is not None:
+        of.around.publish(done.publish)
+    return done
 
 
 def _record(of: Submitter, job: Job) -> bool:
@@ -198,16 +165,13 @@ def _record(of: Submitter, job: Job) -> bool:
 
     def work(tx: Tx) -> None:
         tx.answers.append(said)
-        if isinstance(job.answer, NotAccepted) and job.answer.credentials:
-            detail = f"no order can be sent for account {ACCOUNT}: {job.answer.reason}"
-            tx.incidents.append(
-                Incident(kind="broker_credentials_refused", severity="critical", subject=ACCOUNT, detail=detail)
-            )
+        incident = account_incident(_submitted(job), ACCOUNT) if job.send.kind is SendKind.SUBMIT else None
+        tx.incidents += [incident] if incident is not None else []
 
     job.writes += 1
     try:
         of.around.database.transact(work)
     except DATABASE_ERRORS:
-        return job.writes >= MOST_WRITES and not job.disowned
-    claim = of.around.database.claim(claim_key(said.client_order_id, said))
-    return not job.disowned or claim is not None or of.monotonic() - job.checked_at >= LEASE_S
+        return job.writes >= MOST_WRITES and not job.not_sent
+    claimed = of.around.database.claim(claim_key(said.client_order_id, said))
+    return not job.not_sent or claimed is not None or of.monotonic() - job.checked_at >= LEASE_S

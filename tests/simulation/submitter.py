@@ -1,38 +1,41 @@
-"""The order-submitter: mirrors `submit.Planner`, `attend.DueOrderPoller` and `recover.Recovery`."""
+"""The order-submitter: the decisions are the real ones, the shells around them have the seams where things go wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from typing import Final, assert_never
+from typing import Final, TypeVar
 from uuid import UUID
 
-from closeflow.domain.close import plan_order as planning
-from closeflow.domain.close.outcome import conclude
+from closeflow.broker.protocol import IdDeduplication
+from closeflow.domain.batch import BatchResult
+from closeflow.domain.close import due_orders
+from closeflow.domain.close import plan_batch as planning
+from closeflow.domain.close.plan_order import Asked, Market
 from closeflow.domain.market_data import MarketClock, Quote
-from closeflow.domain.model import Book, Event, Order, OrderStatus, Send, SendKind, Side
-from closeflow.domain.sending.absence import Asked
+from closeflow.domain.model import Event, Order, Send, SendKind, Side
+from closeflow.domain.sending import absence
 from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
-from closeflow.domain.sending.claim import being_looked_up, claim, withdrawn
-from closeflow.domain.sending.next_step import GiveUp, LookUp, NothingToDo, SendCancel, SendOrder, Wait
-from closeflow.domain.sending.send_check import Clear, Withdraw
+from closeflow.domain.sending.claim import Sender
 from order_submitter.look_up import Watch
 from order_submitter.sending.breaker import CLOSED, Breaker, BreakerState, admitted
-from tests.simulation.core import BREAKER, LEASE_S, POLICY, RULES, VISIBLE_WITHIN_S
+from tests.simulation.broker import Exchange
+from tests.simulation.core import ABSENT_FOR, BREAKER, LEASE_S, POLICY, RULES, VISIBLE_WITHIN_S
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.jobs import Job
 from tests.simulation.keeping import keep
-from tests.simulation.log import Consumer, Entry, Group
-from tests.simulation.process import KafkaAway, Process
-from tests.simulation.queries import due_orders
-from tests.simulation.recovering import gather, note_absence
+from tests.simulation.log import Consumer, Group
+from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
+from tests.simulation.queries import due_orders as orders_due
 from tests.simulation.sends import step
 
 CONSUMER: Final = "order-submitter"
 IN_FLIGHT: Final = 4
 BATCH: Final = 4
+R = TypeVar("R", bound=BatchResult | None)
 
 
 @dataclass(slots=True)
@@ -42,21 +45,23 @@ class Question:
     client_order_id: str
     position_id: int | None
     answer: LookUpAnswer | None = None
-    asked: Asked | None = None
+    asked: absence.Asked | None = None
     """The broker's own evidence, once nothing else is missing."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Submitter(Process):
+    """It gives its claims their turns itself (`closeflow.domain.sending.claim.Turns`)."""
+
     group: Group[Event]
     consumer: Consumer[Event] = field(init=False)
     watch: Watch = field(init=False)
     jobs: list[Job] = field(init=False)
     questions: dict[str, Question] = field(init=False)
     breaker: Breaker = field(init=False)
+    reserved: int = 0
     waiting_since: float | None = field(init=False)
     seen: set[tuple[str, int]] = field(init=False)
-    absent_since: dict[str, tuple[tuple[int, frozenset[str]], float]] = field(init=False)
 
     def start(self) -> None:
         Process.start(self)
@@ -65,192 +70,114 @@ class Submitter(Process):
         self.jobs, self.questions = [], {}
         self.breaker = CLOSED
         self.waiting_since = None
-        self.seen, self.absent_since = set(), {}
+        self.seen = set()
 
-    def reserve(self, tx: Tx, kind: SendKind) -> bool:
-        """As `SenderPool.reserve`; the send that is then claimed takes the slot."""
-        if sum(not one.disowned for one in self.jobs) + len(tx.sends) >= IN_FLIGHT:
+    @property
+    def sender(self) -> Sender:
+        return Sender(instance_id=self.instance_id, lease_s=LEASE_S, turns=self)
+
+    def reserve(self, kind: SendKind) -> bool:
+        if sum(not one.not_sent for one in self.jobs) + self.reserved >= IN_FLIGHT:
             return False
         if kind is SendKind.SUBMIT:
             if self.breaker.resumes_at(self.monotonic()) is not None:
                 return False
             self.breaker = admitted(self.breaker, now=self.monotonic(), rules=BREAKER)
+        self.reserved += 1
         return True
 
-    def claim(self, tx: Tx, order: Order, kind: SendKind) -> Order:
-        probe = kind is SendKind.SUBMIT and self.breaker.state is not BreakerState.CLOSED
-        order, send = claim(order, kind, sender=self.instance_id, now=tx.now, lease_s=LEASE_S, probe=probe)
-        tx.sends.append((order, send))
-        return order
+    @property
+    def probing(self) -> bool:
+        return self.breaker.state is not BreakerState.CLOSED
 
-    def start_jobs(self, sends: list[tuple[Order, Send]], checked_at: float) -> None:
+    def wait_s(self, kind: SendKind, *, ahead: int) -> float:
+        return 0.0 if kind is SendKind.CANCEL else self.plans_resume_in_s() or 0.0
+
+    def plans_resume_in_s(self) -> float | None:
+        resumes_at = self.breaker.resumes_at(self.monotonic())
+        return None if resumes_at is None else resumes_at - self.monotonic()
+
+    def claiming(self, decide: Callable[[Tx], R]) -> R:
+        """A transaction that writes what is decided and may claim sends: they start once it has committed, and are
+        marked as not sent when it may have. Raises what the database does."""
+        checked_at, sends = self.monotonic(), list[tuple[Order, Send]]()
+
+        def work(tx: Tx) -> R:
+            decided = decide(tx)
+            if decided is not None:
+                tx.save(decided, consumer=CONSUMER)
+                sends.extend(decided.claimed)
+            return decided
+
+        self.reserved = 0
+        try:
+            decided = self.around.database.transact(work)
+        except CommitUnknown:
+            self.jobs += [Job(order, send, checked_at, not_sent=True) for order, send in sends]
+            raise
+        finally:
+            self.reserved = 0
         self.may_crash()
         self.jobs += [Job(order, send, checked_at) for order, send in sends]
-
-    def mark_not_sent(self, sends: list[tuple[Order, Send]], checked_at: float) -> None:
-        """As `SenderPool.mark_not_sent`: they may be claimed in the database, and will never be made."""
-        self.jobs += [Job(order, send, checked_at, disowned=True) for order, send in sends]
+        return decided
 
     def plan_batch(self) -> bool:
         """As `Planner.plan_batch`; what cannot be seen yet keeps the batch in hand until it is given up."""
-        database, consumer = self.around.database, self.consumer
-        sends: list[tuple[Order, Send]] = []
-        checked_at = self.monotonic()
-
-        def work(tx: Tx) -> list[Entry[Event]]:
-            invisible = self._fold(tx, consumer.batch)
-            sends.extend(tx.sends)
-            return invisible
-
+        began = self.monotonic()
         try:
-            invisible = database.transact(work)
+            planned = self.claiming(self._plan)
         except CommitUnknown:
-            self.mark_not_sent(sends, checked_at)
             return True
         except Disconnected:
             raise Crashed from None
-        self.start_jobs(sends, checked_at)
-        if invisible:
+        if planned.invisible:
             self.around.faults.saw(Fault.CDC_EARLY)
-            self.waiting_since = checked_at if self.waiting_since is None else self.waiting_since
-            if checked_at - self.waiting_since < VISIBLE_WITHIN_S:
+            self.waiting_since = began if self.waiting_since is None else self.waiting_since
+            if began - self.waiting_since < VISIBLE_WITHIN_S:
                 return True
         self.waiting_since = None
-        self.group.has_processed(consumer)
+        self.group.has_processed(self.consumer)
         return True
 
-    def _fold(self, tx: Tx, records: list[Entry[Event]]) -> list[Entry[Event]]:
-        before = tx.lock_books(request_ids=set(map(_request_id, records)))
-        books = dict(before)
-        position_of = {request_id: book.position.id for book in before.values() for request_id in book.requests}
-        to_conclude: dict[int, None] = {}
-        invisible: list[Entry[Event]] = []
-        for record in records:
-            position_id = position_of.get(_request_id(record))
-            if position_id is None:
-                invisible.append(record)
-                continue
-            decided = self._plan_one(tx, books, position_id, record.value)
-            if isinstance(decided, planning.Defer | planning.Deny):
-                to_conclude[position_id] = None
-        for position_id in to_conclude:
-            concluded = conclude(before[position_id], books[position_id], now=tx.now, policy=POLICY)
-            books[position_id] = concluded.book
-            tx.events += concluded.events
-            tx.incidents += concluded.incidents
-        tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
-        return invisible
+    def _plan(self, tx: Tx) -> planning.PlansResult:
+        records = [(entry.value.event_id, _asked(entry.value)) for entry in self.consumer.batch]
+        books = tx.lock_books(request_ids={asked.close_request_id for _, asked in records})
+        market = self._market({asked.symbol for _, asked in records})
+        known = planning.Known(books=books, controls=tx.controls, now=tx.now, market=market)
+        return planning.plan_batch(known, records, sender=self.sender, rules=RULES, policy=POLICY)
 
-    def _plan_one(self, tx: Tx, books: dict[int, Book], position_id: int, message: Event) -> planning.Plan:
-        book, core = books[position_id], self.around.core
-        asked = _asked(message)
-        market = replace(self._market(asked.symbol), sends_resume_at=self._sends_resume_at(tx))
-        decided = core.plan(book, asked, controls=tx.controls, market=market, now=tx.now, rules=RULES)
-        book = planning.apply_plan(book, asked.close_request_id, decided, now=tx.now)
-        if isinstance(decided, planning.Submit):
-            check = core.recheck(book, decided.order, controls=tx.controls, now=tx.now)
-            if isinstance(check, Clear) and self.reserve(tx, SendKind.SUBMIT):
-                order = self.claim(tx, decided.order, SendKind.SUBMIT)
-                book = replace(book, orders={**book.orders, order.client_order_id: order})
-        incident = planning.plan_incident(book.requests[asked.close_request_id], decided)
-        tx.incidents += [incident] if incident is not None else []
-        applied = not isinstance(decided, planning.Defer | planning.Disagrees)
-        tx.receipts[(CONSUMER, message.event_id)] = "applied" if applied else "ignored"
-        books[position_id] = book
-        return decided
-
-    def _sends_resume_at(self, tx: Tx) -> datetime | None:
-        """As `SenderPool.resumes_in_s`, counted from the database's time."""
-        resumes_at = self.breaker.resumes_at(self.monotonic())
-        return None if resumes_at is None else tx.now + timedelta(seconds=resumes_at - self.monotonic())
-
-    def _market(self, symbol: str) -> planning.Market:
-        faults, now = self.around.faults, self.around.database.now()
+    def _market(self, symbols: set[str]) -> Market:
+        faults, now, price = self.around.faults, self.around.database.now(), self.around.exchange.price
         is_open = not faults.happens(Fault.MARKET_CLOSED)
         clock = MarketClock(is_open=is_open, next_open=now + timedelta(seconds=20), at=now)
-        price = self.around.exchange.price
-        quotes = {} if faults.happens(Fault.NO_QUOTE) else {symbol: _quote(symbol, price, self)}
-        return planning.Market(clock=clock, quotes=quotes)
+        bid, ask = Decimal(price - 1), Decimal(price + 1)
+        quoted = [one for one in sorted(symbols) if not faults.happens(Fault.NO_QUOTE)]
+        return Market(clock=clock, quotes={one: Quote(symbol=one, bid=bid, ask=ask, at=now) for one in quoted})
 
     def attend(self) -> bool:
         """As `DueOrderPoller.attend_once`."""
-        due = due_orders(self.around.database)
+        due = orders_due(self.around.database)
         if not due:
             return False
-        sends: list[tuple[Order, Send]] = []
-        asked: list[tuple[Order, bool]] = []
-        checked_at = self.monotonic()
-
-        def work(tx: Tx) -> None:
-            self._attend(tx, due, asked)
-            sends.extend(tx.sends)
-
         try:
-            self.around.database.transact(work)
+            attended = self.claiming(lambda tx: self._attend(tx, due))
         except CommitUnknown:
             # The process stops: its drain records that these were not sent, if it lives to do so.
-            self.mark_not_sent(sends, checked_at)
             self.may_crash()
             return True
         except Disconnected:
             raise Crashed from None
-        self.start_jobs(sends, checked_at)
-        for order, counts in asked:
+        for order, counts in attended.look_ups:
             self.ask(order.client_order_id, order.position_id if counts else None)
         return True
 
-    def _attend(self, tx: Tx, due: list[Order], asked: list[tuple[Order, bool]]) -> None:
-        before = tx.lock_books(
-            position_ids={one.position_id for one in due}, request_ids={one.close_request_id for one in due}
-        )
-        books = dict(before)
-        to_conclude: dict[int, None] = {}
-        for one in due:
-            book = books[one.position_id]
-            order = self._take_step(tx, book, book.orders[one.client_order_id], asked)
-            if order.status is OrderStatus.DENIED:
-                to_conclude[one.position_id] = None
-            books[one.position_id] = replace(book, orders={**book.orders, order.client_order_id: order})
-        for position_id in to_conclude:
-            concluded = conclude(before[position_id], books[position_id], now=tx.now, policy=POLICY)
-            books[position_id] = concluded.book
-            tx.events += concluded.events
-            tx.incidents += concluded.incidents
-        tx.save_books([(before[key], book) for key, book in books.items() if book is not before[key]])
-
-    def _take_step(self, tx: Tx, book: Book, order: Order, asked: list[tuple[Order, bool]]) -> Order:
-        now = tx.now
-        watched = self.watch.silent(order.client_order_id, now=self.monotonic())
-        taken = self.around.core.next_step(book, order, controls=tx.controls, now=now, watched=watched)
-        match taken:
-            case SendOrder():
-                return self._claim_or_wait(tx, order, SendKind.SUBMIT)
-            case SendCancel():
-                return self._claim_or_wait(tx, order, SendKind.CANCEL)
-            case LookUp(absence_counts=counts):
-                order = being_looked_up(order, now=now)
-                asked.append((order, counts))
-                return order
-            case Withdraw():
-                tx.incidents += [taken.incident] if taken.incident is not None else []
-                return withdrawn(order, taken)
-            case Wait(until=until):
-                return replace(order, next_send_at=until)
-            case GiveUp(until=until, incident=incident):
-                tx.incidents.append(incident)
-                return replace(order, next_send_at=until)
-            case NothingToDo():
-                return replace(order, next_send_at=now + timedelta(seconds=30))
-            case _:
-                assert_never(taken)
-
-    def _claim_or_wait(self, tx: Tx, order: Order, kind: SendKind) -> Order:
-        if self.reserve(tx, kind):
-            return self.claim(tx, order, kind)
-        resumes_at = self._sends_resume_at(tx)
-        if kind is SendKind.CANCEL or resumes_at is None:
-            return order
-        return replace(order, next_send_at=resumes_at)
+    def _attend(self, tx: Tx, due: Sequence[Order]) -> due_orders.DueResult:
+        ids = {one.position_id for one in due}, {one.close_request_id for one in due}
+        books = tx.lock_books(position_ids=ids[0], request_ids=ids[1])
+        watched = {one.client_order_id: self.watch.silent(one.client_order_id, now=self.monotonic()) for one in due}
+        known = due_orders.Known(books=books, controls=tx.controls, now=tx.now, watched=watched)
+        named = [(one.position_id, one.client_order_id) for one in due]
+        return due_orders.attend(known, named, sender=self.sender, policy=POLICY)
 
     def ask(self, client_order_id: str, position_id: int | None) -> None:
         self.questions.setdefault(client_order_id, Question(client_order_id, position_id))
@@ -266,18 +193,50 @@ class Submitter(Process):
         del self.questions[question.client_order_id]
         match question.answer:
             case Acknowledged(update):
-                self.absent_since.pop(question.client_order_id, None)
+                self.watch.found(question.client_order_id)
                 try:
                     self.around.publish(update)
                 except KafkaAway:
                     return True
             case NotFound() if question.position_id is not None:
-                order = note_absence(self, question.client_order_id, question.position_id, question.asked)
-                if order is not None:
-                    self.questions[question.client_order_id] = replace(question, asked=gather(self, order))
+                self._note_absence(question)
             case _:
                 pass
         return True
+
+    def _note_absence(self, question: Question) -> None:
+        """As `Recovery._note_absence`, with other steps between its two halves."""
+        try:
+            decided = self.claiming(lambda tx: self._judge(tx, question))
+        except DATABASE_ERRORS:
+            return
+        if decided is not None and decided.to_ask is not None:
+            asked = gather(self.around.exchange, decided.to_ask, tx=self.around.database.read())
+            self.questions[question.client_order_id] = replace(question, asked=asked)
+        if decided is not None and decided.claimed and question.asked is not None:
+            self.around.faults.saw(Fault.SENT_AGAIN)
+
+    def _judge(self, tx: Tx, question: Question) -> absence.AbsenceResult | None:
+        assert question.position_id is not None, "only then a not-found counts"
+        book = tx.lock_books(position_ids=[question.position_id])[question.position_id]
+        order = book.orders.get(question.client_order_id)
+        if order is None:
+            return None
+        exited, now = self.around.database.exited, self.monotonic()
+        rules = absence_rules(self.around.exchange)
+        closing = {one.sender for one in order.sends} if rules.refuses_to_exceed else ()
+        return absence.decide_not_found(
+            book,
+            order,
+            asked=question.asked,
+            known=absence.Known(exited=exited, says_it_closes=closing, expected=book.position.quantity),
+            controls=tx.controls,
+            now=tx.now,
+            watched=self.watch.silent(order.client_order_id, now=now),
+            absent_s=lambda: self.watch.absent_s(order, exited, now=now),
+            sender=self.sender,
+            rules=rules,
+        )
 
     def keep(self) -> bool:
         return keep(self)
@@ -294,15 +253,25 @@ class Submitter(Process):
         return over or job.stage is not stage
 
 
-def _request_id(record: Entry[Event]) -> UUID:
-    assert record.value.close_request_id is not None
-    return record.value.close_request_id
+def absence_rules(exchange: Exchange) -> absence.AbsenceRules:
+    forgets_no_id = exchange.deduplication is IdDeduplication.FOREVER
+    enforced = exchange.refuses_to_exceed
+    return absence.AbsenceRules(within=ABSENT_FOR, forgets_no_id=forgets_no_id, refuses_to_exceed=enforced)
 
 
-def _asked(message: Event) -> planning.Asked:
-    """As `submit._asked`, from the payload that was published."""
+def gather(exchange: Exchange, order: Order, *, tx: Tx) -> absence.Asked:
+    """As `closeflow.broker.evidence.gather`."""
+    listed = (one for one in exchange.executions() if one.client_order_id == order.client_order_id)
+    executions = tuple(one.exec_id or "" for one in listed)
+    answer, held = exchange.look_up(order.client_order_id), exchange.quantities[order.symbol]
+    looked_up = None if isinstance(answer, NotFound) else type(answer).__name__
+    return absence.Asked(order=order, at=tx.now, looked_up=looked_up, executions=executions, held=held)
+
+
+def _asked(message: Event) -> Asked:
+    """As the planner's, from the payload that was published."""
     said = message.payload
-    return planning.Asked(
+    return Asked(
         close_request_id=UUID(str(said["close_request_id"])),
         attempt=int(str(said["attempt"])),
         position_id=int(str(said["position_id"])),
@@ -310,7 +279,3 @@ def _asked(message: Event) -> planning.Asked:
         symbol=str(said["symbol"]),
         side=Side(str(said["side"])),
     )
-
-
-def _quote(symbol: str, price: int, of: Submitter) -> Quote:
-    return Quote(symbol=symbol, bid=Decimal(price - 1), ask=Decimal(price + 1), at=of.around.database.now())

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.simulation.actions import ACTIONS, take, weights
-from tests.simulation.core import Core
 from tests.simulation.drain import drain, heal
 from tests.simulation.ending import check_ended
 from tests.simulation.faults import Violation
-from tests.simulation.mutants import MUTANTS
-from tests.simulation.world import REAL, World, make_world
+from tests.simulation.mutants import MUTANTS, replaced
+from tests.simulation.world import World, make_world
 
 PROFILE: Final = settings(
     max_examples=28,
@@ -40,7 +39,6 @@ class CloseMachine(RuleBasedStateMachine):
     Hypothesis draws the steps, as often as a run has them, and a seed for all that chance decides inside them.
     """
 
-    core: ClassVar[Core] = REAL
     theme: ClassVar[str | None] = None
     before_heal: ClassVar[Counter[str]] = Counter()
     world: World
@@ -48,7 +46,7 @@ class CloseMachine(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
-        self.world = make_world(Random(seed), self.core, self.theme)
+        self.world = make_world(Random(seed), self.theme)
         frequent = zip(ACTIONS, weights(self.world), strict=True)
         self.names = st.sampled_from([name for name, weight in frequent for _ in range(ceil(weight))])
 
@@ -68,12 +66,12 @@ class CloseMachine(RuleBasedStateMachine):
             check_ended(self.world)
 
 
-def machine(core: Core, theme: str | None = None) -> type[CloseMachine]:
-    return type("Machine", (CloseMachine,), {"core": core, "theme": theme, "before_heal": Counter()})
+def machine(theme: str | None = None) -> type[CloseMachine]:
+    return type("Machine", (CloseMachine,), {"theme": theme, "before_heal": Counter()})
 
 
 def test_no_schedule_breaks_a_rule() -> None:
-    real = machine(REAL)
+    real = machine()
     run_state_machine_as_test(real, settings=PROFILE)
     assert real.before_heal["orders"] >= PROFILE.max_examples
     assert real.before_heal["fills"] >= PROFILE.max_examples // 3
@@ -82,5 +80,5 @@ def test_no_schedule_breaks_a_rule() -> None:
 @pytest.mark.parametrize("name", ["an execution per message", "a new id when an order is not found"])
 def test_a_wrong_decision_is_found(name: str) -> None:
     mutant = MUTANTS[name]
-    with pytest.raises(Violation):
-        run_state_machine_as_test(machine(mutant.core, mutant.theme), settings=SEARCH)
+    with replaced(*mutant.places), pytest.raises(Violation):
+        run_state_machine_as_test(machine(mutant.theme), settings=SEARCH)

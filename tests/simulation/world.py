@@ -17,7 +17,7 @@ from tests.simulation.audit import Audit
 from tests.simulation.broker import Exchange
 from tests.simulation.cdc import Connector
 from tests.simulation.clock import Clock
-from tests.simulation.core import ACCOUNT, Core
+from tests.simulation.core import ACCOUNT
 from tests.simulation.database import Database
 from tests.simulation.faults import Faults
 from tests.simulation.filler import Filler
@@ -40,7 +40,6 @@ PACES_S: Final = (
     (0.01, 0.1, 0.5, 2.0, 5.0, 12.0, 31.0),
 )
 """How fast time goes in a run: so slowly that every send gets through its fence, or past every lease and time-out."""
-REAL: Final = Core()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,7 +73,7 @@ class World:
         return [self.api, self.operator, *self.submitters, *self.fillers, *self.reconcilers, self.gateway]
 
 
-def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> World:
+def make_world(random: Random, theme: str | None = None) -> World:
     """`theme` names the one to run under; otherwise chance picks it."""
     drawn = random.choice([one for one in THEMES if theme in (None, one.name)])
     clock, faults, safety = Clock(), Faults(random, drawn.odds(random)), Safety()
@@ -88,7 +87,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
     network = Network(exchange, faults, safety.on_wire)
     topics = {name: Topic[Event]() for name in TopicName}
     fills = Topic[BrokerFillV1]()
-    around = Surroundings(clock, faults, database, exchange, core, fills, network)
+    around = Surroundings(clock, faults, database, exchange, fills, network)
     submit_group, fill_group = Group(topics[TopicName.SUBMIT_ORDER], faults), Group(fills, faults)
     connector = Connector(database, faults, topics)
     world = World(
@@ -109,7 +108,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
         lets_work=random.random() < 0.5,
         strides_s=random.choice(PACES_S[1:] if drawn.slow else PACES_S),
         connector=connector,
-        audit=Audit(database, topics, connector, core),
+        audit=Audit(database, topics, connector),
         topics=topics,
         submit_group=submit_group,
         fill_group=fill_group,

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,7 @@ class InstanceHeartbeat:
         self.watch.saw(unanswered, now=now)
         await self._confirm_exits({one.sender for one in unanswered if self.presence.has_exited(one)})
         orphans = [one for one in unanswered if self.presence.is_gone(one)]
-        await self._take_over([one for one in unanswered if not one.begun and (one.lease_over or one in orphans)])
+        await self._take_over(to_take_over(unanswered, orphans))
         self._look_up_early([one for one in orphans if one.begun], now)
 
     async def _confirm_exits(self, gone: set[str]) -> None:
@@ -98,6 +99,11 @@ class InstanceHeartbeat:
         due = {client_order_id: pause for client_order_id, (at, pause) in self.early.items() if at <= now}
         self.recovery.ask(dict.fromkeys(due))
         self.early |= {one: (now + pause, min(_EARLY_CAP_S, pause * 2)) for one, pause in due.items()}
+
+
+def to_take_over(unanswered: Iterable[UnansweredSend], orphans: Collection[UnansweredSend]) -> list[UnansweredSend]:
+    """The sends to answer for their sender, because it is gone or its lease is over: those that have not begun."""
+    return [one for one in unanswered if not one.begun and (one.lease_over or one in orphans)]
 
 
 async def beat_until_stopped(
