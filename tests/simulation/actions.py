@@ -107,13 +107,13 @@ def controls_change(world: World) -> bool:
     elif faults.strikes(Fault.HALTED):
         state = world.random.choice((TradingState.HALTED, TradingState.HALTED, TradingState.REDUCING))
         if state is TradingState.HALTED and database.trading is not state:
-            faults.saw(Fault.HALTED)
+            faults.saw(Fault.HALTED, world.closes_in_flight())
             database.halted_at = world.clock.elapsed
         database.trading = state
     elif faults.strikes(Fault.LIMITED):
         most = world.random.choice((1, 2, 100))
         if most < database.limits.submits_per_minute:
-            faults.saw(Fault.LIMITED)
+            faults.saw(Fault.LIMITED, world.closes_in_flight())
         database.limits = replace(database.limits, submits_per_minute=most, window_count=0)
     else:
         return False
@@ -238,9 +238,11 @@ def connector_restarts(world: World) -> bool:
 
 
 def crash(world: World) -> bool:
-    if not world.faults.happens(Fault.CRASH):
+    if not world.faults.strikes(Fault.CRASH):
         return False
-    any_of(world, world.processes()).start()
+    process = any_of(world, world.processes())
+    world.faults.saw(Fault.CRASH, process.busy)
+    process.start()
     return True
 
 
@@ -250,16 +252,19 @@ def pause(world: World) -> bool:
     if paused and world.random.random() < 0.5:
         any_of(world, paused).paused = False
         return True
-    if not world.faults.happens(Fault.PAUSE):
+    if not world.faults.strikes(Fault.PAUSE):
         return False
-    any_of(world, world.processes()).paused = True
+    process = any_of(world, world.processes())
+    world.faults.saw(Fault.PAUSE, process.busy)
+    process.paused = True
     return True
 
 
 def rebalance(world: World) -> bool:
-    if not world.faults.happens(Fault.REBALANCE):
+    if not world.faults.strikes(Fault.REBALANCE):
         return False
     group = world.random.choice((world.submit_group, world.fill_group))
+    world.faults.saw(Fault.REBALANCE, any(one.batch for one in group.members.values()))
     group.rebalance(world.random.randrange(8))
     return True
 
@@ -282,7 +287,7 @@ def clock_jumps(world: World) -> bool:
     world.clock.jump(whose, timedelta(seconds=world.random.choice((-3600, -40, -2, 0, 2, 40, 3600))))
     if world.clock.now(whose) == before:
         return False
-    world.faults.saw(fault)
+    world.faults.saw(fault, world.closes_in_flight())
     return True
 
 

@@ -93,6 +93,7 @@ class Faults:
         self.seen[fault] += struck
         return struck
 
-    def saw(self, fault: Fault) -> None:
-        """Count a fault where its effect is, or one that came about by the order of the steps and not by a draw."""
-        self.seen[fault] += 1
+    def saw(self, fault: Fault, hit: bool = True) -> None:
+        """Count a fault where its effect is, or one that came about by the order of the steps and not by a draw; one
+        that `hit` nothing in flight does not count."""
+        self.seen[fault] += hit

@@ -31,6 +31,10 @@ class Filler(Process):
         Process.start(self)
         self.consumer = self.group.join(self.name)
 
+    @property
+    def busy(self) -> bool:
+        return bool(self.consumer.batch)
+
     def process_batch(self) -> bool:
         """A lost connection stops the process, whatever became of the transaction: the batch is read again."""
         records = [_record(entry) for entry in self.consumer.batch]

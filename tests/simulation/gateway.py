@@ -22,6 +22,10 @@ class Gateway(Process):
         Process.start(self)
         self.memory = set()
 
+    @property
+    def busy(self) -> bool:
+        return bool(self.around.exchange.stream)
+
     def deliver(self) -> bool:
         """One report of the stream: the next, or one out of order; dropped, or said twice."""
         stream, faults = self.around.exchange.stream, self.around.faults

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from closeflow.domain.ids import client_order_id
-from closeflow.domain.model import UNFINISHED, ZERO, Book, CloseRequest, Order, Send, SendKind, Side, Topic
+from closeflow.domain.model import UNFINISHED, ZERO, Book, CloseRequest, Order, OrderStatus, Send, SendKind, Side, Topic
 from closeflow.domain.sending.next_step import NOT_FOUND_WINDOW_S
 from closeflow.domain.sending.ticket import Ticket
 from closeflow.domain.trading_controls import TradingState
@@ -27,6 +27,13 @@ HALT_WITHIN_S = 1.0
 def counting_sends(order: Order | None) -> list[Send]:
     """Those that the broker may have seen."""
     return [one for one in order.sends if one.kind is SendKind.SUBMIT and one.counts] if order else []
+
+
+def _refused_for_now(order: Order) -> bool:
+    """The one refusal of this broker's that says nothing against the order's price: such a try costs no retry. Nor does
+    the probe of an open circuit breaker that is refused."""
+    probes = all(one.probe for one in counting_sends(order))
+    return order.status is OrderStatus.REJECTED and (order.reject_code == "price_band" or probes)
 
 
 def check(condition: bool, invariant: str, detail: str) -> None:
@@ -137,7 +144,7 @@ def _check_request(before: Book, book: Book, request: CloseRequest, tx: Tx, *, u
         check(request.attempt >= was.attempt, "8 attempt fence", f"request {request.id} went back an attempt")
         again = upset or request.retry_count <= request.max_retries
         check(again, "8 attempt fence", f"request {request.id} retried too often")
-        sent = sum(1 for one in orders if counting_sends(one))
+        sent = sum(1 for one in orders if counting_sends(one) and not _refused_for_now(one))
         check(upset or sent <= request.max_retries + 1, "8 attempt fence", f"request {request.id} sent {sent} orders")
         retried = request.attempt > was.attempt
         canceled = was.cancel_requested_at is not None

@@ -54,6 +54,11 @@ class Process:
     def instance_id(self) -> str:
         return f"{self.name}.{self.life}"
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has work in flight, so that what happens to it now can do harm."""
+        return False
+
     def start(self) -> None:
         """A new life; to be extended by what it forgets."""
         self.around.lives.discard(self.instance_id)

@@ -26,6 +26,8 @@ class Ran:
 
     seed: int
     theme: str | None = None
+    drawn: str = ""
+    """The theme it ran under, whether named or drawn."""
     steps: int = 0
     actions: Counter[str] = field(default_factory=Counter)
     faults: Counter[Fault] = field(default_factory=Counter)
@@ -66,6 +68,7 @@ def run_seed(seed: int, *, theme: str | None = None, tell: Tell | None = None) -
         if tell is not None:
             raise
     finally:
+        ran.drawn = world.theme.name
         ran.faults = world.faults.seen
         ran.incidents = world.database.raised
         ran.closes = len(list(world.database.requests()))

@@ -73,6 +73,10 @@ class Submitter(Process):
         self.seen = set()
 
     @property
+    def busy(self) -> bool:
+        return bool(self.jobs or self.questions or self.consumer.batch)
+
+    @property
     def sender(self) -> Sender:
         return Sender(instance_id=self.instance_id, lease_s=LEASE_S, turns=self)
 

@@ -69,6 +69,10 @@ class World:
     submit_group: Group[Event]
     fill_group: Group[BrokerFillV1]
 
+    def closes_in_flight(self) -> bool:
+        """Whether a close is on its way, so that what happens to everybody now can do harm."""
+        return any(one.unfinished for one in self.database.requests())
+
     def processes(self) -> list[Process]:
         return [self.api, self.operator, *self.submitters, *self.fillers, *self.reconcilers, self.gateway]
 
