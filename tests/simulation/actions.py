@@ -14,14 +14,17 @@ from closeflow.domain.trading_controls import TradingState
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.filler import BATCH as FILLS_AT_ONCE
 from tests.simulation.filler import Filler
+from tests.simulation.gateway import Gateway
 from tests.simulation.operator import Operator
 from tests.simulation.process import Process
+from tests.simulation.reconciler import Reconciler
 from tests.simulation.submitter import BATCH as PLANS_AT_ONCE
 from tests.simulation.submitter import Submitter
 from tests.simulation.trading import broker_busts, broker_corrects, broker_ends, broker_fills, broker_pauses
 from tests.simulation.world import MOST_AT_ONCE, World, hold
 
 Action = Callable[[World], bool]
+TIME_PASSES: Final = "time_passes"
 P = TypeVar("P", bound=Process)
 
 
@@ -128,10 +131,6 @@ def commit_shows(world: World) -> bool:
     return True
 
 
-def consume_submits(world: World) -> bool:
-    return run(any_of(world, [*world.submitters]), plan_some)
-
-
 def plan_some(submitter: Submitter) -> bool:
     """Poll, process and commit are three steps, so that anything may come in between."""
     group, member = submitter.group, submitter.consumer
@@ -139,10 +138,6 @@ def plan_some(submitter: Submitter) -> bool:
         group.commit(member)
         return True
     return submitter.plan_batch() if member.batch else group.poll(member, PLANS_AT_ONCE)
-
-
-def consume_fills(world: World) -> bool:
-    return run(any_of(world, [*world.fillers]), fill_some)
 
 
 def fill_some(filler: Filler) -> bool:
@@ -153,10 +148,6 @@ def fill_some(filler: Filler) -> bool:
     return filler.process_batch() if member.batch else group.poll(member, FILLS_AT_ONCE)
 
 
-def attend_orders(world: World) -> bool:
-    return run(any_of(world, [*world.submitters]), Submitter.attend)
-
-
 def send(world: World) -> bool:
     busy = [one for one in world.submitters if one.jobs and not one.paused]
     return bool(busy) and run(any_of(world, busy), Submitter.send)
@@ -165,10 +156,6 @@ def send(world: World) -> bool:
 def look_up(world: World) -> bool:
     busy = [one for one in world.submitters if one.questions and not one.paused]
     return bool(busy) and run(any_of(world, busy), Submitter.look_up)
-
-
-def keep_watch(world: World) -> bool:
-    return run(any_of(world, [*world.submitters]), Submitter.keep)
 
 
 def request_arrives(world: World) -> bool:
@@ -189,41 +176,14 @@ def network_stalls(world: World) -> bool:
     return True
 
 
-def report_arrives(world: World) -> bool:
-    return run(world.gateway, lambda gateway: gateway.deliver())
-
-
-def backfill(world: World) -> bool:
-    return run(world.gateway, lambda gateway: gateway.backfill())
-
-
-def wake_requests(world: World) -> bool:
-    return run(any_of(world, [*world.reconcilers]), lambda one: one.wake_requests())
-
-
-def ask_quiet_orders(world: World) -> bool:
-    return run(any_of(world, [*world.reconcilers]), lambda one: one.ask_quiet_orders())
-
-
-def cancel_orphan_orders(world: World) -> bool:
-    return run(any_of(world, [*world.reconcilers]), lambda one: one.cancel_orphan_orders())
-
-
-def fill_gaps(world: World) -> bool:
-    return run(any_of(world, [*world.reconcilers]), lambda one: one.fill_gaps())
-
-
-def audit(world: World) -> bool:
-    return world.audit.once()
+def of_any(kind: str, step: Callable[[P], bool]) -> Action:
+    """The step of one of the world's processes of this kind, whichever chance picks."""
+    return lambda world: run(world.random.choice(getattr(world, kind)), step)
 
 
 def publish_rows(world: World) -> bool:
     rows = sum(world.connector.publish() for _ in range(world.random.randint(1, 4)))
     return rows > 0
-
-
-def confirm_rows(world: World) -> bool:
-    return world.connector.confirm()
 
 
 def trouble_connector(world: World) -> bool:
@@ -291,56 +251,55 @@ def clock_jumps(world: World) -> bool:
     return True
 
 
-WEIGHTS: Final[Mapping[Action, float]] = {
-    position_opens: 2,
-    close: 5,
-    close_again: 0.5,
-    operator_acts: 1,
-    operator_clears_up: 1,
-    controls_change: 1,
-    commit_shows: 3,
-    consume_submits: 12,
-    attend_orders: 8,
-    send: 16,
-    look_up: 8,
-    keep_watch: 4,
-    request_arrives: 16,
-    network_stalls: 2,
-    broker_fills: 12,
-    broker_ends: 6,
-    broker_pauses: 4,
-    broker_busts: 1,
-    broker_corrects: 1,
-    report_arrives: 12,
-    backfill: 2,
-    consume_fills: 14,
-    wake_requests: 4,
-    ask_quiet_orders: 3,
-    cancel_orphan_orders: 1,
-    fill_gaps: 3,
-    audit: 1,
-    publish_rows: 12,
-    confirm_rows: 2,
-    trouble_connector: 0.3,
-    connector_restarts: 2,
-    crash: 3,
-    pause: 2,
-    rebalance: 2,
-    time_passes: 4,
-    clock_jumps: 2,
+ACTIONS: Final[Mapping[str, tuple[float, Action]]] = {
+    "position_opens": (2, position_opens),
+    "close": (5, close),
+    "close_again": (0.5, close_again),
+    "operator_acts": (1, operator_acts),
+    "operator_clears_up": (1, operator_clears_up),
+    "controls_change": (1, controls_change),
+    "commit_shows": (3, commit_shows),
+    "consume_submits": (12, of_any("submitters", plan_some)),
+    "attend_orders": (8, of_any("submitters", Submitter.attend)),
+    "send": (16, send),
+    "look_up": (8, look_up),
+    "keep_watch": (4, of_any("submitters", Submitter.keep)),
+    "request_arrives": (16, request_arrives),
+    "network_stalls": (2, network_stalls),
+    "broker_fills": (12, broker_fills),
+    "broker_ends": (6, broker_ends),
+    "broker_pauses": (4, broker_pauses),
+    "broker_busts": (1, broker_busts),
+    "broker_corrects": (1, broker_corrects),
+    "report_arrives": (12, of_any("gateways", Gateway.deliver)),
+    "backfill": (2, of_any("gateways", Gateway.backfill)),
+    "consume_fills": (14, of_any("fillers", fill_some)),
+    "wake_requests": (4, of_any("reconcilers", Reconciler.wake_requests)),
+    "ask_quiet_orders": (3, of_any("reconcilers", Reconciler.ask_quiet_orders)),
+    "cancel_orphan_orders": (1, of_any("reconcilers", Reconciler.cancel_orphan_orders)),
+    "fill_gaps": (3, of_any("reconcilers", Reconciler.fill_gaps)),
+    "audit": (1, lambda world: world.audit.once()),
+    "publish_rows": (12, publish_rows),
+    "confirm_rows": (2, lambda world: world.connector.confirm()),
+    "trouble_connector": (0.3, trouble_connector),
+    "connector_restarts": (2, connector_restarts),
+    "crash": (3, crash),
+    "pause": (2, pause),
+    "rebalance": (2, rebalance),
+    TIME_PASSES: (4, time_passes),
+    "clock_jumps": (2, clock_jumps),
 }
 
 
 def take(world: World, name: str) -> bool:
     """Take the named step; False when there was nothing to do."""
-    if not ACTIONS[name](world):
+    if not ACTIONS[name][1](world):
         return False
-    if name != time_passes.__name__:
+    if name != TIME_PASSES:
         world.idle = 0
     return True
 
 
-ACTIONS: Final[Mapping[str, Action]] = {action.__name__: action for action in WEIGHTS}
 _NAMES: Final = tuple(ACTIONS)
 _SCALE: Final = (0.3, 1.0, 1.0, 3.0)
 
@@ -348,7 +307,7 @@ _SCALE: Final = (0.3, 1.0, 1.0, 3.0)
 def weights(world: World) -> list[float]:
     """Of each of `ACTIONS`, in this run: what is frequent differs from run to run."""
     random, scale = world.random, world.theme.actions
-    return [weight * scale.get(action.__name__, 1.0) * random.choice(_SCALE) for action, weight in WEIGHTS.items()]
+    return [weight * scale.get(name, 1.0) * random.choice(_SCALE) for name, (weight, _) in ACTIONS.items()]
 
 
 def schedule(world: World) -> Callable[[], str]:

@@ -12,7 +12,9 @@ from tests.simulation import actions
 from tests.simulation.broker import LIVE
 from tests.simulation.excuses import unexplained
 from tests.simulation.faults import Violation
+from tests.simulation.gateway import Gateway
 from tests.simulation.queries import due_orders, orders_with_gap
+from tests.simulation.reconciler import Reconciler
 from tests.simulation.submitter import Submitter
 from tests.simulation.world import World
 
@@ -64,13 +66,15 @@ def _round(world: World) -> None:
         world.network.deliver(world.network.calls[0])
     _trade(world)
     while world.exchange.stream:
-        actions.run(world.gateway, lambda gateway: gateway.deliver())
-    reconciler = world.reconcilers[0]
-    actions.run(world.gateway, lambda gateway: gateway.backfill())
-    actions.run(reconciler, lambda one: one.wake_requests())
-    actions.run(reconciler, lambda one: one.ask_quiet_orders())
-    actions.run(reconciler, lambda one: one.fill_gaps())
-    actions.run(reconciler, lambda one: one.cancel_orphan_orders())
+        actions.run(world.gateways[0], Gateway.deliver)
+    actions.run(world.gateways[0], Gateway.backfill)
+    for job in (
+        Reconciler.wake_requests,
+        Reconciler.ask_quiet_orders,
+        Reconciler.fill_gaps,
+        Reconciler.cancel_orphan_orders,
+    ):
+        actions.run(world.reconcilers[0], job)
     world.audit.once()
 
 

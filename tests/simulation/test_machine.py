@@ -16,7 +16,7 @@ from tests.simulation.actions import ACTIONS, take, weights
 from tests.simulation.drain import drain, heal
 from tests.simulation.ending import check_ended
 from tests.simulation.faults import Violation
-from tests.simulation.mutants import MUTANTS, replaced
+from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.world import World, make_world
 
 PROFILE: Final = settings(
@@ -80,5 +80,5 @@ def test_no_schedule_breaks_a_rule() -> None:
 @pytest.mark.parametrize("name", ["an execution per message", "a new id when an order is not found"])
 def test_a_wrong_decision_is_found(name: str) -> None:
     mutant = MUTANTS[name]
-    with replaced(*mutant.places), pytest.raises(Violation):
+    with planted(mutant.edits), pytest.raises(Violation):
         run_state_machine_as_test(machine(mutant.theme), settings=SEARCH)

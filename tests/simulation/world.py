@@ -56,7 +56,7 @@ class World:
     submitters: Sequence[Submitter]
     fillers: Sequence[Filler]
     reconcilers: Sequence[Reconciler]
-    gateway: Gateway
+    gateways: Sequence[Gateway]
     operator: Operator
     strides_s: Sequence[float]
     idle: int = 0
@@ -74,7 +74,7 @@ class World:
         return any(one.unfinished for one in self.database.requests())
 
     def processes(self) -> list[Process]:
-        return [self.api, self.operator, *self.submitters, *self.fillers, *self.reconcilers, self.gateway]
+        return [self.api, self.operator, *self.submitters, *self.fillers, *self.reconcilers, *self.gateways]
 
 
 def make_world(random: Random, theme: str | None = None) -> World:
@@ -107,7 +107,7 @@ def make_world(random: Random, theme: str | None = None) -> World:
         submitters=[Submitter(name=f"submitter-{n}", around=around, group=submit_group) for n in range(INSTANCES)],
         fillers=[Filler(name=f"filler-{n}", around=around, group=fill_group) for n in range(INSTANCES)],
         reconcilers=[Reconciler(name=f"reconciler-{n}", around=around) for n in range(INSTANCES)],
-        gateway=Gateway(name="gateway", around=around),
+        gateways=[Gateway(name="gateway", around=around)],
         operator=Operator(name="operator", around=around),
         lets_work=random.random() < 0.5,
         strides_s=random.choice(PACES_S[1:] if drawn.slow else PACES_S),
