@@ -7,7 +7,6 @@ time, so an order that rested for a day and filled while nobody listened would n
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import structlog
 from broker_gateway.publisher import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.asking import newest_by_id
+from closeflow.clock import monotonic
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
@@ -157,8 +157,8 @@ class Backfill:
         while True:
             executions = await self.broker.executions(after=after, page=page)
             found += await self.outlet.publish_news(executions.updates)
-            monotonic = time.monotonic()
-            waiting = [one for one in executions.left_out if self.patience.lasts(one, now=monotonic)]
+            at = monotonic()
+            waiting = [one for one in executions.left_out if self.patience.lasts(one, now=at)]
             await self._tell_of([one for one in executions.left_out if one not in waiting])
             waited_for += waiting
             newest = executions.through
@@ -170,7 +170,7 @@ class Backfill:
             page = executions.next_page
             if page is None:
                 break
-        self.patience.count(waited_for, now=time.monotonic())
+        self.patience.count(waited_for, now=monotonic())
         if waited_for:
             raise BrokerUnavailable(f"{len(waited_for)} executions without a name, the first: {waited_for[0]}")
         return found

@@ -17,6 +17,7 @@ from broker_gateway.backfill import Backfill, Patience
 from broker_gateway.publisher import SERVICE, Memory, Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.trade_updates import Message, StreamLost, TradeUpdates, Unreadable
+from closeflow.clock import sleep, timeout
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
 from closeflow.run import EndedUnasked
@@ -100,7 +101,7 @@ class Relay:
             except LockLost as error:
                 self.trouble["database"] = str(error)
                 log.error("account_lock_lost", lock=name, reason=str(error))
-            await asyncio.sleep(back_off.next_s())
+            await sleep(back_off.next_s())
 
     @contextmanager
     def _leading(self) -> Iterator[None]:
@@ -125,7 +126,7 @@ class Relay:
                 log.warning("session_ended", reason=self.trouble["stream"])
             if clock() - started > back_off.cap_s:
                 back_off.reset()
-            await asyncio.sleep(back_off.next_s())
+            await sleep(back_off.next_s())
 
     async def _session(self) -> None:
         """One connection to the broker with one producer. It is subscribed before the first backfill asks anything, so
@@ -194,10 +195,10 @@ async def keep_backfilling(run_once: Callable[[], Awaitable[int]], missed: async
             pause_s = max(getattr(error, "retry_after_s", None) or 0.0, back_off.next_s())
             log.warning("backfill_failed", reason=str(error), next_in_s=round(pause_s, 3))
         try:
-            async with asyncio.timeout(pause_s):
+            async with timeout(pause_s):
                 await missed.wait()
             # Many unreadable messages in a row ask for one backfill each pause, not for one each.
-            await asyncio.sleep(pace.reconnect_base_s)
+            await sleep(pace.reconnect_base_s)
         except TimeoutError:
             pass
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -11,6 +10,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
+from closeflow.clock import timeout
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.accept import (
     Accepted,
@@ -60,7 +60,7 @@ async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, dead
         return await _read_back(tx, commands)
 
     try:
-        async with asyncio.timeout(deadline_s):
+        async with timeout(deadline_s):
             return list(await transact(engine, work))
     except (CommitUnknown, TimeoutError):
         COMMITS_UNKNOWN.inc()
@@ -79,7 +79,7 @@ async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, dead
         await _tell(engine, commands[0], error)
         return [error] * len(commands)
     try:
-        async with asyncio.timeout(deadline_s):
+        async with timeout(deadline_s):
             return await transact(engine, read_back)
     except Exception as error:
         log.warning("commit_outcome_not_read", closes=len(commands), error=str(error))

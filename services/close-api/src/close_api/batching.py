@@ -10,6 +10,8 @@ from typing import Final, Generic, TypeVar
 
 from prometheus_client import Gauge, Histogram
 
+from closeflow.clock import timeout
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -53,7 +55,7 @@ class Batches(Generic[Item, Answer]):
         except asyncio.QueueFull:
             raise Overloaded from None
         WAITING.set(self._queue.qsize())
-        async with asyncio.timeout(deadline_s):
+        async with timeout(deadline_s):
             answer = await waiting.answer
         if isinstance(answer, Exception):
             raise answer

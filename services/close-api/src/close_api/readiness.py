@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from closeflow.clock import timeout
 from closeflow.storage.close_requests import DatabaseAway, Engine, Tx, transact
 from closeflow.storage.replication_slot import slot_is_active
 from closeflow.storage.schema.migrate import current_is_head
@@ -34,7 +34,7 @@ async def look(engine: Engine, *, slot: str) -> Readiness:
                 return Readiness("ready")
 
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with timeout(_DEADLINE_S):
             return await transact(engine, work)
     except (DatabaseAway, TimeoutError):
         return Readiness("unready", ("the database does not answer",))

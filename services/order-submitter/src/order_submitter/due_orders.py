@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from closeflow.clock import monotonic, sleep, timeout
 from closeflow.domain.close.due_orders import DueResult, Known, attend
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
@@ -81,7 +81,7 @@ class DueOrderPoller:
                     position_ids={one.position_id for one in due},
                     request_ids={one.close_request_id for one in due},
                 )
-                checked_at = time.monotonic()
+                checked_at = monotonic()
                 held = await lock_controls(tx, account_id=self.account_id)
                 watched = {one.client_order_id: self.watch.silent(one.client_order_id, now=checked_at) for one in due}
                 known = Known(books=books, controls=held.controls, now=held.now, watched=watched)
@@ -113,7 +113,7 @@ async def poll_until_stopped(
         if looked_at < MOST_AT_ONCE:
             await wait_for(stop, interval_s)
         else:
-            await asyncio.sleep(interval_s / 10)
+            await sleep(interval_s / 10)
 
 
 async def wait_out(error: Exception, patience: Patience, stop: asyncio.Event, *, poll: str) -> None:
@@ -125,7 +125,7 @@ async def wait_out(error: Exception, patience: Patience, stop: asyncio.Event, *,
 
 async def wait_for(stop: asyncio.Event, timeout_s: float) -> None:
     try:
-        async with asyncio.timeout(timeout_s):
+        async with timeout(timeout_s):
             await stop.wait()
     except TimeoutError:
         return

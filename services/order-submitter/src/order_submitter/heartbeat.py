@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import socket
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from closeflow.clock import monotonic, timeout
 from closeflow.storage.broker_breakers import load_breaker
 from closeflow.storage.core.away import Patience, reason
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
@@ -55,7 +55,7 @@ class InstanceHeartbeat:
         """To be called once nothing of this instance can reach the wire any more. Where the database is away it is left
         to a person to confirm: it must not keep the process from ending."""
         try:
-            async with asyncio.timeout(SIGN_OFF_WITHIN_S):
+            async with timeout(SIGN_OFF_WITHIN_S):
                 await retrying(self.database, lambda tx: sender_exited(tx, instance_id=self.presence.instance_id))
         except (DatabaseError, CommitUnknown, OSError) as error:
             log.warning("sender_not_signed_off", instance_id=self.presence.instance_id, reason=reason(error))
@@ -64,14 +64,12 @@ class InstanceHeartbeat:
         async def work(tx: Transaction) -> list[UnansweredSend]:
             await sender_seen(tx, instance_id=self.presence.instance_id)
             self.pool.share_breaker(
-                from_row(
-                    await load_breaker(tx, broker=self.broker_name, account_id=self.account_id), now=time.monotonic()
-                )
+                from_row(await load_breaker(tx, broker=self.broker_name, account_id=self.account_id), now=monotonic())
             )
             return await unanswered_sends(tx, account_id=self.account_id, most=MOST_WATCHED)
 
         unanswered = await retrying(self.database, work)
-        now = time.monotonic()
+        now = monotonic()
         self.watch.saw(unanswered, now=now)
         await self._confirm_exits({one.sender for one in unanswered if self.presence.has_exited(one)})
         orphans = [one for one in unanswered if self.presence.is_gone(one)]

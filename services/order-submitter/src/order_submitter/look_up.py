@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from prometheus_client import Counter
 from closeflow.broker import Broker, BrokerUnavailable, IdDeduplication
 from closeflow.broker.asking import newest_by_id
 from closeflow.broker.evidence import gather
+from closeflow.clock import monotonic
 from closeflow.domain.model import BrokerUpdate, Order, SendKind
 from closeflow.domain.sending.absence import AbsenceResult, AbsenceRules, Asked, decide_not_found
 from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
@@ -190,7 +190,7 @@ class Recovery:
         async def work(tx: Transaction) -> AbsenceResult | None:
             claims.anew()
             book = (await lock_books(tx, position_ids=[position_id]))[position_id]
-            checked_at = time.monotonic()
+            checked_at = monotonic()
             held = await lock_controls(tx, account_id=self._broker.account_id)
             order = book.orders.get(client_order_id)
             if order is None:
@@ -203,8 +203,8 @@ class Recovery:
                 known=known,
                 controls=held.controls,
                 now=held.now,
-                watched=self._watch.silent(client_order_id, now=time.monotonic()),
-                absent_s=partial(self._watch.absent_s, order, known.exited, now=time.monotonic()),
+                watched=self._watch.silent(client_order_id, now=monotonic()),
+                absent_s=partial(self._watch.absent_s, order, known.exited, now=monotonic()),
                 sender=Sender(instance_id=self._instance_id, lease_s=self._lease_s, turns=claims),
                 rules=self._rules,
             )

@@ -7,7 +7,6 @@ the monotonic one: neither this host's clock nor the database's is compared with
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
@@ -15,6 +14,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from closeflow.broker import SYMBOLS_PER_CALL, Broker, BrokerUnavailable, FailureCause
+from closeflow.clock import monotonic, timeout
 from closeflow.domain.close.plan_order import Market
 from closeflow.domain.close.pricing import market_hours
 from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
@@ -85,7 +85,7 @@ class MarketView:
     async def look(self, *, quoted: Mapping[str, AssetType], traded: frozenset[AssetType]) -> Market:
         """The clock if any of the `traded` types keeps market hours, and the quotes of the `quoted` symbols with their
         last trades. Of a symbol that nobody quotes freshly the broker is asked whether it exists."""
-        now = time.monotonic()
+        now = monotonic()
         self._forget(now)
         quotes = _missing(quoted, self._quotes, now - self.quote_reuse_s)
         trades = _missing(quoted, self._trades, now - TRADE_REUSE_S)
@@ -94,7 +94,7 @@ class MarketView:
             *(self._quoting[of].look(symbols) for of, symbols in _by_type(quotes).items()),
             *(self._witnesses[of].look(symbols) for of, symbols in _by_type(trades).items()),
         )
-        now = time.monotonic()
+        now = monotonic()
         seen = {symbol: quote for symbol in quoted if (quote := self._seen(symbol, now)) is not None}
         doubtful = [one for one in quoted if one not in seen or seen[one].age_s > self.quote_max_age_s]
         await self._look_at_instruments({one: quoted[one] for one in doubtful}, now)
@@ -120,7 +120,7 @@ class MarketView:
         return Quote(symbol=symbol, bid=None, ask=None, at=last.at, age_s=NO_QUOTE_S, last_trade=last)
 
     def _take_quotes(self, found: Mapping[str, Quote], asked: Group) -> None:
-        now = time.monotonic()
+        now = monotonic()
         for symbol in asked:
             quote, before = found.get(symbol), self._quotes.get(symbol)
             if quote is None:
@@ -130,7 +130,7 @@ class MarketView:
             self._quotes[symbol] = Fetched(replace(quote, standing=standing), now)
 
     def _take_trades(self, found: Mapping[str, LastTrade], asked: Group) -> None:
-        now = time.monotonic()
+        now = monotonic()
         self._trades.update({symbol: Fetched(found.get(symbol), now) for symbol in asked})
 
     def _forget(self, now: float) -> None:
@@ -144,12 +144,12 @@ class MarketView:
         if not wanted or (self._clock is not None and now - self._clock.at < self.clock_reuse_s):
             return
         await self._start("clock", self._fetch_clock())
-        if self._clock is not None and time.monotonic() - self._clock.at > CLOCK_BELIEVED_S:
+        if self._clock is not None and monotonic() - self._clock.at > CLOCK_BELIEVED_S:
             self._clock = None
 
     async def _fetch_clock(self) -> None:
         try:
-            self._clock = Fetched(await self.broker.clock(), time.monotonic())
+            self._clock = Fetched(await self.broker.clock(), monotonic())
         except BrokerUnavailable as error:
             log.warning("market_clock_unavailable", reason=error.reason)
 
@@ -164,7 +164,7 @@ class MarketView:
         except BrokerUnavailable as error:
             log.warning("instrument_not_looked_up", symbol=symbol, reason=error.reason)
             found = Instrument.ACTIVE  # Nothing says otherwise; asked again later.
-        self._instruments[symbol] = Fetched(found, time.monotonic())
+        self._instruments[symbol] = Fetched(found, monotonic())
 
     async def _start(self, name: str, call: Coroutine[None, None, None]) -> None:
         """Wait a moment for a call, and let it go on alone when that is not enough."""
@@ -238,7 +238,7 @@ class BulkQuestion(Generic[T]):
 
     async def look(self, symbols: Iterable[str]) -> None:
         """Returns when nothing is waited for any more but what is slow."""
-        now = time.monotonic()
+        now = monotonic()
         being_asked = {group[0] for group in self._running.values() if len(group) == 1}
         wanted = sorted(set(symbols) - being_asked)
         groups = _chunks([one for one in wanted if one not in self._apart])
@@ -253,9 +253,9 @@ class BulkQuestion(Generic[T]):
             if divided and 2 * len(slow) > len(groups):
                 spoiled = [group for group in spoiled if group not in slow]  # The feed is slow, and not for a symbol.
             if divided and not sound:
-                self._down_until = time.monotonic() + (RECENT_S if self.optional else FEED_DOWN_S)
+                self._down_until = monotonic() + (RECENT_S if self.optional else FEED_DOWN_S)
                 log.warning("market_data_down", asset_type=self.asset_type, symbols=len(wanted))
-            if time.monotonic() < self._down_until:
+            if monotonic() < self._down_until:
                 return
             groups, divided = [part for group in spoiled for part in _parts(group)], True
 
@@ -281,16 +281,16 @@ class BulkQuestion(Generic[T]):
         return causes, {tasks[one] for one in slow}
 
     async def _call(self, group: Group) -> FailureCause | None:
-        began = time.monotonic()
+        began = monotonic()
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with timeout(self.deadline_s):
                 answer = await self.ask(self.asset_type, group)
         except BrokerUnavailable as error:
             cause, reason = error.about, error.reason
         except TimeoutError:
             cause, reason = FailureCause.UNKNOWN, f"no answer within {self.deadline_s:g} s"
         else:
-            took = time.monotonic() - began
+            took = monotonic() - began
             self._usual_s = max(took, 0.9 * self._usual_s)
             self._answered_at = began + took
             for symbol in group:
@@ -306,7 +306,7 @@ class BulkQuestion(Generic[T]):
     def _set_apart(self, symbol: str) -> None:
         known = self._apart.get(symbol)
         pause_s = self.first_pause_s if known is None else min(LONGEST_PAUSE_S, 2 * known.pause_s)
-        self._apart[symbol] = Apart(pause_s, time.monotonic() + pause_s)
+        self._apart[symbol] = Apart(pause_s, monotonic() + pause_s)
 
 
 def _chunks(symbols: Sequence[str]) -> list[Group]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,6 +10,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
+from closeflow.clock import monotonic, sleep
 from closeflow.contracts import SubmitOrder, peek
 from closeflow.domain.batch import PARKED, BatchResult
 from closeflow.domain.close.plan_batch import Known, PlansResult, plan_batch
@@ -60,22 +59,22 @@ class Planner:
     async def plan_batch(self, records: Sequence[SubmitRecord]) -> None:
         """Commits the batch, then starts its sends. A request that cannot be seen yet is waited for (logical decoding
         can be faster than the visibility of a commit) and parked in the end, never dropped."""
-        give_up_at = time.monotonic() + self.visible_within_s
+        give_up_at = monotonic() + self.visible_within_s
         waiting = [record for record in records if record.value.account_id == self.account_id]
         if len(waiting) < len(records):
             log.warning("other_accounts_skipped", count=len(records) - len(waiting), account_id=self.account_id)
         while waiting:
             parts = await apart_where_one_breaks(waiting, self._plan, alone=self._park_alone)
             waiting = [record for part in parts for record in part]
-            if waiting and time.monotonic() >= give_up_at:
+            if waiting and monotonic() >= give_up_at:
                 waiting = [record for record in waiting if not await self._park(record, NOT_VISIBLE)]
-            await asyncio.sleep(VISIBLE_STEP_S if waiting else 0)
+            await sleep(VISIBLE_STEP_S if waiting else 0)
 
     async def _plan(self, records: Sequence[SubmitRecord]) -> list[SubmitRecord]:
         """Returns the records that have to be planned again."""
         market = await self._look_at_market(records)
         try:
-            return await self._commit(records, market, looked_at=time.monotonic())
+            return await self._commit(records, market, looked_at=monotonic())
         except CommitUnknown:
             return list(records)  # What was committed is AlreadyPlanned the next time.
 
@@ -97,9 +96,9 @@ class Planner:
             async def work(tx: Transaction) -> PlansResult:
                 claims.anew()
                 books = await lock_books(tx, request_ids={one.value.close_request_id for one in records})
-                checked_at = time.monotonic()
+                checked_at = monotonic()
                 held = await lock_controls(tx, account_id=self.account_id)
-                seen = replace(market, waited_s=time.monotonic() - looked_at)
+                seen = replace(market, waited_s=monotonic() - looked_at)
                 known = Known(books=books, controls=held.controls, now=held.now, market=seen)
                 asked = [(one.value.event_id, _asked(one.value)) for one in records]
                 result = plan_batch(known, asked, sender=sender, rules=self.rules, policy=self.policy)

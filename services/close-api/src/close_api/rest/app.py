@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -40,6 +38,7 @@ from close_api.rest.responses import (
 )
 from close_api.rest.unread_input import refuse_what_is_not_read
 from close_api.tracing import Traced, trace_of
+from closeflow.clock import timeout, utc_now
 from closeflow.contracts.ids import new_close_request_id
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.domain.model import AssetType
@@ -132,7 +131,7 @@ class Api:
         key = read_key(request)
         body = await read_close(request, deadline_s=self.deadline_s)
         return CloseCommand(
-            request_id=new_close_request_id(datetime.now(UTC), os.urandom(10)),
+            request_id=new_close_request_id(utc_now(), os.urandom(10)),
             position_id=position_id,
             idempotency_key=key,
             requested_by=caller.subject,
@@ -175,7 +174,7 @@ class Api:
 
     async def _show(self, work: Callable[[Tx], Awaitable[Response]]) -> Response:
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with timeout(self.deadline_s):
                 return await transact(self.engine, work)
         except (DatabaseAway, CommitUnknown, TimeoutError):
             raise Problem(Code.UNAVAILABLE) from None

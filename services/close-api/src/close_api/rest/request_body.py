@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, Wit
 from starlette.requests import ClientDisconnect, Request
 
 from close_api.errors import Code, FieldError, Problem, field_problem
+from closeflow.clock import timeout
 from closeflow.domain.model import OrderType
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -130,7 +130,7 @@ async def _read(request: Request, deadline_s: float) -> bytes:
         raise Problem(Code.BODY_TOO_LARGE)
     raw = bytearray()
     try:
-        async with asyncio.timeout(deadline_s):
+        async with timeout(deadline_s):
             async for chunk in request.stream():
                 raw += chunk
                 if len(raw) > MAX_BODY_BYTES:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import structlog
@@ -15,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
 from closeflow.broker.budget import CallBudget, Urgency
+from closeflow.clock import monotonic, sleep, utc_now
 from closeflow.domain.model import BrokerUpdate, Order, Send, SendAnswer, SendKind
 from closeflow.domain.sending.answered import (
     SOON_S,
@@ -70,10 +69,6 @@ class Publish(Protocol):
     async def __call__(self, update: BrokerUpdate, *, traceparent: str | None = None) -> None: ...
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A send whose row is committed. `checked_at` is the monotonic time at which its check was made, under locks."""
@@ -123,7 +118,7 @@ class SenderPool:
 
     def resumes_in_s(self) -> float | None:
         """Set while the circuit breaker lets no order through."""
-        now = time.monotonic()
+        now = monotonic()
         resumes_at = self.breaker.resumes_at(now)
         return None if resumes_at is None else resumes_at - now
 
@@ -141,7 +136,7 @@ class SenderPool:
         """Take a slot and the turn of a call if both are free. A cancel goes out whatever the breaker says."""
         if self._stopping or self._free == 0:
             return False
-        now = time.monotonic()
+        now = monotonic()
         if kind is SendKind.SUBMIT and self.breaker.resumes_at(now) is not None:
             return False
         if not self.budget.take(Urgency.SEND):
@@ -203,14 +198,14 @@ class SenderPool:
         """The claim's COMMIT may still be on its way: until the row is there, or its lease is over."""
         ANSWERS.labels(job.send.kind.value, NotSent.__name__).inc()
         answered = False
-        while not answered and time.monotonic() < job.checked_at + self._limits.lease_s:
+        while not answered and monotonic() < job.checked_at + self._limits.lease_s:
             entry = Entry(answered=_answered(job, Conclusion(SendAnswer.NOT_SENT, SOON_S)))
             try:
                 answered = await self._sends.record(entry)
             except Exception as error:
                 log.warning("send_not_marked", client_order_id=job.order.client_order_id, error=str(error))
             if not answered:
-                await asyncio.sleep(_MARK_AGAIN_S)
+                await sleep(_MARK_AGAIN_S)
 
     async def _run(self, job: Job) -> None:
         bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)
@@ -234,7 +229,7 @@ class SenderPool:
 
     def _fence_left_s(self, job: Job) -> float:
         """How long the check still stands: within it the first byte has to go, or none at all."""
-        return fence_s(self._limits.lease_s) - (time.monotonic() - job.checked_at)
+        return fence_s(self._limits.lease_s) - (monotonic() - job.checked_at)
 
     async def _submit(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
         order = ticket(job.order)
@@ -261,12 +256,12 @@ class SenderPool:
         if unmapped and isinstance(answer, NotAccepted):
             self.breaker = after_judged(before, rules=self._limits.breaker)
         else:
-            self.breaker = after_answer(before, answer, now=time.monotonic(), rules=self._limits.breaker)
+            self.breaker = after_answer(before, answer, now=monotonic(), rules=self._limits.breaker)
         moved = self.breaker != before
         self._unsaved += moved
         try:
             done = await self._conclude(job, answer)
-            breaker = to_row(self.breaker, now=time.monotonic()) if moved else None
+            breaker = to_row(self.breaker, now=monotonic()) if moved else None
             incident = account_incident(answer, self._broker.account_id)
             await self._sends.record(Entry(answered=_answered(job, done), incident=incident, breaker=breaker))
         finally:

@@ -8,12 +8,12 @@ One that is refused again and again in the same words, while orders pass, is ref
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from closeflow.clock import monotonic, timeout
 from closeflow.domain.model import Order
 from closeflow.domain.sending.broker_answers import NotAccepted, Refused
 
@@ -42,7 +42,7 @@ class UnmappedRefusals:
     """Of one account, as this process hears them."""
 
     company_s: float = COMPANY_S
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = monotonic
     _words: dict[str, _Words] = field(default_factory=dict)
     _taken: int = 0
     _waits: dict[UUID, dict[int, None]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class UnmappedRefusals:
         if len(words.closes) >= SEVERAL:
             words.of_the_account.set()
         try:
-            async with asyncio.timeout(self.company_s):
+            async with timeout(self.company_s):
                 await words.of_the_account.wait()
         except TimeoutError:
             return refused

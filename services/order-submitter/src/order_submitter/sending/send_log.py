@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from closeflow.clock import sleep
 from closeflow.domain.model import Incident, Order, Send
 from closeflow.storage.broker_breakers import BreakerRow, save_breaker
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, retrying
@@ -78,5 +78,5 @@ class SendLog:
                 log.warning("answers_not_written", count=len(entries), attempt=attempt, error=str(error))
                 if attempt == ATTEMPTS:
                     raise
-                await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
+                await sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
