@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.telemetry import LogFormat
 
@@ -190,6 +191,20 @@ class BrokerSettings(ServiceSettings):
     broker_key_id: SecretStr
     broker_secret_key: SecretStr
     rate_per_s: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+
+
+class RetrySettings(ServiceSettings):
+    """Seconds before the next attempt of a close whose order ended unfilled: the same in every service that concludes
+    closes. Each pause is at least the settle delay, in which late fills come in."""
+
+    retry_settle_delay_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    retry_base_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    retry_cap_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How long a close waits before its next attempt."""
+        return RetryPolicy(settle_delay_s=self.retry_settle_delay_s, base_s=self.retry_base_s, cap_s=self.retry_cap_s)
 
 
 def load(settings: type[S], environ: Mapping[str, str] = os.environ) -> S:

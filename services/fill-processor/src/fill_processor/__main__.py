@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
-from closeflow.domain.retry import RetryPolicy
 from closeflow.heartbeat import beating
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.progress import ConsumerProgress
@@ -26,10 +25,7 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         pool_size=settings.postgres_pool_size,
         application_name="fill-processor",
     )
-    policy = RetryPolicy(
-        settle_delay_s=settings.retry_settle_delay_s, base_s=settings.retry_base_s, cap_s=settings.retry_cap_s
-    )
-    processor = Processor(engine, policy)
+    processor = Processor(engine, settings.retry_policy)
     subscription = Subscription(
         topic=BROKER_FILL,
         group=settings.consumer_group,

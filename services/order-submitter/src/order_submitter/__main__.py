@@ -13,7 +13,6 @@ from closeflow.broker.budget import CallBudget
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.close.plan_order import PlanRules
 from closeflow.domain.model import AssetType
-from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending.absence import window
 from closeflow.heartbeat import beating
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
@@ -112,7 +111,7 @@ async def _work(
         pool=pool,
         recovery=recovery,
         watch=watch,
-        policy=RetryPolicy(),
+        policy=settings.retry_policy,
         instance_id=presence.instance_id,
         lease_s=settings.lease_s,
     )
@@ -175,7 +174,7 @@ def _planner(
             retry_s=settings.deferral_s,
             halted_s=settings.halt_deferral_s,
         ),
-        policy=RetryPolicy(),
+        policy=settings.retry_policy,
         instance_id=instance_id,
         lease_s=settings.lease_s,
         visible_within_s=settings.request_visible_within_s,

@@ -13,14 +13,14 @@ from closeflow.domain.close.ticks import Grid, read_grids
 from closeflow.domain.model import AssetType
 from closeflow.domain.sending.claim import fence_s
 from closeflow.domain.sending.next_step import NOT_FOUND_WINDOW_S
-from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings
+from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, RetrySettings
 
 
 def _grids(value: object) -> object:
     return read_grids(value) if isinstance(value, str) else value
 
 
-class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings):
+class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings, RetrySettings):
     """`broker_account_id` is our name of the account whose keys these are. `broker_deduplication` is how long the
     broker is proven to refuse a repeated client order id: with `forever` an id is sent again when it was not found.
     `broker_refuses_to_exceed` is whether the broker is proven to refuse an order that says it closes and would open or

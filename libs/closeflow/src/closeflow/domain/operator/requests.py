@@ -24,6 +24,7 @@ from closeflow.domain.text import decimal_text
 _UNASKED: Final = timedelta()
 """A time that `wake` asks for only where it is not called from here."""
 POLICY: Final = RetryPolicy()
+"""What an operator frees waits the shortest time there is for a first retry, whatever the services are set to."""
 
 
 @dataclass(frozen=True, slots=True)
