@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.close import plan_order as planning
 from closeflow.domain.close.outcome import settle
 from closeflow.domain.market_data import MarketClock, Quote
@@ -301,7 +302,7 @@ def _request_id(record: Entry[Event]) -> UUID:
 
 def _asked(message: Event) -> planning.Asked:
     """As `submit._asked`, from the payload that was published."""
-    said = message.payload
+    said = event_value(message)
     return planning.Asked(
         close_request_id=UUID(str(said["close_request_id"])),
         attempt=int(str(said["attempt"])),
