@@ -259,7 +259,7 @@ MUTANTS: Final = (
     Mutant(
         "absence although a fill was left out",
         "libs/closeflow/src/closeflow/broker/protocol.py",
-        'return not self.doubtful & {symbol.replace("/", ""), ""}',
+        'return not self.doubtful & {symbol, ""}',
         "return True",
         ("libs/closeflow/tests/broker/test_foreign.py::test_what_is_left_out_speaks_only_against_its_own_symbol",),
     ),

@@ -113,7 +113,7 @@ class ScriptedBroker:
         self.heard.append("look up")
         return self.look_ups
 
-    async def cancel(self, broker_order_id: str) -> CancelAnswer:
+    async def cancel(self, ticket: Ticket, *, broker_order_id: str) -> CancelAnswer:
         self.heard.append(f"cancel {broker_order_id}")
         return self.cancels
 

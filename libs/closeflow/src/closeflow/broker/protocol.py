@@ -89,7 +89,7 @@ class ExecutionPage:
     unnamed: tuple[str, ...] = ()
     """What was left out because asking for its order got no answer: it may be had later."""
     doubtful: frozenset[str] = frozenset()
-    """The symbols of both kinds, without a slash; the empty text for what does not say its symbol."""
+    """The symbols of both kinds, in every spelling that may be ours; the empty text for one that does not say it."""
     through: datetime | None = None
     """The latest time of an execution that the broker states on this page, left out or not."""
 
@@ -113,7 +113,7 @@ class ExecutionPage:
 
     def tell_of(self, symbol: str) -> bool:
         """Whether no execution of the symbol was left out, as far as is known."""
-        return not self.doubtful & {symbol.replace("/", ""), ""}
+        return not self.doubtful & {symbol, ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +163,8 @@ class Broker(Protocol):
         """Ask for an order by the id that we gave it."""
         ...
 
-    async def order(self, broker_order_id: str) -> LookUpAnswer:
-        """Ask for an order by the broker's id."""
-        ...
-
-    async def cancel(self, broker_order_id: str) -> CancelAnswer:
-        """Ask for a cancel; its outcome comes as a statement about the order."""
+    async def cancel(self, ticket: Ticket, *, broker_order_id: str) -> CancelAnswer:
+        """Ask for a cancel of the order that was sent as `ticket`; its outcome comes as a statement about the order."""
         ...
 
     async def open_orders(self) -> OpenOrders:

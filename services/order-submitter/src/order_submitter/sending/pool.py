@@ -310,7 +310,7 @@ class SenderPool:
             answer = fenced
         else:
             with CALL_SECONDS.labels("cancel").time():
-                answer = await self._broker.cancel(broker_order_id)
+                answer = await self._broker.cancel(ticket(job.order), broker_order_id=broker_order_id)
         ANSWERS.labels("cancel", type(answer).__name__).inc()
         bound.info("cancel_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         match answer:

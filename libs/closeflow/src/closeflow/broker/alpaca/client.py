@@ -141,12 +141,7 @@ class AlpacaBroker:
         outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP, params=params)
         return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=client_order_id))
 
-    async def order(self, broker_order_id: str) -> LookUpAnswer:
-        path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
-        outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP)
-        return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=None))
-
-    async def cancel(self, broker_order_id: str) -> CancelAnswer:
+    async def cancel(self, ticket: Ticket, *, broker_order_id: str) -> CancelAnswer:
         path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
         return classify.cancel_answer(await self._trading.call("DELETE", path, urgency=Urgency.SEND))
 
@@ -218,7 +213,7 @@ class AlpacaBroker:
                 # name, and that gap is an incident (rule R4).
                 log.error("execution_left_out", activity_id=activity_id, reason=str(error))
                 (unnamed if isinstance(order, Unanswered) else passed_over).append(activity_id)
-                doubtful.add(str(activity.get("symbol") or "").replace("/", ""))
+                doubtful |= parse.spellings(str(activity.get("symbol") or ""))
         full = len(activities) >= _ACTIVITIES_PER_PAGE
         return ExecutionPage(
             updates=tuple(updates),
@@ -350,7 +345,9 @@ class AlpacaBroker:
 
     async def _name_of(self, broker_order_id: str) -> parse.OrderName | Unanswered | None:
         async with self._resolving:
-            answer = await self.order(broker_order_id)
+            path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
+            outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP)
+            answer = self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=None))
         if isinstance(answer, Acknowledged):
             return self._names.get(broker_order_id) or Unanswered(f"asked for order {broker_order_id}, got another")
         if isinstance(answer, ForeignOrder):
