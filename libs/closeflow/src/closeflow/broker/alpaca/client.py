@@ -213,7 +213,7 @@ class AlpacaBroker:
                 # name, and that gap is an incident (rule R4).
                 log.error("execution_left_out", activity_id=activity_id, reason=str(error))
                 (unnamed if isinstance(order, Unanswered) else passed_over).append(activity_id)
-                doubtful |= parse.spellings(str(activity.get("symbol") or ""))
+                doubtful |= _spellings(str(activity.get("symbol") or ""))
         full = len(activities) >= _ACTIVITIES_PER_PAGE
         return ExecutionPage(
             updates=tuple(updates),
@@ -370,6 +370,13 @@ def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
     if isinstance(order, parse.OrderName):
         return parse_client_order_id(order.client_order_id) is None
     return isinstance(order, ForeignOrder)
+
+
+def _spellings(stated: str) -> set[str]:
+    """Every symbol of ours that a stated one may be: activities leave out the slash of a pair, and do not say that it
+    is one."""
+    bare = stated.replace("/", "")
+    return {bare, *(f"{bare[:n]}/{bare[n:]}" for n in range(1, min(len(bare), 32)))}
 
 
 def _unreadable(order: parse.Json, error: parse.Malformed) -> list[str]:

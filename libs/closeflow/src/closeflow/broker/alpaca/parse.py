@@ -222,13 +222,6 @@ def symbol(of: Json) -> str:
     return value
 
 
-def spellings(stated: str) -> set[str]:
-    """Every symbol of ours that a stated one may be: activities leave out the slash of a pair, and do not say that it
-    is one."""
-    bare = stated.replace("/", "")
-    return {bare, *(f"{bare[:n]}/{bare[n:]}" for n in range(1, len(bare)))}
-
-
 def symbol_in(item: object) -> str:
     """What is known of an unreadable position: its symbol, in our form where that can be told, else nothing."""
     try:
