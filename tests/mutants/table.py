@@ -249,9 +249,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "somebody else's unreadable fill holds up ours",
-        "libs/closeflow/src/closeflow/broker/alpaca/client.py",
-        "                if _is_foreign(order):",
-        "                if False:",
+        "libs/closeflow/src/closeflow/broker/alpaca/activities.py",
+        "if _is_foreign(order):",
+        "if False:",
         (
             "libs/closeflow/tests/broker/test_foreign.py::test_a_fill_that_cannot_be_read_is_passed_over_when_its_order_is_foreign",
         ),

@@ -13,9 +13,8 @@ from urllib.parse import quote as url_quote
 
 import structlog
 
-from closeflow.broker.alpaca import classify, market_data, parse
-from closeflow.broker.alpaca.activities import non_trade
-from closeflow.broker.alpaca.reading import as_object, items_of, last_id, text_of, usable
+from closeflow.broker.alpaca import activities, classify, market_data, parse
+from closeflow.broker.alpaca.reading import as_object, items_of, text_of, usable
 from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
 from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.broker.protocol import (
@@ -61,7 +60,6 @@ _INSTRUMENT_PATHS: Final = {
 }
 _CLOCK_PATH: Final = "/v2/clock"
 _ORDERS_PER_PAGE: Final = 500
-_ACTIVITIES_PER_PAGE: Final = 100
 _NAMES_KEPT: Final = 20_000
 _RESOLVES_AT_ONCE: Final = 8
 _LISTED_FROM: Final = 3
@@ -189,47 +187,17 @@ class AlpacaBroker:
         return tuple(found)
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
-        reply = await self._read(self._trading, "/v2/account/activities/FILL", _page_after(after, page))
-        listed = items_of(reply)
-        activities = [item if isinstance(item, dict) else {} for item in listed]
-        names = await self._resolve({str(activity["order_id"]) for activity in activities if activity.get("order_id")})
-        updates: list[BrokerUpdate] = []
-        passed_over: list[str] = []
-        unnamed: list[str] = []
-        doubtful: set[str] = set()
-        for activity in activities:
-            activity_id, order = str(activity.get("id")), names.get(str(activity.get("order_id")))
-            try:
-                if isinstance(order, Unanswered):
-                    raise parse.Malformed(order.reason)
-                if order is None:
-                    raise parse.Malformed("the broker does not know its order")
-                updates.append(parse.fill_activity(activity, of=self._of, order=order, received_at=reply.received_at))
-            except parse.Malformed as error:
-                if _is_foreign(order):
-                    log.warning("foreign_execution_passed_over", activity_id=activity_id, reason=str(error))
-                    continue
-                # It must not hold up the others for ever. If it is a fill of ours, its order states more than we can
-                # name, and that gap is an incident (rule R4).
-                log.error("execution_left_out", activity_id=activity_id, reason=str(error))
-                (unnamed if isinstance(order, Unanswered) else passed_over).append(activity_id)
-                doubtful |= _spellings(str(activity.get("symbol") or ""))
-        full = len(activities) >= _ACTIVITIES_PER_PAGE
-        return ExecutionPage(
-            updates=tuple(updates),
-            next_page=last_id(activities, page) if full else None,
-            passed_over=tuple(passed_over),
-            unnamed=tuple(unnamed),
-            doubtful=frozenset(doubtful),
-            through=max(filter(None, (parse.aside_time(one, "transaction_time") for one in activities)), default=None),
-        )
+        reply = await self._read(self._trading, "/v2/account/activities/FILL", activities.page_after(after, page))
+        listed = [item if isinstance(item, dict) else {} for item in items_of(reply)]
+        names = await self._resolve({str(activity["order_id"]) for activity in listed if activity.get("order_id")})
+        return activities.execution_page(listed, names, page=page, of=self._of, received_at=reply.received_at)
 
     async def non_trades(self, *, after: datetime, page: str | None = None) -> NonTradePage:
-        params = {"category": "non_trade_activity", **_page_after(after, page)}
+        params = {"category": "non_trade_activity", **activities.page_after(after, page)}
         listed = items_of(await self._read(self._trading, "/v2/account/activities", params))
-        full = len(listed) >= _ACTIVITIES_PER_PAGE
-        next_page = last_id([one for one in listed if isinstance(one, dict)], page) if full else None
-        return NonTradePage(activities=tuple(map(non_trade, listed)), next_page=next_page)
+        return NonTradePage(
+            activities=tuple(map(activities.non_trade, listed)), next_page=activities.next_page(listed, page)
+        )
 
     async def position(self, symbol: str) -> Decimal:
         # Alpaca's position paths take a crypto pair without its slash.
@@ -359,24 +327,6 @@ class AlpacaBroker:
         if isinstance(answer, Unanswered):
             return Unanswered(reason)
         raise BrokerUnavailable(reason, retry_after_s=getattr(answer, "retry_after_s", None))
-
-
-def _page_after(after: datetime, page: str | None) -> dict[str, str]:
-    params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
-    return params if page is None else {**params, "page_token": page}
-
-
-def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
-    if isinstance(order, parse.OrderName):
-        return parse_client_order_id(order.client_order_id) is None
-    return isinstance(order, ForeignOrder)
-
-
-def _spellings(stated: str) -> set[str]:
-    """Every symbol of ours that a stated one may be: activities leave out the slash of a pair, and do not say that it
-    is one."""
-    bare = stated.replace("/", "")
-    return {bare, *(f"{bare[:n]}/{bare[n:]}" for n in range(1, min(len(bare), 32)))}
 
 
 def _unreadable(order: parse.Json, error: parse.Malformed) -> list[str]:
