@@ -114,10 +114,12 @@ class ExecutionPage:
 
     @property
     def left_out(self) -> tuple[str, ...]:
+        """Ids of executions that the page has and cannot tell: what is concluded from their absence is wrong."""
         return (*self.passed_over, *self.unnamed)
 
     @property
     def is_whole(self) -> bool:
+        """Whether `updates` are all the executions of ours on this page."""
         return not self.left_out
 
     def tell_of(self, symbol: str) -> bool:

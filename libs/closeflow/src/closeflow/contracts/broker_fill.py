@@ -129,6 +129,7 @@ class BrokerFillV1(WireModel):
         return self
 
     def to_domain(self) -> BrokerUpdate:
+        """The same values; `from_domain` of it makes an equal record. The broker's own `message` is not in it."""
         return BrokerUpdate(
             event_id=self.event_id,
             broker=self.broker,

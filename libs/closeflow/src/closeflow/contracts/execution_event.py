@@ -24,6 +24,8 @@ from closeflow.domain.outbox.events import EXECUTION_CORRECTED, EXECUTION_RECORD
 
 
 class ExecutionEventType(StrEnum):
+    """What an event does to the books: it adds an execution or takes one back."""
+
     RECORDED = EXECUTION_RECORDED
     REVERSED = EXECUTION_REVERSED
     """Takes back the execution `reverses_exec_id`: its side, quantity and price, with the opposite cash amount."""

@@ -77,6 +77,7 @@ def _without_enum(node: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> int:
+    """Returns the exit code: 2 for arguments that are none of its own, before anything is written."""
     match arguments:
         case ["write" | "release" as verb, schemas]:
             for name, text in schema_files().items():

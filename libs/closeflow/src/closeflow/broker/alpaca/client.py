@@ -67,6 +67,7 @@ _CLOCK_KEPT_S: Final = 60.0
 
 
 def utc_now() -> datetime:
+    """This host's time, for `received_at` alone; no decision is made by it."""
     return datetime.now(UTC)
 
 
@@ -107,19 +108,23 @@ class AlpacaBroker:
 
     @property
     def name(self) -> str:
+        """`alpaca`, unless another was given."""
         return self._of.broker
 
     @property
     def account_id(self) -> str:
+        """As given: Alpaca's own number of the account is not asked for."""
         return self._of.account_id
 
     @property
     def capabilities(self) -> Capabilities:
+        """As given: `ALPACA` is what is documented, a desk may have proven more."""
         return self._capabilities
 
     async def submit(
         self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
     ) -> SubmitAnswer:
+        """`POST /v2/orders`; an option's order says that it closes, any other where `refuses_to_exceed` is proven."""
         outcome = await self._trading.call(
             "POST",
             "/v2/orders",
@@ -134,16 +139,19 @@ class AlpacaBroker:
         return answer
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:
+        """`GET /v2/orders:by_client_order_id`. Only Alpaca's own words with 404 are a not-found."""
         params = {"client_order_id": client_order_id}
         path = "/v2/orders:by_client_order_id"
         outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP, params=params)
         return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=client_order_id))
 
     async def cancel(self, ticket: Ticket, *, broker_order_id: str) -> CancelAnswer:
+        """`DELETE /v2/orders/{id}`: by the broker's id alone. 204 says that it was taken, not that it is done."""
         path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
         return classify.cancel_answer(await self._trading.call("DELETE", path, urgency=Urgency.SEND))
 
     async def open_orders(self) -> OpenOrders:
+        """`GET /v2/orders?status=open`, read to its end; pages go by the time of submission."""
         found: dict[str, BrokerUpdate] = {}
         unreadable: dict[str, None] = {}
         seen: set[str] = set()
@@ -170,6 +178,7 @@ class AlpacaBroker:
             params["after"] = text_of(last, "submitted_at")
 
     async def newest_orders(self) -> tuple[BrokerUpdate, ...]:
+        """`GET /v2/orders?status=all`: at most 500, the last submitted first."""
         params = {"status": "all", "limit": str(_ORDERS_PER_PAGE), "direction": "desc", "nested": "false"}
         reply = await self._read(self._trading, "/v2/orders", params)
         found: list[BrokerUpdate] = []
@@ -187,12 +196,14 @@ class AlpacaBroker:
         return tuple(found)
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
+        """FILL activities. They have only the broker's order id, so up to 100 orders are asked for to name them."""
         reply = await self._read(self._trading, "/v2/account/activities/FILL", activities.page_after(after, page))
         listed = [item if isinstance(item, dict) else {} for item in items_of(reply)]
         names = await self._resolve({str(activity["order_id"]) for activity in listed if activity.get("order_id")})
         return activities.execution_page(listed, names, page=page, of=self._of, received_at=reply.received_at)
 
     async def non_trades(self, *, after: datetime, page: str | None = None) -> NonTradePage:
+        """Activities of the category `non_trade_activity`; they are dated by day, and may be booked days later."""
         params = {"category": "non_trade_activity", **activities.page_after(after, page)}
         listed = items_of(await self._read(self._trading, "/v2/account/activities", params))
         return NonTradePage(
@@ -200,6 +211,7 @@ class AlpacaBroker:
         )
 
     async def position(self, symbol: str) -> Decimal:
+        """`GET /v2/positions/{symbol}`; 0 only for Alpaca's own word that there is none."""
         # Alpaca's position paths take a crypto pair without its slash.
         path = f"/v2/positions/{url_quote(symbol.replace('/', ''), safe='')}"
         outcome = await self._trading.call("GET", path, urgency=Urgency.LIST)
@@ -212,6 +224,7 @@ class AlpacaBroker:
             raise BrokerUnavailable(f"position of {symbol}: {error}") from error
 
     async def positions(self) -> Positions:
+        """`GET /v2/positions`, in one call; pairs get their slash back."""
         reply = await self._read(self._trading, "/v2/positions", {})
         held: dict[str, Decimal] = {}
         unreadable: set[str] = set()
@@ -225,15 +238,20 @@ class AlpacaBroker:
         return Positions(held, frozenset(unreadable))
 
     async def quotes(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """One call to the market data server, refused whole for one bad symbol (`FailureCause.QUESTION`)."""
         reply, listed = await self._newest("quotes", asset_type, symbols)
         at = reply.dated_at or reply.received_at
-        return market_data.readable_ones(listed, symbols, lambda symbol, one: parse.quote(symbol, one, asked_at=at))
+        return market_data.readable_ones(
+            listed, symbols, lambda symbol, one: market_data.quote(symbol, one, asked_at=at)
+        )
 
     async def last_trades(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, LastTrade]:
+        """As `quotes`, from the same server."""
         _, listed = await self._newest("trades", asset_type, symbols)
-        return market_data.readable_ones(listed, symbols, lambda _, one: parse.last_trade(one))
+        return market_data.readable_ones(listed, symbols, lambda _, one: market_data.last_trade(one))
 
     async def instrument(self, asset_type: AssetType, symbol: str) -> Instrument:
+        """`GET /v2/assets` or `/v2/options/contracts`. What is not said to be inactive is ACTIVE."""
         path = f"{_INSTRUMENT_PATHS[asset_type]}/{url_quote(symbol, safe='')}"
         outcome = await self._trading.call("GET", path, urgency=Urgency.MARKET)
         if isinstance(outcome, Reply) and classify.says_instrument_not_found(outcome):
@@ -245,6 +263,7 @@ class AlpacaBroker:
         return Instrument.INACTIVE if status == "inactive" else Instrument.ACTIVE
 
     async def submitted_at(self, client_order_id: str) -> datetime | None:
+        """The earlier of `created_at` and `submitted_at`, so that nothing of the order is before it."""
         params = {"client_order_id": client_order_id}
         reply = await self._read(self._trading, "/v2/orders:by_client_order_id", params)
         try:
@@ -255,17 +274,19 @@ class AlpacaBroker:
         return min((one for one in times if one is not None), default=None)
 
     async def clock(self) -> MarketClock:
+        """`GET /v2/clock`; while calls are short, the last answer for up to a minute."""
         if self._clock is not None and self._budget.is_tight and time.monotonic() - self._clock[0] < _CLOCK_KEPT_S:
             return self._clock[1]  # Calls are short, and the hours do not change within a minute.
         reply = await self._read(self._trading, _CLOCK_PATH, {})
         try:
-            clock = parse.market_clock(as_object(read_json(reply.body), "clock"))
+            clock = market_data.market_clock(as_object(read_json(reply.body), "clock"))
         except ValueError as error:
             raise BrokerUnavailable(f"the market clock cannot be read: {error}") from error
         self._clock = (time.monotonic(), clock)
         return clock
 
     async def aclose(self) -> None:
+        """Closes the connections to both servers; a call that is under way fails."""
         await self._trading.aclose()
         await self._data.aclose()
 
