@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from broker_simulator.control import Control
 from broker_simulator.process import SimulatorProcess
+from closeflow.broker import Broker
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import BROKER_FILL, BrokerFillV1
 from closeflow.contracts.codec import decode
@@ -126,34 +127,49 @@ class Bench:
         await until(lambda: self.log.count("backfill_finished") >= backfills, "the gateway has backfilled")
 
     async def place(self, quantity: int = 6) -> str:
-        """An order that is in our books and at the broker, as order-submitter leaves it."""
-        request_id = uuid.uuid4()
-        order_id = client_order_id(request_id, 1)
-        with psycopg.connect(self.database.admin_dsn) as admin:
-            admin.execute(
-                "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
-                " status, symbol, side, asset_type, target_qty, time_in_force) SELECT %s, id, account_id, %s, 'f', '',"
-                " 'completed', symbol, 'sell', 'stock', %s, 'day' FROM positions",
-                (request_id, order_id, quantity),
-            )
-            admin.execute(
-                "INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side,"
-                " quantity, order_type, limit_price, time_in_force, status) SELECT %s, %s, 1, id, account_id, symbol,"
-                " 'sell', %s, 'limit', 100, 'day', 'submit_unknown' FROM positions",
-                (order_id, request_id, quantity),
-            )
-        ticket = Ticket(
-            client_order_id=order_id,
-            account_id=self.account_id,
-            symbol="AAPL",
-            side=Side.SELL,
-            quantity=Decimal(quantity),
-            order_type=OrderType.LIMIT,
-            time_in_force=TimeInForce.DAY,
-            limit_price=Decimal(100),
+        return await place_order(self.database, self.broker, quantity)
+
+
+def open_account(database: Database, account_id: str, *, broker: str) -> None:
+    """An account that holds 100 AAPL, which are being closed."""
+    with psycopg.connect(database.admin_dsn) as admin:
+        admin.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, %s)", (account_id, broker))
+        admin.execute(
+            "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status)"
+            " VALUES (%s, 'AAPL', 'stock', 100, 100, 'closing')",
+            (account_id,),
         )
-        assert isinstance(await self.broker.submit(ticket), Acknowledged)
-        return order_id
+
+
+async def place_order(database: Database, broker: Broker, quantity: int) -> str:
+    """An order that is in our books and at the broker, as order-submitter leaves it."""
+    request_id = uuid.uuid4()
+    order_id = client_order_id(request_id, 1)
+    with psycopg.connect(database.admin_dsn) as admin:
+        admin.execute(
+            "INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,"
+            " status, symbol, side, asset_type, target_qty, time_in_force) SELECT %s, id, account_id, %s, 'f', '',"
+            " 'completed', symbol, 'sell', 'stock', %s, 'day' FROM positions",
+            (request_id, order_id, quantity),
+        )
+        admin.execute(
+            "INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side,"
+            " quantity, order_type, limit_price, time_in_force, status) SELECT %s, %s, 1, id, account_id, symbol,"
+            " 'sell', %s, 'limit', 100, 'day', 'submit_unknown' FROM positions",
+            (order_id, request_id, quantity),
+        )
+    ticket = Ticket(
+        client_order_id=order_id,
+        account_id=broker.account_id,
+        symbol="AAPL",
+        side=Side.SELL,
+        quantity=Decimal(quantity),
+        order_type=OrderType.LIMIT,
+        time_in_force=TimeInForce.DAY,
+        limit_price=Decimal(100),
+    )
+    assert isinstance(await broker.submit(ticket), Acknowledged)
+    return order_id
 
 
 @asynccontextmanager

@@ -149,14 +149,14 @@ async def test_an_open_order_is_listed_until_it_is_cancelled(broker: AlpacaBroke
     assert [update.client_order_id for update in (await broker.open_orders()).updates] == [order.client_order_id]
     broker_order_id = partly.update.broker_order_id
     assert broker_order_id is not None
-    assert await broker.cancel(broker_order_id) == CancelAccepted()
+    assert await broker.cancel(order, broker_order_id=broker_order_id) == CancelAccepted()
     ended = await stated(broker, order, BrokerStatus.CANCELED)
     assert ended.update.cum_quantity == Decimal(2)
     assert ended.update.broker_seq is not None
     assert partly.update.broker_seq is not None
     assert ended.update.broker_seq > partly.update.broker_seq
-    assert isinstance(await broker.cancel(broker_order_id), CancelRefused)
-    assert await broker.cancel(str(uuid.uuid4())) == NotFound()
+    assert isinstance(await broker.cancel(order, broker_order_id=broker_order_id), CancelRefused)
+    assert await broker.cancel(order, broker_order_id=str(uuid.uuid4())) == NotFound()
     assert (await broker.open_orders()).updates == ()
 
 

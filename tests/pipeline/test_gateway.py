@@ -28,7 +28,7 @@ from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, ope
 from closeflow.storage import broker_cursors
 from closeflow.storage.advisory_locks import LockLost, session_lock
 from closeflow.storage.core.engine import make_engine, transaction
-from tests.pipeline.relaying import Bench, listening_to_broker_fill, until
+from tests.pipeline.relaying import Bench, listening_to_broker_fill, open_account, until
 
 if TYPE_CHECKING:
     from tests.conftest import Database
@@ -45,13 +45,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def bench(database: Database, tmp_path: Path) -> AsyncIterator[Bench]:
     account_id = f"acc-{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(database.admin_dsn) as admin:
-        admin.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (account_id,))
-        admin.execute(
-            "INSERT INTO positions (account_id, symbol, asset_type, opening_qty, quantity, status)"
-            " VALUES (%s, 'AAPL', 'stock', 100, 100, 'closing')",
-            (account_id,),
-        )
+    open_account(database, account_id, broker="alpaca")
     with SimulatorProcess(tmp_path, {"oversell": "allow"}) as simulator, simulator.control() as control:
         broker = AlpacaBroker(
             base_url=simulator.url,

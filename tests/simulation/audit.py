@@ -104,7 +104,7 @@ class Audit:
         for key in publication_audit.emit_again(mine, missing - good, budget=EMIT_BUDGET):
             event = by_key[key].event
             emission = event.emission + 1
-            tx.events.append(replace(event, emission=emission, payload={**event.payload, "emission": emission}))
+            tx.events.append(replace(event, emission=emission, payload=replace(event.payload, emission=emission)))
         return good
 
 

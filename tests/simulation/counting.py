@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.model import ZERO, Event, ExecKind, Execution, Order, OrderStatus, StatementKind, Topic
 from closeflow.domain.outbox.events import EXECUTION_REVERSED
 from closeflow.domain.text import decimal_text
@@ -88,7 +89,8 @@ def told_to_accounting(events: Iterable[Event]) -> Counter[Entry]:
     for event in events:
         if event.topic is Topic.EXECUTION_EVENTS and event.emission == 1:
             back = event.event_type == EXECUTION_REVERSED
-            name = event.payload["reverses_exec_id" if back else "exec_id"]
-            entry = (str(name), str(event.payload["quantity"]), str(event.payload["price"]))
+            said = event_value(event)
+            name = said["reverses_exec_id" if back else "exec_id"]
+            entry = (str(name), str(said["quantity"]), str(said["price"]))
             books[entry] += -1 if back else 1
     return books

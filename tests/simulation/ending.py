@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.lots import is_residual
 from closeflow.domain.model import ZERO, Book, Order, OrderStatus, Position, PositionStatus, RequestStatus, Topic
 from closeflow.domain.reasons import EXTERNALLY_CLOSED, REVERSED
@@ -135,7 +136,8 @@ def _check_published(world: World) -> None:
             check(position.version == 1, "17 risk", f"position {position.id} has version {position.version}, untold")
             continue
         check(newest.position_version == position.version, "17 risk", f"position {position.id}: newest version")
-        said = (newest.payload["quantity"], newest.payload["position_status"], newest.payload["exposure_unproven"])
+        value = event_value(newest)
+        said = (value["quantity"], value["position_status"], value["exposure_unproven"])
         true = (decimal_text(position.quantity), position.status, position.exposure_unproven)
         check(said == true, "17 risk", f"position {position.id}: told {said}, is {true}")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
-from uuid import UUID
 
 from closeflow.broker.protocol import IdDeduplication
 from closeflow.domain.batch import BatchResult
@@ -15,7 +14,8 @@ from closeflow.domain.close import due_orders
 from closeflow.domain.close import plan_batch as planning
 from closeflow.domain.close.plan_order import Asked, Market
 from closeflow.domain.market_data import MarketClock, Quote
-from closeflow.domain.model import Event, Order, Send, SendKind, Side
+from closeflow.domain.model import Event, Order, Send, SendKind
+from closeflow.domain.outbox.payloads import SubmitOrderPayload
 from closeflow.domain.sending import absence
 from closeflow.domain.sending.broker_answers import Acknowledged, LookUpAnswer, NotFound
 from closeflow.domain.sending.claim import Sender
@@ -275,11 +275,12 @@ def gather(exchange: Exchange, order: Order, *, tx: Tx) -> absence.Asked:
 def _asked(message: Event) -> Asked:
     """As the planner's, from the payload that was published."""
     said = message.payload
+    assert isinstance(said, SubmitOrderPayload)
     return Asked(
-        close_request_id=UUID(str(said["close_request_id"])),
-        attempt=int(str(said["attempt"])),
-        position_id=int(str(said["position_id"])),
-        account_id=str(said["account_id"]),
-        symbol=str(said["symbol"]),
-        side=Side(str(said["side"])),
+        close_request_id=said.close_request_id,
+        attempt=said.attempt,
+        position_id=said.position_id,
+        account_id=said.account_id,
+        symbol=said.symbol,
+        side=said.side,
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from time import monotonic
 from typing import cast
 from uuid import UUID
 
@@ -114,7 +114,7 @@ class ScriptedBroker:
         self.heard.append("look up")
         return self.look_ups
 
-    async def cancel(self, broker_order_id: str) -> CancelAnswer:
+    async def cancel(self, ticket: Ticket, *, broker_order_id: str) -> CancelAnswer:
         self.heard.append(f"cancel {broker_order_id}")
         return self.cancels
 
@@ -155,7 +155,7 @@ def a_pool(broker: ScriptedBroker, outcome: Outcome) -> SenderPool:
 
 def a_job(kind: SendKind = SendKind.SUBMIT, *, age_s: float = 0) -> Job:
     send = Send(kind=kind, n=1, sender="me", lease_until=NOW + timedelta(seconds=30), started_at=NOW)
-    return Job(order=ORDER, send=send, checked_at=time.monotonic() - age_s)
+    return Job(order=ORDER, send=send, checked_at=monotonic() - age_s)
 
 
 async def done(broker: ScriptedBroker, job: Job) -> tuple[Outcome, SenderPool]:
@@ -283,9 +283,7 @@ async def test_what_a_transaction_that_broke_off_may_have_claimed_is_marked_not_
                 claims.anew()
                 assert claims.reserve(SendKind.SUBMIT)
             if written:
-                job = a_job()
-                result = BatchResult(before={}, now=job.send.started_at, claimed=[(job.order, job.send)])
-                claims.written(result, checked_at=job.checked_at)
+                claims.written(BatchResult(before={}, now=NOW, claimed=[(ORDER, a_job().send)]), checked_at=monotonic())
             raise error
 
     with pytest.raises(type(error)):
@@ -376,7 +374,7 @@ async def test_draining_ends_at_its_deadline_and_leaves_the_send_open() -> None:
 
 
 async def test_a_probe_under_way_keeps_the_next_order_back_though_the_database_does_not_know_of_it() -> None:
-    known = Breaker(state=BreakerState.OPEN, failures=2, probe_at=time.monotonic() - 1)
+    known = Breaker(state=BreakerState.OPEN, failures=2, probe_at=monotonic() - 1)
     pool = a_pool(ScriptedBroker(), Outcome())
     pool.share_breaker(known)
     assert pool.reserve(SendKind.SUBMIT), "the probe"
@@ -389,7 +387,7 @@ async def test_a_probe_under_way_keeps_the_next_order_back_though_the_database_d
 async def test_a_probe_that_was_not_claimed_after_all_is_given_back() -> None:
     """Else an order that breaks its transaction each time would take every probe from the orders behind it."""
     pool = a_pool(ScriptedBroker(), Outcome())
-    pool.share_breaker(Breaker(state=BreakerState.OPEN, failures=2, probe_at=time.monotonic() - 1))
+    pool.share_breaker(Breaker(state=BreakerState.OPEN, failures=2, probe_at=monotonic() - 1))
 
     assert [pool.reserve(SendKind.SUBMIT) for _ in range(2)] == [True, False]
     pool.release(0)

@@ -149,7 +149,7 @@ async def test_a_refused_call_of_any_kind_stops_calls_of_every_kind() -> None:
                 calls = (
                     broker.look_up("order-1"),
                     broker.clock(),
-                    broker.cancel("order-1"),
+                    broker.cancel(TICKET, broker_order_id="order-1"),
                     broker.submit(TICKET),
                 )
                 for n, call in enumerate(calls):
@@ -159,7 +159,11 @@ async def test_a_refused_call_of_any_kind_stops_calls_of_every_kind() -> None:
                     else:
                         call.close()
                 asked = len(server.requests)
-                held = [await broker.submit(TICKET), await broker.cancel("order-1"), await broker.look_up("order-1")]
+                held = [
+                    await broker.submit(TICKET),
+                    await broker.cancel(TICKET, broker_order_id="order-1"),
+                    await broker.look_up("order-1"),
+                ]
                 with pytest.raises(BrokerUnavailable) as unavailable:
                     await broker.positions()
                 assert len(server.requests) == asked, "nothing was written"
@@ -216,7 +220,7 @@ async def test_market_data_that_refuses_holds_back_market_data_alone(status: int
             assert refused.value.retry_after_s == pytest.approx(900, abs=5)
         assert len(server.requests) == 1
         assert not isinstance(await broker.submit(TICKET), NotAccepted)
-        await broker.cancel("order-1")
+        await broker.cancel(TICKET, broker_order_id="order-1")
         assert [head.split(" ")[0] for head, _ in server.requests] == ["GET", "POST", "DELETE"]
 
 

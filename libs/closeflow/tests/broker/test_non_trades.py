@@ -9,6 +9,8 @@ from typing import Any, Final
 import pytest
 
 from closeflow.broker import BrokerUnavailable
+from closeflow.broker.alpaca.activities import non_trade
+from closeflow.domain.operator.adjust import Ending
 
 from .serving import answer, broker_at, serving
 
@@ -63,6 +65,31 @@ async def test_one_that_cannot_be_read_whole_is_listed_as_far_as_it_can(item: An
     assert (odd.kind, odd.symbol, odd.quantity, odd.day) == read
     assert good.activity_id == ASSIGNED["id"]
     assert once == again, "it has the same name whenever it is read, and is told once"
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "money_only"),
+    [
+        ("OPEXP", Ending.EXPIRED, False),
+        ("OPASN", Ending.ASSIGNED, False),
+        ("OPEXC", Ending.EXERCISED, False),
+        ("OPXRC", Ending.EXERCISED, False),
+        ("SPLIT", Ending.REORGANIZED, False),
+        ("NC", Ending.REORGANIZED, False),
+        ("REORG", Ending.REORGANIZED, False),
+        ("DIVNRA", None, True),
+        ("CFEE", None, True),
+        ("CSD", None, True),
+        ("JNLS", None, False),
+        ("OPTRD", None, False),
+        ("ACATS", None, False),
+        ("NEWS_TO_US", None, False),
+        (7, None, False),
+    ],
+)
+def test_a_type_says_what_it_does_to_a_holding(kind: object, ending: Ending | None, money_only: bool) -> None:
+    read = non_trade({**ASSIGNED, "activity_type": kind})
+    assert (read.ending, read.money_only) == (ending, money_only)
 
 
 @pytest.mark.parametrize("step", [answer(500), answer(200, {"message": "?"}), answer(429)])

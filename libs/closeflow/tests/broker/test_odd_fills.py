@@ -12,10 +12,10 @@ from typing import Any, Final
 import pytest
 
 from closeflow.broker.alpaca import parse
-from closeflow.broker.record import broker_fill_record
 from closeflow.contracts import BrokerFillV1
-from closeflow.contracts.codec import Undecodable, decode
+from closeflow.contracts.codec import Undecodable, decode, peek
 from closeflow.domain.model import BrokerUpdate, ExecType
+from closeflow.kafka.broker_fill import broker_fill_record
 
 from .test_parse import ACTIVITY, AT, FILL, NAME, OF, of_event, of_order
 
@@ -23,7 +23,7 @@ LONG: Final = "189.1234567890123456789012345678901234567890123456789"
 
 
 def read_back(update: BrokerUpdate) -> BrokerFillV1:
-    record = broker_fill_record(update, producer="broker-gateway")
+    record = broker_fill_record(update, service="broker-gateway")
     return decode(BrokerFillV1, record.value, record.headers)
 
 
@@ -138,14 +138,14 @@ def test_a_fill_that_breaks_the_contract_keeps_what_was_said_and_says_what_is_wr
     broken: dict[str, Any], name: str
 ) -> None:
     good = of_event("partial_fill")
-    record = broker_fill_record(replace(good, **broken), producer="broker-gateway")
+    record = broker_fill_record(replace(good, **broken), service="broker-gateway")
     with pytest.raises(Undecodable) as refused:
         decode(BrokerFillV1, record.value, record.headers)
     assert refused.value.reason.startswith(f"{name}: ")
-    kept = json.loads(record.value)
+    kept: dict[str, Any] = dict(peek(record.value))
     assert kept["broker_message"]["execution_id"] == FILL["execution_id"]
     assert kept["broker_message"]["order"]["filled_avg_price"] == "189.2"
-    mended = {**kept, name: json.loads(broker_fill_record(good, producer="x").value)[name]}
+    mended = {**kept, name: peek(broker_fill_record(good, service="x").value)[name]}
     assert decode(BrokerFillV1, json.dumps(mended).encode()).last_qty == 4
 
 
@@ -190,7 +190,7 @@ def test_a_fill_that_breaks_the_contract_keeps_what_was_said_and_says_what_is_wr
     ],
 )
 def test_no_optional_field_that_decides_nothing_refuses_a_fill(field: str, value: object, kept: object) -> None:
-    trade = json.loads(broker_fill_record(of_event("partial_fill"), producer="x").value)
+    trade = dict(peek(broker_fill_record(of_event("partial_fill"), service="x").value))
     trade |= {"order_qty": "100", "cum_qty": "40", "leaves_qty": "60", field: value}
     read = decode(BrokerFillV1, json.dumps(trade).encode())
     assert read.last_qty == 4
@@ -206,14 +206,14 @@ def test_no_optional_field_that_decides_nothing_refuses_a_fill(field: str, value
     ],
 )
 def test_a_time_on_the_wire_that_is_none_is_the_time_of_receipt(time: object) -> None:
-    trade = json.loads(broker_fill_record(of_event("partial_fill"), producer="x").value)
+    trade = dict(peek(broker_fill_record(of_event("partial_fill"), service="x").value))
     read = decode(BrokerFillV1, json.dumps({**trade, "transact_time": time}).encode())
     assert read.transact_time == read.received_at
 
 
 @pytest.mark.parametrize("kind", ["new", "canceled", "order_status", "expired", "cancel_rejected", "trade_cancel"])
 def test_last_quantity_and_price_are_read_of_a_trade_alone(kind: str) -> None:
-    said = json.loads(broker_fill_record(of_event("new", {"filled_qty": "0"}), producer="x").value)
+    said = dict(peek(broker_fill_record(of_event("new", {"filled_qty": "0"}), service="x").value))
     said |= {"exec_type": kind, "last_qty": "0", "last_px": "0", "exec_id": "e", "exec_ref_id": "f"}
     read = decode(BrokerFillV1, json.dumps(said).encode())
     assert (read.last_qty, read.last_px) == (None, None)

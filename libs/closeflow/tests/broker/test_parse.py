@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.broker.alpaca import parse
+from closeflow.broker.alpaca import market_data, parse
 from closeflow.broker.alpaca.stream import read_frame
 from closeflow.broker.alpaca.wire import read_json
 from closeflow.broker.trade_updates import Unreadable
@@ -236,7 +236,7 @@ def test_a_control_message_is_not_an_update() -> None:
 
 def test_numbers_never_pass_through_a_binary_float() -> None:
     quote = read_json(b'{"t": "2026-03-02T15:00:00Z", "bp": 0.1, "ap": 0.30000000000000004}')
-    read = parse.quote("X", parse.as_object(quote, "quote"), asked_at=ASKED_AT)
+    read = market_data.quote("X", parse.as_object(quote, "quote"), asked_at=ASKED_AT)
     assert read is not None
     assert (read.bid, read.ask) == (Decimal("0.1"), Decimal("0.30000000000000004"))
     assert read.age_s == 7, "by the market data's own clock"
@@ -291,10 +291,10 @@ def test_a_short_position_is_negative_however_it_is_said() -> None:
 def test_a_side_that_nobody_quotes_is_absent(
     sides: dict[str, object], read: tuple[Decimal | None, Decimal | None]
 ) -> None:
-    found = parse.quote("X", {"t": "2026-03-02T15:00:00Z", **sides}, asked_at=ASKED_AT)
+    found = market_data.quote("X", {"t": "2026-03-02T15:00:00Z", **sides}, asked_at=ASKED_AT)
     assert found is not None
     assert (found.bid, found.ask) == read
 
 
 def test_a_quote_without_any_side_is_none() -> None:
-    assert parse.quote("X", {"t": "2026-03-02T15:00:00Z", "bp": "0", "ap": 0}, asked_at=ASKED_AT) is None
+    assert market_data.quote("X", {"t": "2026-03-02T15:00:00Z", "bp": "0", "ap": 0}, asked_at=ASKED_AT) is None

@@ -18,7 +18,7 @@ def _built(traceparent: str | None = None) -> list[tuple[str, bytes]]:
     return build_headers(
         BrokerFillV1,
         event_id=EVENT,
-        event_type="TRADE",
+        event_type="BROKER_TRADE",
         source="/broker-gateway",
         time=datetime(2026, 3, 2, 14, 30, tzinfo=UTC),
         traceparent=traceparent,
@@ -28,7 +28,7 @@ def _built(traceparent: str | None = None) -> list[tuple[str, bytes]]:
 def test_headers_have_every_required_attribute_of_cloudevents() -> None:
     assert dict(_built()) == {
         "ce_id": str(EVENT).encode(),
-        "ce_type": b"TRADE",
+        "ce_type": b"BROKER_TRADE",
         "ce_source": b"/broker-gateway",
         "ce_specversion": b"1.0",
         "ce_time": b"2026-03-02T14:30:00.000000Z",

@@ -19,7 +19,6 @@ from closeflow.contracts import (
     ExecutionEventType,
     Undecodable,
     broker_fill_key,
-    cash_amount,
     decode,
     encode,
     new_close_request_id,
@@ -27,6 +26,7 @@ from closeflow.contracts import (
 )
 from closeflow.contracts.wire import MAX_BYTES
 from closeflow.domain.model import Side
+from closeflow.domain.outbox.events import cash_amount
 
 EXAMPLES = Path(__file__).parents[4] / "schemas" / "examples"
 TRADE: dict[str, Any] = json.loads((EXAMPLES / "broker-fill" / "partial_fill.json").read_text())

@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 
 from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, dead_letter_topic, decode, encode
 from closeflow.contracts.asyncapi import asyncapi_text
-from closeflow.contracts.schema_files import TOPIC_MODELS, breaking_changes, main, schema_files
+from closeflow.contracts.schema_files import breaking_changes, main, schema_files
+from closeflow.contracts.topics import TOPIC_MODELS
 
 SCHEMAS = Path(__file__).parents[4] / "schemas"
 GOOD = sorted((SCHEMAS / "examples").glob("*/*.json"))

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,
@@ -133,7 +134,7 @@ def test_an_accepted_close_moves_the_position_and_asks_for_the_first_attempt() -
     assert [event.event_type for event in found.events] == ["SUBMIT_CLOSE_ORDER", "POSITION_CLOSING"]
     assert [event.topic for event in found.events] == [Topic.SUBMIT_ORDER, Topic.POSITION_EVENTS]
     assert {event.key for event in found.events} == {"7"}
-    assert found.events[0].payload["quantity"] == "10"
+    assert event_value(found.events[0])["quantity"] == "10"
     assert found.events[1].position_version == 5
     assert not list(illegal_moves(book(), found.book))
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.model import Book, BrokerStatus, ExecType, Order, UpdateSource
 from closeflow.domain.operator.adjust import Adjustment, Ending, adjust, end_order, end_position
 from closeflow.domain.operator.requests import Already, Done, Refused, release
@@ -108,7 +109,7 @@ def test_what_is_published_of_it_tells_why() -> None:
         book, Ending.ASSIGNED, Adjustment(delta=Decimal(-100), reason="r", by="ann"), last=None, now=NOW
     )
     assert isinstance(outcome, Done)
-    assert [(one.event_type, one.payload["reason"]) for one in outcome.events] == [("POSITION_CLOSED", "assigned")]
+    assert [(one.event_type, event_value(one)["reason"]) for one in outcome.events] == [("POSITION_CLOSED", "assigned")]
 
 
 def test_a_position_is_not_ended_while_an_order_of_it_may_fill() -> None:

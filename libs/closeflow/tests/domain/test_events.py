@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.ids import execution_event_id, position_event_id, submit_event_id
 from closeflow.domain.model import PositionStatus, RequestStatus, Side, Topic
 from closeflow.domain.orders.execution_ledger import Recorded
@@ -46,7 +47,7 @@ def test_an_attempt_is_asked_for_under_an_id_that_a_repetition_keeps() -> None:
     event = submit_event(request, Decimal(60), at=NOW)
     assert (event.topic, event.key, event.emission) == (Topic.SUBMIT_ORDER, "41", 3)
     assert event.event_id == submit_event_id(REQUEST_ID, 2)
-    assert event.payload == {
+    assert event_value(event) == {
         "event_id": str(event.event_id),
         "emission": 3,
         "close_request_id": str(REQUEST_ID),
@@ -107,9 +108,9 @@ def test_the_type_of_a_position_event_names_the_main_point(
     event = position_event(a_position(**was), after, request, at=NOW)
     assert event.event_type == event_type
     assert (event.event_id, event.position_version) == (position_event_id(41, 6), 6)
-    assert event.payload["position_status"] == after.status.value
-    assert event.payload["exposure_unproven"] is False
-    assert ("close_request_id" in event.payload) == (request is not None)
+    assert event_value(event)["position_status"] == after.status.value
+    assert event_value(event)["exposure_unproven"] is False
+    assert ("close_request_id" in event_value(event)) == (request is not None)
 
 
 @pytest.mark.parametrize(("side", "cash"), [(Side.SELL, "4137.5"), (Side.BUY, "-4137.5")])
@@ -117,7 +118,11 @@ def test_an_execution_says_what_the_account_receives(side: Side, cash: str) -> N
     position = replace(a_position(), multiplier=Decimal(100))
     execution = an_execution("e-1", 5, side=side, price=Decimal("8.275"))
     event = ledger_event(position, a_request(), working(), Recorded(execution))
-    assert (event.payload["cash_amount"], event.payload["quantity"], event.payload["side"]) == (cash, "5", side.value)
+    assert (
+        event_value(event)["cash_amount"],
+        event_value(event)["quantity"],
+        event_value(event)["side"],
+    ) == (cash, "5", side.value)
     assert event.event_id == execution_event_id(BROKER, "PA3XYZ", "e-1")
     assert (event.topic, event.key, event.attempt) == (Topic.EXECUTION_EVENTS, "41", 1)
 
@@ -127,7 +132,7 @@ def test_a_cash_amount_is_exact() -> None:
         an_execution("e-1", 1), quantity=Decimal("0.123456789012345678"), price=Decimal("64123.123456789")
     )
     event = ledger_event(a_position(), a_request(), working(), Recorded(execution))
-    assert event.payload["cash_amount"] == "7916.434923417393625072763907942"
+    assert event_value(event)["cash_amount"] == "7916.434923417393625072763907942"
 
 
 def test_every_event_of_a_request_carries_its_trace() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused, abandon, cancel, release, retry_now
@@ -85,7 +86,7 @@ def test_a_retry_by_hand_is_due_at_once_for_what_is_owed(auto_retry: bool) -> No
     assert (request, position) == (RequestStatus.PENDING, PositionStatus.CLOSING)
     assert (again.attempt, again.retry_count, again.auto_retry) == (2, 1, auto_retry)
     assert [one.event_type for one in outcome.events] == [SUBMIT_CLOSE_ORDER, POSITION_CLOSING]
-    assert outcome.events[0].payload["quantity"] == "60"
+    assert event_value(outcome.events[0])["quantity"] == "60"
 
 
 @pytest.mark.parametrize(

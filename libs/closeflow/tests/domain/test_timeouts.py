@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from closeflow.contracts.outbox import event_value
 from closeflow.domain.close import plan_order
 from closeflow.domain.close.timeouts import Moved, PutOff, Waits, wake
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
@@ -123,7 +124,11 @@ def test_a_due_retry_becomes_the_next_attempt_for_what_is_owed() -> None:
     assert (request.status, request.attempt, request.retry_count) == (RequestStatus.PENDING, 2, 1)
     assert found.book.position.status is PositionStatus.CLOSING
     submit, position = found.events
-    assert (submit.event_type, submit.attempt, submit.payload["quantity"]) == (SUBMIT_CLOSE_ORDER, 2, "60")
+    assert (submit.event_type, submit.attempt, event_value(submit)["quantity"]) == (
+        SUBMIT_CLOSE_ORDER,
+        2,
+        "60",
+    )
     assert position.position_version == found.book.position.version == 6
 
 

@@ -8,10 +8,9 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from closeflow.broker.record import broker_fill_record
-from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.model import BrokerUpdate
-from closeflow.kafka import Outgoing, Producer
+from closeflow.kafka import Producer
+from closeflow.kafka.broker_fill import broker_fill_record
 
 PUBLISHED: Final = Counter("closeflow_gateway_published_total", "Broker updates acknowledged by Kafka", ["source"])
 
@@ -54,13 +53,7 @@ class Outlet:
 
     async def publish(self, updates: Sequence[BrokerUpdate]) -> None:
         """Returns when Kafka has them all. Any error means that some may be missing: ask the broker again."""
-        records = [broker_fill_record(update, producer=SERVICE) for update in updates]
-        await self._producer.publish_many(
-            [
-                Outgoing(topic=BROKER_FILL, key=record.key, value=record.value, headers=record.headers)
-                for record in records
-            ]
-        )
+        await self._producer.publish_many([broker_fill_record(update, service=SERVICE) for update in updates])
         self._memory.add(updates)
         for update in updates:
             PUBLISHED.labels(update.source).inc()

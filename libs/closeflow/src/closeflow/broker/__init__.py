@@ -1,4 +1,4 @@
-"""The Broker protocol and the Alpaca adapter."""
+"""What brokers have in common (`protocol`, `trade_updates`), and an adapter for each in a package of its own."""
 
 from closeflow.broker.protocol import (
     SYMBOLS_PER_CALL,

@@ -1,7 +1,7 @@
 """How often one process calls its broker: one budget for calls of every kind, the urgent ones first (ADR 0020).
 
 A broker's rate limit counts every call of an account, from whatever process. Each process has its share as a setting;
-what the shares do not know, the broker says with 429, and then every call of this process waits.
+what the shares do not know, the broker says by refusing a call, and then every call of this process waits.
 """
 
 from __future__ import annotations

@@ -28,4 +28,7 @@ Message = BrokerUpdate | Unreadable
 
 TradeUpdates = Callable[[], AbstractAsyncContextManager[AsyncIterator[Message]]]
 """Opens one subscription. It is entered once the broker has confirmed it; entering and iterating raise StreamLost, and
-the iteration never just ends. Nothing is replayed: what was said before has to be asked for."""
+the iteration never just ends. A connection that died silently is found out: seconds later iterating raises.
+
+Updates come in the broker's order, with a source of `stream`; those of orders that are not ours too. Nothing need be
+replayed: what was said before is asked for."""

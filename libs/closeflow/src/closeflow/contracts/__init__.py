@@ -3,7 +3,7 @@
 from closeflow.contracts.broker_fill import BrokerFillV1, broker_fill_key
 from closeflow.contracts.cloudevents import build_headers, schema_name
 from closeflow.contracts.codec import ErrorClass, Undecodable, UnknownValue, decode, encode, peek
-from closeflow.contracts.execution_event import ExecutionEvent, ExecutionEventType, cash_amount
+from closeflow.contracts.execution_event import ExecutionEvent, ExecutionEventType
 from closeflow.contracts.ids import new_close_request_id
 from closeflow.contracts.position_event import PositionEvent
 from closeflow.contracts.submit_order import SubmitOrder
@@ -26,7 +26,6 @@ __all__ = [
     "WireModel",
     "broker_fill_key",
     "build_headers",
-    "cash_amount",
     "dead_letter_topic",
     "decode",
     "encode",

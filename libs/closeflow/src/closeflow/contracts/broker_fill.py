@@ -129,6 +129,7 @@ class BrokerFillV1(WireModel):
         return self
 
     def to_domain(self) -> BrokerUpdate:
+        """The same values; `from_domain` of it makes an equal record. The broker's own `message` is not in it."""
         return BrokerUpdate(
             event_id=self.event_id,
             broker=self.broker,
@@ -219,6 +220,6 @@ def _fields(update: BrokerUpdate) -> dict[str, Any]:
 
 def broker_fill_key(client_order_id: str) -> bytes:
     """The record key: the close request an id of ours names, so that one request's updates share a partition; a foreign
-    client order id is its own key."""
+    client order id is its own key, whatever characters it has."""
     ours = parse_client_order_id(client_order_id)
-    return (str(ours[0]) if ours else client_order_id).encode()
+    return (str(ours[0]) if ours else client_order_id).encode(errors="backslashreplace")

@@ -13,9 +13,14 @@ SPEC_VERSION: Final = b"1.0"
 _SCHEMA_NAME: Final = re.compile(rb"(?:[^\s]*[/:])?([a-z][a-z0-9-]{0,63})\.v([0-9]{1,6})(?:\.json)?")
 
 
+def schema_version(model: type[WireModel]) -> str:
+    """For the outbox column of that name and the schema's file, e.g. `submit-order.v1`."""
+    return f"{model.SCHEMA}.v{model.VERSION}"
+
+
 def schema_name(model: type[WireModel]) -> str:
-    """For `ce_dataschema` and the outbox column `schema_version`, e.g. `urn:closeflow:submit-order.v1`."""
-    return f"urn:closeflow:{model.SCHEMA}.v{model.VERSION}"
+    """For `ce_dataschema` and the schema's `$id`, e.g. `urn:closeflow:submit-order.v1`."""
+    return f"urn:closeflow:{schema_version(model)}"
 
 
 def parse_schema_name(raw: bytes) -> tuple[str, int] | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
 from enum import StrEnum
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
@@ -21,25 +20,17 @@ from closeflow.contracts.wire import (
     WireModel,
 )
 from closeflow.domain.model import Side
-
-_EXACT: Final = Context(prec=200)
+from closeflow.domain.outbox.events import EXECUTION_CORRECTED, EXECUTION_RECORDED, EXECUTION_REVERSED, cash_amount
 
 
 class ExecutionEventType(StrEnum):
-    RECORDED = "EXECUTION_RECORDED"
-    REVERSED = "EXECUTION_REVERSED"
+    """What an event does to the books: it adds an execution or takes one back."""
+
+    RECORDED = EXECUTION_RECORDED
+    REVERSED = EXECUTION_REVERSED
     """Takes back the execution `reverses_exec_id`: its side, quantity and price, with the opposite cash amount."""
-    CORRECTED = "EXECUTION_CORRECTED"
+    CORRECTED = EXECUTION_CORRECTED
     """Books the corrected execution; the one it replaces is taken back by an EXECUTION_REVERSED of its own."""
-
-
-def cash_amount(
-    event_type: ExecutionEventType, *, side: Side, quantity: Decimal, price: Decimal, multiplier: Decimal
-) -> Decimal:
-    """What the account gains (a sell) or pays (a buy, negative), exact; a reversal has the opposite sign."""
-    value = _EXACT.multiply(_EXACT.multiply(quantity, price), multiplier)
-    gains = (side is Side.SELL) != (event_type is ExecutionEventType.REVERSED)
-    return value if gains else _EXACT.minus(value)
 
 
 class ExecutionEvent(WireModel):

@@ -13,27 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from closeflow.contracts.asyncapi import asyncapi_text
-from closeflow.contracts.broker_fill import BrokerFillV1
-from closeflow.contracts.cloudevents import schema_name
-from closeflow.contracts.execution_event import ExecutionEvent
-from closeflow.contracts.position_event import PositionEvent
-from closeflow.contracts.submit_order import SubmitOrder
-from closeflow.contracts.topics import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER
+from closeflow.contracts.cloudevents import schema_name, schema_version
+from closeflow.contracts.topics import TOPIC_MODELS
 from closeflow.contracts.wire import WireModel
-
-TOPIC_MODELS: Final[Mapping[str, type[WireModel]]] = {
-    SUBMIT_ORDER: SubmitOrder,
-    BROKER_FILL: BrokerFillV1,
-    POSITION_EVENTS: PositionEvent,
-    EXECUTION_EVENTS: ExecutionEvent,
-}
 
 _NO_MEANING: Final = frozenset({"description", "title", "default"})
 
 
 def schema_files() -> dict[str, str]:
     """File name → content, for every model."""
-    return {f"{model.SCHEMA}.v{model.VERSION}.json": _text(model) for model in TOPIC_MODELS.values()}
+    return {f"{schema_version(model)}.json": _text(model) for model in TOPIC_MODELS.values()}
 
 
 def breaking_changes(released: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -88,6 +77,7 @@ def _without_enum(node: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> int:
+    """Returns the exit code: 2 for arguments that are none of its own, before anything is written."""
     match arguments:
         case ["write" | "release" as verb, schemas]:
             for name, text in schema_files().items():

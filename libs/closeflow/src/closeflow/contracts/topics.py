@@ -1,15 +1,28 @@
-"""Topic names. What a topic promises (key, schema, retention) is in `schemas/topics/<topic>.yaml`."""
+"""The topics by name, and what their records are. What each promises is in `schemas/topics/<topic>.yaml`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.contracts.execution_event import ExecutionEvent
+from closeflow.contracts.position_event import PositionEvent
+from closeflow.contracts.submit_order import SubmitOrder
+from closeflow.contracts.wire import WireModel
 from closeflow.domain.model import Topic
 
 SUBMIT_ORDER: Final = Topic.SUBMIT_ORDER.value
 BROKER_FILL: Final = "broker-fill"
 POSITION_EVENTS: Final = Topic.POSITION_EVENTS.value
 EXECUTION_EVENTS: Final = Topic.EXECUTION_EVENTS.value
+
+TOPIC_MODELS: Final[Mapping[str, type[WireModel]]] = {
+    SUBMIT_ORDER: SubmitOrder,
+    BROKER_FILL: BrokerFillV1,
+    POSITION_EVENTS: PositionEvent,
+    EXECUTION_EVENTS: ExecutionEvent,
+}
 
 
 def dead_letter_topic(topic: str) -> str:

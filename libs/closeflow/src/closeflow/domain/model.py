@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
 from closeflow.domain.enums import UNFINISHED as UNFINISHED
@@ -255,12 +255,25 @@ class Incident:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """What the value of every topic of ours says; `domain.outbox.payloads` has a class with the rest for each topic."""
+
+    TOPIC: ClassVar[Topic]
+
+    event_id: UUID
+    emission: int = 1
+    position_id: int
+    account_id: str
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something to publish through the outbox. `payload` is the topic's value; ids inside it are strings."""
+    """Something to publish through the outbox. `payload` is the topic's value, which `contracts.outbox` writes."""
 
     topic: Topic
     event_type: str
-    payload: Mapping[str, object]
+    payload: Payload
     event_id: UUID
     key: str
     position_id: int

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from closeflow.contracts.cloudevents import schema_version
+from closeflow.contracts.outbox import event_value
+from closeflow.contracts.topics import TOPIC_MODELS
 from closeflow.domain.model import Event
 from closeflow.storage.core.bulk import insert_many
 from closeflow.storage.schema import tables
-
-SCHEMA_VERSION: Final = {
-    "submit-order": "submit-order.v1",
-    "position-events": "position-event.v1",
-    "execution-events": "execution-event.v1",
-}
 
 
 async def insert_events(tx: AsyncConnection, *, events: Sequence[Event]) -> None:
@@ -30,8 +26,8 @@ async def insert_events(tx: AsyncConnection, *, events: Sequence[Event]) -> None
                 "topic": event.topic,
                 "key": event.key,
                 "event_type": event.event_type,
-                "schema_version": SCHEMA_VERSION[event.topic],
-                "payload": event.payload,
+                "schema_version": schema_version(TOPIC_MODELS[event.topic]),
+                "payload": event_value(event),
                 "traceparent": event.traceparent,
                 "close_request_id": event.close_request_id,
                 "attempt": event.attempt,

@@ -272,17 +272,12 @@ class SenderPool:
         found = await self._look_up(job) if asks_for_order(answer, cancel=False) else None
         broker, at, jitter = self._broker.name, utc_now(), random.random()
         done = conclude_submit(job.order, job.send, answer, found, broker=broker, at=at, jitter=jitter)
-        return await self._publish_first(job, done)
-
-    async def _publish_first(self, job: Job, done: Conclusion) -> Conclusion:
-        """What no reader would accept proves nothing: the order is looked up instead."""
-        if done.publish is not None:
-            try:
-                await self._publish(done.publish, traceparent=job.traceparent)
-            except ValueError as error:
-                log.warning("answer_unreadable", client_order_id=job.order.client_order_id, reason=str(error))
-                return Conclusion(SendAnswer.UNKNOWN, SOON_S)
+        await self._publish_first(job, done)
         return done
+
+    async def _publish_first(self, job: Job, done: Conclusion) -> None:
+        if done.publish is not None:
+            await self._publish(done.publish, traceparent=job.traceparent)
 
     async def _look_up(self, job: Job) -> LookUpAnswer:
         return await self._broker.look_up(job.order.client_order_id)
@@ -296,11 +291,12 @@ class SenderPool:
             answer = fenced
         else:
             with CALL_SECONDS.labels("cancel").time():
-                answer = await self._broker.cancel(broker_order_id)
+                answer = await self._broker.cancel(ticket(job.order), broker_order_id=broker_order_id)
         ANSWERS.labels("cancel", type(answer).__name__).inc()
         bound.info("cancel_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         found = await self._look_up(job) if asks_for_order(answer, cancel=True) else None
-        done = await self._publish_first(job, conclude_cancel(answer, found))
+        done = conclude_cancel(answer, found)
+        await self._publish_first(job, done)
         await self._sends.record(Entry(answered=_answered(job, done)))
 
 

@@ -16,11 +16,10 @@ import structlog
 
 from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
-from closeflow.broker.record import broker_fill_record
-from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
+from closeflow.kafka.broker_fill import broker_fill_record
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, transaction
@@ -34,10 +33,7 @@ PUBLISH_WITHIN_S: Final = 30.0
 
 async def publish(producer: Producer, updates: Sequence[BrokerUpdate]) -> None:
     """Returns when Kafka has them all; see `acknowledged`."""
-    records = [broker_fill_record(update, producer="reconciler") for update in updates]
-    await acknowledged(
-        producer, [Outgoing(topic=BROKER_FILL, key=one.key, value=one.value, headers=one.headers) for one in records]
-    )
+    await acknowledged(producer, [broker_fill_record(update, service="reconciler") for update in updates])
 
 
 async def acknowledged(producer: Producer, records: Sequence[Outgoing], *, within_s: float = PUBLISH_WITHIN_S) -> None:

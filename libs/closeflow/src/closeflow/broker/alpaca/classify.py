@@ -44,6 +44,8 @@ _REFUSING: Final = frozenset({403, 422})
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """A refusal is of this class if its code is among `codes` and `message` is found in its words."""
+
     codes: frozenset[int]
     message: re.Pattern[str]
     reject_class: RejectClass
@@ -170,6 +172,7 @@ def look_up_answer(outcome: Outcome, *, of: parse.Account, client_order_id: str 
 
 
 def cancel_answer(outcome: Outcome) -> CancelAnswer:
+    """A refusal counts only with Alpaca's own code; the order's state is in none of these answers."""
     if not isinstance(outcome, Reply):
         return _no_reply(outcome)
     if outcome.status == 204:
@@ -281,6 +284,7 @@ def _says_order_not_found(reply: Reply) -> bool:
 
 
 def says_position_not_found(reply: Reply) -> bool:
+    """So the account holds nothing of the symbol; a 404 of anybody else is no such word."""
     complaint = _complaint(reply) if reply.status == 404 else None
     return complaint is not None and complaint.code == NOT_FOUND and "position" in complaint.message.lower()
 

@@ -13,9 +13,8 @@ from urllib.parse import quote as url_quote
 
 import structlog
 
-from closeflow.broker.alpaca import classify, market_data, parse
-from closeflow.broker.alpaca.activities import non_trade
-from closeflow.broker.alpaca.reading import as_object, items_of, last_id, text_of, usable
+from closeflow.broker.alpaca import activities, classify, market_data, parse
+from closeflow.broker.alpaca.reading import as_object, items_of, text_of, usable
 from closeflow.broker.alpaca.wire import Reply, Wire, order_body, read_json
 from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.broker.protocol import (
@@ -61,7 +60,6 @@ _INSTRUMENT_PATHS: Final = {
 }
 _CLOCK_PATH: Final = "/v2/clock"
 _ORDERS_PER_PAGE: Final = 500
-_ACTIVITIES_PER_PAGE: Final = 100
 _NAMES_KEPT: Final = 20_000
 _RESOLVES_AT_ONCE: Final = 8
 _LISTED_FROM: Final = 3
@@ -69,6 +67,7 @@ _CLOCK_KEPT_S: Final = 60.0
 
 
 def utc_now() -> datetime:
+    """This host's time, for `received_at` alone; no decision is made by it."""
     return datetime.now(UTC)
 
 
@@ -109,19 +108,23 @@ class AlpacaBroker:
 
     @property
     def name(self) -> str:
+        """`alpaca`, unless another was given."""
         return self._of.broker
 
     @property
     def account_id(self) -> str:
+        """As given: Alpaca's own number of the account is not asked for."""
         return self._of.account_id
 
     @property
     def capabilities(self) -> Capabilities:
+        """As given: `ALPACA` is what is documented, a desk may have proven more."""
         return self._capabilities
 
     async def submit(
         self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
     ) -> SubmitAnswer:
+        """`POST /v2/orders`; an option's order says that it closes, any other where `refuses_to_exceed` is proven."""
         outcome = await self._trading.call(
             "POST",
             "/v2/orders",
@@ -136,21 +139,19 @@ class AlpacaBroker:
         return answer
 
     async def look_up(self, client_order_id: str) -> LookUpAnswer:
+        """`GET /v2/orders:by_client_order_id`. Only Alpaca's own words with 404 are a not-found."""
         params = {"client_order_id": client_order_id}
         path = "/v2/orders:by_client_order_id"
         outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP, params=params)
         return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=client_order_id))
 
-    async def order(self, broker_order_id: str) -> LookUpAnswer:
-        path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
-        outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP)
-        return self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=None))
-
-    async def cancel(self, broker_order_id: str) -> CancelAnswer:
+    async def cancel(self, ticket: Ticket, *, broker_order_id: str) -> CancelAnswer:
+        """`DELETE /v2/orders/{id}`: by the broker's id alone. 204 says that it was taken, not that it is done."""
         path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
         return classify.cancel_answer(await self._trading.call("DELETE", path, urgency=Urgency.SEND))
 
     async def open_orders(self) -> OpenOrders:
+        """`GET /v2/orders?status=open`, read to its end; pages go by the time of submission."""
         found: dict[str, BrokerUpdate] = {}
         unreadable: dict[str, None] = {}
         seen: set[str] = set()
@@ -177,6 +178,7 @@ class AlpacaBroker:
             params["after"] = text_of(last, "submitted_at")
 
     async def newest_orders(self) -> tuple[BrokerUpdate, ...]:
+        """`GET /v2/orders?status=all`: at most 500, the last submitted first."""
         params = {"status": "all", "limit": str(_ORDERS_PER_PAGE), "direction": "desc", "nested": "false"}
         reply = await self._read(self._trading, "/v2/orders", params)
         found: list[BrokerUpdate] = []
@@ -194,49 +196,22 @@ class AlpacaBroker:
         return tuple(found)
 
     async def executions(self, *, after: datetime, page: str | None = None) -> ExecutionPage:
-        reply = await self._read(self._trading, "/v2/account/activities/FILL", _page_after(after, page))
-        listed = items_of(reply)
-        activities = [item if isinstance(item, dict) else {} for item in listed]
-        names = await self._resolve({str(activity["order_id"]) for activity in activities if activity.get("order_id")})
-        updates: list[BrokerUpdate] = []
-        passed_over: list[str] = []
-        unnamed: list[str] = []
-        doubtful: set[str] = set()
-        for activity in activities:
-            activity_id, order = str(activity.get("id")), names.get(str(activity.get("order_id")))
-            try:
-                if isinstance(order, Unanswered):
-                    raise parse.Malformed(order.reason)
-                if order is None:
-                    raise parse.Malformed("the broker does not know its order")
-                updates.append(parse.fill_activity(activity, of=self._of, order=order, received_at=reply.received_at))
-            except parse.Malformed as error:
-                if _is_foreign(order):
-                    log.warning("foreign_execution_passed_over", activity_id=activity_id, reason=str(error))
-                    continue
-                # It must not hold up the others for ever. If it is a fill of ours, its order states more than we can
-                # name, and that gap is an incident (rule R4).
-                log.error("execution_left_out", activity_id=activity_id, reason=str(error))
-                (unnamed if isinstance(order, Unanswered) else passed_over).append(activity_id)
-                doubtful.add(str(activity.get("symbol") or "").replace("/", ""))
-        full = len(activities) >= _ACTIVITIES_PER_PAGE
-        return ExecutionPage(
-            updates=tuple(updates),
-            next_page=last_id(activities, page) if full else None,
-            passed_over=tuple(passed_over),
-            unnamed=tuple(unnamed),
-            doubtful=frozenset(doubtful),
-            through=max(filter(None, (parse.aside_time(one, "transaction_time") for one in activities)), default=None),
-        )
+        """FILL activities. They have only the broker's order id, so up to 100 orders are asked for to name them."""
+        reply = await self._read(self._trading, "/v2/account/activities/FILL", activities.page_after(after, page))
+        listed = [item if isinstance(item, dict) else {} for item in items_of(reply)]
+        names = await self._resolve({str(activity["order_id"]) for activity in listed if activity.get("order_id")})
+        return activities.execution_page(listed, names, page=page, of=self._of, received_at=reply.received_at)
 
     async def non_trades(self, *, after: datetime, page: str | None = None) -> NonTradePage:
-        params = {"category": "non_trade_activity", **_page_after(after, page)}
+        """Activities of the category `non_trade_activity`; they are dated by day, and may be booked days later."""
+        params = {"category": "non_trade_activity", **activities.page_after(after, page)}
         listed = items_of(await self._read(self._trading, "/v2/account/activities", params))
-        full = len(listed) >= _ACTIVITIES_PER_PAGE
-        next_page = last_id([one for one in listed if isinstance(one, dict)], page) if full else None
-        return NonTradePage(activities=tuple(map(non_trade, listed)), next_page=next_page)
+        return NonTradePage(
+            activities=tuple(map(activities.non_trade, listed)), next_page=activities.next_page(listed, page)
+        )
 
     async def position(self, symbol: str) -> Decimal:
+        """`GET /v2/positions/{symbol}`; 0 only for Alpaca's own word that there is none."""
         # Alpaca's position paths take a crypto pair without its slash.
         path = f"/v2/positions/{url_quote(symbol.replace('/', ''), safe='')}"
         outcome = await self._trading.call("GET", path, urgency=Urgency.LIST)
@@ -249,6 +224,7 @@ class AlpacaBroker:
             raise BrokerUnavailable(f"position of {symbol}: {error}") from error
 
     async def positions(self) -> Positions:
+        """`GET /v2/positions`, in one call; pairs get their slash back."""
         reply = await self._read(self._trading, "/v2/positions", {})
         held: dict[str, Decimal] = {}
         unreadable: set[str] = set()
@@ -262,15 +238,20 @@ class AlpacaBroker:
         return Positions(held, frozenset(unreadable))
 
     async def quotes(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """One call to the market data server, refused whole for one bad symbol (`FailureCause.QUESTION`)."""
         reply, listed = await self._newest("quotes", asset_type, symbols)
         at = reply.dated_at or reply.received_at
-        return market_data.readable_ones(listed, symbols, lambda symbol, one: parse.quote(symbol, one, asked_at=at))
+        return market_data.readable_ones(
+            listed, symbols, lambda symbol, one: market_data.quote(symbol, one, asked_at=at)
+        )
 
     async def last_trades(self, asset_type: AssetType, symbols: Sequence[str]) -> Mapping[str, LastTrade]:
+        """As `quotes`, from the same server."""
         _, listed = await self._newest("trades", asset_type, symbols)
-        return market_data.readable_ones(listed, symbols, lambda _, one: parse.last_trade(one))
+        return market_data.readable_ones(listed, symbols, lambda _, one: market_data.last_trade(one))
 
     async def instrument(self, asset_type: AssetType, symbol: str) -> Instrument:
+        """`GET /v2/assets` or `/v2/options/contracts`. What is not said to be inactive is ACTIVE."""
         path = f"{_INSTRUMENT_PATHS[asset_type]}/{url_quote(symbol, safe='')}"
         outcome = await self._trading.call("GET", path, urgency=Urgency.MARKET)
         if isinstance(outcome, Reply) and classify.says_instrument_not_found(outcome):
@@ -282,6 +263,7 @@ class AlpacaBroker:
         return Instrument.INACTIVE if status == "inactive" else Instrument.ACTIVE
 
     async def submitted_at(self, client_order_id: str) -> datetime | None:
+        """The earlier of `created_at` and `submitted_at`, so that nothing of the order is before it."""
         params = {"client_order_id": client_order_id}
         reply = await self._read(self._trading, "/v2/orders:by_client_order_id", params)
         try:
@@ -292,17 +274,19 @@ class AlpacaBroker:
         return min((one for one in times if one is not None), default=None)
 
     async def clock(self) -> MarketClock:
+        """`GET /v2/clock`; while calls are short, the last answer for up to a minute."""
         if self._clock is not None and self._budget.is_tight and time.monotonic() - self._clock[0] < _CLOCK_KEPT_S:
             return self._clock[1]  # Calls are short, and the hours do not change within a minute.
         reply = await self._read(self._trading, _CLOCK_PATH, {})
         try:
-            clock = parse.market_clock(as_object(read_json(reply.body), "clock"))
+            clock = market_data.market_clock(as_object(read_json(reply.body), "clock"))
         except ValueError as error:
             raise BrokerUnavailable(f"the market clock cannot be read: {error}") from error
         self._clock = (time.monotonic(), clock)
         return clock
 
     async def aclose(self) -> None:
+        """Closes the connections to both servers; a call that is under way fails."""
         await self._trading.aclose()
         await self._data.aclose()
 
@@ -350,7 +334,9 @@ class AlpacaBroker:
 
     async def _name_of(self, broker_order_id: str) -> parse.OrderName | Unanswered | None:
         async with self._resolving:
-            answer = await self.order(broker_order_id)
+            path = f"/v2/orders/{url_quote(broker_order_id, safe='')}"
+            outcome = await self._trading.call("GET", path, urgency=Urgency.LOOK_UP)
+            answer = self._looked_up(classify.look_up_answer(outcome, of=self._of, client_order_id=None))
         if isinstance(answer, Acknowledged):
             return self._names.get(broker_order_id) or Unanswered(f"asked for order {broker_order_id}, got another")
         if isinstance(answer, ForeignOrder):
@@ -362,17 +348,6 @@ class AlpacaBroker:
         if isinstance(answer, Unanswered):
             return Unanswered(reason)
         raise BrokerUnavailable(reason, retry_after_s=getattr(answer, "retry_after_s", None))
-
-
-def _page_after(after: datetime, page: str | None) -> dict[str, str]:
-    params = {"after": after.isoformat(), "direction": "asc", "page_size": str(_ACTIVITIES_PER_PAGE)}
-    return params if page is None else {**params, "page_token": page}
-
-
-def _is_foreign(order: parse.OrderName | Unanswered | None) -> bool:
-    if isinstance(order, parse.OrderName):
-        return parse_client_order_id(order.client_order_id) is None
-    return isinstance(order, ForeignOrder)
 
 
 def _unreadable(order: parse.Json, error: parse.Malformed) -> list[str]:

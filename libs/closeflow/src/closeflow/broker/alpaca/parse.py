@@ -11,7 +11,6 @@ from typing import Final
 
 from closeflow.broker.alpaca.wire import decimal_text
 from closeflow.domain.ids import broker_update_id, parse_client_order_id
-from closeflow.domain.market_data import LastTrade, MarketClock, Quote
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
 
 Json = Mapping[str, object]
@@ -110,12 +109,14 @@ class Account:
 
 
 def as_object(value: object, what: str) -> Json:
+    """Raises Malformed, in which `what` names the value."""
     if not isinstance(value, dict):
         raise Malformed(f"{what} is not a JSON object")
     return value
 
 
 def text(of: Json, name: str) -> str:
+    """Never empty; raises Malformed where it is, or is no text."""
     value = of.get(name)
     if not isinstance(value, str) or not value:
         raise Malformed(f"{name} is missing or not text")
@@ -128,6 +129,7 @@ def _note(of: Json, name: str) -> str | None:
 
 
 def number(of: Json, name: str) -> Decimal:
+    """Finite, from a JSON text or number, without trailing zeros; raises Malformed for what is none."""
     value = of.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise Malformed(f"{name} is missing or not a number")
@@ -141,6 +143,7 @@ def number(of: Json, name: str) -> Decimal:
 
 
 def optional_number(of: Json, name: str) -> Decimal | None:
+    """None where it is absent or empty; raises Malformed where it is there and no number."""
     return number(of, name) if of.get(name) not in (None, "") else None
 
 
@@ -198,6 +201,7 @@ def aside_time(of: Json, name: str) -> datetime | None:
 
 
 def side(of: Json) -> Side:
+    """Raises Malformed for a word that is not known: a side is never guessed."""
     value = text(of, "side")
     if value == "sell_short":  # Activities say so for a sell that opens a short.
         return Side.SELL
@@ -369,28 +373,3 @@ def position_quantity(position: Json) -> Decimal:
     """Signed: a short is negative, whether Alpaca says so in `qty` or only in `side`."""
     quantity = number(position, "qty")
     return -abs(quantity) if position.get("side") == "short" else quantity
-
-
-def quote(symbol_: str, of: Json, *, asked_at: datetime) -> Quote | None:
-    """None without any side: Alpaca states a missing bid or ask as 0. `asked_at` is the time of the answer by the
-    market data's clock."""
-    stated = (optional_number(of, "bp"), optional_number(of, "ap"))
-    bid, ask = (price if price is not None and price > 0 else None for price in stated)
-    if bid is None and ask is None:
-        return None
-    at = time(of, "t")
-    return Quote(symbol=symbol_, bid=bid, ask=ask, at=at, age_s=max(0.0, (asked_at - at).total_seconds()))
-
-
-def last_trade(of: Json) -> LastTrade:
-    price = number(of, "p")
-    if price <= 0:
-        raise Malformed("p is not a price")
-    return LastTrade(price, time(of, "t"))
-
-
-def market_clock(of: Json) -> MarketClock:
-    is_open = of.get("is_open")
-    if not isinstance(is_open, bool):
-        raise Malformed("is_open is not true or false")
-    return MarketClock(is_open=is_open, next_open=time(of, "next_open"), at=time(of, "timestamp"))

@@ -16,6 +16,7 @@ _ABOUT: Final = dict.fromkeys((400, 404, 413, 414, 422), FailureCause.QUESTION) 
 
 
 def usable(outcome: object, path: str) -> Reply:
+    """The answer, if it has status 200; what went wrong else is in the error's `about`."""
     if not isinstance(outcome, Reply):
         about = FailureCause.CALLER if isinstance(outcome, NotWritten) else FailureCause.UNKNOWN
         reason, retry_after_s = getattr(outcome, "reason", outcome), getattr(outcome, "retry_after_s", None)
@@ -29,6 +30,7 @@ def usable(outcome: object, path: str) -> Reply:
 
 
 def items_of(reply: Reply) -> list[object]:
+    """The items of a JSON list, whatever they are."""
     try:
         found = read_json(reply.body)
     except ValueError as error:
@@ -47,6 +49,7 @@ def last_id(activities: Sequence[parse.Json], page: str | None) -> str:
 
 
 def as_object(value: object, what: str) -> parse.Json:
+    """`parse.as_object` for an answer that nothing can stand for."""
     try:
         return parse.as_object(value, what)
     except parse.Malformed as error:
@@ -54,6 +57,7 @@ def as_object(value: object, what: str) -> parse.Json:
 
 
 def text_of(of: parse.Json, name: str) -> str:
+    """`parse.text` likewise."""
     try:
         return parse.text(of, name)
     except parse.Malformed as error:

@@ -38,6 +38,8 @@ _MESSAGES_BUFFERED: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamTarget:
+    """Where to subscribe, for which account, and how long each step of it may take."""
+
     url: str
     key_id: str
     secret_key: str

@@ -75,6 +75,7 @@ class _Withheld(Exception):
 
 
 def asset_type_of(symbol: str) -> AssetType:
+    """By how it is written: OCC without padding is an option, a slash a crypto pair, all else a stock."""
     if _OCC.fullmatch(symbol):
         return AssetType.OPTION
     return AssetType.CRYPTO if "/" in symbol else AssetType.STOCK
@@ -246,6 +247,7 @@ class Wire:
         )
 
     async def aclose(self) -> None:
+        """Closes every connection; a call that is under way ends as NoReply or NotWritten."""
         await self._client.aclose()
 
 

@@ -11,13 +11,24 @@ from typing import Final
 from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.lots import LARGEST_QUANTITY, LOT_DIGITS
-from closeflow.domain.model import ZERO, Book, CloseRequest, Execution, Order, Statement, StatementKind, UpdateSource
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    Event,
+    Execution,
+    Order,
+    Statement,
+    StatementKind,
+    UpdateSource,
+)
 from closeflow.domain.operator.requests import POLICY, Already, Done, Outcome, Refused, unclear
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.orders.apply_update import Applied
 from closeflow.domain.orders.duplicate_fills import settle_names
 from closeflow.domain.outbox.events import ledger_event
+from closeflow.domain.outbox.payloads import PositionPayload
 from closeflow.domain.reasons import EXTERNALLY_CLOSED
 from closeflow.domain.text import decimal_text
 
@@ -115,8 +126,13 @@ def end_position(book: Book, ending: Ending, given: Adjustment, *, last: Adjustm
         one.id: replace(one, reason=ending.value) if _ended_so(book.requests[one.id], one) else one
         for one in outcome.book.requests.values()
     }
-    events = tuple(replace(one, payload={**one.payload, "reason": ending.value}) for one in outcome.events)
+    events = tuple(_because(ending, one) for one in outcome.events)
     return replace(outcome, book=replace(outcome.book, requests=requests), events=events)
+
+
+def _because(ending: Ending, event: Event) -> Event:
+    assert isinstance(event.payload, PositionPayload), "an adjustment tells of positions alone"
+    return replace(event, payload=replace(event.payload, reason=ending.value))
 
 
 def _ended_so(before: CloseRequest, after: CloseRequest) -> bool:

@@ -18,23 +18,16 @@ from closeflow.domain.operator.requests import unclear
 from closeflow.domain.position.compare_with_broker import agree
 from closeflow.domain.text import decimal_text
 
-ENDINGS: Final = {
-    "OPASN": Ending.ASSIGNED,
-    "OPEXC": Ending.EXERCISED,
-    "OPEXP": Ending.EXPIRED,
-    "OPXRC": Ending.EXERCISED,
-}
-REORGANIZING: Final = frozenset({"MA", "NC", "REORG", "SC", "SPIN", "SPLIT", "SSO", "SSP"})
-"""Splits, mergers, spin-offs, and changes of the name or symbol."""
-MONEY_ONLY: Final = ("CFEE", "CSD", "CSW", "DIV", "FEE", "INT", "JNLC", "PTC")
-"""How types begin that change no quantity, or come with every fill (the fee of a coin): a comparison tells of it."""
 _EXECUTED: Final = (None, "executed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NonTrade:
     """One activity as the broker lists it. `quantity` is the signed change of the holding; what is not stated, or
-    cannot be read, is None (`kind`: empty)."""
+    cannot be read, is None (`kind`: empty).
+
+    `kind` is the broker's own word for it, `ending` what that does to a holding where it ends one. With `money_only` it
+    changes no quantity, or comes with every fill (the fee of a coin): a comparison tells of it."""
 
     activity_id: str
     kind: str
@@ -43,6 +36,8 @@ class NonTrade:
     day: date | None
     status: str | None = None
     description: str | None = None
+    ending: Ending | None = None
+    money_only: bool = False
 
     def __str__(self) -> str:
         said = (self.kind or "an activity without a type", self.symbol, self.quantity and decimal_text(self.quantity))
@@ -82,7 +77,7 @@ Verdict = Passed | Ends | Waits | Told
 def concerns(activity: NonTrade, opened: Sequence[date]) -> bool:
     """Whether it may have changed what we hold: `opened` are the days on which our open positions in its symbol came
     here. What happened before all of them is in the quantities that they came with."""
-    if activity.kind.startswith(MONEY_ONLY):
+    if activity.money_only:
         return False
     if activity.symbol is None:
         return not activity.kind or bool(activity.quantity)
@@ -103,8 +98,8 @@ def judge(activity: NonTrade, books: Sequence[Book], *, at_broker: Decimal | Non
         return Passed()
     ours = ", ".join(f"position {book.position.id} has {decimal_text(book.position.quantity)}" for book in books)
     differs = f"{ours}, the broker holds {decimal_text(at_broker)}"
-    ending = ENDINGS.get(activity.kind)
-    if ending is None:
+    ending = activity.ending
+    if ending is None or ending is Ending.REORGANIZED:
         return Told(f"{differs}; {_mend(activity, books)}")
     whole = activity.status in _EXECUTED and activity.quantity == -held and at_broker == ZERO
     if not whole:
@@ -130,7 +125,7 @@ def _obstacles(books: Sequence[Book]) -> Iterator[str]:
 
 def _mend(activity: NonTrade, books: Sequence[Book]) -> str:
     position_id = books[0].position.id
-    if activity.kind in REORGANIZING:
+    if activity.ending is Ending.REORGANIZED:
         verb = f"`closectl positions end {position_id} --as reorganized` and import what it became"
         return f"{verb}, or `closectl positions adjust {position_id}` where only the quantity changed"
     return f"compare the two, then `closectl positions adjust {position_id}` or `closectl positions end {position_id}`"

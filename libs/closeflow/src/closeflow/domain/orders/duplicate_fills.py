@@ -134,7 +134,7 @@ def _unnamed(order: Order, execution: Execution) -> Iterator[Execution]:
 
 
 def _one_name(one: Execution, other: Execution) -> bool:
-    """Alpaca's activities put a time before the execution id that the stream may have given."""
+    """A broker's list of executions may put a time and `::` before the id that its stream has given (Alpaca's does)."""
     return one.exec_id.rpartition("::")[2] == other.exec_id.rpartition("::")[2]
 
 

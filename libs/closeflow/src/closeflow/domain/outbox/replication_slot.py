@@ -50,24 +50,30 @@ class Part:
 
     @property
     def is_failed(self) -> bool:
+        """A failed part stays so until it is restarted."""
         return self.state == "FAILED"
 
     @property
     def tells_lost_slot(self) -> bool:
+        """Whether its trace names what no restart can mend: the slot, or its WAL, is gone."""
         return self.is_failed and any(text in self.trace for text in _GONE_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Connector:
+    """A connector as Kafka Connect states it, all in one answer."""
+
     connector: Part
     tasks: tuple[Part, ...]
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """The connector itself first."""
         return (self.connector, *self.tasks)
 
     @property
     def is_running(self) -> bool:
+        """By its own word; without a task it does nothing. Whether it reads from a slot, `streams` says."""
         return bool(self.tasks) and all(part.state == "RUNNING" for part in self.parts)
 
 
@@ -91,6 +97,7 @@ class Observed:
 
     @property
     def streams(self) -> bool:
+        """Whether events are on their way: it runs, and PostgreSQL sees it read from a slot that is not lost."""
         return (
             self.connector is not None
             and self.connector.is_running
@@ -115,6 +122,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """What is wrong, as an incident: `kind` is one of `WATCHED`."""
+
     kind: str
     severity: str
     detail: str

@@ -33,12 +33,12 @@ class DuplicateId:
 
 @dataclass(frozen=True, slots=True)
 class NotAccepted:
-    """The broker did not take the request for a reason that is not the order's (429, 401, account blocked)."""
+    """The broker did not take the request for a reason that is not the order's (rate limit, credentials, account)."""
 
     reason: str
     retry_after_s: float | None
     credentials: bool = False
-    """True for 401 and a blocked account: no order of the account can pass, a person must act."""
+    """True for a key that is not accepted and a blocked account: no order can pass, a person must act."""
     account_wide: bool = False
     """True when the broker takes no new order of the account, whatever it is, and the key is not why."""
 
@@ -54,7 +54,8 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The broker may or may not have acted: time-out, reset, 5xx, redirect, unreadable or foreign body."""
+    """The broker may or may not have acted: time-out, broken connection, an error of its own, an answer that cannot be
+    read or is about another order."""
 
     reason: str
 

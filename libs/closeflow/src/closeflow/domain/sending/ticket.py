@@ -48,7 +48,7 @@ def refusal_update(order: Ticket, n: int, refusal: Refused, *, broker: str, at: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """The order exactly as it goes on the wire: every send of one client order id is byte-equal."""
+    """The order as it goes on the wire: every send of one client order id says the same."""
 
     client_order_id: str
     account_id: str
