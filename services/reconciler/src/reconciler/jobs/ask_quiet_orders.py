@@ -18,7 +18,7 @@ from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
 from closeflow.broker.record import broker_fill_record
 from closeflow.contracts.topics import BROKER_FILL
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
 from closeflow.kafka.producer import Outgoing, Producer
@@ -134,9 +134,5 @@ class AskQuietOrders:
 
 
 def _gone(client_order_id: str) -> Incident:
-    return Incident(
-        kind=IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND,
-        severity="critical",
-        detail="the broker acknowledged this order and now says that it does not exist",
-        client_order_id=client_order_id,
-    )
+    detail = "the broker acknowledged this order and now says that it does not exist"
+    return about(IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND, detail, client_order_id=client_order_id)

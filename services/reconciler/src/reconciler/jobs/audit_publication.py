@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter, Gauge
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident, Topic
 from closeflow.domain.outbox.publication_audit import (
     EventKey,
@@ -266,9 +266,5 @@ def _subject(key: EventKey) -> str:
 
 
 def _missing(row: OutboxRow) -> Incident:
-    return Incident(
-        kind=IncidentKind.EVENT_NOT_PUBLISHED,
-        severity="critical",
-        detail=f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka",
-        subject=_subject(row.key),
-    )
+    detail = f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka"
+    return about(IncidentKind.EVENT_NOT_PUBLISHED, detail, subject=_subject(row.key))

@@ -16,8 +16,8 @@ import structlog
 
 from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Incident
+from closeflow.domain.incidents import IncidentKind, about_order
+from closeflow.domain.model import OrderRef
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.sending.broker_answers import (
     NOTHING_LEFT,
@@ -42,7 +42,7 @@ from closeflow.storage.core.engine import (
     transaction,
 )
 from closeflow.storage.incidents import report_incidents
-from closeflow.storage.inconsistencies import OrphanOrder, close_orphan_incidents, orphan_orders
+from closeflow.storage.inconsistencies import close_orphan_incidents, orphan_orders
 from reconciler.jobs.ask_quiet_orders import Pauses, Rest, publish
 
 log = structlog.get_logger(__name__)
@@ -98,7 +98,7 @@ class CancelOrphanOrders:
                 self.rest.extend(answer.retry_after_s, time.monotonic())
         return answers
 
-    async def _end_alone(self, order: OrphanOrder, *, lives: bool) -> bool:
+    async def _end_alone(self, order: OrderRef, *, lives: bool) -> bool:
         """One that cannot be ended is told, and holds up no other."""
         try:
             return await retrying(self.database, partial(self._end, order=order, lives=lives))
@@ -108,10 +108,10 @@ class CancelOrphanOrders:
             log.error("outliving_order_not_ended", client_order_id=order.client_order_id, exc_info=error)
             detail = f"it cannot be ended: {str(error).partition(chr(10))[0]}"
             async with transaction(self.database) as tx:
-                await report_incidents(tx, incidents=[_incident(order, detail)])
+                await report_incidents(tx, incidents=[about_order(order, IncidentKind.ORDER_OUTLIVES_REQUEST, detail)])
             return False
 
-    async def _end(self, tx: Transaction, *, order: OrphanOrder, lives: bool) -> bool:
+    async def _end(self, tx: Transaction, *, order: OrderRef, lives: bool) -> bool:
         """Ask for the cancel of an order that the broker has, or stated before to have, and tell a person of it."""
         books = await lock_books(tx, position_ids=[order.position_id], request_ids=[order.close_request_id])
         book = books[order.position_id]
@@ -129,7 +129,7 @@ class CancelOrphanOrders:
         detail = f"request {request.id} is {request.status} ({request.reason}) and its order is {found.status}: " + (
             "its cancel is asked for" if lives else "nobody knows whether the broker has it"
         )
-        await report_incidents(tx, incidents=[_incident(order, detail)])
+        await report_incidents(tx, incidents=[about_order(order, IncidentKind.ORDER_OUTLIVES_REQUEST, detail)])
         return cancel
 
 
@@ -141,14 +141,3 @@ def _lives(answer: LookUpAnswer) -> bool:
             return False
         case _:
             assert_never(answer)
-
-
-def _incident(order: OrphanOrder, detail: str) -> Incident:
-    return Incident(
-        kind=IncidentKind.ORDER_OUTLIVES_REQUEST,
-        severity="critical",
-        detail=detail,
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.domain.position.compare_with_broker import Compared, Pair, compare
 from closeflow.domain.text import decimal_text
@@ -69,7 +69,7 @@ class ComparePositions:
         account = self.broker.account_id
         incidents = [_mismatch(account, symbol, pair) for symbol, pair in sorted(found.confirmed.items())]
         if found.unknown_symbols:
-            incidents.append(_strangers(account, found.unknown_symbols))
+            incidents.append(_unknown(account, found.unknown_symbols))
         if unreadable:
             incidents.append(_unreadable(account, unreadable))
         equal = [_subject(account, symbol) for symbol in found.equal]
@@ -103,18 +103,16 @@ def _subject(account_id: str, symbol: str) -> str:
 def _mismatch(account_id: str, symbol: str, pair: Pair) -> Incident:
     ours, theirs = map(decimal_text, pair)
     detail = f"the broker holds {theirs} {symbol} for account {account_id}, we hold {ours}"
-    return Incident(
-        kind=IncidentKind.POSITION_MISMATCH, severity="critical", detail=detail, subject=_subject(account_id, symbol)
-    )
+    return about(IncidentKind.POSITION_MISMATCH, detail, subject=_subject(account_id, symbol))
 
 
-def _strangers(account_id: str, held: Mapping[str, Decimal]) -> Incident:
+def _unknown(account_id: str, held: Mapping[str, Decimal]) -> Incident:
     listed = ", ".join(f"{decimal_text(quantity)} {symbol}" for symbol, quantity in sorted(held.items()))
     detail = f"the broker holds for account {account_id} what we have no position in: {listed}"
-    return Incident(kind=IncidentKind.UNKNOWN_POSITIONS, severity="warning", detail=detail, subject=account_id)
+    return about(IncidentKind.UNKNOWN_POSITIONS, detail, subject=account_id)
 
 
 def _unreadable(account_id: str, symbols: Set[str]) -> Incident:
     listed = ", ".join(symbol or "one without a symbol" for symbol in sorted(symbols))
     detail = f"positions that the broker lists for account {account_id} cannot be read, so not compared: {listed}"
-    return Incident(kind=IncidentKind.POSITION_NOT_READABLE, severity="warning", detail=detail, subject=account_id)
+    return about(IncidentKind.POSITION_NOT_READABLE, detail, subject=account_id)

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.advisory_locks import cycle_alone
@@ -181,22 +181,10 @@ def _name(order: GapOrder) -> str:
 
 
 def _gap(order: GapOrder) -> Incident:
-    return Incident(
-        kind=IncidentKind.GAP,
-        severity="critical",
-        detail=f"the broker states {order.missing} more filled than its executions name",
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )
+    detail = f"the broker states {order.missing} more filled than its executions name"
+    return about_order(order, IncidentKind.GAP, detail)
 
 
 def _withheld(order: GapOrder) -> Incident:
-    return Incident(
-        kind=IncidentKind.EXECUTION_WITHHELD,
-        severity="critical",
-        detail=f"{order.missing} that a feed names is not booked: the broker states no more than what is",
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )
+    detail = f"{order.missing} that a feed names is not booked: the broker states no more than what is"
+    return about_order(order, IncidentKind.EXECUTION_WITHHELD, detail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import ZERO, Book, Incident
 from closeflow.domain.operator.adjust import Adjustment, end_position
 from closeflow.domain.operator.non_trade_activity import (
@@ -124,13 +124,11 @@ class ImportNonTrades:
                 raise
             log.error("activity_not_applied", activity_id=activity.activity_id, exc_info=error)
             verdict = Waits(f"it cannot be written: {str(error).partition(chr(10))[0]}")
+            incident = replace(
+                self._told(IncidentKind.NON_TRADE_ACTIVITY_WAITS, activity, verdict.why), severity="critical"
+            )
             async with transaction(self.database) as tx:
-                await report_incidents(
-                    tx,
-                    incidents=[
-                        self._incident(IncidentKind.NON_TRADE_ACTIVITY_WAITS, "critical", activity, verdict.why)
-                    ],
-                )
+                await report_incidents(tx, incidents=[incident])
         if isinstance(verdict, Ends):
             log.warning("positions_ended_by_activity", activity_id=activity.activity_id, ending=verdict.ending)
         return verdict
@@ -150,13 +148,9 @@ class ImportNonTrades:
                     await _end(tx, book, verdict, activity, now=now)
             case Told(why):
                 await self._record(tx, activity, "told")
-                await report_incidents(
-                    tx, incidents=[self._incident(IncidentKind.NON_TRADE_ACTIVITY, "critical", activity, why)]
-                )
+                await report_incidents(tx, incidents=[self._told(IncidentKind.NON_TRADE_ACTIVITY, activity, why)])
             case Waits(why):
-                await report_incidents(
-                    tx, incidents=[self._incident(IncidentKind.NON_TRADE_ACTIVITY_WAITS, "warning", activity, why)]
-                )
+                await report_incidents(tx, incidents=[self._told(IncidentKind.NON_TRADE_ACTIVITY_WAITS, activity, why)])
             case Passed():
                 pass
         return verdict
@@ -188,8 +182,8 @@ class ImportNonTrades:
     def _subject(self, activity: NonTrade) -> str:
         return f"{self.broker.account_id}/{activity.activity_id}"
 
-    def _incident(self, kind: str, severity: str, activity: NonTrade, why: str) -> Incident:
-        return Incident(kind=kind, severity=severity, detail=f"{activity}: {why}", subject=self._subject(activity))
+    def _told(self, kind: IncidentKind, activity: NonTrade, why: str) -> Incident:
+        return about(kind, f"{activity}: {why}", subject=self._subject(activity))
 
 
 async def _end(tx: Transaction, book: Book, ends: Ends, activity: NonTrade, *, now: datetime) -> None:

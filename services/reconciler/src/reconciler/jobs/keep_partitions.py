@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import (
@@ -53,7 +53,7 @@ class KeepPartitions:
         async with transaction(self.database) as tx:
             strays = await default_partition_rows(tx)
             if strays:
-                await report_incidents(tx, incidents=[_strays(strays)])
+                await report_incidents(tx, incidents=[_in_default_partition(strays)])
         # On its own, because it may fail for the very rows that were told.
         made = await self._often(lambda tx: ensure_partitions(tx, days_ahead=self.days_ahead))
         async with transaction(self.database) as tx:
@@ -97,10 +97,6 @@ class KeepPartitions:
         return dropped
 
 
-def _strays(count: int) -> Incident:
-    return Incident(
-        kind=IncidentKind.OUTBOX_DEFAULT_PARTITION_USED,
-        severity="warning",
-        detail=f"{count} outbox rows are in the DEFAULT partition: the partition of their day was missing",
-        subject="outbox_events_default",
-    )
+def _in_default_partition(rows: int) -> Incident:
+    detail = f"{rows} outbox rows are in the DEFAULT partition: the partition of their day was missing"
+    return about(IncidentKind.OUTBOX_DEFAULT_PARTITION_USED, detail, subject="outbox_events_default")

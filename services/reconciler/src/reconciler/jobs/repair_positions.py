@@ -11,7 +11,7 @@ from typing import Final, assert_never
 import structlog
 
 from closeflow.domain.close.repair import InLine, NotRepaired, Repaired, repair
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Book, Event, Incident
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
@@ -88,12 +88,8 @@ class RepairPositions:
 
 
 def _refused(misfit: InconsistentPosition, error: Exception) -> Incident:
-    return Incident(
-        kind=IncidentKind.NOT_REPAIRED,
-        severity="critical",
-        detail=f"the repair cannot be written: {str(error).partition(chr(10))[0]}",
-        position_id=misfit.position_id,
-    )
+    detail = f"the repair cannot be written: {str(error).partition(chr(10))[0]}"
+    return about(IncidentKind.NOT_REPAIRED, detail, position_id=misfit.position_id)
 
 
 async def _save(tx: Transaction, before: Book, after: Book, events: Sequence[Event], incident: Incident) -> None:

@@ -16,7 +16,7 @@ from typing import Final, assert_never
 import structlog
 from prometheus_client import Counter, Gauge
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.domain.outbox.replication_slot import (
     Connector,
@@ -57,9 +57,9 @@ class WatchReplication:
     connect: Connect
     slot: str
     limits: Limits
-    _since: dict[str, float] = field(default_factory=dict)
-    _over: frozenset[str] | None = None
-    _told: frozenset[str] = frozenset()
+    _since: dict[IncidentKind, float] = field(default_factory=dict)
+    _over: frozenset[IncidentKind] | None = None
+    _told: frozenset[IncidentKind] = frozenset()
     _slotless_since: float | None = None
     _streams_since: float | None = None
     _heartbeat: tuple[datetime, float] | None = None
@@ -184,9 +184,7 @@ class WatchReplication:
         if seen.recovering:
             return
         log.error("slot_recovery_begun", slot=self.slot, seen=_described(seen))
-        lost = Finding(
-            IncidentKind.SLOT_LOST, "critical", f"events of a while are in no slot; recovering: {_described(seen)}"
-        )
+        lost = Finding(IncidentKind.SLOT_LOST, f"events of a while are in no slot; recovering: {_described(seen)}")
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=[self._incident(lost)])
 
@@ -221,7 +219,7 @@ class WatchReplication:
 
     def _incident(self, found: Finding) -> Incident:
         subject = self.slot if found.kind.startswith("slot_") else self.connect.name
-        return Incident(kind=found.kind, severity=found.severity, detail=found.detail, subject=subject)
+        return about(found.kind, found.detail, subject=subject)
 
 
 def _measure(seen: Observed) -> None:

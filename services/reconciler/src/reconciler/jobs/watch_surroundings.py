@@ -22,6 +22,7 @@ from closeflow.domain.monitoring import (
     Place,
     Waiting,
     away_incidents,
+    away_kind,
     look_at_answer,
     look_at_lag,
     not_seen_to_move,
@@ -80,7 +81,7 @@ class WatchSurroundings:
         incidents: list[Incident] = away_incidents(away, now=now, patience_s=patience_s)
         for name, _ in away:
             still = [one.subject for one in incidents if one.subject == name]
-            await close_incidents(tx, kind=f"{name}_away", still=still, resolution="it answers again")
+            await close_incidents(tx, kind=away_kind(name), still=still, resolution="it answers again")
         if lag_is_known:
             incidents += stalled_consumers(self._waiting, now=now, patience_s=patience_s)
             still_there = not_seen_to_move(self._waiting, now=now, patience_s=patience_s)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from closeflow.domain.close.outcome import POSITION_STATUS_OF, conclude_position, publish_position
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.lots import is_residual
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
@@ -102,5 +102,5 @@ def _unfinished(book: Book) -> Iterator[CloseRequest]:
     return (request for request in book.requests.values() if request.unfinished)
 
 
-def _incident(book: Book, kind: str, detail: str) -> Incident:
-    return Incident(kind=kind, severity="critical", detail=detail, position_id=book.position.id)
+def _incident(book: Book, kind: IncidentKind, detail: str) -> Incident:
+    return about(kind, detail, position_id=book.position.id)

@@ -14,7 +14,7 @@ from closeflow.domain import lots, trading_controls
 from closeflow.domain.close import deferral, pricing
 from closeflow.domain.close.outcome import conclude_position, publish_position
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
     ZERO,
@@ -252,14 +252,8 @@ def _living(book: Book, request: CloseRequest) -> list[Order]:
 
 
 def _not_over(order: Order) -> Incident:
-    return Incident(
-        kind=IncidentKind.ORDER_DONE_FOR_DAY,
-        severity="critical",
-        detail="the broker called it done for the day and has not ended it a day later; its cancel is asked for",
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )
+    detail = "the broker called it done for the day and has not ended it a day later; its cancel is asked for"
+    return about_order(order, IncidentKind.ORDER_DONE_FOR_DAY, detail)
 
 
 def _working_since(order: Order) -> datetime:
