@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 
@@ -20,7 +20,14 @@ from closeflow.broker.record import broker_fill_record
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import BrokerUpdate, Incident
-from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
+from closeflow.domain.sending.broker_answers import (
+    Acknowledged,
+    LookUpAnswer,
+    NotAccepted,
+    NotFound,
+    NotSent,
+    Unanswered,
+)
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, transaction
@@ -81,6 +88,30 @@ class Rest:
         return now < self._until
 
 
+async def ask(broker: Broker, client_order_ids: Sequence[str], rest: Rest) -> dict[str, LookUpAnswer]:
+    """The answers there are; none while the broker wants no questions."""
+    answers = {} if rest.is_on(time.monotonic()) else await look_up_all(broker, client_order_ids)
+    for client_order_id, answer in answers.items():
+        if isinstance(answer, NotAccepted | NotSent | Unanswered):
+            log.warning("broker_did_not_answer", client_order_id=client_order_id, reason=answer.reason)
+        if isinstance(answer, NotAccepted):
+            rest.extend(answer.retry_after_s, time.monotonic())
+    return answers
+
+
+def stated(answers: Mapping[str, LookUpAnswer]) -> list[BrokerUpdate]:
+    """What the broker says of the orders that it has."""
+    return [one.update for one in answers.values() if isinstance(one, Acknowledged)]
+
+
+def denied(answers: Mapping[str, LookUpAnswer]) -> list[Incident]:
+    """One for each acknowledged order that the broker does not find."""
+    detail = "the broker acknowledged this order and now says that it does not exist"
+    kind = IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND
+    gone = (client_order_id for client_order_id, one in answers.items() if isinstance(one, NotFound))
+    return [about(kind, detail, client_order_id=client_order_id) for client_order_id in gone]
+
+
 @dataclass(slots=True)
 class AskQuietOrders:
     """Look up acknowledged orders that nothing was heard of, each again after a pause that doubles up to a cap."""
@@ -110,29 +141,12 @@ class AskQuietOrders:
                 excluding=self.pauses.not_before(now),
                 budget=self.budget,
             )
-        updates: list[BrokerUpdate] = []
-        gone: list[Incident] = []
-        answers = await look_up_all(self.broker, [order.client_order_id for order in quiet])
-        for client_order_id, answer in answers.items():
+        answers = await ask(self.broker, [order.client_order_id for order in quiet], self.rest)
+        for client_order_id in answers:
             self.pauses.asked(client_order_id, now)
-            match answer:
-                case Acknowledged(update):
-                    updates.append(update)
-                case NotFound():
-                    gone.append(_gone(client_order_id))
-                case NotAccepted() | NotSent() | Unanswered():
-                    log.warning("broker_did_not_answer", client_order_id=client_order_id, reason=answer.reason)
-                    if isinstance(answer, NotAccepted):
-                        self.rest.extend(answer.retry_after_s, time.monotonic())
-                case _:
-                    assert_never(answer)
+        updates, gone = stated(answers), denied(answers)
         await publish(self.producer, updates)
         if gone:
             async with transaction(self.database) as tx:
                 await report_incidents(tx, incidents=gone)
         return len(updates)
-
-
-def _gone(client_order_id: str) -> Incident:
-    detail = "the broker acknowledged this order and now says that it does not exist"
-    return about(IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND, detail, client_order_id=client_order_id)
