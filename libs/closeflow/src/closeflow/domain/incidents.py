@@ -8,6 +8,7 @@ from uuid import UUID
 
 from closeflow.domain.model import CloseRequest, Incident, Order, OrderRef
 
+CRITICAL: Final = "critical"
 WARNING: Final = "warning"
 
 
@@ -17,7 +18,7 @@ class IncidentKind(StrEnum):
 
     severity: str
 
-    def __new__(cls, kind: str, severity: str = "critical") -> IncidentKind:
+    def __new__(cls, kind: str, severity: str = CRITICAL) -> IncidentKind:
         member = str.__new__(cls, kind)
         member._value_ = kind
         member.severity = severity
