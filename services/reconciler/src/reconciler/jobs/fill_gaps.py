@@ -6,10 +6,10 @@ What it says goes to `broker-fill` like everything else it says; nothing of it i
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -32,6 +32,26 @@ that is not found so is asked for from when the broker took its order, by the br
 ASKED_BY_ORDER: Final = 20
 FAILURES_OF_A_PAGE: Final = 5
 """After so many in a row the reading ends, and the next one begins at the start: the token of a page may have aged."""
+
+
+class Seen(NamedTuple):
+    """When a gap was first seen, and when last, by the process's monotonic clock."""
+
+    first: float
+    last: float
+
+
+def lasting_gaps(
+    gaps: Sequence[GapOrder], seen: Mapping[str, Seen], *, now: datetime, patience: timedelta, clock: float
+) -> tuple[list[Incident], dict[str, Seen]]:
+    """One incident for each gap that is old enough for a person, by the database's time `now` or by this process's own
+    wait: updates that do not close it do not make it younger. And which gaps are seen now."""
+    wait_s = patience.total_seconds()
+    recent = {name: one for name, one in seen.items() if clock - one.last <= wait_s}
+    found = {_name(one): one for one in gaps}
+    seen = recent | {name: Seen(recent[name].first if name in recent else clock, clock) for name in found}
+    old = [one for name, one in found.items() if one.since + patience <= now or clock - seen[name].first >= wait_s]
+    return [_gap(one) for one in old], seen
 
 
 @dataclass(slots=True)
@@ -69,8 +89,7 @@ class FillGaps:
     _reading: Reading | None = None
     _missed: frozenset[str] = frozenset()
     """Orders whose gap a reading from end to end has not filled."""
-    _sightings: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """When each gap was first seen, and when last: updates that do not close it do not make it younger."""
+    _seen: Mapping[str, Seen] = field(default_factory=dict)
 
     async def once(self) -> int:
         """Returns how many executions were published; what is known already is recognised by its consumer."""
@@ -87,7 +106,10 @@ class FillGaps:
                 asked=[name.partition("/")[0] for name in self.pauses.not_before(time.monotonic())],
                 budget=self.budget,
             )
-            await report_incidents(tx, incidents=[_gap(one) for one in self._lasting(gaps, now)])
+            lasting, self._seen = lasting_gaps(
+                gaps, self._seen, now=now, patience=self.incident_after, clock=time.monotonic()
+            )
+            await report_incidents(tx, incidents=lasting)
             await close_gap_incidents(tx, kind=IncidentKind.GAP, resolution="the executions were found")
             account = self.broker.account_id
             withheld = await withheld_orders(tx, account_id=account, after=self.incident_after, budget=self.budget)
@@ -103,18 +125,6 @@ class FillGaps:
         published = await self._read_on({one.client_order_id for one in gaps})
         log.info("gaps_asked_about", orders=len(gaps), published=published, read_on=self._reading is not None)
         return published
-
-    def _lasting(self, gaps: Sequence[GapOrder], now: datetime) -> list[GapOrder]:
-        """The gaps that are old enough for a person, by the database's clock or by this process's own wait."""
-        clock, wait_s = time.monotonic(), self.incident_after.total_seconds()
-        recent = {name: seen for name, seen in self._sightings.items() if clock - seen[1] <= wait_s}
-        names = map(_name, gaps)
-        self._sightings = recent | {name: (recent.get(name, (clock, clock))[0], clock) for name in names}
-        return [
-            one
-            for one in gaps
-            if one.since + self.incident_after <= now or clock - self._sightings[_name(one)][0] >= wait_s
-        ]
 
     async def _begun(self, gaps: Sequence[GapOrder]) -> bool:
         """Whether there is a reading to go on with, or one was begun because of a gap whose pause is over."""
