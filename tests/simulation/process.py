@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from closeflow.contracts.broker_fill import BrokerFillV1, broker_fill_key
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.model import BrokerUpdate
 from tests.simulation.broker import Exchange
 from tests.simulation.clock import Clock
 from tests.simulation.core import Core
-from tests.simulation.database import CommitUnknown, Database, Disconnected
+from tests.simulation.database import CommitUnknown, Database, Disconnected, Tx
 from tests.simulation.faults import Crashed, Fault, Faults
 from tests.simulation.log import Topic
 from tests.simulation.network import Network
@@ -20,6 +21,14 @@ DATABASE_ERRORS = (Disconnected, CommitUnknown)
 
 class KafkaAway(Exception):
     """Publishing was not acknowledged; the record may be there."""
+
+
+def save(tx: Tx, result: BatchResult) -> None:
+    """As `unit_of_work.save`."""
+    tx.save_books(result.changes)
+    tx.sends += result.claimed
+    tx.events += result.events
+    tx.incidents += result.incidents
 
 
 @dataclass(slots=True)
