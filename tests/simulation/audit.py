@@ -14,7 +14,7 @@ from closeflow.domain.outbox import publication_audit
 from closeflow.domain.outbox.publication_audit import Audited, AuditedDay, Emission, EventKey, Look
 from reconciler.seen_events import Waits
 from tests.simulation.cdc import Connector
-from tests.simulation.core import PUBLISH_WITHIN, Core
+from tests.simulation.core import PUBLISH_WITHIN
 from tests.simulation.database import Database, Row, Tx
 from tests.simulation.log import Topic
 from tests.simulation.process import DATABASE_ERRORS
@@ -40,7 +40,6 @@ class Audit:
     database: Database
     topics: Mapping[TopicName, Topic[Event]]
     connector: Connector
-    core: Core
     day: AuditedDay = NOTHING_YET
     waits: Waits = field(default_factory=Waits)
 

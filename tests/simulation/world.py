@@ -109,7 +109,7 @@ def make_world(random: Random, core: Core = REAL, theme: str | None = None) -> W
         lets_work=random.random() < 0.5,
         strides_s=random.choice(PACES_S[1:] if drawn.slow else PACES_S),
         connector=connector,
-        audit=Audit(database, topics, connector, core),
+        audit=Audit(database, topics, connector),
         topics=topics,
         submit_group=submit_group,
         fill_group=fill_group,

@@ -24,6 +24,7 @@ from closeflow.storage.core.engine import (
 )
 from closeflow.storage.incidents import close_incidents, report_incidents
 from closeflow.storage.outbox_partitions import default_partition_rows, drop_partition, ensure_partitions, outbox_days
+from closeflow.unit_of_work import first_line
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ class KeepPartitions:
             dropped = await self._often(lambda tx: drop_partition(tx, day=day))
         except StatementError as error:
             report = log.warning if sqlstate(error) == NOT_YET_PROVEN else log.error
-            report("outbox_partition_kept", day=str(day), reason=str(error.orig).partition("\n")[0])
+            report("outbox_partition_kept", day=str(day), reason=first_line(error))
             return False
         log.info("outbox_partition_dropped", day=str(day))
         return dropped

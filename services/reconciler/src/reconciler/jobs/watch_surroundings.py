@@ -96,10 +96,10 @@ class WatchSurroundings:
         try:
             return await _within(ANSWER_WITHIN_S, group_lag(self.kafka, self.groups)), None
         except LookupError as error:
-            log.warning("lag_not_known", reason=_text(error))
+            log.warning("lag_not_known", reason=reason(error))
             return None, None  # It answers, and has no such topic.
         except Exception as error:
-            return None, _text(error)
+            return None, reason(error)
 
     async def _ask_broker(self) -> str | None:
         try:
@@ -107,7 +107,7 @@ class WatchSurroundings:
         except BrokerUnavailable as error:
             return None if error.retry_after_s is not None else error.reason  # Asking for a pause is an answer.
         except TimeoutError as error:
-            return _text(error)
+            return reason(error)
         return None
 
 
@@ -119,7 +119,3 @@ async def _within(seconds: float, question: Awaitable[T]) -> T:
         asked.cancel()
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     return asked.result()
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
