@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import date
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain.model import Event, Incident
+from closeflow.domain.model import Event
 from closeflow.domain.model import Topic as TopicName
 from closeflow.domain.outbox import publication_audit
-from closeflow.domain.outbox.publication_audit import (
-    Emission,
-    EventKey,
-    Judged,
-    is_published,
-    judge_publication,
-    lost,
-    superseded,
-)
+from closeflow.domain.outbox.publication_audit import Audited, AuditedDay, Emission, EventKey, Look
+from reconciler.seen_events import Waits
 from tests.simulation.cdc import Connector
 from tests.simulation.core import PUBLISH_WITHIN
 from tests.simulation.database import Database, Row, Tx
 from tests.simulation.log import Topic
 from tests.simulation.process import DATABASE_ERRORS
 
-MISSING: Final = "event_not_published"
+NOTHING_YET: Final = AuditedDay(date.min, 0, frozenset())
 EMIT_BUDGET: Final = 50
 
 
@@ -42,74 +35,65 @@ def published(topics: Mapping[TopicName, Topic[Event]]) -> dict[UUID, int]:
 
 @dataclass(slots=True)
 class Audit:
-    """Mirrors `publication.AuditPublication.once`, with one mark for all days."""
+    """One auditor, with one mark for all days; what it reads of the topics it reads anew each time."""
 
     database: Database
     topics: Mapping[TopicName, Topic[Event]]
     connector: Connector
-    through: int = 0
-    missing: set[EventKey] = field(default_factory=set)
-    since: dict[EventKey, float] = field(default_factory=dict)
-    """When each unpublished row was first seen, by the auditor's own clock."""
+    day: AuditedDay = NOTHING_YET
+    waits: Waits = field(default_factory=Waits)
+
+    @property
+    def missing(self) -> frozenset[EventKey]:
+        return self.day.missing
 
     def once(self) -> bool:
-        """Whether a mark moved, or something was found or lost."""
-        seen, elapsed = published(self.topics), self.database.clock.elapsed
-        below = self.database.xact + 1
-        rows = [row.judged for row in self.database.wal if self.through <= row.judged.xact_id < below]
-        unseen = {key for key in (*(row.key for row in rows), *self.missing) if not is_published(key, seen)}
-        self.since = {key: self.since.get(key, elapsed) for key in unseen}
-        judged = judge_publication(
-            rows,
-            seen,
-            through=self.through,
-            below=below,
-            complete=True,
-            now=self.database.now(),
-            waited={key: timedelta(seconds=elapsed - since) for key, since in self.since.items()},
-            publish_within=PUBLISH_WITHIN,
+        """Whether the mark moved, or something was found or lost."""
+        look, seen, before = self._look(), published(self.topics), self.day
+        self.waits.look(look.unseen(seen), at=look.at, written=look.written)
+        waited = self.waits.waited(now=look.at)
+        found = publication_audit.audit_days(
+            look, seen, waited=waited, publish_within=PUBLISH_WITHIN, budget=len(self.database.wal) + 1
         )
-        missing = {key for key in (*self.missing, *(row.key for row in judged.missing)) if key in unseen}
-        before = (self.through, self.missing)
-        if missing or self.missing:
+        if found.missing or self.missing:
             try:
-                missing -= self.database.transact(lambda tx: self._report(tx, judged, missing))
+                found = self.database.transact(lambda tx: self._save(tx, found))
             except DATABASE_ERRORS:
                 return True
-        self.through, self.missing = max(self.through, judged.through), missing
-        return (self.through, self.missing) != before
+        (self.day,) = found.days
+        return self.day != before
 
-    def _report(self, tx: Tx, judged: Judged, missing: set[EventKey]) -> frozenset[EventKey]:
-        """As `AuditPublication._judge`; returns what a later emission has made good."""
-        good = self._emit_again(tx, missing)
-        tx.incidents += [
-            Incident(kind=MISSING, severity="critical", detail=f"position {row.position_id}", subject=subject(row.key))
-            for row in judged.missing
-        ]
-        tx.close_incidents(MISSING, still=[subject(key) for key in missing - good])
-        return good
+    def _look(self) -> Look:
+        wal, below = self.database.wal, self.database.xact + 1
+        return Look(
+            at=self.database.clock.elapsed,
+            now=self.database.now(),
+            below=below,
+            days=[self.day],
+            rows={self.day.day: [row.judged for row in wal if self.day.through <= row.judged.xact_id < below]},
+            written=len(wal),
+            confirmed=self.connector.confirmed,
+        )
 
-    def _emit_again(self, tx: Tx, missing: set[EventKey]) -> frozenset[EventKey]:
-        """As `AuditPublication._emit_again`: only what the slot has gone past, because the rest will come."""
-        passed = {row.judged.key for row in self.database.wal[: self.connector.confirmed]}
-        gone = missing & passed
+    def _save(self, tx: Tx, found: Audited) -> Audited:
+        found = found.without(self._emit_again(tx, found))
+        tx.incidents += found.incidents
+        tx.close_incidents("event_not_published", still=found.still)
+        return found
+
+    def _emit_again(self, tx: Tx, found: Audited) -> frozenset[EventKey]:
+        gone = self.waits.passed_over(found.missing, confirmed=found.look.confirmed)
         if not gone:
             return frozenset()
-        by_key = {row.judged.key: row for row in self.database.wal}
-        emissions = [_emission(row, self.through) for row in self.database.wal]
-        good = superseded(missing, emissions)
-        starts = lost(gone - good, emissions)
-        positions = {by_key[key].judged.position_id for key in starts}
+        emissions = [_emission(row, self.day.through) for row in self.database.wal]
+        good, first = publication_audit.losses(found.missing, gone, emissions)
+        positions = publication_audit.first_lost(first, budget=EMIT_BUDGET)
         mine = [one for one in emissions if one.position_id in positions]
-        for key in publication_audit.emit_again(mine, missing - good, budget=EMIT_BUDGET):
-            event = by_key[key].event
-            emission = event.emission + 1
+        events = {row.judged.key: row.event for row in self.database.wal}
+        for key in publication_audit.emit_again(mine, found.missing - good, budget=EMIT_BUDGET):
+            event, emission = events[key], key[1] + 1
             tx.events.append(replace(event, emission=emission, payload=replace(event.payload, emission=emission)))
         return good
-
-
-def subject(key: EventKey) -> str:
-    return str(key[0])
 
 
 def _emission(row: Row, through: int) -> Emission:

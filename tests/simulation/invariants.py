@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import UNFINISHED, ZERO, Book, CloseRequest, Order, OrderStatus, Send, SendKind, Side, Topic
 from closeflow.domain.sending.next_step import NOT_FOUND_WINDOW_S
@@ -85,6 +86,7 @@ class Safety:
                 if order is not was.orders.get(name):
                     _check_order(was, now, order, upset=name in self.reversed)
             _check_events(was, now, tx)
+            _check_told(was, now, tx)
 
     def _check_repeat(self, order: Order | None, n: int) -> None:
         """Invariant 20: an id goes out again only once a sender that never answered has been silent for a lease."""
@@ -154,6 +156,18 @@ def _check_request(before: Book, book: Book, request: CloseRequest, tx: Tx, *, u
     sold = sum(map(filled, orders), ZERO)
     check(request.filled_quantity == sold, "11 agree", f"request {request.id}: {request.filled_quantity} is not {sold}")
     check(upset or sold <= request.target_quantity, "2 no oversell", f"request {request.id}: {sold} filled")
+
+
+def _check_told(before: Book, book: Book, tx: Tx) -> None:
+    """13: what a person has to know is told in the transaction that does it."""
+    requests, orders = ({getattr(one, of) for one in tx.incidents} for of in ("close_request_id", "client_order_id"))
+    for request in before.requests.values():
+        given_up = request.unfinished and book.requests[request.id].reason == SUBMIT_UNKNOWN
+        check(not given_up or request.id in requests, "13 no silent stuck", f"{request.id} is given up silently")
+    for name, order in before.orders.items():
+        asked = order.cancel_requested_at is None and book.orders[name].cancel_requested_at is not None
+        outlives = asked and not before.requests[order.close_request_id].unfinished
+        check(not outlives or name in orders, "13 no silent stuck", f"{name} is canceled silently after its close")
 
 
 def _check_order(before: Book, book: Book, order: Order, *, upset: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
-from closeflow.domain.close import due_orders, outcome, plan_batch, timeouts
+from closeflow.domain.close import due_orders, orphan_orders, outcome, plan_batch, timeouts
 from closeflow.domain.orders import apply_update, status
 from closeflow.domain.outbox import publication_audit
 from closeflow.domain.sending import absence, answered, claim, next_step
@@ -85,7 +85,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
     ),
     "a retry with an open gap": Mutant(
-        "gaps", ((status, "    return is_done(order) and is_named(order)", "    return is_done(order)"),)
+        "gaps", ((status, "    return is_done(order) and is_named(order)", "    return is_done(order)"),), first=116
     ),
     "a retry after the user's cancel": Mutant(
         "cancels",
@@ -95,7 +95,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
     ),
     "retries without end": Mutant("ends", ((outcome, "request.retry_count >= request.max_retries and", "False and"),)),
-    "a retry under a halt": Mutant("controls", ((timeouts, "    if conditions.halted:", "    if False:"),), first=107),
+    "a retry under a halt": Mutant("controls", ((timeouts, "    if conditions.halted:", "    if False:"),), first=17),
     "no working time-out": Mutant(
         "everything", ((timeouts, "timedelta(seconds=request.working_timeout_s)", "timedelta(days=9)"),)
     ),
@@ -119,7 +119,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "reversals", ((apply_batch, " for entry in booked]", " for entry in booked if not hasattr(entry, 'by')]"),)
     ),
     "a refused repeat taken as rejection": Mutant(
-        "silence", ((apply_update, "sends_that_count(order) != 1 or", "sends_that_count(order) == 0 or"),), first=38
+        "silence", ((apply_update, "sends_that_count(order) != 1 or", "sends_that_count(order) == 0 or"),), first=95
     ),
     "nobody's lease waited for": Mutant(
         "silence",
@@ -127,7 +127,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
             (next_step, "for one in open_rows if one.lease_until > now]", "for one in open_rows if False]"),
             (next_step, "all(one.n in watched for one in open_rows)", "True"),
         ),
-        first=321,
+        first=372,
     ),
     "a new id when an order is not found": Mutant(
         "silence",
@@ -153,12 +153,13 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
             (heartbeat, "if not one.begun and (one.lease_over", "if (one.lease_over"),
             (keeping, "== (SendKind.SUBMIT, one.n) and not begun:", "== (SendKind.SUBMIT, one.n):"),
         ),
+        first=22,
     ),
     "an id sent again to a broker that forgets": Mutant(
-        "silence", ((absence, "if rules.forgets_no_id or", "if True or"),), first=22
+        "silence", ((absence, "if rules.forgets_no_id or", "if True or"),), first=3
     ),
     "the close of a part sent again": Mutant(
-        CLOSE_ONLY, ((absence, "held == {sign * order.quantity}", "True"),), first=94
+        CLOSE_ONLY, ((absence, "held == {sign * order.quantity}", "True"),), first=40
     ),
     "an absence counted while a sender may still write": Mutant(
         "silence",
@@ -183,7 +184,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "a refused cancel taken for a cancel": Mutant(
         "cancels",
         ((answered, "SendAnswer.UNKNOWN if found is None else refused_cancel(found)", "SendAnswer.ACCEPTED"),),
-        first=99,
+        first=124,
     ),
     "an order withdrawn and its close left alone": Mutant(
         "controls", ((due_orders, "    return isinstance(step, Withdraw)", "    return False"),)
@@ -194,5 +195,11 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "a cancel that is not asked for again": Mutant(
         "cancels", ((next_step, "return SendCancel(last.n + 1) if due <= now else Wait(", "return Wait("),)
+    ),
+    "an orphan canceled and nobody told": Mutant(
+        "reversals", ((orphan_orders, "        result.incidents.append(about_order(", "        str(about_order("),)
+    ),
+    "a close given up and nobody told": Mutant(
+        "silence", ((timeouts, "SUBMIT_UNKNOWN, now=now), incidents=(told,))", "SUBMIT_UNKNOWN, now=now))"),)
     ),
 }

@@ -8,6 +8,7 @@ from closeflow.domain.close.timeouts import DONE_FOR_DAY_WITHIN
 from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import is_due
+from closeflow.storage.due_work import GapOrder
 from tests.simulation.core import QUIET_AFTER, RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import FINISHED, Database
 
@@ -87,6 +88,17 @@ def quiet_orders(database: Database) -> list[Order]:
     ]
 
 
-def orders_with_gap(database: Database) -> list[Order]:
-    """As `reconciling.orders_with_gap`."""
-    return [one for one in database.orders() if one.stated_cum_quantity > one.executed_quantity]
+def orders_with_gap(database: Database) -> list[GapOrder]:
+    """As `due_work.orders_with_gap`."""
+    return [
+        GapOrder(
+            one.client_order_id,
+            one.position_id,
+            one.close_request_id,
+            one.created_at,
+            str(one.stated_cum_quantity - one.executed_quantity),
+            one.last_broker_update_at or one.created_at,
+        )
+        for one in database.orders()
+        if one.stated_cum_quantity > one.executed_quantity
+    ]

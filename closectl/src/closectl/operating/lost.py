@@ -12,9 +12,9 @@ from closectl.operating.asking import ask_about
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
 from closeflow.domain.operator.declare_lost import declare_lost
-from closeflow.domain.sending.absence import Asked, Point, evidence
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.domain.orders import status as order_status
+from closeflow.domain.sending.absence import Asked, Point, evidence
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.orders_in_doubt import load_known
 

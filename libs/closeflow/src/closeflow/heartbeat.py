@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.incidents import close_incidents_about, report_incidents
@@ -112,9 +112,9 @@ async def beating(database: Database, service: str) -> AsyncIterator[None]:
 def _skew(subject: str, skew_s: float) -> Incident:
     where = "ahead of" if skew_s > 0 else "behind"
     detail = f"the clock of {subject} is {abs(skew_s):.1f} s {where} the database's"
-    return Incident(kind=IncidentKind.CLOCK_SKEW, severity="warning", detail=detail, subject=subject)
+    return about(IncidentKind.CLOCK_SKEW, detail, subject=subject)
 
 
 def _stalled(job: JobCycles, for_s: float) -> Incident:
     detail = f"the reconciler's job {job.job} has not finished a cycle for {for_s:.0f} s"
-    return Incident(kind=IncidentKind.JOB_STALLED, severity="critical", detail=detail, subject=job.job)
+    return about(IncidentKind.JOB_STALLED, detail, subject=job.job)

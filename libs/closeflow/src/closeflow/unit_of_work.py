@@ -13,6 +13,7 @@ from closeflow.domain.close.outcome import follow_overfill
 from closeflow.kafka.records import Record
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
+from closeflow.storage.core import engine
 from closeflow.storage.core.engine import StatementError, Transaction, is_poison
 from closeflow.storage.inbox import record_receipts
 from closeflow.storage.incidents import report_incidents
@@ -71,8 +72,7 @@ async def apart_where_one_breaks(
 
 def first_line(error: StatementError | MoveRefused) -> str:
     """What the database or the transition table refuses, in at most 500 characters."""
-    cause = error.orig if isinstance(error, StatementError) else error
-    return str(cause).partition("\n")[0][:500]
+    return engine.first_line(error)[:500]
 
 
 def parked_record(record: Record[Any], reason: str, *, client_order_id: str) -> ParkedRecord:

@@ -11,9 +11,19 @@ import pytest
 
 from closeflow.domain.model import Book, PositionStatus
 from closeflow.domain.operator.adjust import Ending
-from closeflow.domain.operator.non_trade_activity import Ends, NonTrade, Passed, Told, Waits, concerns, judge, spellings
+from closeflow.domain.operator.non_trade_activity import (
+    Ends,
+    NonTrade,
+    Passed,
+    Told,
+    Waits,
+    apply_activity,
+    concerns,
+    judge,
+    spellings,
+)
 
-from .builders import a_book, a_position, working
+from .builders import NOW, a_book, a_position, working
 
 DAY: Final = date(2026, 3, 20)
 OPTION: Final = "AAPL260320C00200000"
@@ -126,3 +136,27 @@ def test_one_that_does_not_say_of_what_it_is_is_told() -> None:
 def test_a_crypto_pair_is_found_without_its_slash() -> None:
     assert spellings("ETHUSDT") == {"ETHUSDT", "ETH/USDT"}
     assert spellings("AAPL") == {"AAPL"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_broker", "verdict", "told"),
+    [
+        pytest.param({}, 0, Ends, [], id="it ends all of them, with an adjustment each"),
+        pytest.param({"kind": "NC"}, 0, Told, [("non_trade_activity", "critical")], id="a person is told"),
+        pytest.param({}, None, Waits, [("non_trade_activity_waits", "warning")], id="it waits"),
+        pytest.param({}, 100, Passed, [], id="nothing differs"),
+    ],
+)
+def test_an_activity_becomes_what_is_written(
+    changes: dict[str, Any], at_broker: int | None, verdict: type, told: list[tuple[str, str]]
+) -> None:
+    book = holding()
+    there = None if at_broker is None else Decimal(at_broker)
+    activity = an_activity(**changes)
+    result = apply_activity(activity, {book.position.id: book}, subject="a/1", at_broker=there, by="x", now=NOW)
+    assert isinstance(result.verdict, verdict)
+    assert [(one.kind, one.severity) for one in result.incidents] == told
+    assert {one.subject for one in result.incidents} <= {"a/1"}
+    ends = verdict is Ends
+    assert [one.delta for one in result.adjustments.values()] == [Decimal(-100)] * ends
+    assert [after.position.status for _, after in result.changes] == [PositionStatus.CLOSED] * ends

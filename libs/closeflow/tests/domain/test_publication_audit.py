@@ -9,13 +9,17 @@ from uuid import UUID
 import pytest
 
 from closeflow.domain.outbox.publication_audit import (
+    AuditedDay,
     Emission,
     EventKey,
     Judged,
+    Look,
     OutboxRow,
+    audit_days,
     emit_again,
     first_lost,
     judge_publication,
+    losses,
     lost,
     superseded,
 )
@@ -221,3 +225,39 @@ def test_positions_are_chosen_by_what_they_lost_first(budget: int, positions: tu
         emission(5, position=None, xact=10),
     ]
     assert first_lost(starts, budget=budget) == positions
+
+
+def test_a_look_comes_to_marks_incidents_and_what_need_not_be_remembered() -> None:
+    """Of one day a row is missing since before, of the next one another is found to be, and one is young."""
+    today, yesterday = at(0).date(), at(-86_400).date()
+    gone, young = row(2, xact=12), row(3, xact=14, seconds=25)
+    look = Look(
+        at=5.0,
+        now=at(31),
+        below=20,
+        days=[AuditedDay(yesterday, 20, frozenset({event(9), event(8)})), AuditedDay(today, 10, frozenset())],
+        rows={today: [A, gone, young]},
+        written=1,
+        confirmed=None,
+    )
+    seen = {UUID(int=1): 1, UUID(int=8): 1}
+    assert look.unseen(seen) == [event(2), event(3), event(9)]
+    waited = dict.fromkeys(look.unseen(seen), timedelta(seconds=31))
+    found = audit_days(look, seen, waited=waited, publish_within=WITHIN, budget=10)
+    assert found.missing == {event(2), event(9)}
+    assert found.days == [
+        AuditedDay(yesterday, 20, frozenset({event(9)})),
+        AuditedDay(today, 14, frozenset({event(2)})),
+    ]
+    assert (found.used, [one.subject for one in found.incidents]) == ({A.key, gone.key}, [str(UUID(int=2))])
+    good = found.without({event(2)})
+    assert good.missing == {event(9)}
+    assert good.still == {str(UUID(int=9))}
+    assert good.days[1].missing == frozenset()
+
+
+def test_a_loss_is_what_nothing_stands_in_for() -> None:
+    emissions = [emission(1, xact=10), emission(1, 2, xact=50, judged=True), emission(2, xact=11), emission(3, xact=12)]
+    good, first = losses({event(1), event(2), event(3)}, {event(1), event(2)}, emissions)
+    assert good == {event(1)}
+    assert [one.key for one in first] == [event(2)]

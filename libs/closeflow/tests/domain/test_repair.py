@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.repair import InLine, NotRepaired, Repaired, repair
+from closeflow.domain.close.repair import InLine, NotRepaired, Repaired, repair, repair_batch
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, CloseRequest, Order, PositionStatus, RequestStatus
 from closeflow.domain.transitions import illegal_moves
@@ -173,3 +173,11 @@ def test_a_person_has_to_mend_what_no_legal_move_does(book: Book, why: str) -> N
 )
 def test_what_agrees_is_left_alone(book: Book) -> None:
     assert repair(book, now=NOW) == InLine()
+
+
+def test_of_a_batch_only_what_was_found_is_repaired_and_told() -> None:
+    fine, wrong, other = book_of(P.OPEN), book_of(P.CLOSING), book_of(P.CLOSING)
+    result = repair_batch({1: fine, wrong.position.id: wrong, 99: other}, [1, wrong.position.id], now=NOW)
+    assert [before for before, _ in result.changes] == [wrong]
+    assert [one.kind for one in result.incidents] == [IncidentKind.REPAIRED]
+    assert result.events

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from closeflow.domain.close.outcome import conclude
-from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake
+from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake, wake_batch
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import AssetType, Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
 from closeflow.domain.transitions import illegal_moves
 
-from .builders import POLICY, REQUEST_ID, a_book, a_position, a_send, an_order, at, canceled, filled, working
+from .builders import OTHER_ID, POLICY, REQUEST_ID, a_book, a_position, a_send, an_order, at, canceled, filled, working
 from .test_timeouts import RESEND, UNKNOWN, pending, retryable
 
 NEXT_OPEN = at(480)
@@ -226,3 +226,23 @@ def test_an_unknown_order_that_is_to_be_cancelled_is_still_given_up_in_time() ->
     found = woken(book, OPEN, seconds=UNKNOWN.total_seconds())
     assert isinstance(found, Moved)
     assert found.book.requests[REQUEST_ID].reason == "submit_unknown"
+
+
+def test_a_batch_moves_what_may_move_and_says_of_each_what_became_of_it() -> None:
+    """Two positions; of the account of the second nothing is known, so its retry is held back."""
+    known = retryable()
+    other = replace(known.position, id=99, account_id="other")
+    moved = replace(known.requests[REQUEST_ID], id=OTHER_ID, position_id=99, account_id="other")
+    books = {known.position.id: known, 99: replace(known, position=other, requests={OTHER_ID: moved})}
+    result = wake_batch(
+        books,
+        {REQUEST_ID: known.position.id, OTHER_ID: 99},
+        now=at(60),
+        resend_after=RESEND,
+        unknown_after=UNKNOWN,
+        conditions={known.position.account_id: OPEN},
+    )
+    assert isinstance(result.verdicts[REQUEST_ID], Moved)
+    assert result.verdicts[OTHER_ID] == Waits("halted")
+    assert [before.position.id for before, _ in result.changes] == [known.position.id]
+    assert result.events

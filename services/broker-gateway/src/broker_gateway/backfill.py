@@ -20,8 +20,8 @@ from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.asking import newest_by_id
 from closeflow.clock import monotonic
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import BrokerUpdate, Incident, UpdateSource
+from closeflow.domain.incidents import IncidentKind, about
+from closeflow.domain.model import BrokerUpdate, UpdateSource
 from closeflow.domain.sending.broker_answers import Acknowledged, NotFound
 from closeflow.storage import broker_cursors, due_work
 from closeflow.storage.core.engine import Database, database_now, transaction
@@ -190,8 +190,6 @@ class Backfill:
         if not news:
             return
         detail = f"executions that cannot be read, or whose order the broker does not tell: {', '.join(news[:20])}"
-        incident = Incident(
-            kind=IncidentKind.EXECUTION_LEFT_OUT, severity="warning", detail=detail, subject=self.broker.account_id
-        )
+        incident = about(IncidentKind.EXECUTION_LEFT_OUT, detail, subject=self.broker.account_id)
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=[incident])

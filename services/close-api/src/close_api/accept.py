@@ -21,8 +21,7 @@ from closeflow.domain.close.accept import (
     accept_close,
     fingerprint,
 )
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Incident
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.trading_controls import GLOBAL, effective_state
 from closeflow.storage.close_requests import (
     DatabaseAway,
@@ -144,8 +143,7 @@ async def _tell(engine: Engine, command: CloseCommand, error: Exception) -> None
     log.error("close_not_decided", position_id=command.position_id, exc_info=error)
     if not isinstance(error, RowRefused):
         return
-    kind = IncidentKind.CLOSE_REFUSED_BY_DATABASE
-    incident = Incident(kind=kind, severity="warning", position_id=command.position_id, detail=str(error))
+    incident = about(IncidentKind.CLOSE_REFUSED_BY_DATABASE, str(error), position_id=command.position_id)
 
     async def work(tx: Tx) -> None:
         await report_incidents(tx, incidents=[incident])

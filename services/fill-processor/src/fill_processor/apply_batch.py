@@ -13,8 +13,8 @@ from closeflow.domain.batch import APPLIED, IGNORED, PARKED, BatchResult
 from closeflow.domain.close.outcome import conclude_all
 from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Book, BrokerUpdate, Incident
+from closeflow.domain.incidents import IncidentKind, about, about_order
+from closeflow.domain.model import Book, BrokerUpdate
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.orders.apply_update import Applied, ProvesNothing, Quarantined, Repeated, judge_update
@@ -113,23 +113,14 @@ def _fold_one(
             book = freeze(book, order, verdict.error)
             folded.outcomes[update.event_id] = PARKED
             folded.quarantined.append((record, verdict.reason))
-            folded.incidents.append(
-                Incident(
-                    kind=verdict.error,
-                    severity="critical",
-                    detail=verdict.reason,
-                    position_id=position_id,
-                    close_request_id=order.close_request_id,
-                    client_order_id=order.client_order_id,
-                )
-            )
+            folded.incidents.append(about_order(order, verdict.error, verdict.reason))
         case _:
             assert_never(verdict)
     folded.put(book)
     return position_id
 
 
-def _park(folded: UpdatesResult, record: UpdateRecord, update: BrokerUpdate, kind: str) -> None:
+def _park(folded: UpdatesResult, record: UpdateRecord, update: BrokerUpdate, kind: IncidentKind) -> None:
     """An order we do not know: kept whole, to be matched by its id later, and never guessed by symbol. Whoever else
     trades on the account does so often: that is one incident of the account, counted."""
     folded.verdicts.append("Parked")
@@ -137,10 +128,9 @@ def _park(folded: UpdatesResult, record: UpdateRecord, update: BrokerUpdate, kin
     folded.parked.append(parked_record(record, kind, client_order_id=record.value.client_order_id))
     said = f"{update.exec_type} of {update.symbol} for an order that is not in the database"
     if kind == IncidentKind.FOREIGN_ORDER:
-        detail = f"{said}, the latest: {update.client_order_id}"
-        incident = Incident(kind=kind, severity="warning", subject=update.account_id, detail=detail)
+        incident = about(kind, f"{said}, the latest: {update.client_order_id}", subject=update.account_id)
     else:
-        incident = Incident(kind=kind, severity="critical", client_order_id=update.client_order_id, detail=said)
+        incident = about(kind, said, client_order_id=update.client_order_id)
     folded.incidents.append(incident)
 
 
@@ -155,10 +145,9 @@ def poisoned(known: Known, record: UpdateRecord, reason: str) -> UpdatesResult:
     folded.outcomes[update.event_id] = PARKED
     folded.parked.append(parked_record(record, reason, client_order_id=update.client_order_id))
     folded.incidents.append(
-        Incident(
-            kind=IncidentKind.POISON,
-            severity="critical",
-            detail=reason,
+        about(
+            IncidentKind.POISON,
+            reason,
             position_id=book.position.id if book else None,
             close_request_id=order.close_request_id if order else None,
             client_order_id=update.client_order_id,

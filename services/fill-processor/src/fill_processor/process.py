@@ -14,8 +14,7 @@ from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Incident
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import DeadLetter, Rejected
@@ -81,10 +80,9 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
     positions = positions_of_requests(before.values())
     result = BatchResult(before=before, now=await database_now(tx))
     for letter, client_order_id, request_id in zip(letters, orders, requests, strict=True):
-        incident = Incident(
-            kind=IncidentKind.UNREADABLE_UPDATE,
-            severity="critical",
-            detail=f"{letter.error_class}: {letter.reason}",
+        incident = about(
+            IncidentKind.UNREADABLE_UPDATE,
+            f"{letter.error_class}: {letter.reason}",
             subject=f"{letter.topic}/{letter.partition}/{letter.offset}",
         )
         position_id = positions.get(request_id) if request_id is not None else None

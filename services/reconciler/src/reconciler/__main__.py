@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.budget import CallBudget
+from closeflow.clock import monotonic
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.heartbeat import beating
@@ -205,7 +205,7 @@ def watch_surroundings(parts: Parts) -> WatchSurroundings:
 async def _keep_auditing(audit: AuditPublication, cycles: Cycles, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
-            await audit.run(stop, lambda: cycles.finished(AUDIT, now=time.monotonic()))
+            await audit.run(stop, lambda: cycles.finished(AUDIT, now=monotonic()))
         except Exception:
             FAILURES.labels(AUDIT).inc()
             log.exception("job_failed", job=AUDIT)
@@ -258,10 +258,10 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
         parts = Parts(settings, database, broker, producer, connect)
         mine = list(jobs(parts))
         intervals = [*((one.name, one.interval_s) for one in mine), (AUDIT, settings.audit_interval_s)]
-        cycles = Cycles(intervals, now=time.monotonic())
+        cycles = Cycles(intervals, now=monotonic())
 
         async def readiness() -> Mapping[str, str | None]:
-            return {"database": await database_trouble(database), "jobs": cycles.trouble(now=time.monotonic())}
+            return {"database": await database_trouble(database), "jobs": cycles.trouble(now=monotonic())}
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
         await _register(database, cycles, stop)

@@ -6,7 +6,6 @@ A cycle that ended without an error is counted in `job_cycles` by whoever did th
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge
 
+from closeflow.clock import monotonic, timeout
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.tasks import end_tasks
@@ -81,14 +81,14 @@ async def keep_running(job: Job, cycles: Cycles, stop: asyncio.Event, *, start_u
     """Run the job until stopped. It begins after the delay: what the last process left may still be going on."""
     await pause(stop, start_up_delay_s)
     while not stop.is_set():
-        began = time.monotonic()
+        began = monotonic()
         try:
             DONE.labels(job.name).inc(await job.once())
-            cycles.finished(job.name, now=time.monotonic())
+            cycles.finished(job.name, now=monotonic())
         except Exception:
             FAILURES.labels(job.name).inc()
             log.exception("job_failed", job=job.name)
-        TOOK.labels(job.name).set(time.monotonic() - began)
+        TOOK.labels(job.name).set(monotonic() - began)
         await pause(stop, job.interval_s)
 
 
@@ -110,5 +110,5 @@ async def until_stopped(
 async def pause(stop: asyncio.Event, seconds: float) -> None:
     """Wait so long, or until stopped."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+        async with timeout(seconds):
             await stop.wait()

@@ -1,15 +1,28 @@
-"""The kinds of incidents, which a person is told of, and those about an order."""
+"""The kinds of incidents, which a person is told of, and how one of each is made."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+from uuid import UUID
 
-from closeflow.domain.model import Incident, Order
+from closeflow.domain.model import CloseRequest, Incident, Order, OrderRef
+
+CRITICAL: Final = "critical"
+WARNING: Final = "warning"
 
 
 class IncidentKind(StrEnum):
     """What happened, as operators know it; what to do about each is in docs/operations.md, which has exactly these and
-    `deferred_<reason>` for every reason of a deferral."""
+    `deferred_<reason>` for every reason of a deferral. One is critical that is not said to be a warning."""
+
+    severity: str
+
+    def __new__(cls, kind: str, severity: str = CRITICAL) -> IncidentKind:
+        member = str.__new__(cls, kind)
+        member._value_ = kind
+        member.severity = severity
+        return member
 
     SUBMIT_UNKNOWN = "submit_unknown"
     ORDER_NOT_ATTENDED = "order_not_attended"
@@ -18,21 +31,21 @@ class IncidentKind(StrEnum):
     ORDER_OUTLIVES_REQUEST = "order_outlives_request"
     POSITION_MISMATCH = "position_mismatch"
     NON_TRADE_ACTIVITY = "non_trade_activity"
-    NON_TRADE_ACTIVITY_WAITS = "non_trade_activity_waits"
-    UNKNOWN_POSITIONS = "unknown_positions"
-    POSITION_NOT_READABLE = "position_not_readable"
-    CLOSE_NOT_PLANNED = "close_not_planned"
-    ORDERS_NOT_SENT = "orders_not_sent"
-    ORDERS_NOT_ANSWERED = "orders_not_answered"
+    NON_TRADE_ACTIVITY_WAITS = "non_trade_activity_waits", WARNING
+    UNKNOWN_POSITIONS = "unknown_positions", WARNING
+    POSITION_NOT_READABLE = "position_not_readable", WARNING
+    CLOSE_NOT_PLANNED = "close_not_planned", WARNING
+    ORDERS_NOT_SENT = "orders_not_sent", WARNING
+    ORDERS_NOT_ANSWERED = "orders_not_answered", WARNING
     REPAIRED = "repaired"
     NOT_REPAIRED = "not_repaired"
     REQUEST_NOT_WOKEN = "request_not_woken"
     GAP = "gap"
     CANCEL_REFUSED = "cancel_refused"
-    CANCEL_OUTCOME_MISSING = "cancel_outcome_missing"
+    CANCEL_OUTCOME_MISSING = "cancel_outcome_missing", WARNING
     ORDER_DONE_FOR_DAY = "order_done_for_day"
-    TARGET_REACHED_WITH_LIVE_ORDER = "target_reached_with_live_order"
-    EXPOSURE_ABOVE_OWED = "exposure_above_owed"
+    TARGET_REACHED_WITH_LIVE_ORDER = "target_reached_with_live_order", WARNING
+    EXPOSURE_ABOVE_OWED = "exposure_above_owed", WARNING
     OVERFILL = "overfill"
     EXECUTION_BUSTED = "execution_busted"
     EXECUTION_CORRECTED = "execution_corrected"
@@ -55,10 +68,10 @@ class IncidentKind(StrEnum):
     MINIMUM_DOUBTED = "minimum_doubted"
     UNREADABLE_UPDATE = "unreadable_update"
     UNKNOWN_ORDER = "unknown_order"
-    FOREIGN_ORDER = "foreign_order"
-    EXECUTION_LEFT_OUT = "execution_left_out"
+    FOREIGN_ORDER = "foreign_order", WARNING
+    EXECUTION_LEFT_OUT = "execution_left_out", WARNING
     POISON = "poison"
-    CLOSE_REFUSED_BY_DATABASE = "close_refused_by_database"
+    CLOSE_REFUSED_BY_DATABASE = "close_refused_by_database", WARNING
     SUBMIT_ORDER_DISAGREES = "submit_order_disagrees"
     SUBMIT_ORDER_PARKED = "submit_order_parked"
     UNREADABLE_SUBMIT_ORDER = "unreadable_submit_order"
@@ -69,8 +82,8 @@ class IncidentKind(StrEnum):
     SLOT_LOST = "slot_lost"
     SLOT_LOST_UNATTENDED = "slot_lost_unattended"
     SLOT_MISSING = "slot_missing"
-    SLOT_INACTIVE = "slot_inactive"
-    SLOT_LAG = "slot_lag"
+    SLOT_INACTIVE = "slot_inactive", WARNING
+    SLOT_LAG = "slot_lag", WARNING
     SLOT_WAL_AT_RISK = "slot_wal_at_risk"
     CONSUMER_STALLED = "consumer_stalled"
     KAFKA_AWAY = "kafka_away"
@@ -78,21 +91,46 @@ class IncidentKind(StrEnum):
     DATABASE_AWAY = "database_away"
     CONNECTOR_UNREACHABLE = "connector_unreachable"
     CONNECTOR_MISSING = "connector_missing"
-    CONNECTOR_STOPPED = "connector_stopped"
+    CONNECTOR_STOPPED = "connector_stopped", WARNING
     CONNECTOR_TASK_FAILED = "connector_task_failed"
-    HEARTBEAT_STALE = "heartbeat_stale"
-    CLOCK_SKEW = "clock_skew"
+    HEARTBEAT_STALE = "heartbeat_stale", WARNING
+    CLOCK_SKEW = "clock_skew", WARNING
     JOB_STALLED = "job_stalled"
-    OUTBOX_DEFAULT_PARTITION_USED = "outbox_default_partition_used"
+    OUTBOX_DEFAULT_PARTITION_USED = "outbox_default_partition_used", WARNING
 
 
-def about_order(order: Order, kind: str, severity: str, detail: str) -> Incident:
-    """One whose subject is the order; it names its close and its position, too."""
+def about(
+    kind: IncidentKind,
+    detail: str,
+    *,
+    subject: str | None = None,
+    position_id: int | None = None,
+    close_request_id: UUID | None = None,
+    client_order_id: str | None = None,
+) -> Incident:
+    """One as severe as its kind is, about the most special of what it names."""
     return Incident(
         kind=kind,
-        severity=severity,
+        severity=kind.severity,
         detail=detail,
+        subject=subject,
+        position_id=position_id,
+        close_request_id=close_request_id,
+        client_order_id=client_order_id,
+    )
+
+
+def about_order(order: Order | OrderRef, kind: IncidentKind, detail: str) -> Incident:
+    """One whose subject is the order; it names its close and its position, too."""
+    return about(
+        kind,
+        detail,
         position_id=order.position_id,
         close_request_id=order.close_request_id,
         client_order_id=order.client_order_id,
     )
+
+
+def about_request(request: CloseRequest, kind: IncidentKind, detail: str) -> Incident:
+    """One whose subject is the close; it names its position, too."""
+    return about(kind, detail, position_id=request.position_id, close_request_id=request.id)

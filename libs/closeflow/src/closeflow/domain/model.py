@@ -238,6 +238,15 @@ class BrokerUpdate:
     """What the broker said, as it said it; for whoever has to put the update aside."""
 
 
+@dataclass(frozen=True, slots=True)
+class OrderRef:
+    """An order that is not loaded: its id, and whose it is."""
+
+    client_order_id: str
+    position_id: int
+    close_request_id: UUID
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
     """Something a person must know of. One is open per (kind, subject); raising it again counts.

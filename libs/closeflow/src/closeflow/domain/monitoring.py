@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 
 Place = tuple[str, str, int]
@@ -47,15 +47,14 @@ def stalled_consumers(waiting: Mapping[Place, Waiting], *, now: float, patience_
         if now - one.since >= patience_s:
             found[group, topic].append((partition, one))
     return [
-        Incident(
-            kind=IncidentKind.CONSUMER_STALLED,
-            severity="critical",
-            subject=subject(group, topic),
-            detail=(
+        about(
+            IncidentKind.CONSUMER_STALLED,
+            (
                 f"{sum(one.end - one.committed for _, one in places)} records of {topic} wait for {group}, which has "
                 f"committed nothing for {now - min(one.since for _, one in places):.0f} s; by partition: "
                 + ", ".join(f"{partition} from {one.committed} to {one.end}" for partition, one in sorted(places))
             )[:1000],
+            subject=subject(group, topic),
         )
         for (group, topic), places in sorted(found.items())
     ]
@@ -86,14 +85,18 @@ def look_at_answer(before: Away | None, failure: str | None, *, asked_at: float)
     return Away(since=before.since if before is not None else asked_at, reason=failure)
 
 
+def away_kind(name: str) -> IncidentKind:
+    """What it is called that the server of this name is away."""
+    return IncidentKind(f"{name}_away")
+
+
 def away_incidents(away: Iterable[tuple[str, Away | None]], *, now: float, patience_s: float) -> list[Incident]:
     """One incident for each server, by name, that has not answered for so long."""
     return [
-        Incident(
-            kind=f"{name}_away",
-            severity="critical",
+        about(
+            away_kind(name),
+            f"{name} has given no answer for {now - one.since:.0f} s: {one.reason}"[:1000],
             subject=name,
-            detail=f"{name} has given no answer for {now - one.since:.0f} s: {one.reason}"[:1000],
         )
         for name, one in away
         if one is not None and now - one.since >= patience_s

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.close.timeouts import DONE_FOR_DAY_WITHIN
+from closeflow.domain.model import OrderRef
 from closeflow.domain.retry import FARTHEST
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import change, fetch
@@ -88,12 +89,9 @@ class QuietOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class GapOrder:
+class GapOrder(OrderRef):
     """An order of which the broker states more than we can name; `missing` is the difference (rule R4)."""
 
-    client_order_id: str
-    position_id: int
-    close_request_id: UUID
     created_at: datetime
     missing: str
     since: datetime

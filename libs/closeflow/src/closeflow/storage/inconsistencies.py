@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from closeflow.domain.model import OrderRef
 from closeflow.storage.core.engine import Transaction
 
 # Two arms, each with an index of its own: positions that are about a close, and unfinished requests.
@@ -62,15 +63,6 @@ class InconsistentPosition:
     request_ids: tuple[UUID, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OrphanOrder:
-    """An order that is not done although its request is finished."""
-
-    client_order_id: str
-    position_id: int
-    close_request_id: UUID
-
-
 async def inconsistent_positions(
     tx: Transaction, *, grace: timedelta, budget: int | None, after: int = 0
 ) -> list[InconsistentPosition]:
@@ -85,12 +77,12 @@ async def inconsistent_positions(
 
 async def orphan_orders(
     tx: Transaction, *, account_id: str, grace: timedelta, excluding: Collection[str], budget: int
-) -> list[OrphanOrder]:
+) -> list[OrderRef]:
     """Orders of the account that are not done a while after their request ended; not locked."""
     rows = await tx.execute(
         _OUTLIVING, {"account_id": account_id, "grace": grace, "excluding": list(excluding), "budget": budget}
     )
-    return [OrphanOrder(row.client_order_id, row.position_id, row.close_request_id) for row in rows]
+    return [OrderRef(row.client_order_id, row.position_id, row.close_request_id) for row in rows]
 
 
 async def close_orphan_incidents(tx: Transaction, *, kind: str, resolution: str) -> int:

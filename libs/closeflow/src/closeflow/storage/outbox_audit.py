@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
 
-from closeflow.domain.outbox.publication_audit import Emission, EventKey, OutboxRow
+from closeflow.domain.outbox.publication_audit import AuditedDay, Emission, EventKey, OutboxRow
 from closeflow.storage.core.bulk import insert_rows, rows_json
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.schema.operation_tables import outbox_audit_positions
@@ -82,13 +81,6 @@ _MARK: Final = text("""
     ON CONFLICT (day) DO UPDATE SET audited_through = EXCLUDED.audited_through, missing = EXCLUDED.missing
     WHERE outbox_audit.audited_through = CAST(CAST(:before AS jsonb) ->> CAST(EXCLUDED.day AS text) AS xid8)
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditedDay:
-    day: date
-    through: int
-    missing: frozenset[EventKey]
 
 
 async def snapshot_xmin(tx: Transaction) -> int:

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from closeflow.domain.outbox.publication_audit import AuditedDay
 from closeflow.storage.core.engine import Transaction
-from closeflow.storage.outbox_audit import AuditedDay
 
 # A day whose partition was missing is audited like any other: its rows are in the DEFAULT partition meanwhile. A day to
 # come has rows if a clock was ahead.

@@ -5,20 +5,26 @@ What it says goes to `broker-fill` like everything else it says; nothing of it i
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 
 from closeflow.broker.asking import look_up_all
 from closeflow.broker.protocol import Broker
-from closeflow.domain.incidents import IncidentKind
+from closeflow.clock import monotonic, timeout
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import BrokerUpdate, Incident
-from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
+from closeflow.domain.sending.broker_answers import (
+    Acknowledged,
+    LookUpAnswer,
+    NotAccepted,
+    NotFound,
+    NotSent,
+    Unanswered,
+)
 from closeflow.kafka.broker_fill import broker_fill_record
 from closeflow.kafka.producer import Outgoing, Producer
 from closeflow.storage.advisory_locks import cycle_alone
@@ -39,7 +45,7 @@ async def publish(producer: Producer, updates: Sequence[BrokerUpdate]) -> None:
 async def acknowledged(producer: Producer, records: Sequence[Outgoing], *, within_s: float = PUBLISH_WITHIN_S) -> None:
     """Returns when Kafka has the records; raises TimeoutError when that takes too long, so that whoever holds a lock
     meanwhile gives it up. They may be published none the less: whoever reads them knows repetitions."""
-    async with asyncio.timeout(within_s):
+    async with timeout(within_s):
         await producer.publish_many(records)
 
 
@@ -77,6 +83,30 @@ class Rest:
         return now < self._until
 
 
+async def ask(broker: Broker, client_order_ids: Sequence[str], rest: Rest) -> dict[str, LookUpAnswer]:
+    """The answers there are; none while the broker wants no questions."""
+    answers = {} if rest.is_on(monotonic()) else await look_up_all(broker, client_order_ids)
+    for client_order_id, answer in answers.items():
+        if isinstance(answer, NotAccepted | NotSent | Unanswered):
+            log.warning("broker_did_not_answer", client_order_id=client_order_id, reason=answer.reason)
+        if isinstance(answer, NotAccepted):
+            rest.extend(answer.retry_after_s, monotonic())
+    return answers
+
+
+def stated(answers: Mapping[str, LookUpAnswer]) -> list[BrokerUpdate]:
+    """What the broker says of the orders that it has."""
+    return [one.update for one in answers.values() if isinstance(one, Acknowledged)]
+
+
+def denied(answers: Mapping[str, LookUpAnswer]) -> list[Incident]:
+    """One for each acknowledged order that the broker does not find."""
+    detail = "the broker acknowledged this order and now says that it does not exist"
+    kind = IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND
+    gone = (client_order_id for client_order_id, one in answers.items() if isinstance(one, NotFound))
+    return [about(kind, detail, client_order_id=client_order_id) for client_order_id in gone]
+
+
 @dataclass(slots=True)
 class AskQuietOrders:
     """Look up acknowledged orders that nothing was heard of, each again after a pause that doubles up to a cap."""
@@ -95,7 +125,7 @@ class AskQuietOrders:
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:
-        now = time.monotonic()
+        now = monotonic()
         if self.rest.is_on(now):
             return 0
         async with transaction(self.database) as tx:
@@ -106,33 +136,12 @@ class AskQuietOrders:
                 excluding=self.pauses.not_before(now),
                 budget=self.budget,
             )
-        updates: list[BrokerUpdate] = []
-        gone: list[Incident] = []
-        answers = await look_up_all(self.broker, [order.client_order_id for order in quiet])
-        for client_order_id, answer in answers.items():
+        answers = await ask(self.broker, [order.client_order_id for order in quiet], self.rest)
+        for client_order_id in answers:
             self.pauses.asked(client_order_id, now)
-            match answer:
-                case Acknowledged(update):
-                    updates.append(update)
-                case NotFound():
-                    gone.append(_gone(client_order_id))
-                case NotAccepted() | NotSent() | Unanswered():
-                    log.warning("broker_did_not_answer", client_order_id=client_order_id, reason=answer.reason)
-                    if isinstance(answer, NotAccepted):
-                        self.rest.extend(answer.retry_after_s, time.monotonic())
-                case _:
-                    assert_never(answer)
+        updates, gone = stated(answers), denied(answers)
         await publish(self.producer, updates)
         if gone:
             async with transaction(self.database) as tx:
                 await report_incidents(tx, incidents=gone)
         return len(updates)
-
-
-def _gone(client_order_id: str) -> Incident:
-    return Incident(
-        kind=IncidentKind.ACKNOWLEDGED_ORDER_NOT_FOUND,
-        severity="critical",
-        detail="the broker acknowledged this order and now says that it does not exist",
-        client_order_id=client_order_id,
-    )

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
+
+import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, ExecutionPage
 from closeflow.domain.incidents import IncidentKind
@@ -18,7 +21,11 @@ from closeflow.storage.core.engine import Database, database_now, transaction
 from closeflow.storage.incidents import AbsentOrder, absent_orders, add_evidence
 from closeflow.storage.positions import Holding, holdings
 from reconciler.jobs.ask_quiet_orders import publish
-from reconciler.jobs.compare_positions import CLOCKS_APART, log
+
+log = structlog.get_logger(__name__)
+
+CLOCKS_APART: Final = timedelta(hours=2)
+"""How far the broker's clock may be behind the one that dated a send."""
 
 
 @dataclass(frozen=True, slots=True)

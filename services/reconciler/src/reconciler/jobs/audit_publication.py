@@ -5,29 +5,27 @@ nothing will publish the row any more, it is emitted again with what followed it
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Final
-from uuid import UUID
 
 import structlog
 from prometheus_client import Counter, Gauge
 
+from closeflow.clock import monotonic
 from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Incident, Topic
+from closeflow.domain.model import Topic
 from closeflow.domain.outbox.publication_audit import (
+    Audited,
+    AuditedDay,
     EventKey,
-    Judged,
-    OutboxRow,
+    Look,
+    audit_days,
     emit_again,
     first_lost,
-    is_published,
-    judge_publication,
-    lost,
-    superseded,
+    losses,
 )
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.read_to_end import Partition, Tail, open_tail
@@ -36,7 +34,6 @@ from closeflow.storage.core.engine import Database, Transaction, database_now, r
 from closeflow.storage.incidents import close_incidents, report_incidents
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.storage.outbox_audit import (
-    AuditedDay,
     copy_events,
     emissions_of,
     locked_emissions,
@@ -66,20 +63,6 @@ SIGHTINGS: Final = 50_000
 ASKED_ABOUT: Final = 5_000
 NOT_VISIBLE_FOR_S: Final = 1.0
 """A record can be read before its row is visible, for as long as a commit takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The outbox at one moment. `written` and `confirmed` are places in the WAL: what is committed lies before the
-    first; what lies before the second is published, or will never be read from the slot (None: there is no slot)."""
-
-    at: float
-    now: datetime
-    below: int
-    days: Sequence[AuditedDay]
-    rows: Mapping[date, Sequence[OutboxRow]]
-    written: int
-    confirmed: int | None
 
 
 @dataclass(slots=True)
@@ -129,17 +112,15 @@ class AuditPublication:
         asked for, so a row that is not found below them was not published when it was read."""
         look = await self._look()
         await self._read(tail)
-        seen = self._seen.emissions()
-        rows = [row.key for found in look.rows.values() for row in found]
-        known = [*rows, *(key for day in look.days for key in day.missing)]
-        self._waits.look([key for key in known if not is_published(key, seen)], at=look.at, written=look.written)
+        unseen = look.unseen(self._seen.emissions())
+        self._waits.look(unseen, at=look.at, written=look.written)
         positions = self._seen.read_from(await tail.positions())
-        missing, used = await retrying(self.database, partial(self._judge, look=look, positions=positions))
+        found = await retrying(self.database, partial(self._judge, look=look, positions=positions))
         self._positions = positions
-        self._seen.forget(used)
+        self._seen.forget(found.used)
         await self._forget_unneeded(look.days, 2 * self.publish_within.total_seconds())
-        UNPUBLISHED.set(missing)
-        return missing
+        UNPUBLISHED.set(len(found.missing))
+        return len(found.missing)
 
     async def _look(self) -> Look:
         async with transaction(self.database) as tx:
@@ -151,7 +132,7 @@ class AuditPublication:
                 if one.through < below
             }
             return Look(
-                at=time.monotonic(),
+                at=monotonic(),
                 now=await database_now(tx),
                 below=below,
                 days=days,
@@ -162,7 +143,7 @@ class AuditPublication:
 
     async def _read(self, tail: Tail) -> None:
         async for batch in tail.batches():
-            self._seen.note(batch, at=time.monotonic())
+            self._seen.note(batch, at=monotonic())
             if len(self._seen) > self.remembered:
                 async with transaction(self.database) as tx:
                     days = await outbox_days(tx)
@@ -171,7 +152,7 @@ class AuditPublication:
     async def _forget_unneeded(self, days: Sequence[AuditedDay], age_s: float) -> None:
         """Records of rows that were judged long ago come again after a snapshot, a crash of Connect, a reset; those of
         rows that are missing are what is waited for, though their rows were judged too."""
-        now = time.monotonic()
+        now = monotonic()
         keys = self._seen.older_than(age_s, now=now, at_most=ASKED_ABOUT)
         if keys:
             async with transaction(self.database) as tx:
@@ -181,58 +162,27 @@ class AuditPublication:
             self._seen.forget(set(keys) - needed)
             self._seen.keep(needed, at=now)
 
-    async def _judge(
-        self, tx: Transaction, *, look: Look, positions: Mapping[Partition, int]
-    ) -> tuple[int, set[EventKey]]:
-        """Save what the cycle found; returns how many rows are missing and which records are used up."""
-        seen = self._seen.emissions()
-        waited = self._waits.waited(now=time.monotonic())
-        verdicts = [self._verdict(look, day, seen, waited) for day in look.days]
-        newly = [row for verdict in verdicts for row in verdict.missing]
-        missing = {key for day in look.days for key in day.missing} | {row.key for row in newly}
-        missing = {key for key in missing if not is_published(key, seen)}
-        missing -= await self._emit_again(tx, look, missing)
-        after = [
-            replace(day, through=max(day.through, one.through), missing=_of_day(day, one, missing))
-            for day, one in zip(look.days, verdicts, strict=True)
-        ]
-        moved = [new for old, new in zip(look.days, after, strict=True) if new != old]
+    async def _judge(self, tx: Transaction, *, look: Look, positions: Mapping[Partition, int]) -> Audited:
+        """Save what the cycle found."""
+        waited = self._waits.waited(now=monotonic())
+        found = audit_days(
+            look, self._seen.emissions(), waited=waited, publish_within=self.publish_within, budget=self.budget
+        )
+        found = found.without(await self._emit_again(tx, look, found.missing))
+        moved = [new for old, new in zip(look.days, found.days, strict=True) if new != old]
         await save_marks(tx, days=moved, before={one.day: one.through for one in look.days})
         await save_positions(
             tx, positions={place: at for place, at in positions.items() if self._positions.get(place) != at}
         )
-        await report_incidents(tx, incidents=[_missing(row) for row in sorted(newly, key=lambda row: row.key[1])])
+        newly = found.incidents
+        await report_incidents(tx, incidents=newly)
         closed = await close_incidents(
-            tx,
-            kind=IncidentKind.EVENT_NOT_PUBLISHED,
-            still=[_subject(key) for key in missing],
-            resolution="the event was published",
+            tx, kind=IncidentKind.EVENT_NOT_PUBLISHED, still=found.still, resolution="the event was published"
         )
         if newly or closed:
-            log.warning("publication_judged", missing=len(missing), newly_missing=len(newly), found_again=closed)
-        judged = zip(look.days, verdicts, strict=True)
-        return len(missing), {
-            row.key for day, one in judged for row in look.rows.get(day.day, ()) if row.xact_id < one.through
-        }
-
-    def _verdict(
-        self,
-        look: Look,
-        day: AuditedDay,
-        seen: Mapping[UUID, int],
-        waited: Mapping[EventKey, timedelta],
-    ) -> Judged:
-        found = look.rows.get(day.day, ())
-        return judge_publication(
-            found,
-            seen,
-            through=day.through,
-            below=look.below,
-            complete=len(found) < self.budget,
-            now=look.now,
-            waited=waited,
-            publish_within=self.publish_within,
-        )
+            missing = len(found.missing)
+            log.warning("publication_judged", missing=missing, newly_missing=len(newly), found_again=closed)
+        return found
 
     async def _emit_again(self, tx: Transaction, look: Look, missing: Collection[EventKey]) -> frozenset[EventKey]:
         """Emit again what the slot has gone past without publishing it; returns what a later emission has made good."""
@@ -241,9 +191,7 @@ class AuditPublication:
             return frozenset()
         days = [one.day for one in look.days]
         emissions = await emissions_of(tx, days=days, ids={key[0] for key in gone})
-        good = superseded(missing, emissions)
-        starts = lost(set(gone) - good, emissions)
-        first = [one for one in emissions if one.key in starts]
+        good, first = losses(missing, gone, emissions)
         positions = first_lost(first, budget=self.emit_budget)
         rows = await locked_emissions(tx, positions=positions) if positions else []
         rows += [one for one in first if one.position_id is None]
@@ -253,22 +201,3 @@ class AuditPublication:
             EMITTED_AGAIN.inc(len(again))
             log.warning("events_emitted_again", count=len(again), positions=positions[:100])
         return good
-
-
-def _of_day(day: AuditedDay, judged: Judged, missing: Collection[EventKey]) -> frozenset[EventKey]:
-    mine: Iterable[EventKey] = [*day.missing, *(row.key for row in judged.missing)]
-    return frozenset(key for key in mine if key in missing)
-
-
-def _subject(key: EventKey) -> str:
-    """One incident per event, however many of its emissions are missing."""
-    return str(key[0])
-
-
-def _missing(row: OutboxRow) -> Incident:
-    return Incident(
-        kind=IncidentKind.EVENT_NOT_PUBLISHED,
-        severity="critical",
-        detail=f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka",
-        subject=_subject(row.key),
-    )

@@ -1,7 +1,4 @@
-"""The broker's positions against ours, and the evidence about orders that the broker does not find (rule R6).
-
-Both only ask and tell: nothing is booked, no quantity is changed.
-"""
+"""The broker's positions against ours: a difference is told, nothing is booked, no quantity is changed."""
 
 from __future__ import annotations
 
@@ -9,12 +6,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Final
 
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.domain.position.compare_with_broker import Compared, Pair, compare
 from closeflow.domain.text import decimal_text
@@ -25,8 +21,7 @@ from closeflow.storage.positions import Holding, holdings
 
 log = structlog.get_logger(__name__)
 
-CLOCKS_APART: Final = timedelta(hours=2)
-"""How far the broker's clock may be behind the one that dated a send."""
+Over = tuple[IncidentKind, list[str], str]
 
 
 @dataclass(slots=True)
@@ -58,42 +53,35 @@ class ComparePositions:
             if held.quiet and before.get(symbol) == held and theirs.tell_of(symbol)
         }
         found = self._last = compare(quiet, theirs.held, known=after.keys(), last=self._last)
-        await self._tell(found, theirs.unreadable)
+        incidents, over = decide(self.broker.account_id, found, theirs.unreadable)
+        closed = 0
+        async with transaction(self.database) as tx:
+            await report_incidents(tx, incidents=incidents)
+            for kind, subjects, resolution in over:
+                closed += await close_incidents_about(tx, kind=kind, subjects=subjects, resolution=resolution)
+        if incidents or closed:
+            log.warning("positions_compared", differing=len(found.confirmed), closed=closed)
         return len(found.confirmed)
 
     async def _holdings(self) -> Mapping[str, Holding]:
         async with transaction(self.database) as tx:
             return await holdings(tx, account_id=self.broker.account_id, grace=self.grace)
 
-    async def _tell(self, found: Compared, unreadable: Set[str]) -> None:
-        account = self.broker.account_id
-        incidents = [_mismatch(account, symbol, pair) for symbol, pair in sorted(found.confirmed.items())]
-        if found.unknown_symbols:
-            incidents.append(_strangers(account, found.unknown_symbols))
-        if unreadable:
-            incidents.append(_unreadable(account, unreadable))
-        equal = [_subject(account, symbol) for symbol in found.equal]
-        async with transaction(self.database) as tx:
-            await report_incidents(tx, incidents=incidents)
-            closed = await close_incidents_about(
-                tx, kind=IncidentKind.POSITION_MISMATCH, subjects=equal, resolution="the broker holds the same again"
-            )
-            if not found.unknown:
-                closed += await close_incidents_about(
-                    tx,
-                    kind=IncidentKind.UNKNOWN_POSITIONS,
-                    subjects=[account],
-                    resolution="the broker holds nothing that is unknown",
-                )
-            if not unreadable:
-                closed += await close_incidents_about(
-                    tx,
-                    kind=IncidentKind.POSITION_NOT_READABLE,
-                    subjects=[account],
-                    resolution="every position can be read",
-                )
-        if incidents or closed:
-            log.warning("positions_compared", differing=len(found.confirmed), closed=closed)
+
+def decide(account_id: str, found: Compared, unreadable: Set[str]) -> tuple[list[Incident], list[Over]]:
+    """What a person is told of, and what is over: its kind, the subjects, and how it ended."""
+    incidents = [_mismatch(account_id, symbol, pair) for symbol, pair in sorted(found.confirmed.items())]
+    equal = [_subject(account_id, symbol) for symbol in found.equal]
+    over: list[Over] = [(IncidentKind.POSITION_MISMATCH, equal, "the broker holds the same again")]
+    if found.unknown_symbols:
+        incidents.append(_unknown(account_id, found.unknown_symbols))
+    if not found.unknown:
+        over.append((IncidentKind.UNKNOWN_POSITIONS, [account_id], "the broker holds nothing that is unknown"))
+    if unreadable:
+        incidents.append(_unreadable(account_id, unreadable))
+    else:
+        over.append((IncidentKind.POSITION_NOT_READABLE, [account_id], "every position can be read"))
+    return incidents, over
 
 
 def _subject(account_id: str, symbol: str) -> str:
@@ -103,18 +91,16 @@ def _subject(account_id: str, symbol: str) -> str:
 def _mismatch(account_id: str, symbol: str, pair: Pair) -> Incident:
     ours, theirs = map(decimal_text, pair)
     detail = f"the broker holds {theirs} {symbol} for account {account_id}, we hold {ours}"
-    return Incident(
-        kind=IncidentKind.POSITION_MISMATCH, severity="critical", detail=detail, subject=_subject(account_id, symbol)
-    )
+    return about(IncidentKind.POSITION_MISMATCH, detail, subject=_subject(account_id, symbol))
 
 
-def _strangers(account_id: str, held: Mapping[str, Decimal]) -> Incident:
+def _unknown(account_id: str, held: Mapping[str, Decimal]) -> Incident:
     listed = ", ".join(f"{decimal_text(quantity)} {symbol}" for symbol, quantity in sorted(held.items()))
     detail = f"the broker holds for account {account_id} what we have no position in: {listed}"
-    return Incident(kind=IncidentKind.UNKNOWN_POSITIONS, severity="warning", detail=detail, subject=account_id)
+    return about(IncidentKind.UNKNOWN_POSITIONS, detail, subject=account_id)
 
 
 def _unreadable(account_id: str, symbols: Set[str]) -> Incident:
     listed = ", ".join(symbol or "one without a symbol" for symbol in sorted(symbols))
     detail = f"positions that the broker lists for account {account_id} cannot be read, so not compared: {listed}"
-    return Incident(kind=IncidentKind.POSITION_NOT_READABLE, severity="warning", detail=detail, subject=account_id)
+    return about(IncidentKind.POSITION_NOT_READABLE, detail, subject=account_id)

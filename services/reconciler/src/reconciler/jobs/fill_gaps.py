@@ -5,16 +5,16 @@ What it says goes to `broker-fill` like everything else it says; nothing of it i
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
-from closeflow.domain.incidents import IncidentKind
+from closeflow.clock import monotonic
+from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import BrokerUpdate, Incident
 from closeflow.kafka.producer import Producer
 from closeflow.storage.advisory_locks import cycle_alone
@@ -32,6 +32,26 @@ that is not found so is asked for from when the broker took its order, by the br
 ASKED_BY_ORDER: Final = 20
 FAILURES_OF_A_PAGE: Final = 5
 """After so many in a row the reading ends, and the next one begins at the start: the token of a page may have aged."""
+
+
+class Seen(NamedTuple):
+    """When a gap was first seen, and when last, by the process's monotonic clock."""
+
+    first: float
+    last: float
+
+
+def lasting_gaps(
+    gaps: Sequence[GapOrder], seen: Mapping[str, Seen], *, now: datetime, patience: timedelta, clock: float
+) -> tuple[list[Incident], dict[str, Seen]]:
+    """One incident for each gap that is old enough for a person, by the database's time `now` or by this process's own
+    wait: updates that do not close it do not make it younger. And which gaps are seen now."""
+    wait_s = patience.total_seconds()
+    recent = {name: one for name, one in seen.items() if clock - one.last <= wait_s}
+    found = {_name(one): one for one in gaps}
+    seen = recent | {name: Seen(recent[name].first if name in recent else clock, clock) for name in found}
+    old = [one for name, one in found.items() if one.since + patience <= now or clock - seen[name].first >= wait_s]
+    return [_gap(one) for one in old], seen
 
 
 @dataclass(slots=True)
@@ -69,8 +89,7 @@ class FillGaps:
     _reading: Reading | None = None
     _missed: frozenset[str] = frozenset()
     """Orders whose gap a reading from end to end has not filled."""
-    _sightings: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """When each gap was first seen, and when last: updates that do not close it do not make it younger."""
+    _seen: Mapping[str, Seen] = field(default_factory=dict)
 
     async def once(self) -> int:
         """Returns how many executions were published; what is known already is recognised by its consumer."""
@@ -84,10 +103,13 @@ class FillGaps:
                 tx,
                 account_id=self.broker.account_id,
                 grace=self.grace,
-                asked=[name.partition("/")[0] for name in self.pauses.not_before(time.monotonic())],
+                asked=[name.partition("/")[0] for name in self.pauses.not_before(monotonic())],
                 budget=self.budget,
             )
-            await report_incidents(tx, incidents=[_gap(one) for one in self._lasting(gaps, now)])
+            lasting, self._seen = lasting_gaps(
+                gaps, self._seen, now=now, patience=self.incident_after, clock=monotonic()
+            )
+            await report_incidents(tx, incidents=lasting)
             await close_gap_incidents(tx, kind=IncidentKind.GAP, resolution="the executions were found")
             account = self.broker.account_id
             withheld = await withheld_orders(tx, account_id=account, after=self.incident_after, budget=self.budget)
@@ -98,29 +120,17 @@ class FillGaps:
             self._reading = None
             return 0
         self._missed &= {one.client_order_id for one in gaps}
-        if self.rest.is_on(time.monotonic()) or not await self._begun(gaps):
+        if self.rest.is_on(monotonic()) or not await self._begun(gaps):
             return 0
         published = await self._read_on({one.client_order_id for one in gaps})
         log.info("gaps_asked_about", orders=len(gaps), published=published, read_on=self._reading is not None)
         return published
 
-    def _lasting(self, gaps: Sequence[GapOrder], now: datetime) -> list[GapOrder]:
-        """The gaps that are old enough for a person, by the database's clock or by this process's own wait."""
-        clock, wait_s = time.monotonic(), self.incident_after.total_seconds()
-        recent = {name: seen for name, seen in self._sightings.items() if clock - seen[1] <= wait_s}
-        names = map(_name, gaps)
-        self._sightings = recent | {name: (recent.get(name, (clock, clock))[0], clock) for name in names}
-        return [
-            one
-            for one in gaps
-            if one.since + self.incident_after <= now or clock - self._sightings[_name(one)][0] >= wait_s
-        ]
-
     async def _begun(self, gaps: Sequence[GapOrder]) -> bool:
         """Whether there is a reading to go on with, or one was begun because of a gap whose pause is over."""
         if self._reading is None:
             wanted = frozenset(map(_name, gaps))
-            if wanted <= set(self.pauses.not_before(time.monotonic())):
+            if wanted <= set(self.pauses.not_before(monotonic())):
                 return False
             taken = await self._taken_at([one.client_order_id for one in gaps if one.client_order_id in self._missed])
             self._reading = Reading(min([*(one.created_at for one in gaps), *taken]) - CLOCKS_APART, wanted)
@@ -135,7 +145,7 @@ class FillGaps:
                 at = await self.broker.submitted_at(client_order_id)
             except BrokerUnavailable as error:
                 log.warning("order_not_dated", client_order_id=client_order_id, reason=error.reason)
-                self.rest.extend(error.retry_after_s, time.monotonic())
+                self.rest.extend(error.retry_after_s, monotonic())
                 break
             found += [at] if at is not None else []
         return found
@@ -150,7 +160,7 @@ class FillGaps:
                 read = await self.broker.executions(after=reading.after, page=reading.page)
             except BrokerUnavailable as error:
                 log.warning("executions_not_listed", reason=error.reason, failures=reading.failures + 1)
-                self.rest.extend(error.retry_after_s, time.monotonic())
+                self.rest.extend(error.retry_after_s, monotonic())
                 reading.failures += 1
                 if reading.failures >= FAILURES_OF_A_PAGE:
                     self._end(reading)
@@ -172,7 +182,7 @@ class FillGaps:
         self._reading = None
         self._missed |= {gap.partition("/")[0] for gap in reading.wanted}
         for gap in reading.wanted:
-            self.pauses.asked(gap, time.monotonic())
+            self.pauses.asked(gap, monotonic())
 
 
 def _name(order: GapOrder) -> str:
@@ -181,22 +191,10 @@ def _name(order: GapOrder) -> str:
 
 
 def _gap(order: GapOrder) -> Incident:
-    return Incident(
-        kind=IncidentKind.GAP,
-        severity="critical",
-        detail=f"the broker states {order.missing} more filled than its executions name",
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )
+    detail = f"the broker states {order.missing} more filled than its executions name"
+    return about_order(order, IncidentKind.GAP, detail)
 
 
 def _withheld(order: GapOrder) -> Incident:
-    return Incident(
-        kind=IncidentKind.EXECUTION_WITHHELD,
-        severity="critical",
-        detail=f"{order.missing} that a feed names is not booked: the broker states no more than what is",
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )
+    detail = f"{order.missing} that a feed names is not booked: the broker states no more than what is"
+    return about_order(order, IncidentKind.EXECUTION_WITHHELD, detail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -12,39 +12,28 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import ZERO, Book, Incident
-from closeflow.domain.operator.adjust import Adjustment, end_position
+from closeflow.domain.incidents import CRITICAL, IncidentKind
+from closeflow.domain.model import ZERO, Book
 from closeflow.domain.operator.non_trade_activity import (
     Ends,
     NonTrade,
-    Passed,
     Told,
     Verdict,
     Waits,
+    apply_activity,
     concerns,
-    judge,
     spellings,
+    waits_incident,
 )
-from closeflow.domain.operator.requests import Done
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.book.load import lock_books
-from closeflow.storage.book.save import MoveRefused, save_books
 from closeflow.storage.broker_cursors import advance_cursor, read_cursor
-from closeflow.storage.core.engine import (
-    Database,
-    StatementError,
-    Transaction,
-    database_now,
-    is_poison,
-    retrying,
-    transaction,
-)
+from closeflow.storage.core.engine import Database, StatementError, Transaction, database_now, retrying, transaction
 from closeflow.storage.incidents import close_incidents_about, report_incidents
 from closeflow.storage.non_trade_activities import Held, decided_activities, held_positions, record_activity
 from closeflow.storage.operator_actions import act_as
-from closeflow.storage.outbox import insert_events
 from closeflow.storage.position_adjustments import insert_adjustment
+from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
 
 log = structlog.get_logger(__name__)
 
@@ -116,53 +105,45 @@ class ImportNonTrades:
         ]
 
     async def _decide(self, activity: NonTrade, theirs: Positions) -> Verdict:
-        try:
-            verdict = await retrying(self.database, partial(self._apply, activity=activity, theirs=theirs))
-        except (StatementError, MoveRefused) as error:
-            # One that cannot be written is told, and holds up no other.
-            if isinstance(error, StatementError) and not is_poison(error):
-                raise
-            log.error("activity_not_applied", activity_id=activity.activity_id, exc_info=error)
-            verdict = Waits(f"it cannot be written: {str(error).partition(chr(10))[0]}")
-            async with transaction(self.database) as tx:
-                await report_incidents(
-                    tx,
-                    incidents=[
-                        self._incident(IncidentKind.NON_TRADE_ACTIVITY_WAITS, "critical", activity, verdict.why)
-                    ],
-                )
+        apply = partial(self._apply, theirs=theirs)
+        (verdict,) = await apart_where_one_breaks([activity], apply, alone=self._report)
         if isinstance(verdict, Ends):
             log.warning("positions_ended_by_activity", activity_id=activity.activity_id, ending=verdict.ending)
         return verdict
 
-    async def _apply(self, tx: Transaction, *, activity: NonTrade, theirs: Positions) -> Verdict:
+    async def _report(self, activity: NonTrade, error: StatementError | MoveRefused) -> Verdict:
+        log.error("activity_not_applied", activity_id=activity.activity_id, exc_info=error)
+        verdict = Waits(f"it cannot be written: {first_line(error)}")
+        incident = waits_incident(activity, verdict.why, subject=self._subject(activity))
+        async with transaction(self.database) as tx:
+            await report_incidents(tx, incidents=[replace(incident, severity=CRITICAL)])
+        return verdict
+
+    async def _apply(self, activities: Sequence[NonTrade], *, theirs: Positions) -> Verdict:
+        (activity,) = activities  # Each is decided in what the one before it left.
+        return await retrying(self.database, partial(self._save, activity=activity, theirs=theirs))
+
+    async def _save(self, tx: Transaction, *, activity: NonTrade, theirs: Positions) -> Verdict:
         symbols = spellings(activity.symbol) if activity.symbol is not None else ()
         held = await held_positions(tx, account_id=self.broker.account_id, symbols=symbols)
         found = await lock_books(tx, position_ids=[one.position_id for one in held])
-        books = [book for book in found.values() if book.position.quantity != ZERO]
-        verdict = judge(activity, books, at_broker=_at_broker(theirs, books))
-        match verdict:
-            case Ends(ending):
-                now = await database_now(tx)
-                await self._record(tx, activity, "ended")
-                await act_as(tx, by=BY, reason=f"{ending}: {activity}")
-                for book in books:
-                    await _end(tx, book, verdict, activity, now=now)
-            case Told(why):
-                await self._record(tx, activity, "told")
-                await report_incidents(
-                    tx, incidents=[self._incident(IncidentKind.NON_TRADE_ACTIVITY, "critical", activity, why)]
-                )
-            case Waits(why):
-                await report_incidents(
-                    tx, incidents=[self._incident(IncidentKind.NON_TRADE_ACTIVITY_WAITS, "warning", activity, why)]
-                )
-            case Passed():
-                pass
-        return verdict
-
-    async def _record(self, tx: Transaction, activity: NonTrade, outcome: str) -> None:
-        await record_activity(tx, **self._key, activity=activity, outcome=outcome)
+        books = {key: book for key, book in found.items() if book.position.quantity != ZERO}
+        result = apply_activity(
+            activity,
+            books,
+            subject=self._subject(activity),
+            at_broker=_at_broker(theirs, [*books.values()]),
+            by=BY,
+            now=await database_now(tx),
+        )
+        if isinstance(result.verdict, Ends | Told):
+            outcome = "ended" if isinstance(result.verdict, Ends) else "told"
+            await record_activity(tx, **self._key, activity=activity, outcome=outcome)
+        for position_id, gone in result.adjustments.items():
+            await act_as(tx, by=BY, reason=gone.reason)
+            await insert_adjustment(tx, position_id=position_id, adjustment=gone, at=result.now, source="broker")
+        await save(tx, result)
+        return result.verdict
 
     async def _end_waits(self, others: Iterable[NonTrade]) -> None:
         async with transaction(self.database) as tx:
@@ -187,20 +168,6 @@ class ImportNonTrades:
 
     def _subject(self, activity: NonTrade) -> str:
         return f"{self.broker.account_id}/{activity.activity_id}"
-
-    def _incident(self, kind: str, severity: str, activity: NonTrade, why: str) -> Incident:
-        return Incident(kind=kind, severity=severity, detail=f"{activity}: {why}", subject=self._subject(activity))
-
-
-async def _end(tx: Transaction, book: Book, ends: Ends, activity: NonTrade, *, now: datetime) -> None:
-    gone = Adjustment(delta=-book.position.quantity, reason=f"{ends.ending}: {activity}", by=BY)
-    outcome = end_position(book, ends.ending, gone, last=None, now=now)
-    if not isinstance(outcome, Done):
-        raise RuntimeError(f"position {book.position.id} was to end by {activity}: {outcome}")
-    await insert_adjustment(tx, position_id=book.position.id, adjustment=gone, at=now, source="broker")
-    await save_books(tx, changes=[(book, outcome.book)])
-    await insert_events(tx, events=outcome.events)
-    await report_incidents(tx, incidents=outcome.incidents)
 
 
 def _of(activity: NonTrade, held: Sequence[Held]) -> list[Held]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -10,7 +9,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.clock import sleep
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import (
@@ -24,6 +24,7 @@ from closeflow.storage.core.engine import (
 )
 from closeflow.storage.incidents import close_incidents, report_incidents
 from closeflow.storage.outbox_partitions import default_partition_rows, drop_partition, ensure_partitions, outbox_days
+from closeflow.unit_of_work import first_line
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class KeepPartitions:
         async with transaction(self.database) as tx:
             strays = await default_partition_rows(tx)
             if strays:
-                await report_incidents(tx, incidents=[_strays(strays)])
+                await report_incidents(tx, incidents=[_in_default_partition(strays)])
         # On its own, because it may fail for the very rows that were told.
         made = await self._often(lambda tx: ensure_partitions(tx, days_ahead=self.days_ahead))
         async with transaction(self.database) as tx:
@@ -82,7 +83,7 @@ class KeepPartitions:
             except StatementError as error:
                 if sqlstate(error) != LOCK_NOT_AVAILABLE or not again:
                     raise
-            await asyncio.sleep(self.pause_s)
+            await sleep(self.pause_s)
         raise AssertionError("tried at least once")
 
     async def _drop(self, day: date) -> bool:
@@ -91,16 +92,12 @@ class KeepPartitions:
             dropped = await self._often(lambda tx: drop_partition(tx, day=day))
         except StatementError as error:
             report = log.warning if sqlstate(error) == NOT_YET_PROVEN else log.error
-            report("outbox_partition_kept", day=str(day), reason=str(error.orig).partition("\n")[0])
+            report("outbox_partition_kept", day=str(day), reason=first_line(error))
             return False
         log.info("outbox_partition_dropped", day=str(day))
         return dropped
 
 
-def _strays(count: int) -> Incident:
-    return Incident(
-        kind=IncidentKind.OUTBOX_DEFAULT_PARTITION_USED,
-        severity="warning",
-        detail=f"{count} outbox rows are in the DEFAULT partition: the partition of their day was missing",
-        subject="outbox_events_default",
-    )
+def _in_default_partition(rows: int) -> Incident:
+    detail = f"{rows} outbox rows are in the DEFAULT partition: the partition of their day was missing"
+    return about(IncidentKind.OUTBOX_DEFAULT_PARTITION_USED, detail, subject="outbox_events_default")

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 
-from closeflow.domain.close.repair import InLine, NotRepaired, Repaired, repair
-from closeflow.domain.incidents import IncidentKind
-from closeflow.domain.model import Book, Event, Incident
+from closeflow.domain.batch import BatchResult
+from closeflow.domain.close.repair import repair_batch
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.storage.book.load import lock_books
-from closeflow.storage.book.save import MoveRefused, save_books
-from closeflow.storage.core.engine import (
-    Database,
-    StatementError,
-    Transaction,
-    database_now,
-    is_poison,
-    retrying,
-    transaction,
-)
+from closeflow.storage.core.engine import Database, StatementError, Transaction, database_now, retrying, transaction
 from closeflow.storage.incidents import close_incidents, report_incidents
 from closeflow.storage.inconsistencies import InconsistentPosition, inconsistent_positions
-from closeflow.storage.outbox import insert_events
+from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
 
 log = structlog.get_logger(__name__)
 
@@ -48,55 +38,33 @@ class RepairPositions:
         async with transaction(self.database) as tx:
             found = await inconsistent_positions(tx, grace=self.grace, budget=self.budget, after=self._after)
         self._after = found[-1].position_id if found else 0
-        repaired = 0
-        for misfit in found:
-            repaired += await self._repair_alone(misfit)
+        repaired = await apart_where_one_breaks(found, self._repair, alone=self._report) if found else []
         async with transaction(self.database) as tx:
             still = await inconsistent_positions(tx, grace=timedelta(), budget=None)
             subjects = [str(one.position_id) for one in still]
             await close_incidents(tx, kind=IncidentKind.NOT_REPAIRED, still=subjects, resolution=RESOLUTION)
-        return repaired
+        return sum(repaired)
 
-    async def _repair_alone(self, misfit: InconsistentPosition) -> bool:
-        """One that cannot be written is told, and holds up no other."""
-        try:
-            return await retrying(self.database, partial(self._repair, misfit=misfit))
-        except (StatementError, MoveRefused) as error:
-            if isinstance(error, StatementError) and not is_poison(error):
-                raise
-            log.error("position_not_repaired", position_id=misfit.position_id, exc_info=error)
-            async with transaction(self.database) as tx:
-                await report_incidents(tx, incidents=[_refused(misfit, error)])
-            return False
+    async def _repair(self, found: Sequence[InconsistentPosition]) -> int:
+        async def work(tx: Transaction) -> BatchResult:
+            ids, named = [one.position_id for one in found], [name for one in found for name in one.request_ids]
+            books = await lock_books(tx, position_ids=ids, request_ids=named)
+            result = repair_batch(books, ids, now=await database_now(tx))
+            await save(tx, result)
+            return result
 
-    async def _repair(self, tx: Transaction, *, misfit: InconsistentPosition) -> bool:
-        books = await lock_books(tx, position_ids=[misfit.position_id], request_ids=misfit.request_ids)
-        book = books[misfit.position_id]
-        verdict = repair(book, now=await database_now(tx))
-        match verdict:
-            case Repaired(after, events, incident):
-                await _save(tx, book, after, events, incident)
-                log.warning("position_repaired", position_id=misfit.position_id, detail=incident.detail)
-            case NotRepaired(incident):
-                await report_incidents(tx, incidents=[incident])
-                log.error("position_not_repaired", position_id=misfit.position_id, detail=incident.detail)
-            case InLine():
-                pass
-            case _:
-                assert_never(verdict)
-        return isinstance(verdict, Repaired)
+        result = await retrying(self.database, work)
+        for one in result.incidents:
+            if one.kind == IncidentKind.REPAIRED:
+                log.warning("position_repaired", position_id=one.position_id, detail=one.detail)
+            else:
+                log.error("position_not_repaired", position_id=one.position_id, detail=one.detail)
+        return len(result.changes)
 
-
-def _refused(misfit: InconsistentPosition, error: Exception) -> Incident:
-    return Incident(
-        kind=IncidentKind.NOT_REPAIRED,
-        severity="critical",
-        detail=f"the repair cannot be written: {str(error).partition(chr(10))[0]}",
-        position_id=misfit.position_id,
-    )
-
-
-async def _save(tx: Transaction, before: Book, after: Book, events: Sequence[Event], incident: Incident) -> None:
-    await save_books(tx, changes=[(before, after)])
-    await insert_events(tx, events=events)
-    await report_incidents(tx, incidents=[incident])
+    async def _report(self, found: InconsistentPosition, error: StatementError | MoveRefused) -> int:
+        log.error("position_not_repaired", position_id=found.position_id, exc_info=error)
+        detail = f"the repair cannot be written: {first_line(error)}"
+        async with transaction(self.database) as tx:
+            incident = about(IncidentKind.NOT_REPAIRED, detail, position_id=found.position_id)
+            await report_incidents(tx, incidents=[incident])
+        return 0

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
+
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.incidents import resolve_incidents
-from reconciler.jobs.compare_positions import log
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

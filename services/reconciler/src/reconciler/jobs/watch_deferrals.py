@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from closeflow.domain.incidents import WARNING
 from closeflow.domain.model import Incident
 from closeflow.storage.core.engine import Database, Transaction, retrying
 from closeflow.storage.deferred_closes import DeferredClose, untold_deferrals
@@ -38,7 +39,7 @@ def _incident(one: DeferredClose) -> Incident:
     what = "it" if one.close_request_id is not None else f"{one.count} of account {one.account_id}"
     return Incident(
         kind=one.kind,
-        severity="warning",
+        severity=WARNING,
         detail=f"{what} cannot go on since {since}; tried again by itself, ever more rarely",
         subject=one.account_id,
         position_id=one.position_id,

@@ -8,7 +8,6 @@ What was written while there was no slot is then emitted again by the publicatio
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -16,7 +15,8 @@ from typing import Final, assert_never
 import structlog
 from prometheus_client import Counter, Gauge
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.clock import monotonic
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.domain.outbox.replication_slot import (
     Connector,
@@ -57,9 +57,9 @@ class WatchReplication:
     connect: Connect
     slot: str
     limits: Limits
-    _since: dict[str, float] = field(default_factory=dict)
-    _over: frozenset[str] | None = None
-    _told: frozenset[str] = frozenset()
+    _since: dict[IncidentKind, float] = field(default_factory=dict)
+    _over: frozenset[IncidentKind] | None = None
+    _told: frozenset[IncidentKind] = frozenset()
     _slotless_since: float | None = None
     _streams_since: float | None = None
     _heartbeat: tuple[datetime, float] | None = None
@@ -90,7 +90,7 @@ class WatchReplication:
             slot = await slot_state(tx, name=self.slot)
             heartbeat = await last_heartbeat(tx)
             recovering = await open_incident(tx, kind=IncidentKind.SLOT_LOST, subject=self.slot) is not None
-        now = time.monotonic()
+        now = monotonic()
         runs = connector is not None and connector.is_running
         if runs and (slot is None or not slot.active):
             self._slotless_since = self._slotless_since or now
@@ -130,7 +130,7 @@ class WatchReplication:
     async def _tell(self, seen: Observed) -> None:
         """Open an incident for what has lasted, close it when a look that can tell says that it is over; only a change
         is written."""
-        now = time.monotonic()
+        now = monotonic()
         found = {one.kind: one for one in findings(seen, self.limits)}
         told, over = self._told, judged(seen) - found.keys()
         self._since = {kind: self._since.get(kind, now) for kind in (*found, *(self._since.keys() - over))}
@@ -173,7 +173,7 @@ class WatchReplication:
 
     def _may_try_now(self) -> bool:
         """Whether the pause after the last try is over; then the next pause is twice as long, and never quite equal."""
-        now = time.monotonic()
+        now = monotonic()
         if now < self._quiet_until:
             return False
         self._quiet_until = now + self._pause_s * random.uniform(0.75, 1.25)
@@ -184,9 +184,7 @@ class WatchReplication:
         if seen.recovering:
             return
         log.error("slot_recovery_begun", slot=self.slot, seen=_described(seen))
-        lost = Finding(
-            IncidentKind.SLOT_LOST, "critical", f"events of a while are in no slot; recovering: {_described(seen)}"
-        )
+        lost = Finding(IncidentKind.SLOT_LOST, f"events of a while are in no slot; recovering: {_described(seen)}")
         async with transaction(self.database) as tx:
             await report_incidents(tx, incidents=[self._incident(lost)])
 
@@ -221,7 +219,7 @@ class WatchReplication:
 
     def _incident(self, found: Finding) -> Incident:
         subject = self.slot if found.kind.startswith("slot_") else self.connect.name
-        return Incident(kind=found.kind, severity=found.severity, detail=found.detail, subject=subject)
+        return about(found.kind, found.detail, subject=subject)
 
 
 def _measure(seen: Observed) -> None:

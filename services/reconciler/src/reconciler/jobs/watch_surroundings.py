@@ -6,7 +6,6 @@ A consumer that has lost its group, or its process, cannot report that itself.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Final, TypeVar
 import structlog
 
 from closeflow.broker import Broker, BrokerUnavailable
+from closeflow.clock import monotonic
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.domain.monitoring import (
@@ -22,6 +22,7 @@ from closeflow.domain.monitoring import (
     Place,
     Waiting,
     away_incidents,
+    away_kind,
     look_at_answer,
     look_at_lag,
     not_seen_to_move,
@@ -53,7 +54,7 @@ class WatchSurroundings:
     kafka: KafkaConnection
     groups: Mapping[str, str]
     patience_s: float
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = monotonic
     _waiting: Mapping[Place, Waiting] = field(default_factory=dict)
     _away: dict[str, Away | None] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ class WatchSurroundings:
         incidents: list[Incident] = away_incidents(away, now=now, patience_s=patience_s)
         for name, _ in away:
             still = [one.subject for one in incidents if one.subject == name]
-            await close_incidents(tx, kind=f"{name}_away", still=still, resolution="it answers again")
+            await close_incidents(tx, kind=away_kind(name), still=still, resolution="it answers again")
         if lag_is_known:
             incidents += stalled_consumers(self._waiting, now=now, patience_s=patience_s)
             still_there = not_seen_to_move(self._waiting, now=now, patience_s=patience_s)
@@ -95,10 +96,10 @@ class WatchSurroundings:
         try:
             return await _within(ANSWER_WITHIN_S, group_lag(self.kafka, self.groups)), None
         except LookupError as error:
-            log.warning("lag_not_known", reason=_text(error))
+            log.warning("lag_not_known", reason=reason(error))
             return None, None  # It answers, and has no such topic.
         except Exception as error:
-            return None, _text(error)
+            return None, reason(error)
 
     async def _ask_broker(self) -> str | None:
         try:
@@ -106,7 +107,7 @@ class WatchSurroundings:
         except BrokerUnavailable as error:
             return None if error.retry_after_s is not None else error.reason  # Asking for a pause is an answer.
         except TimeoutError as error:
-            return _text(error)
+            return reason(error)
         return None
 
 
@@ -118,7 +119,3 @@ async def _within(seconds: float, question: Awaitable[T]) -> T:
         asked.cancel()
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     return asked.result()
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -17,7 +17,7 @@ from closeflow.domain import lots
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about, about_order, about_request
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -269,7 +269,7 @@ def _cancel_oversold_orders(book: Book, request: CloseRequest, *, now: datetime)
         if order_status.is_done(order) or order.cancel_requested_at is not None:
             continue
         orders[order.client_order_id] = order_status.derive(replace(order, cancel_requested_at=now))
-        incidents.append(_incident(request, kind, detail, order=order))
+        incidents.append(about_order(order, kind, detail))
     return replace(book, orders=orders), incidents
 
 
@@ -289,54 +289,39 @@ def _last_execution_at(book: Book) -> datetime | None:
 
 def _position_incidents(before: Book, book: Book) -> list[Incident]:
     was, now = before.position.quantity, book.position.quantity
-    found: list[tuple[str, str]] = []
+    found: list[tuple[IncidentKind, str]] = []
     outside = before.base_quantity != book.base_quantity or was != _quantity(before)
     if outside and book.position.active_close_request_id is not None:
         found.append(
             (IncidentKind.POSITION_CHANGED_OUTSIDE, f"rule Q: it went from {was} to {now} while it was being closed")
         )
     if was * now < ZERO:
-        found.append((SIDE_CHANGED, f"rule Q: the position went from {was} to {now}"))
+        found.append((IncidentKind.SIDE_CHANGED, f"rule Q: the position went from {was} to {now}"))
     rest = exposure.overfill(book)
     if rest != ZERO and rest != before.ledger_quantity - _quantity(before):
         found.append(
             (IncidentKind.OVERFILL, f"P12: executions exceed the position by {rest}, which a tagged position holds")
         )
-    return [
-        Incident(kind=kind, severity="critical", detail=detail, position_id=book.position.id) for kind, detail in found
-    ]
+    return [about(kind, detail, position_id=book.position.id) for kind, detail in found]
 
 
 def _request_incidents(before: CloseRequest, after: CloseRequest) -> list[Incident]:
     found: list[Incident] = []
     if after.filled_quantity > max(after.target_quantity, before.filled_quantity):
         detail = f"{after.filled_quantity} filled of a target of {after.target_quantity}"
-        found.append(_incident(after, IncidentKind.OVERFILL, detail, severity="critical"))
+        found.append(about_request(after, IncidentKind.OVERFILL, detail))
     doubted = after.status is RequestStatus.FAILED and after.reason == BELOW_MINIMUM_NOTIONAL
     if doubted and before.unfinished:
         detail = f"the broker calls {after.remaining_quantity} too small an order, and it is worth more than a rest is"
-        found.append(_incident(after, IncidentKind.MINIMUM_DOUBTED, detail, severity="critical"))
+        found.append(about_request(after, IncidentKind.MINIMUM_DOUBTED, detail))
     if _waits_for_a_person(after) and not _waits_for_a_person(before):
         detail = "the broker took back an execution of it; only an operator retries it"
-        found.append(_incident(after, IncidentKind.RETRY_BY_HAND, detail, severity="critical"))
+        found.append(about_request(after, IncidentKind.RETRY_BY_HAND, detail))
     return found
 
 
 def _waits_for_a_person(request: CloseRequest) -> bool:
     return request.status is RequestStatus.RETRYABLE and not request.auto_retry
-
-
-def _incident(
-    request: CloseRequest, kind: str, detail: str, *, order: Order | None = None, severity: str = "warning"
-) -> Incident:
-    return Incident(
-        kind=kind,
-        severity=severity,
-        detail=detail,
-        position_id=request.position_id,
-        close_request_id=request.id,
-        client_order_id=order.client_order_id if order else None,
-    )
 
 
 def _with_position(book: Book, **changes: object) -> Book:

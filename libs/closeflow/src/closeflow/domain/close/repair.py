@@ -5,13 +5,14 @@ Only legal moves are made (P1-P10, C5, C9), and each with an incident, because s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.outcome import POSITION_STATUS_OF, conclude_position, publish_position
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.lots import is_residual
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
@@ -29,6 +30,8 @@ class InLine:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
+    """The book in line, and who is told that it was not."""
+
     book: Book
     events: tuple[Event, ...]
     incident: Incident
@@ -39,6 +42,22 @@ class NotRepaired:
     """No legal move brings them in line."""
 
     incident: Incident
+
+
+def repair_batch(before: Mapping[int, Book], position_ids: Iterable[int], *, now: datetime) -> BatchResult:
+    """Bring these positions in line where a legal move does; an incident tells of each that was not."""
+    result = BatchResult(before=before, now=now)
+    for position_id in position_ids:
+        match repair(before[position_id], now=now):
+            case Repaired(after, events, incident):
+                result.put(after)
+                result.events += events
+                result.incidents.append(incident)
+            case NotRepaired(incident):
+                result.incidents.append(incident)
+            case InLine():
+                pass
+    return result
 
 
 def repair(book: Book, *, now: datetime) -> Repaired | NotRepaired | InLine:
@@ -102,5 +121,5 @@ def _unfinished(book: Book) -> Iterator[CloseRequest]:
     return (request for request in book.requests.values() if request.unfinished)
 
 
-def _incident(book: Book, kind: str, detail: str) -> Incident:
-    return Incident(kind=kind, severity="critical", detail=detail, position_id=book.position.id)
+def _incident(book: Book, kind: IncidentKind, detail: str) -> Incident:
+    return about(kind, detail, position_id=book.position.id)

@@ -6,15 +6,18 @@ neither is a retry that is put off until the market, the circuit breaker and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
+from uuid import UUID
 
 from closeflow.domain import lots, trading_controls
+from closeflow.domain.batch import BatchResult
 from closeflow.domain.close import deferral, pricing
 from closeflow.domain.close.outcome import conclude_position, publish_position
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about_order, about_request
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
     ZERO,
@@ -54,6 +57,9 @@ class Conditions:
     halted: bool = False
 
 
+_NOT_KNOWN: Final = Conditions(clock=None, halted=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """The request moved, or its event is sent again."""
@@ -66,6 +72,8 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
+    """Time asks nothing of the request now, or not yet."""
+
     reason: str
 
 
@@ -76,6 +84,50 @@ class PutOff:
     book: Book
     until: datetime
     reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class WakeResult(BatchResult):
+    """What time asks of many requests: what is to be written, and the verdict about each."""
+
+    verdicts: dict[UUID, Moved | PutOff | Waits] = field(default_factory=dict)
+
+
+def wake_batch(
+    before: Mapping[int, Book],
+    due: Mapping[UUID, int],
+    *,
+    now: datetime,
+    resend_after: timedelta,
+    unknown_after: timedelta,
+    conditions: Mapping[str, Conditions],
+) -> WakeResult:
+    """Decide about each due request, given with its position. `conditions` are by account id; what is said of no
+    account holds its retries back."""
+    result = WakeResult(before=before, now=now)
+    for request_id, position_id in due.items():
+        book = result.books[position_id]
+        request = book.requests[request_id]
+        verdict = result.verdicts[request_id] = wake(
+            book,
+            request,
+            now=now,
+            resend_after=resend_after,
+            unknown_after=unknown_after,
+            conditions=conditions.get(request.account_id, _NOT_KNOWN),
+        )
+        match verdict:
+            case Moved(after, events, _, incidents):
+                result.put(after)
+                result.events += events
+                result.incidents += incidents
+            case PutOff(after):
+                result.put(after)
+            case Waits():
+                pass
+            case _:
+                assert_never(verdict)
+    return result
 
 
 def wake(
@@ -227,7 +279,9 @@ def _attend_order(book: Book, request: CloseRequest, *, now: datetime, unknown_a
     order = next((one for one in living if one.cancel_requested_at is None), living[-1])
     unknown = order.status is OrderStatus.SUBMIT_UNKNOWN
     if unknown and _unknown_since(order, now) + unknown_after <= now:
-        return _fail(book, request, SUBMIT_UNKNOWN, now=now)
+        detail = "the broker never said whether it has the order; the position may still be reduced by it"
+        told = about_request(request, IncidentKind.SUBMIT_UNKNOWN, detail)
+        return replace(_fail(book, request, SUBMIT_UNKNOWN, now=now), incidents=(told,))
     if order.cancel_requested_at is None:
         if request.cancel_requested_at is not None:
             return _cancel(book, order, USER_CANCEL, now=now)
@@ -252,14 +306,8 @@ def _living(book: Book, request: CloseRequest) -> list[Order]:
 
 
 def _not_over(order: Order) -> Incident:
-    return Incident(
-        kind=IncidentKind.ORDER_DONE_FOR_DAY,
-        severity="critical",
-        detail="the broker called it done for the day and has not ended it a day later; its cancel is asked for",
-        position_id=order.position_id,
-        close_request_id=order.close_request_id,
-        client_order_id=order.client_order_id,
-    )
+    detail = "the broker called it done for the day and has not ended it a day later; its cancel is asked for"
+    return about_order(order, IncidentKind.ORDER_DONE_FOR_DAY, detail)
 
 
 def _working_since(order: Order) -> datetime:

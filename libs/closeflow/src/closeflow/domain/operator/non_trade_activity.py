@@ -6,15 +6,17 @@ holds nothing of it any more, and nothing of ours is under way that could explai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, assert_never
 
-from closeflow.domain.model import ZERO, Book
-from closeflow.domain.operator.adjust import Ending
-from closeflow.domain.operator.requests import unclear
+from closeflow.domain.batch import BatchResult
+from closeflow.domain.incidents import IncidentKind, about
+from closeflow.domain.model import ZERO, Book, Incident
+from closeflow.domain.operator.adjust import Adjustment, Ending, end_position
+from closeflow.domain.operator.requests import Done, unclear
 from closeflow.domain.position.compare_with_broker import agree
 from closeflow.domain.text import decimal_text
 
@@ -72,6 +74,47 @@ class Told:
 
 
 Verdict = Passed | Ends | Waits | Told
+
+
+@dataclass(slots=True, kw_only=True)
+class ActivityResult(BatchResult):
+    """What follows from one activity; `adjustments` are by position id."""
+
+    verdict: Verdict
+    adjustments: dict[int, Adjustment] = field(default_factory=dict)
+
+
+def apply_activity(
+    activity: NonTrade, before: Mapping[int, Book], *, subject: str, at_broker: Decimal | None, by: str, now: datetime
+) -> ActivityResult:
+    """Decide as `judge` does, and end all the positions or tell a person; `subject` is what an incident is about."""
+    verdict = judge(activity, [*before.values()], at_broker=at_broker)
+    result = ActivityResult(before=before, now=now, verdict=verdict)
+    match verdict:
+        case Ends(ending):
+            for position_id, book in before.items():
+                gone = Adjustment(delta=-book.position.quantity, reason=f"{ending}: {activity}", by=by)
+                outcome = end_position(book, ending, gone, last=None, now=now)
+                if not isinstance(outcome, Done):
+                    raise RuntimeError(f"position {position_id} was to end by {activity}: {outcome}")
+                result.put(outcome.book)
+                result.events += outcome.events
+                result.incidents += outcome.incidents
+                result.adjustments[position_id] = gone
+        case Told(why):
+            result.incidents.append(about(IncidentKind.NON_TRADE_ACTIVITY, f"{activity}: {why}", subject=subject))
+        case Waits(why):
+            result.incidents.append(waits_incident(activity, why, subject=subject))
+        case Passed():
+            pass
+        case _:
+            assert_never(verdict)
+    return result
+
+
+def waits_incident(activity: NonTrade, why: str, *, subject: str) -> Incident:
+    """One for an activity that is decided about again; it closes when that is over."""
+    return about(IncidentKind.NON_TRADE_ACTIVITY_WAITS, f"{activity}: {why}", subject=subject)
 
 
 def concerns(activity: NonTrade, opened: Sequence[date]) -> bool:

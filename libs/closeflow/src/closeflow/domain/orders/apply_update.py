@@ -77,7 +77,7 @@ class ProvesNothing:
 class Quarantined:
     """It contradicts what the order is. Nothing of it is applied; the request is frozen until a person looks."""
 
-    error: str
+    error: IncidentKind
     reason: str
 
 
@@ -309,7 +309,7 @@ def _kind(update: BrokerUpdate) -> StatementKind | None:
     return _KIND_OF_EXEC_TYPE.get(update.exec_type)
 
 
-def _contradicted(before: Order, after: Order, update: BrokerUpdate) -> Iterator[tuple[str, str]]:
+def _contradicted(before: Order, after: Order, update: BrokerUpdate) -> Iterator[tuple[IncidentKind, str]]:
     """What a person must know of the update: kind and detail. The facts are kept all the same."""
     if before.status is OrderStatus.DENIED or order_status.refused(before) or order_status.is_lost(before):
         # O20 for a lost order: it is found again.
@@ -357,5 +357,5 @@ def _filled_though_rejected(order: Order) -> bool:
     return last is not None and last.kind is StatementKind.REJECTED and order_status.known_cum(order) > ZERO
 
 
-def _raise(order: Order, kind: str, detail: str) -> tuple[Incident, ...]:
-    return (about_order(order, kind, "critical", detail),)
+def _raise(order: Order, kind: IncidentKind, detail: str) -> tuple[Incident, ...]:
+    return (about_order(order, kind, detail),)

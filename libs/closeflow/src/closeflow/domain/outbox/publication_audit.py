@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from uuid import UUID
+
+from closeflow.domain.incidents import IncidentKind, about
+from closeflow.domain.model import Incident
 
 EventKey = tuple[UUID, int]
 """Event id and emission: what makes a published record the one that a row asked for."""
@@ -23,6 +26,36 @@ class OutboxRow:
     position_id: int | None
     xact_id: int
     occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedDay:
+    """A day's mark, below which every row has been judged, and which of those are missing."""
+
+    day: date
+    through: int
+    missing: frozenset[EventKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The outbox at one moment: by day its mark, and the rows from there on up to `below`. `written` and `confirmed`
+    are places in the WAL: what is committed lies before the first; what lies before the second is published, or will
+    never be read from the slot (None: there is no slot)."""
+
+    at: float
+    now: datetime
+    below: int
+    days: Sequence[AuditedDay]
+    rows: Mapping[date, Sequence[OutboxRow]]
+    written: int
+    confirmed: int | None
+
+    def unseen(self, seen: Mapping[UUID, int]) -> list[EventKey]:
+        """The rows that are not published, as far as was read."""
+        keys = [row.key for rows in self.rows.values() for row in rows]
+        keys += [key for day in self.days for key in day.missing]
+        return [key for key in keys if not is_published(key, seen)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +113,78 @@ def judge_publication(
     return Judged(below if complete or not rows else rows[-1].xact_id + 1, tuple(missing))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What a look comes to: the verdict about each day, and every row that is missing now."""
+
+    look: Look
+    verdicts: Sequence[Judged]
+    missing: frozenset[EventKey]
+
+    def without(self, good: Collection[EventKey]) -> Audited:
+        """The same, with these made good by a later emission."""
+        return replace(self, missing=self.missing.difference(good))
+
+    @property
+    def days(self) -> list[AuditedDay]:
+        """Each day as it is to be marked."""
+        judged = zip(self.look.days, self.verdicts, strict=True)
+        return [AuditedDay(day.day, max(day.through, one.through), self._of(day, one)) for day, one in judged]
+
+    def _of(self, day: AuditedDay, judged: Judged) -> frozenset[EventKey]:
+        return self.missing & day.missing.union(row.key for row in judged.missing)
+
+    @property
+    def used(self) -> set[EventKey]:
+        """The rows that need not be looked for any more."""
+        days = {day.day: day.through for day in self.days}
+        rows = ((days[day], row) for day, rows in self.look.rows.items() for row in rows)
+        return {row.key for through, row in rows if row.xact_id < through}
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """One for each row that is missing since this look."""
+        newly = (row for verdict in self.verdicts for row in verdict.missing)
+        return [_missing(row) for row in sorted(newly, key=lambda row: row.key[1])]
+
+    @property
+    def still(self) -> set[str]:
+        """What the incidents that stay open are about: one per event, however many of its emissions are missing."""
+        return {str(event_id) for event_id, _ in self.missing}
+
+
+def audit_days(
+    look: Look,
+    seen: Mapping[UUID, int],
+    *,
+    waited: Mapping[EventKey, timedelta],
+    publish_within: timedelta,
+    budget: int,
+) -> Audited:
+    """Judge each day of the look, of which at most `budget` rows were read; see `judge_publication`."""
+    verdicts = [
+        judge_publication(
+            look.rows.get(day.day, ()),
+            seen,
+            through=day.through,
+            below=look.below,
+            complete=len(look.rows.get(day.day, ())) < budget,
+            now=look.now,
+            waited=waited,
+            publish_within=publish_within,
+        )
+        for day in look.days
+    ]
+    known = {key for day in look.days for key in day.missing} | {row.key for one in verdicts for row in one.missing}
+    missing = frozenset(key for key in known if not is_published(key, seen))
+    return Audited(look=look, verdicts=verdicts, missing=missing)
+
+
+def _missing(row: OutboxRow) -> Incident:
+    detail = f"event {row.key[0]} (emission {row.key[1]}) of position {row.position_id} is not in Kafka"
+    return about(IncidentKind.EVENT_NOT_PUBLISHED, detail, subject=str(row.key[0]))
+
+
 def superseded(missing: Collection[EventKey], emissions: Iterable[Emission]) -> frozenset[EventKey]:
     """Which of the missing rows a later emission has made good: one that was judged and is not missing itself."""
     good: dict[UUID, int] = {}
@@ -94,6 +199,16 @@ def lost(missing: Collection[EventKey], emissions: Iterable[Emission]) -> frozen
     """The missing rows that nothing else stands in for: a row with a later emission waits for that one."""
     highest = _highest(emissions)
     return frozenset(key for key in missing if key[0] in highest and highest[key[0]].key == key)
+
+
+def losses(
+    missing: Collection[EventKey], gone: Collection[EventKey], emissions: Sequence[Emission]
+) -> tuple[frozenset[EventKey], list[Emission]]:
+    """Which of the missing rows a later emission has made good; and of those that are `gone`, because nothing will
+    publish them any more, the ones that nothing else stands in for."""
+    good = superseded(missing, emissions)
+    starts = lost(set(gone) - good, emissions)
+    return good, [one for one in emissions if one.key in starts]
 
 
 def first_lost(starts: Iterable[Emission], *, budget: int) -> tuple[int, ...]:

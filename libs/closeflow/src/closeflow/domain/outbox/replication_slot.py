@@ -124,8 +124,7 @@ class Limits:
 class Finding:
     """What is wrong, as an incident: `kind` is one of `WATCHED`."""
 
-    kind: str
-    severity: str
+    kind: IncidentKind
     detail: str
 
 
@@ -177,7 +176,7 @@ def findings(seen: Observed, limits: Limits) -> tuple[Finding, ...]:
     return (*_of_connect(seen), *_of_slot(seen, limits), *_of_heartbeat(seen, limits))
 
 
-def judged(seen: Observed) -> frozenset[str]:
+def judged(seen: Observed) -> frozenset[IncidentKind]:
     """The kinds of which this look says that they are over when it does not find them."""
     if seen.streams:
         return frozenset(WATCHED)
@@ -189,56 +188,38 @@ def judged(seen: Observed) -> frozenset[str]:
 
 def _of_connect(seen: Observed) -> list[Finding]:
     if seen.unreachable is not None:
-        return [
-            Finding(
-                IncidentKind.CONNECTOR_UNREACHABLE, "critical", f"Kafka Connect gives no answer: {seen.unreachable}"
-            )
-        ]
+        return [Finding(IncidentKind.CONNECTOR_UNREACHABLE, f"Kafka Connect gives no answer: {seen.unreachable}")]
     if seen.connector is None:
-        return [
-            Finding(
-                IncidentKind.CONNECTOR_MISSING, "critical", "Kafka Connect does not know the connector; register it"
-            )
-        ]
+        return [Finding(IncidentKind.CONNECTOR_MISSING, "Kafka Connect does not know the connector; register it")]
     state = seen.connector.connector.state
     if state in _BY_A_PERSON and not seen.recovering:
-        return [
-            Finding(
-                IncidentKind.CONNECTOR_STOPPED, "warning", f"somebody has {state.lower()} it: events wait in the WAL"
-            )
-        ]
+        return [Finding(IncidentKind.CONNECTOR_STOPPED, f"somebody has {state.lower()} it: events wait in the WAL")]
     if seen.streams and seen.restarts > RESTARTS_FORGIVEN:
         text = f"it streams, but was restarted {seen.restarts} times and may fail again"
-        return [Finding(IncidentKind.CONNECTOR_TASK_FAILED, "critical", text)]
+        return [Finding(IncidentKind.CONNECTOR_TASK_FAILED, text)]
     if seen.restarts >= RESTARTS_FORGIVEN and not seen.streams:
         trace = next((part.trace for part in seen.connector.parts if part.is_failed), "")
         text = f"it does not stream after {seen.restarts} restarts: {_innermost(trace)}"
-        return [Finding(IncidentKind.CONNECTOR_TASK_FAILED, "critical", text)]
+        return [Finding(IncidentKind.CONNECTOR_TASK_FAILED, text)]
     return []
 
 
 def _of_slot(seen: Observed, limits: Limits) -> list[Finding]:
     slot = seen.slot
     if slot is None:
-        return [
-            Finding(
-                IncidentKind.SLOT_MISSING, "critical", "the replication slot is not there: nothing keeps WAL for it"
-            )
-        ]
+        return [Finding(IncidentKind.SLOT_MISSING, "the replication slot is not there: nothing keeps WAL for it")]
     found = []
     if slot.is_lost and not seen.recovering and _left_alone(seen):
         text = "the slot's WAL is gone; it is recovered once the connector may be restarted"
-        found.append(Finding(IncidentKind.SLOT_LOST_UNATTENDED, "critical", text))
+        found.append(Finding(IncidentKind.SLOT_LOST_UNATTENDED, text))
     if slot.lag_bytes > limits.lag_bytes:
-        found.append(Finding(IncidentKind.SLOT_LAG, "warning", f"{slot.lag_bytes} bytes of WAL are not confirmed"))
+        found.append(Finding(IncidentKind.SLOT_LAG, f"{slot.lag_bytes} bytes of WAL are not confirmed"))
     left = slot.wal_kept_bytes_left
     if slot.wal_status == "unreserved" or (left is not None and left < limits.wal_left_bytes and not slot.is_lost):
         text = f"{left} bytes of WAL more and the slot is lost (max_slot_wal_keep_size)"
-        found.append(Finding(IncidentKind.SLOT_WAL_AT_RISK, "critical", text))
+        found.append(Finding(IncidentKind.SLOT_WAL_AT_RISK, text))
     if not slot.active and seen.connector is not None and seen.connector.is_running:
-        found.append(
-            Finding(IncidentKind.SLOT_INACTIVE, "warning", "the connector says that it runs, but reads from no slot")
-        )
+        found.append(Finding(IncidentKind.SLOT_INACTIVE, "the connector says that it runs, but reads from no slot"))
     return found
 
 
@@ -252,11 +233,7 @@ def _of_heartbeat(seen: Observed, limits: Limits) -> list[Finding]:
     age = seen.heartbeat_age
     if not seen.streams or age is None or min(age, seen.heartbeat_still_for) < limits.heartbeat_age:
         return []
-    return [
-        Finding(
-            IncidentKind.HEARTBEAT_STALE, "warning", f"Debezium's last heartbeat is {age.total_seconds():.0f} s old"
-        )
-    ]
+    return [Finding(IncidentKind.HEARTBEAT_STALE, f"Debezium's last heartbeat is {age.total_seconds():.0f} s old")]
 
 
 def _innermost(trace: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
-from closeflow.domain.incidents import IncidentKind
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Book, CloseRequest, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.reasons import REVERSED
@@ -43,13 +43,7 @@ def reopen(book: Book, *, now: datetime) -> tuple[Book, Incident]:
         position, status=status, active_close_request_id=active, closed_at=None, reopened_at=position.reopened_at or now
     )
     detail = f"P11: closed at {closed_at.isoformat()}, it holds {position.quantity} again and is {status}"
-    incident = Incident(
-        kind=IncidentKind.POSITION_REOPENED,
-        severity="critical",
-        detail=detail,
-        position_id=position.id,
-        close_request_id=active,
-    )
+    incident = about(IncidentKind.POSITION_REOPENED, detail, position_id=position.id, close_request_id=active)
     return replace(book, position=position), incident
 
 

@@ -124,10 +124,10 @@ def _cancel_step(order: Order, *, now: datetime) -> Step:
         if now < last.answered_at + timedelta(seconds=CANCEL_OUTCOME_WITHIN_S):
             return Wait(until, "cancel_accepted")
         detail = f"the broker took a cancel at {last.answered_at.isoformat()} and has not said what became of it"
-        return GiveUp(until, about_order(order, IncidentKind.CANCEL_OUTCOME_MISSING, "warning", detail))
+        return GiveUp(until, about_order(order, IncidentKind.CANCEL_OUTCOME_MISSING, detail))
     if last in answered and len(answered) >= CANCEL_REFUSALS:
         detail = f"the broker refused to cancel {len(answered)} times and the order still lives"
-        return GiveUp(now + timedelta(seconds=60), about_order(order, IncidentKind.CANCEL_REFUSED, "critical", detail))
+        return GiveUp(now + timedelta(seconds=60), about_order(order, IncidentKind.CANCEL_REFUSED, detail))
     due = last.answered_at + timedelta(seconds=min(BACK_OFF_CAP_S, 2.0 ** min(last.n - 1, 10)))
     return SendCancel(last.n + 1) if due <= now else Wait(due, "cancel_backing_off")
 
@@ -152,4 +152,4 @@ def absence_incident(order: Order, *, now: datetime, watched_s: float, within: t
         f"the broker did not find it {order.not_found_count} times for {silent:.0f} s after the last lease; "
         f"{len(leases)} sends may have reached it; senders without an answer: {senders}"
     )
-    return about_order(order, IncidentKind.ORDER_NOT_FOUND, "critical", detail)
+    return about_order(order, IncidentKind.ORDER_NOT_FOUND, detail)

@@ -96,7 +96,7 @@ def _breached(book: Book, order: Order, controls: Controls) -> Withdraw | None:
     return Withdraw(
         found.code,
         RejectClass.TERMINAL,
-        about_order(order, IncidentKind.ACCOUNT_LIMIT_BREACHED, "critical", found.detail),
+        about_order(order, IncidentKind.ACCOUNT_LIMIT_BREACHED, found.detail),
     )
 
 
