@@ -165,7 +165,10 @@ def cancel_pending(order: Order) -> bool:
 
 
 def derive_status(order: Order) -> OrderStatus:
-    """Rule R2: the status as a function of the facts; the first line that matches wins."""
+    """Rule R2: the status as a function of the facts; the first line that matches wins.
+
+    So what an update does to an order (O3, O5-O8, O10-O17) is not done anywhere: it follows from what was kept of it.
+    """
     cum = known_cum(order)
     if cum >= order.quantity:
         return OrderStatus.FILLED
@@ -248,7 +251,8 @@ def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
 
 
 def never_taken(order: Order) -> bool:
-    """Whether the broker cannot have seen the order, so that it may be sent as for the first time, or withdrawn.
+    """Whether the broker cannot have seen the order, so that it may be sent as for the first time (O1a),
+    or withdrawn (O2).
 
     One that was thought unknown, because its sender was silent for a whole lease, is so too once every sender has said
     after all that it did not send; one that is unknown without a send on record is not explained, and stays unknown.
