@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from . import lifecycle_page, rules_page
+from . import lifecycle_page, metrics_page, rules_page
 from .markdown import DOCS
 
 PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     DOCS / "lifecycle.md": lifecycle_page.page,
     DOCS / "rules.md": rules_page.page,
+    DOCS / "metrics.md": metrics_page.page,
 }
 
 

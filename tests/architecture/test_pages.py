@@ -9,6 +9,7 @@ import pytest
 from closeflow.domain import rulebook
 from closeflow.domain.transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
 
+from .metrics_page import ODD, SHARED, metrics, services
 from .pages import PAGES
 from .rules_page import cells, places
 
@@ -30,3 +31,10 @@ def test_every_label_of_the_tables_is_explained_and_every_explained_one_is_there
 
 def test_every_rule_is_named_by_the_code_that_holds_it_and_by_a_test_that_proves_it() -> None:
     assert [label for label, of in places().items() if not all(cells(of))] == []
+
+
+def test_every_metric_is_explained_and_every_explained_one_is_there() -> None:
+    names = [one.name for one in metrics()]
+    assert names == sorted(ODD)
+    assert {*SHARED} <= {*names}
+    assert [one.name for one in metrics() if not services(one)] == []
