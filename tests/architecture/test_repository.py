@@ -16,6 +16,8 @@ MAKEFILE: Final = (REPOSITORY / "Makefile").read_text()
 LOCK: Final = (REPOSITORY / "requirements.lock").read_text()
 SOURCES: Final = "".join(file.read_text() for file in tracked_python())
 RECONCILER: Final = REPOSITORY / "services" / "reconciler" / "src" / "reconciler"
+DOMAIN: Final = REPOSITORY / "libs" / "closeflow" / "src" / "closeflow" / "domain"
+MAP: Final = (REPOSITORY / "docs" / "architecture.md").read_text()
 DOCUMENTS: Final = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
@@ -52,6 +54,17 @@ def test_documents_name_targets_and_files_that_exist(document: Path) -> None:
         r"`((?:tests|libs|services|closectl|devstack|demo|connect|schemas|migrations|bench|docs)/[\w./-]+)`", text
     )
     assert [file for file in files if not (REPOSITORY / file).exists()] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {*re.findall(r"\]\(([^)#]+)", (REPOSITORY / "README.md").read_text())}
+    pages = {str(page.relative_to(REPOSITORY)) for page in DOCUMENTS[1:] if page.parent.name != "adr"}
+    assert pages <= linked
+
+
+def test_the_map_has_every_part_of_the_domain() -> None:
+    parts = {one.stem for one in DOMAIN.iterdir() if one.suffix == ".py" or (one / "__init__.py").exists()}
+    assert {part for part in parts - {"__init__"} if f"`{part}`" not in MAP} == set()
 
 
 def test_the_operations_page_says_of_every_incident_what_to_do() -> None:
