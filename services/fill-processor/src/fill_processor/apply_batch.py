@@ -155,6 +155,7 @@ def _park(folded: BatchResult, record: UpdateRecord, update: BrokerUpdate, kind:
 
 
 def parked_record(record: UpdateRecord, reason: str) -> ParkedRecord:
+    """The record as it came, bytes and all, with why it waits."""
     return ParkedRecord(
         topic=record.topic,
         partition=record.partition,

@@ -38,10 +38,12 @@ def signed(side: Side, quantity: Decimal) -> Decimal:
 
 
 def statement(order: Order, kind: StatementKind) -> Statement | None:
+    """The order's statement of this kind; one is kept of each."""
     return next((one for one in order.statements if one.kind is kind), None)
 
 
 def broker_statements(order: Order) -> tuple[Statement, ...]:
+    """What the broker itself stated under its own order id: neither refusals nor an operator's "lost"."""
     return tuple(one for one in order.statements if one.kind not in LOCAL_STATEMENTS)
 
 
@@ -237,6 +239,7 @@ def is_settled(order: Order) -> bool:
 
 
 def has_reversal(order: Order) -> bool:
+    """Whether the broker ever busted or corrected an execution of the order."""
     return execution_ledger.last_reversal(order) is not None
 
 
