@@ -49,10 +49,12 @@ class Outbox:
 
     @property
     def connector(self) -> str:
+        """The name of the connector of this database in Connect."""
         return f"closeflow-outbox-{self.database}"
 
     @property
     def slot(self) -> str:
+        """The replication slot of this database; PostgreSQL allows a-z, 0-9 and _."""
         return "closeflow_" + re.sub(r"[^a-z0-9_]", "_", self.database.lower())
 
     def config(self) -> dict[str, str]:
@@ -233,6 +235,7 @@ def _pause(until: float, why: str, *, seconds: float = POLL_S) -> None:
 
 
 def main() -> int:
+    """Register the connector and wait until it streams; the exit code is 0 then, and 1 where it does not."""
     parser = argparse.ArgumentParser(description="Register the outbox connector of one database; safe to repeat.")
     parser.add_argument("--connect-url", required=True, help="the worker's REST address")
     parser.add_argument("--dsn", required=True, help="a login to the database; only the slot is looked up with it")

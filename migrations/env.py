@@ -24,6 +24,7 @@ def is_described(name: str | None, type_: str, parent_names: MutableMapping[Any,
 
 
 def run(connection: Connection) -> None:
+    """Run the wanted revisions, each in a transaction of its own, so that one that fails leaves those before it."""
     context.configure(
         connection=connection,
         target_metadata=metadata,

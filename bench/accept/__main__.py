@@ -33,6 +33,7 @@ HERE: Final = Path(__file__).parent
 
 
 def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -59,6 +60,8 @@ def fresh_database(admin_dsn: str, positions: int) -> str:
 
 @contextmanager
 def running(arguments: list[str], environment: Mapping[str, str], port: int) -> Iterator[None]:
+    """The service as a process, answering on `port`; it is killed at the end. Exits where it does not answer within
+    START_WITHIN_S."""
     process = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **environment})
     try:
         deadline = time.monotonic() + START_WITHIN_S
@@ -73,6 +76,7 @@ def running(arguments: list[str], environment: Mapping[str, str], port: int) -> 
 
 
 def answers(port: int) -> bool:
+    """Whether an HTTP server is there, whatever it says of its health."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1)
     except urllib.error.HTTPError:
@@ -83,6 +87,7 @@ def answers(port: int) -> bool:
 
 
 def load(port: int, clients: int, seconds: float, first: int, last: int) -> dict[str, Any]:
+    """What `bench.accept.load` measured of positions `first` to `last`; exits unless every close was a 201."""
     arguments = [sys.executable, str(HERE / "load.py"), *map(str, (port, clients, seconds, first, last))]
     found: dict[str, Any] = json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
     if set(found["statuses"]) != {"201"} or found["exhausted"]:
@@ -122,6 +127,7 @@ def measure(dsn: str, options: argparse.Namespace) -> dict[str, list[dict[str, A
 
 
 def main() -> int:
+    """Measure both services in turns and print their figures; the exit code is 1 below the aim."""
     parser = argparse.ArgumentParser(prog="python -m bench.accept", description=__doc__)
     parser.add_argument("--admin-dsn", help="a PostgreSQL that databases may be made in")
     parser.add_argument("--clients", type=int, default=64)

@@ -25,28 +25,38 @@ from closeflow.storage.schema import tables
 
 
 class Base(DeclarativeBase):
-    pass
+    """The ORM's registry; the tables are those of the service."""
 
 
 class Position(Base):
+    """A row of `positions`, locked by the ORM while its close is accepted."""
+
     __table__ = tables.positions
 
 
 class CloseRequest(Base):
+    """A row of `close_requests`."""
+
     __table__ = tables.close_requests
 
 
 class OutboxEvent(Base):
+    """A row of `outbox_events`."""
+
     __table__ = tables.outbox_events
 
 
 class CloseBody(BaseModel):
+    """The body of a close, read with FastAPI's defaults."""
+
     quantity: Decimal | None = None
     order_type: str = "limit"
     limit_price: Decimal | None = None
 
 
 class CloseAnswer(BaseModel):
+    """The same answer body as close-api's."""
+
     close_request_id: uuid.UUID
     position_id: int
     position_status: str
@@ -69,6 +79,7 @@ app = FastAPI()
 
 
 async def session() -> AsyncIterator[AsyncSession]:
+    """One session and transaction per request, committed before the answer is sent."""
     async with sessions() as opened, opened.begin():
         yield opened
 
@@ -80,6 +91,7 @@ async def close(
     db: Annotated[AsyncSession, Depends(session, scope="function")],
     idempotency_key: Annotated[str, Header(min_length=1, max_length=100)],
 ) -> CloseAnswer:
+    """Accept one close as close-api does: same checks, same rows, one transaction."""
     position: Any = await db.scalar(
         select(Position).where(tables.positions.c.id == position_id).with_for_update(key_share=True)
     )

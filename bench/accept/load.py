@@ -22,6 +22,8 @@ _LENGTH: Final = b"content-length: "
 
 @dataclass(slots=True)
 class Tally:
+    """What the clients share: the next position to close, when to stop, and what came back (latencies in seconds)."""
+
     next_position: int
     last_position: int
     ends_at: float
@@ -30,6 +32,8 @@ class Tally:
 
 
 class Client(asyncio.Protocol):
+    """One keep-alive connection; its next close is sent when the answer to the last one is there."""
+
     def __init__(self, tally: Tally, ended: asyncio.Future[None]) -> None:
         self._tally = tally
         self._ended = ended
@@ -37,10 +41,12 @@ class Client(asyncio.Protocol):
         self._sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first close."""
         self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
+        """Count an answer once its body is complete, and send the next close."""
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
         if not separator:
@@ -58,6 +64,7 @@ class Client(asyncio.Protocol):
             self._end()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Count it as a failure unless this client had ended."""
         if not self._ended.done():
             self._tally.statuses["connection lost"] += 1
             self._end()
@@ -82,6 +89,7 @@ class Client(asyncio.Protocol):
 
 
 async def drive(port: int, clients: int, seconds: float, first: int, last: int) -> dict[str, object]:
+    """Close positions `first` to `last` for so many seconds; statuses by count, latencies in milliseconds."""
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     tally = Tally(first, last, started + seconds)

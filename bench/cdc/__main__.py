@@ -43,13 +43,16 @@ class DefaultOutbox(Outbox):
 
     @property
     def connector(self) -> str:
+        """Another name than ours, so that both can be registered in turn."""
         return f"closeflow-defaults-{self.database}"
 
     @property
     def slot(self) -> str:
+        """A slot of its own: two connectors cannot read from one."""
         return f"defaults_{self.database}"
 
     def config(self) -> dict[str, str]:
+        """Our configuration without the settings that differ from Debezium's defaults."""
         return {name: value for name, value in Outbox.config(self).items() if name not in OURS}
 
 
@@ -63,6 +66,8 @@ class Receiver:
         self.arrived: dict[UUID, float] = {}
 
     async def run(self, started: asyncio.Event) -> None:
+        """Note when each event arrives (monotonic seconds), from the topic's end on; `started` is set once nothing can
+        be missed."""
         await self._consumer.start()
         await self._consumer.seek_to_end()
         started.set()
@@ -101,6 +106,7 @@ async def measure(dsn: str, servers: str, topics: Sequence[str], rate: float, se
 
 
 def main() -> int:
+    """Print commit to consumer with Debezium's defaults and with ours; the exit code is 1 below the aim."""
     parser = argparse.ArgumentParser(prog="python -m bench.cdc", description=__doc__)
     parser.add_argument("--rate", type=float, default=100.0, help="events per second")
     parser.add_argument("--seconds", type=float, default=15.0)

@@ -87,6 +87,7 @@ async def _watch(dsn: str, count: int, asked: dict[int, float], closed: dict[int
 
 
 def main() -> int:
+    """Close at a steady rate, and print the times from the request to the closed position."""
     parser = argparse.ArgumentParser(prog="python -m bench.closing", description=__doc__)
     parser.add_argument("--rate", type=float, default=20.0, help="closes per second")
     parser.add_argument("--seconds", type=float, default=20.0)

@@ -1,11 +1,8 @@
-"""docs/lifecycle.md, made from the rulebook and the tables of legal moves.
-
-`python -m tests.architecture.lifecycle_page` writes it.
-"""
+"""docs/lifecycle.md, made from the rulebook and the tables of legal moves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -13,17 +10,16 @@ from closeflow.domain import rulebook
 from closeflow.domain.model import OrderStatus
 from closeflow.domain.transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
 
-from .repository import REPOSITORY
+from .markdown import table
 
 Status = TypeVar("Status", bound=StrEnum)
 
-PAGE: Final = REPOSITORY / "docs" / "lifecycle.md"
 HEAD: Final = """# The rules by their labels
 
 Code and tests name rules by these labels (R4, C8, O13, ...). What holds is the code: the legal moves are the tables of
 `closeflow.domain.transitions`, everything else that is computed of an order is in `closeflow.domain.orders.status`.
-This page is made from them and from `closeflow.domain.rulebook`; `python -m tests.architecture.lifecycle_page` writes
-it anew, and a test fails while it is not what that writes.
+This page is made from them and from `closeflow.domain.rulebook`; `python -m tests.architecture.pages` writes it
+anew, and a test fails while it is not what that writes. Where each is held and proven is in [rules](rules.md).
 """
 REASON: Final = {"R3b": " ([why](adr/0004-a-refusal-proves-absence-only-once.md))"}
 GROUPS: Final = {
@@ -43,24 +39,18 @@ def page() -> str:
     rules = ((label, text + REASON.get(label, "")) for label, text in rulebook.RULES.items())
     parts = [
         HEAD,
-        "## Words\n" + _table(("word", "meaning"), rulebook.WORDS.items()),
-        "## Rules\n" + _table(("", ""), rules),
+        "## Words\n" + table(("word", "meaning"), rulebook.WORDS.items()),
+        "## Rules\n" + table(("", ""), rules),
         "## Positions\n" + _diagram(POSITION_MOVES, "open", {}),
-        _table(("move", "when"), rulebook.POSITION.items()),
+        table(("move", "when"), rulebook.POSITION.items()),
         "## Close requests\n" + _diagram(REQUEST_MOVES, "pending", {}),
-        _table(("move", "when"), rulebook.REQUEST.items()),
+        table(("move", "when"), rulebook.REQUEST.items()),
         "A submitted request never goes back to pending: it would be sent again.\n",
         "## Orders\n" + _diagram(ORDER_MOVES, "planned", GROUPS),
         _pairs(ORDER_MOVES),
-        _table(("move", "when"), rulebook.ORDER.items()),
+        table(("move", "when"), rulebook.ORDER.items()),
     ]
     return "\n".join(parts)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = ["|".join(("", *(f" {cell} " for cell in row), "")) for row in (head, *rows)]
-    lines.insert(1, "|---" * len(head) + "|")
-    return "\n".join(lines) + "\n"
 
 
 def _diagram(moves: Mapping[tuple[Status, Status], str], start: str, groups: Mapping[Status, str]) -> str:
@@ -82,8 +72,4 @@ def _pairs(moves: Mapping[tuple[Status, Status], str]) -> str:
     """Every pair in one table: from a row's status to a column's. An empty cell is a move that is refused."""
     statuses = list(dict.fromkeys(one for pair in moves for one in pair))
     rows = [(was.value, *(moves.get((was, to), "") for to in statuses)) for was in statuses]
-    return _table(("from ↓ to →", *(one.value for one in statuses)), rows)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page())
+    return table(("from ↓ to →", *(one.value for one in statuses)), rows)

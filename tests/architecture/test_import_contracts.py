@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -23,6 +23,10 @@ SOURCE_ROOTS: Final = tuple(
 )
 DOMAIN: Final = "libs/closeflow/src/closeflow/domain"
 CLOSEFLOW: Final = "libs/closeflow/src/closeflow"
+CONTRACTS: Final[dict[str, dict[str, Any]]] = {
+    one["id"]: one
+    for one in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+}
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,12 @@ def lint_imports(root: Path, *words: str) -> Finished:
 
 
 def test_every_contract_has_a_plant() -> None:
-    with (REPOSITORY / "pyproject.toml").open("rb") as file:
-        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    assert {contract["id"] for contract in contracts} == {plant.contract for plant in PLANTS}
+    assert CONTRACTS.keys() == {plant.contract for plant in PLANTS}
+
+
+def test_every_adapter_of_a_broker_is_protected() -> None:
+    adapters = {f"closeflow.broker.{one.parent.name}" for one in (REPOSITORY / CLOSEFLOW).glob("broker/*/__init__.py")}
+    assert adapters == set(CONTRACTS["adapters"]["protected_modules"])
 
 
 def test_the_sources_keep_every_contract(copy: Path) -> None:

@@ -15,6 +15,9 @@ from .repository import REPOSITORY, run, tracked_python
 MAKEFILE: Final = (REPOSITORY / "Makefile").read_text()
 LOCK: Final = (REPOSITORY / "requirements.lock").read_text()
 SOURCES: Final = "".join(file.read_text() for file in tracked_python())
+RECONCILER: Final = REPOSITORY / "services" / "reconciler" / "src" / "reconciler"
+DOMAIN: Final = REPOSITORY / "libs" / "closeflow" / "src" / "closeflow" / "domain"
+MAP: Final = (REPOSITORY / "docs" / "architecture.md").read_text()
 DOCUMENTS: Final = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
@@ -47,14 +50,36 @@ def test_documents_name_targets_and_files_that_exist(document: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
     assert [test for test in re.findall(r"`(test_\w+)`", text) if f"def {test}(" not in SOURCES] == []
-    files = re.findall(r"`((?:tests|libs|services|devstack|connect|bench|docs)/[\w./-]+)`", text)
+    files = re.findall(
+        r"`((?:tests|libs|services|closectl|devstack|demo|connect|schemas|migrations|bench|docs)/[\w./-]+)`", text
+    )
     assert [file for file in files if not (REPOSITORY / file).exists()] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {*re.findall(r"\]\(([^)#]+)", (REPOSITORY / "README.md").read_text())}
+    pages = {str(page.relative_to(REPOSITORY)) for page in DOCUMENTS[1:] if page.parent.name != "adr"}
+    assert pages <= linked
+
+
+def test_the_map_has_every_part_of_the_domain() -> None:
+    parts = {one.stem for one in DOMAIN.iterdir() if one.suffix == ".py" or (one / "__init__.py").exists()}
+    assert {part for part in parts - {"__init__"} if f"`{part}`" not in MAP} == set()
 
 
 def test_the_operations_page_says_of_every_incident_what_to_do() -> None:
     incidents = (REPOSITORY / "docs" / "operations.md").read_text().split("| kind | what happened")[1].split("\n\n")[0]
     kinds = re.findall(r"`([a-z_]+)`", "".join(line.split("|")[1] for line in incidents.splitlines()[2:]))
     assert sorted(kinds) == sorted(IncidentKind)
+
+
+def test_the_operations_page_has_every_job_of_the_reconciler() -> None:
+    """And none that does not run: `Job("name", ...)` schedules one, the audit runs by itself."""
+    scheduled = re.findall(r'\bJob\("(\w+)"', (RECONCILER / "__main__.py").read_text())
+    jobs = (REPOSITORY / "docs" / "operations.md").read_text().split("| job | what it looks for")[1].split("\n\n")[0]
+    named = re.findall(r"`([a-z_]+)`", "".join(line.split("|")[1] for line in jobs.splitlines()[2:]))
+    assert sorted(named) == sorted([*scheduled, "audit_publication"])
+    assert sorted(named) == sorted(file.stem for file in (RECONCILER / "jobs").glob("[a-z]*.py"))
 
 
 def test_sources_name_pages_that_exist() -> None:

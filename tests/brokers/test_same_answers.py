@@ -70,6 +70,8 @@ class Desk(Protocol):
 
 @dataclass
 class Alpaca:
+    """The adapter of Alpaca at the simulator."""
+
     simulator: SimulatorProcess
     control: Control
     broker: Broker = field(init=False)
@@ -117,6 +119,8 @@ class Alpaca:
 
 @dataclass
 class InMemory:
+    """The adapter of the tests at a venue in memory."""
+
     venue: Venue = field(default_factory=Venue)
 
     def __post_init__(self) -> None:

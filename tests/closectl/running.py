@@ -21,6 +21,8 @@ COMMAND: Final = get_command(app)
 
 @dataclass(frozen=True, slots=True)
 class Done:
+    """What a command printed, and how it ended."""
+
     exit_code: int
     stdout: str
     stderr: str

@@ -64,6 +64,8 @@ def order_id(position_id: int, attempt: int = 1) -> str:
 
 @dataclass(slots=True)
 class Closes:
+    """Closes as services would have left them, made step by step with the domain's own decisions."""
+
     database: Database
     sequence: int = 0
     orders: dict[str, Order] = field(default_factory=dict)

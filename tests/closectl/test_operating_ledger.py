@@ -40,6 +40,8 @@ GIVEN_UP = """
 
 @dataclass(frozen=True, slots=True)
 class Desk:
+    """An operator at a database of the test's own, and the broker behind it."""
+
     database: OnTestStack
     simulator: SimulatorProcess
     db: Owner

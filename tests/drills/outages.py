@@ -37,6 +37,8 @@ TOLD_AFTER_S: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Case:
+    """A server that is taken away, how, and for how long."""
+
     server: str
     how: str
     seconds: int

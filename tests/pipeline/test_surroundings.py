@@ -24,6 +24,8 @@ PATIENCE_S: Final = 30.0
 
 
 class Watching:
+    """The job on a clock of its own, and the incidents that it has opened."""
+
     def __init__(self, bench: Bench, engine: Engine, broker: AlpacaBroker) -> None:
         self.now = 1000.0
         self.bench = bench

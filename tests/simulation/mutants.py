@@ -197,9 +197,13 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "cancels", ((next_step, "return SendCancel(last.n + 1) if due <= now else Wait(", "return Wait("),)
     ),
     "an orphan canceled and nobody told": Mutant(
-        "reversals", ((orphan_orders, "        result.incidents.append(about_order(", "        str(about_order("),)
+        "reversals",
+        ((orphan_orders, "        result.incidents.append(about_order(", "        str(about_order("),),
+        first=35,
     ),
     "a close given up and nobody told": Mutant(
-        "silence", ((timeouts, "SUBMIT_UNKNOWN, now=now), incidents=(told,))", "SUBMIT_UNKNOWN, now=now))"),)
+        "silence",
+        ((timeouts, "SUBMIT_UNKNOWN, now=now), incidents=(told,))", "SUBMIT_UNKNOWN, now=now))"),),
+        first=36,
     ),
 }

@@ -19,6 +19,8 @@ from tests.storage.seeding import add_position, owner
 
 
 class Asset(StrEnum):
+    """An enum as domain data has them, to be written as its value."""
+
     CRYPTO = "crypto"
 
 

@@ -1,4 +1,4 @@
-"""What a decision looks at is held until its transaction ends: a second one waits, and sees what the first decided."""
+"""What a decision looks at is held until its transaction ends (rule R7): a second one waits, and sees it."""
 
 from __future__ import annotations
 

@@ -63,6 +63,8 @@ class Held:
 
 
 class Desk:
+    """The whole system from outside: it closes over REST, scripts the broker, and looks into the database."""
+
     def __init__(self, system: System) -> None:
         self.system = system
         self.control = system.control()

@@ -85,6 +85,7 @@ def number(text: str) -> Decimal:
 
 
 def amount(text: str) -> Decimal:
+    """A quantity: a decimal above 0. Raises typer.BadParameter."""
     value = number(text)
     if value <= 0:
         raise typer.BadParameter(f"{shown(text)} must be greater than 0")
@@ -92,6 +93,7 @@ def amount(text: str) -> Decimal:
 
 
 def price(text: str) -> Decimal:
+    """A price: a decimal, 0 included, because a right may be worth nothing. Raises typer.BadParameter."""
     value = number(text)
     if value < 0:
         raise typer.BadParameter(f"{shown(text)} must not be below 0")
@@ -140,10 +142,12 @@ def pairs(given: list[str] | None, option: str, *, known: Collection[str] | None
 
 
 def named(help_: str) -> Any:
+    """An option that takes a name without control characters."""
     return typer.Option(callback=proper_name, help=help_)
 
 
 def numbered(help_: str, *, kind: Callable[..., Any] = typer.Argument) -> Any:
+    """An argument or option that takes an id of the database: 1 to 2^63 - 1."""
     return kind(min=1, max=LARGEST_ID, help=help_)
 
 

@@ -50,6 +50,7 @@ class Outcome:
 
 
 def letter_id(letter: DlqRecord) -> DlqRecordId:
+    """The place and time by which a handled record is remembered; the time tells it from one of a topic made anew."""
     return DlqRecordId(
         topic=letter.topic, partition=letter.partition, offset=letter.offset, appended_at=letter.appended_at
     )

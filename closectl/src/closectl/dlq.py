@@ -22,7 +22,8 @@ from closectl.dead_letters import (
 )
 from closectl.environment import kafka_connection, with_database
 from closectl.output import console, fail, plain, print_json, print_rows, visible
-from closeflow.contracts import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER, peek
+from closeflow.contracts import peek
+from closeflow.contracts.topics import TOPIC_MODELS
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.kafka import DlqRecord, KafkaConnection, KafkaConnectionError, KafkaError, TopicMissing
 from closeflow.storage.core.engine import Database
@@ -31,7 +32,7 @@ from closeflow.storage.dead_letter_actions import DlqAction, Handled
 T = TypeVar("T")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _PLACE: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,19})")
-TOPICS: Final = (SUBMIT_ORDER, BROKER_FILL, POSITION_EVENTS, EXECUTION_EVENTS)
+TOPICS: Final = tuple(TOPIC_MODELS)
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: what waits in <topic>.dlq. List, show, replay, discard.")
 

@@ -70,6 +70,8 @@ def kafka_connection() -> KafkaConnection:
 
 
 def kafka_if_set() -> KafkaConnection | None:
+    """The connection of the settings, or None where no bootstrap servers are given; exits with 2 where it cannot be
+    made."""
     settings = load(ClosectlSettings)
     servers, ca_path = settings.kafka_bootstrap_servers, settings.kafka_ca_path
     if servers is None:

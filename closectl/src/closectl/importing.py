@@ -13,6 +13,8 @@ from closeflow.storage.position_import import KnownPosition, NewPosition, insert
 
 @dataclass(frozen=True, slots=True)
 class Imported:
+    """How many positions of the file are new, and how many were there already as the file has them."""
+
     added: int
     unchanged: int
 

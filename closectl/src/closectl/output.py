@@ -57,10 +57,12 @@ def json_value(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
+    """One document on standard output; decimals and times are strings."""
     typer.echo(json.dumps(json_value(value), indent=2))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, title: str = "") -> None:
+    """A table of these columns, in this order; a column that a row lacks is empty."""
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     names = list(columns)
     for name in names:

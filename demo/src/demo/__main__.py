@@ -45,6 +45,7 @@ class Violation(Exception):
 
 
 def main() -> int:
+    """Run the demo (0 good, 1 a violation, 2 this machine lacks something) or keep the system running until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("demo", "run"), default="demo")
     parser.add_argument("--instance", help="instance of the embedded stack (default: demo, or dev for run)")

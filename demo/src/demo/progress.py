@@ -35,6 +35,7 @@ async def read_rows(database: Database) -> list[dict[str, Any]]:
 
 
 def is_final(rows: Rows) -> bool:
+    """Whether every position has a close and each of these is completed or failed."""
     return bool(rows) and all(row["request"] is not None and row["request"]["status"] in FINAL for row in rows)
 
 
@@ -56,6 +57,7 @@ class Progress:
             self._live.stop()
 
     def show(self, rows: Rows) -> None:
+        """Redraw the table, or print a line for each position that changed."""
         if self._live is not None:
             self._live.update(_table(rows))
             return

@@ -52,6 +52,7 @@ class Service:
 
     @property
     def running(self) -> bool:
+        """Whether the process is there; it may not be ready yet."""
         return self.process.poll() is None
 
     def await_ready(self) -> None:

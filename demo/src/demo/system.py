@@ -56,10 +56,12 @@ class System:
         return self._ports.setdefault(name, free_port())
 
     def url(self, name: str = "close-api") -> str:
+        """The base address of a service's HTTP server."""
         return f"http://127.0.0.1:{self.port(name)}"
 
     @property
     def admin_dsn(self) -> str:
+        """The owner's connection to this system's own database."""
         return urlunsplit(urlsplit(self.stack.admin_dsn)._replace(path=f"/{self.database}"))
 
     def dsn(self, role: str) -> str:
@@ -68,10 +70,12 @@ class System:
 
     @property
     def outbox(self) -> Outbox:
+        """The connector that publishes this database's outbox."""
         return outbox_of(self.admin_dsn, self.stack.data_dir / "debezium.properties")
 
     @property
     def kafka(self) -> KafkaConnection:
+        """The stack's Kafka, in plain text on the loopback address."""
         return KafkaConnection(self.stack.kafka_bootstrap_servers)
 
     def control(self) -> Control:
@@ -123,6 +127,7 @@ class System:
         self.start(*SERVICES)
 
     def stop(self, name: str) -> int:
+        """Ask the service to end, and wait for it; returns its exit code."""
         return self.running.pop(name).stop()
 
     def kill(self, name: str) -> None:

@@ -39,6 +39,7 @@ Exit codes: 0 good; 1 something is broken, or did not start; 2 this machine lack
 
 
 def parser() -> argparse.ArgumentParser:
+    """The commands; each sets `run`, which takes the parsed options and returns the exit code."""
     made = argparse.ArgumentParser(
         prog="python -m devstack",
         description=INTRODUCTION,
@@ -60,10 +61,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def say(line: str) -> None:
+    """A line of progress on standard error, with the time; standard output is for what was asked for."""
     print(f"{time.strftime('%H:%M:%S')}  {line}", file=sys.stderr, flush=True)
 
 
 def run_up(options: argparse.Namespace) -> int:
+    """Start what does not run; returns once all of it is ready, with the exit code of `status`."""
     started = time.monotonic()
     control.up(options.instance, say)
     say(f"instance {options.instance} is up, {time.monotonic() - started:.1f} s")
@@ -71,6 +74,7 @@ def run_up(options: argparse.Namespace) -> int:
 
 
 def run_down(options: argparse.Namespace) -> int:
+    """Stop it all; the data stays."""
     started = time.monotonic()
     control.down(options.instance, say)
     say(f"instance {options.instance} is down, {time.monotonic() - started:.1f} s")
@@ -78,17 +82,20 @@ def run_down(options: argparse.Namespace) -> int:
 
 
 def run_reset(options: argparse.Namespace) -> int:
+    """Stop it all and remove the data."""
     control.reset(options.instance, say)
     return print_if_json(options)
 
 
 def print_if_json(options: argparse.Namespace) -> int:
+    """The status as JSON where `--json` was given; returns 0."""
     if options.json:
         print(json.dumps(control.status(options.instance).as_json(), indent=1))
     return 0
 
 
 def run_status(options: argparse.Namespace) -> int:
+    """0 when it runs, 3 when it is stopped or was never there, 1 when a part of it is not well."""
     found = control.status(options.instance)
     if options.json:
         print_if_json(options)
@@ -98,6 +105,7 @@ def run_status(options: argparse.Namespace) -> int:
 
 
 def print_status(found: control.Status) -> None:
+    """Where each part is and how it is, and how to mend what failed."""
     print(f"instance {found.instance}: {found.state}")
     if found.stack is not None and found.parts:
         where = {
@@ -115,6 +123,7 @@ def print_status(found: control.Status) -> None:
 
 
 def run_logs(options: argparse.Namespace) -> int:
+    """Print the last lines of each log, or of one part's, or follow them. Raises StackError where there is none."""
     logs = instance_directory(options.instance) / "logs"
     names = [options.part] if options.part else [*PART_NAMES, "supervisor"]
     files = [str(logs / f"{name}.log") for name in names if (logs / f"{name}.log").exists()]
@@ -137,6 +146,7 @@ COMMANDS: Final[dict[str, tuple[Command, str]]] = {
 
 
 def main() -> int:
+    """Run a command of the command line; an error that says how to mend it is one line on standard error."""
     options = parser().parse_args()
     try:
         return int(options.run(options))

@@ -127,6 +127,8 @@ def start_part(name: str, part: str, report: Report = silent) -> None:
 
 
 def change_part(name: str, part: str, aim: PartState, report: Report) -> None:
+    """Bring one part of a running instance to `aim` and wait for it. Raises StackError where there is no such part, or
+    it fails."""
     if part not in PART_NAMES:
         raise StackError(f"'{part}' is no part of the stack: it is one of {', '.join(PART_NAMES)}")
     with instance_locked(name, report):
@@ -174,6 +176,7 @@ def status(name: str = "dev") -> Status:
 
 @contextmanager
 def instance_locked(name: str, report: Report) -> Iterator[None]:
+    """Hold the instance for one command; others wait, and are told so through `report`."""
     lock = link_of(name).with_name(f"{name}.lock")
     make_directory(lock.parent)
     with locked(lock, lambda: report(f"another command works on instance {name}, waiting for it")):
@@ -181,6 +184,7 @@ def instance_locked(name: str, report: Report) -> Iterator[None]:
 
 
 def launch_supervisor(instance: Instance, directory: Path, java: str) -> None:
+    """Start the process that starts and watches the parts, and outlives the caller. Raises StackError."""
     end_recorded_parts(directory)  # of a supervisor that was killed, where they did not go with it
     check_ports(instance)
     state.want(directory, PART_NAMES)
@@ -241,6 +245,7 @@ def tell(found: state.Report, told: dict[str, PartState], report: Report) -> Non
 
 
 def explain(part: PartStatus) -> str:
+    """Why the part failed: its last log lines and what to do."""
     log = Path(part.log)
     lines = log.read_text(errors="replace").splitlines()[-8:] if log.exists() else []
     return f"{part.name} {part.failure}: look into {log}, mend what it says, then make up" + "".join(

@@ -44,9 +44,11 @@ class Binaries:
 
     @property
     def plugins(self) -> Path:
+        """Where Connect finds Debezium."""
         return self.directory / "plugins"
 
     def postgres(self, program: str) -> str:
+        """The path of one of PostgreSQL's programs."""
         return str(self.directory / "postgres" / "bin" / program)
 
 
@@ -78,10 +80,12 @@ def fetch(report: Report) -> Binaries:
 
 
 def version_key() -> str:
+    """Names the directory of these versions on this platform, so that clones with other versions have another."""
     return f"{postgres_platform()}-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
 
 
 def run_maven(maven: str, directory: Path, log: Path, report: Report) -> None:
+    """Download everything of the pom into `directory`. Raises EnvironmentLacking, which says what was missing."""
     started = time.monotonic()
     report("downloading Kafka, Connect, Debezium and PostgreSQL (once, about 100 MB)")
     log.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ def start(directory: Path) -> "subprocess.Popen[bytes]":
 
 
 def main(directory: Path) -> None:
+    """End the recorded parts when standard input ends, which it does when the supervisor is gone, however it went."""
     while sys.stdin.buffer.read(1):
         pass
     end_recorded_parts(directory)

@@ -48,6 +48,7 @@ class Instance:
 
     @property
     def ports(self) -> dict[str, int]:
+        """By what they are called, every TCP port that the instance takes."""
         return {
             "postgres": self.postgres_port,
             "kafka": self.kafka_port,
@@ -76,6 +77,7 @@ class Stack:
 
 
 def stack_of(instance: Instance, directory: Path) -> Stack:
+    """What callers need to connect; every server is on 127.0.0.1."""
     return Stack(
         instance=instance.name,
         postgres_host="127.0.0.1",
@@ -94,6 +96,7 @@ def read_instance(name: str) -> Instance | None:
 
 
 def read_settings(directory: Path) -> Instance | None:
+    """The settings of an instance, or None where there is none. Raises StackError where it belongs to another user."""
     try:
         found = json.loads((directory / "instance.json").read_text())
     except FileNotFoundError:
@@ -172,6 +175,7 @@ def claim_ports(directory: Path, wished: tuple[int, ...] = ()) -> tuple[int, int
 
 
 def release_ports(directory: Path) -> None:
+    """Give the instance's ports back to the pool that all instances of this user share."""
     ledger = cache_directory() / "ports.json"
     with locked(ledger.with_suffix(".lock")):
         kept = {port: owner for port, owner in read_claims(ledger).items() if owner != str(directory)}

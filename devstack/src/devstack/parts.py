@@ -69,6 +69,7 @@ class Site:
         return (self.java, f"-Xmx{heap}", *JVM, *quick, "-cp", self.binaries.jars)
 
     def log(self, part: str) -> Path:
+        """Where the part's output goes; the log of the run before has `.previous` in its name."""
         return self.directory / "logs" / f"{part}.log"
 
     def log_holds(self, part: str, text: str) -> bool:
@@ -78,6 +79,7 @@ class Site:
 
 
 def postgres_plan(site: Site) -> Plan:
+    """Make the cluster if there is none, serve it; ready when the postmaster says so in its pid file."""
     data = site.directory / "postgres"
     settings = [word for item in postgres_settings(site.instance).items() for word in ("-c", "=".join(item))]
     return Plan(
@@ -125,6 +127,7 @@ def postgres_steps(site: Site, data: Path) -> tuple[Step, ...]:
 
 
 def postgres_settings(instance: Instance) -> dict[str, str]:
+    """What differs from PostgreSQL's defaults: logical decoding, UTC, the loopback address; no fsync for `test`."""
     settings = {
         "port": str(instance.postgres_port),
         "listen_addresses": "127.0.0.1",
@@ -170,6 +173,7 @@ def postmaster_says_ready(data: Path, pid: int) -> bool:
 
 
 def kafka_plan(site: Site) -> Plan:
+    """Format the log directory if there is none, serve one KRaft node that is broker and controller."""
     data = site.directory / "kafka"
     config = site.directory / "kafka.properties"
     properties.write(config, kafka_properties(site.instance, data))
@@ -233,6 +237,7 @@ def kafka_properties(instance: Instance, data: Path) -> dict[str, str]:
 
 
 def connect_plan(site: Site) -> Plan:
+    """Serve a distributed worker; ready when its REST interface answers."""
     config = site.directory / "connect.properties"
     properties.write(config, properties.read(WORKER_PROPERTIES) | own_connect_properties(site))
     java = site.java_command("512m")

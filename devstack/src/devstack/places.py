@@ -82,6 +82,7 @@ def instance_directory(name: str) -> Path:
 
 
 def make_instance_directory(name: str) -> Path:
+    """The directory of the instance's data, and a link to it in the clone where it lies elsewhere."""
     directory = instance_directory(name)
     link = link_of(name)
     make_directory(link.parent)

@@ -51,6 +51,7 @@ def find_java() -> str:
 
 
 def find_maven() -> str:
+    """The path of `mvn`. Raises EnvironmentLacking, which says how to install it."""
     maven = shutil.which("mvn")
     if maven is None:
         raise EnvironmentLacking(

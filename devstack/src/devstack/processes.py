@@ -82,6 +82,7 @@ def born(pid: int) -> str | None:
 
 
 def is_alive(pid: int | None, birth: str | None) -> bool:
+    """Whether the process of this id is still the one that was born then: ids are given again."""
     return pid is not None and birth is not None and born(pid) == birth
 
 

@@ -14,4 +14,5 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, settings: Mapping[str, str]) -> None:
+    """Replace the file as a whole; a reader sees the old one or the new one."""
     write_atomically(path, "".join(f"{key}={value}\n" for key, value in settings.items()))

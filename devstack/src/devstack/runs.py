@@ -35,6 +35,7 @@ class Run:
         self.next_signal = 0.0
 
     def move(self, state: PartState) -> None:
+        """Note the state, and since when if it is another one."""
         if state is not self.state:
             self.state = state
             self.since = datetime.now(UTC)
@@ -46,9 +47,11 @@ class Run:
             self.move(PartState.STOPPED)
 
     def wait(self) -> None:
+        """It is to be started once what it needs is ready."""
         self.move(PartState.WAITING)
 
     def start(self, plan: Plan) -> None:
+        """Begin the plan's first step; the log of the run before is kept as `.previous.log`."""
         self.plan = plan
         self.started = time.monotonic()
         self.seconds = None
@@ -72,6 +75,7 @@ class Run:
             self.fail(f"could not be started: {error}")
 
     def launch(self, command: Command, plan: Plan) -> None:
+        """Start the process of one step."""
         if command is plan.serve:
             self.move(PartState.STARTING)
         self.process = spawn(
@@ -103,9 +107,11 @@ class Run:
             self.signal_next()
 
     def is_late(self) -> bool:
+        """Whether it is not ready after READY_WITHIN_SECONDS."""
         return time.monotonic() - self.started > READY_WITHIN_SECONDS
 
     def ended(self, plan: Plan, status: int) -> None:
+        """What the end of its process means: the next step, another try, stopped as asked, or failed."""
         if self.state is PartState.STOPPING:
             self.move(PartState.FAILED if self.failure else PartState.STOPPED)
         elif self.state is PartState.PREPARING and status == 0:
@@ -117,15 +123,18 @@ class Run:
             self.fail(how_it_ended(status))
 
     def may_retry(self, plan: Plan) -> bool:
+        """Whether its log has the words after which a start is worth repeating, and it is early enough."""
         if plan.retry_on is None or time.monotonic() - self.started > RETRY_WITHIN_SECONDS:
             return False
         return self.site.log_holds(self.name, plan.retry_on)
 
     def fail(self, failure: str) -> None:
+        """It has ended by itself or was never ready; `failure` is what a person reads."""
         self.failure = failure
         self.move(PartState.FAILED)
 
     def stop(self) -> None:
+        """Ask it to end by the first of its signals; the stronger ones follow if it stays."""
         if self.state is PartState.STOPPING:
             return
         if self.plan is None or self.process is None:
@@ -136,12 +145,14 @@ class Run:
         self.signal_next()
 
     def signal_next(self) -> None:
+        """Send the next stronger signal; the last one is SIGKILL."""
         number = next(self.signals, signal.SIGKILL)
         self.next_signal = time.monotonic() + NEXT_SIGNAL_AFTER_SECONDS
         if self.process is not None:
             self.process.send_signal(number)
 
     def status(self) -> PartStatus:
+        """As it is now, for `status.json`."""
         process = self.process
         return PartStatus(
             name=self.name,

@@ -16,6 +16,8 @@ PART_NAMES: Final = ("postgres", "kafka", "connect")  # In the order of starting
 
 
 class PartState(StrEnum):
+    """Where a part is in its life."""
+
     STOPPED = "stopped"
     WAITING = "waiting"  # for another part to be ready
     PREPARING = "preparing"  # making its data directory
@@ -26,6 +28,8 @@ class PartState(StrEnum):
 
 
 class Phase(StrEnum):
+    """Whether the supervisor works, or has ended all parts and itself."""
+
     RUNNING = "running"
     STOPPED = "stopped"
 
@@ -64,6 +68,7 @@ class Wanted:
 
 
 def write_report(directory: Path, report: Report) -> None:
+    """Replace `status.json` as a whole."""
     write_atomically(directory / "status.json", json.dumps(asdict(report), indent=1))
 
 
@@ -88,6 +93,7 @@ def want(directory: Path, parts: Iterable[str]) -> Wanted:
 
 
 def read_wanted(directory: Path) -> Wanted:
+    """What callers asked for last; nothing, in generation 0, where nobody did."""
     try:
         found = json.loads((directory / "wanted.json").read_text())
     except FileNotFoundError:
@@ -96,4 +102,5 @@ def read_wanted(directory: Path) -> Wanted:
 
 
 def supervisor_lives(directory: Path) -> bool:
+    """Whether a process holds the supervisor's lock, which the kernel releases with it."""
     return is_locked(directory / "supervisor.lock")

@@ -49,6 +49,7 @@ class Supervisor:
         return not (self.ending and all(run.state in DONE for run in self.runs.values()))
 
     def read_wishes(self) -> None:
+        """Take over what callers want now; a part that is wanted anew may fail again before it is given up."""
         wanted = Wanted(self.wanted.generation, ()) if self.ending else state.read_wanted(self.site.directory)
         if wanted.generation != self.wanted.generation:
             for name in wanted.parts:
@@ -56,6 +57,7 @@ class Supervisor:
         self.wanted = wanted
 
     def start_when_possible(self, name: str) -> None:
+        """Start a part once all that it needs are ready."""
         run = self.runs[name]
         if run.state not in (PartState.STOPPED, PartState.WAITING):
             return
@@ -75,10 +77,12 @@ class Supervisor:
                 return
 
     def is_busy(self) -> bool:
+        """Whether a part is on its way to a state that it will stay in."""
         resting = DONE | {PartState.READY}
         return any(run.state not in resting for run in self.runs.values())
 
     def write(self, phase: Phase) -> None:
+        """Write the report if it says something new."""
         me = os.getpid()
         parts = {name: run.status() for name, run in self.runs.items()}
         report = Report(str(self.site.directory), phase, me, self.wanted.generation, parts)
@@ -93,6 +97,7 @@ class Supervisor:
 
 
 def supervise(site: Site) -> None:
+    """Keep the parts as they are wanted until a signal ends it; then stop them."""
     supervisor = Supervisor(site)
     wake, wake_write = os.pipe()
     os.set_blocking(wake, False)
@@ -126,6 +131,8 @@ def hold_lock(directory: Path) -> int | None:
 
 
 def main(name: str, java: str) -> int:
+    """Supervise the instance; the exit code is 0 also where another supervisor was first, and 2 where it is not
+    prepared."""
     directory = instance_directory(name)
     instance, binaries = read_instance(name), fetched()
     if instance is None or binaries is None:

@@ -6,6 +6,8 @@ from closeflow.kafka import ConsumerProgress
 
 
 class Consumer:
+    """A consumer's progress on a clock of its own."""
+
     def __init__(self) -> None:
         self.now = 100.0
         self.progress = ConsumerProgress(stalled_after_s=20, clock=lambda: self.now)

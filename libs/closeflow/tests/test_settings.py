@@ -21,6 +21,8 @@ from closeflow.settings import (
 
 
 class Settings(PostgresSettings, KafkaSettings, BrokerSettings):
+    """Every group of settings that a service may have."""
+
     model_config = SettingsConfigDict(env_prefix="DEMO_SERVICE_")
 
     lease_s: Annotated[float, Field(gt=0)] = 30.0

@@ -99,6 +99,8 @@ class Refusing:
 
 
 class Recorded:
+    """A log of sends that keeps what is written to it."""
+
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 

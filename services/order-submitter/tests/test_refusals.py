@@ -21,6 +21,8 @@ WAITS = NotAccepted(MOON.reason, None, account_wide=True)
 
 
 class Clock:
+    """Monotonic seconds as the test sets them."""
+
     now = 0.0
 
     def __call__(self) -> float:

@@ -15,6 +15,7 @@ RESEND_AFTER: Final = timedelta(seconds=30)
 
 
 async def retry_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
+    """C8 with P5 by hand: the next attempt now. The outcome says what stands in the way, if anything does."""
     act = OperatorAction(by=by, action="retry", subject=str(request_id), reason=reason)
     return await on_book(
         database,
@@ -25,6 +26,8 @@ async def retry_request(database: Database, request_id: UUID, *, by: str, reason
 
 
 async def abandon_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
+    """C10 with P10: the close fails as `abandoned` and its position is open again; refused while an order may still
+    fill."""
     act = OperatorAction(by=by, action="abandon", subject=str(request_id), reason=reason)
     return await on_book(
         database, act, lambda book, now: abandon(book, book.requests[request_id], now=now), request_id=request_id
@@ -32,6 +35,8 @@ async def abandon_request(database: Database, request_id: UUID, *, by: str, reas
 
 
 async def cancel_request(database: Database, request_id: UUID, *, by: str, reason: str) -> Outcome:
+    """C4 or C10 where no order is at work, else the order's cancel is asked for and the close fails with what is
+    filled."""
     act = OperatorAction(by=by, action="cancel", subject=str(request_id), reason=reason)
     return await on_book(
         database, act, lambda book, now: cancel(book, book.requests[request_id], now=now), request_id=request_id

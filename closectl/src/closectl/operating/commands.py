@@ -49,6 +49,7 @@ def perform(work: Callable[[Database], Awaitable[Outcome | Acted]]) -> None:
 
 
 def tell(outcome: Outcome | Acted) -> None:
+    """Print what was done, or that there was nothing to do; exits with 1 and every reason where it was refused."""
     match outcome:
         case Done(what=what) | Acted(what=what):
             console.print(visible(what), markup=False, highlight=False, soft_wrap=True)

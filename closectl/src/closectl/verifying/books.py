@@ -31,6 +31,7 @@ class BookChecks:
     wrong: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: {2: [], 3: [], 9: [], 10: []})
 
     def add(self, books: Iterable[PastBook]) -> None:
+        """Check some books more; each book is given once."""
         for past in books:
             book = past.book
             self.sends += sum(len(sends_of(order)) for order in book.orders.values())
@@ -44,6 +45,7 @@ class BookChecks:
                 self.wrong[10] += _quantities(order)
 
     def findings(self) -> list[Looked]:
+        """Invariants 2, 3, 9 and 10 on everything that was added."""
         return [
             looked(2, DATABASE, "sends at their time", self.sends, self.wrong[2]),
             looked(2, DATABASE, "close requests as they stand", self.requests, ()),

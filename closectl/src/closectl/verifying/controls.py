@@ -37,6 +37,7 @@ class ControlChecks:
     wrong: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: {18: [], 19: []})
 
     def add(self, books: Iterable[PastBook]) -> None:
+        """Check the sends of some books more; each book is given once."""
         for past in books:
             for order in past.book.orders.values():
                 sends = sends_of(order)
@@ -50,6 +51,8 @@ class ControlChecks:
                     self.wrong[19] += _too_large(past.book, order, self.history.limits[order.account_id])
 
     def findings(self) -> list[Looked]:
+        """Invariants 18 and 19 on everything that was added; an account's rate can only be judged over all of its
+        sends."""
         rates = [one for account in sorted(self.submits) for one in self._too_many(account)]
         return [
             looked(18, DATABASE, "sends", self.sends, self.wrong[18]),

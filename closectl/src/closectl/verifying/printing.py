@@ -11,6 +11,7 @@ from closectl.verifying.report import INVARIANTS, NOT_IN_STATE, Report
 
 
 def print_report(report: Report) -> None:
+    """A line per invariant with what was looked at, then a line per violation."""
     if report.not_quiet is not None:
         _line(f"not quiet: {report.not_quiet}; what holds only when quiet is checked on the rest\n")
     for number, name in INVARIANTS.items():
@@ -44,6 +45,7 @@ def _line(text: str, *, style: str = "") -> None:
 
 
 def report_json(report: Report) -> dict[str, Any]:
+    """The report as `closectl verify --json` prints it."""
     return {
         "at": report.at,
         "quiet": report.not_quiet is None,

@@ -36,10 +36,12 @@ class TopicNames:
 
     @property
     def all(self) -> list[str]:
+        """Every topic to be read, each once."""
         return list(dict.fromkeys([*self.outbox, *self.groups.values(), *self.dead_letters]))
 
     @property
     def dead_letters(self) -> frozenset[str]:
+        """Those that the consumers write to."""
         return frozenset(map(dead_letter_topic, self.groups.values()))
 
 

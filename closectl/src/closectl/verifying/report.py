@@ -75,13 +75,16 @@ class Report:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
+        """Every violation once, by invariant and subject."""
         found = {one for part in self.findings if isinstance(part, Looked) for one in part.violations}
         return tuple(sorted(found))
 
     def looked(self, invariant: int) -> list[Looked]:
+        """What was looked at for the invariant; empty where it was not checked at all."""
         return [one for one in self.findings if isinstance(one, Looked) and one.invariant == invariant]
 
     def not_checked(self, invariant: int) -> list[NotChecked]:
+        """What of the invariant could not be checked, and why."""
         return [one for one in self.findings if isinstance(one, NotChecked) and one.invariant == invariant]
 
 

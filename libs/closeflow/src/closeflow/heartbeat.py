@@ -52,6 +52,8 @@ class CycleWatch:
 
 @dataclass(slots=True)
 class Heartbeat:
+    """One service on one host. The incidents `clock_skew` and `job_stalled` are opened and closed by it."""
+
     database: Database
     service: str
     host: str = field(default_factory=socket.gethostname)
@@ -68,6 +70,7 @@ class Heartbeat:
             await asyncio.sleep(INTERVAL_S)
 
     async def once(self) -> None:
+        """One look, in a transaction of its own; raises what the database raises."""
         await retrying(self.database, self._measure)
 
     async def _measure(self, tx: Transaction) -> None:

@@ -165,10 +165,15 @@ def refuse_plaintext_kafka(settings: ServiceSettings, servers: str) -> None:
 
 
 class PostgresSettings(ServiceSettings):
+    """The database of a service, by its own role."""
+
     postgres_dsn: Dsn
 
 
 class KafkaSettings(ServiceSettings):
+    """Kafka as a service reaches it. Plain text is refused on anything but the loopback address, unless ALLOW_PLAINTEXT
+    is true."""
+
     kafka_bootstrap_servers: Servers
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
     kafka_ca_path: Path | None = None
@@ -181,6 +186,7 @@ class KafkaSettings(ServiceSettings):
 
     @property
     def kafka(self) -> KafkaConnection:
+        """What clients are made of."""
         return KafkaConnection(self.kafka_bootstrap_servers, self.kafka_security_protocol, self.kafka_ca_path)
 
 

@@ -22,6 +22,8 @@ NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
 class Clock:
+    """Monotonic seconds as the test sets them."""
+
     def __init__(self) -> None:
         self.now = 0.0
 

@@ -83,6 +83,7 @@ async def test_an_order_is_posted_once_with_the_key_and_acknowledged() -> None:
 
 @pytest.mark.parametrize("step", [hang_up, break_off, answer(302, b"", "Location: /v2/orders"), answer(503, b"busy")])
 async def test_a_post_that_may_have_arrived_is_unanswered_and_never_repeated(step: Step) -> None:
+    """Rule R8."""
     async with serving(step, answer(200, ORDER)) as server, broker_at(server.url) as broker:
         assert isinstance(await broker.submit(TICKET), Unanswered)
     assert len(server.requests) == 1

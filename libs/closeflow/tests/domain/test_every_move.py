@@ -120,6 +120,7 @@ def judged(order: Order, update: BrokerUpdate) -> Iterator[Order]:
 
 
 def test_the_pairs_that_facts_can_make_of_an_order_are_the_legal_ones() -> None:
+    """O2-O20: everything that can happen next is done to an order in every status."""
     found: set[tuple[str, str]] = set()
     for order in orders_in_every_status():
         found |= {(order.status.value, after.status.value) for after in steps(order) if after.status != order.status}
@@ -311,6 +312,7 @@ def _requests(before: Book, after: Book) -> str:
 
 
 def test_a_send_that_was_not_accepted_is_repeated_under_the_same_id() -> None:
+    """O1a."""
     order = an_order(sends=(a_send(SendAnswer.NOT_ACCEPTED),))
     assert (order.status, order_status.never_taken(order)) == (O.PLANNED, True)
 

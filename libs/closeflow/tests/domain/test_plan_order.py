@@ -1,4 +1,5 @@
-"""What becomes of an attempt that `submit-order` names: planned from state, deferred, denied, or nothing to do."""
+"""What becomes of an attempt that `submit-order` names: planned from state (rule R9), deferred,
+denied, or nothing to do."""
 
 from __future__ import annotations
 

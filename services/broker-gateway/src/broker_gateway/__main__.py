@@ -72,6 +72,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
 
 
 def main() -> None:
+    """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(BrokerGatewaySettings)
     configure_logging(settings.log_format, SERVICE)
     run_service(lambda stop: serve(settings, stop))

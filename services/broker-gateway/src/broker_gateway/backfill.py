@@ -50,6 +50,7 @@ class Patience:
     _given_up: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def lasts(self, activity_id: str, *, now: float) -> bool:
+        """Whether the activity is to be asked about once more, and the cursor to wait for it."""
         asked, since = self._waits.get(activity_id, (0, now))
         return activity_id not in self._given_up and (asked + 1 < self.tries or now - since < self.for_s)
 
@@ -69,6 +70,8 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backfill:
+    """Reads from a cursor in the database, so that a new instance goes on where the last one stopped."""
+
     broker: Broker
     database: Database
     outlet: Outlet

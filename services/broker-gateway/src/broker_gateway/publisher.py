@@ -27,9 +27,11 @@ class Memory:
         self._names: OrderedDict[str, None] = OrderedDict()
 
     def knows(self, update: BrokerUpdate) -> bool:
+        """Whether Kafka has it, as far as is remembered; a no costs a repetition."""
         return any(name in self._names for name in _names(update))
 
     def add(self, updates: Iterable[BrokerUpdate]) -> None:
+        """Remember updates that Kafka has acknowledged, and forget the oldest beyond the size."""
         for update in updates:
             for name in _names(update):
                 self._names[name] = None

@@ -47,11 +47,14 @@ class BackOff:
     failures: int = 0
 
     def next_s(self) -> float:
+        """Seconds to wait: drawn from 0 to a limit that doubles up to the cap, so that instances do not come
+        together."""
         limit = min(self.cap_s, self.base_s * 2.0 ** min(self.failures, 32))
         self.failures += 1
         return random.uniform(0, limit)
 
     def reset(self) -> None:
+        """It went well: the limit is the first one again."""
         self.failures = 0
 
 
@@ -86,6 +89,7 @@ class Relay:
         return self.trouble
 
     async def run(self) -> None:
+        """Wait for the account's lock, then listen and backfill while it is held; never returns."""
         back_off = self._back_off()
         name = f"{SERVICE}/{self.broker.name}/{self.broker.account_id}"
         while True:

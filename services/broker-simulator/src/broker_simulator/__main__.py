@@ -44,6 +44,7 @@ class CuttableHttp(HttpToolsProtocol):
     """Lets a request reach its connection, so that a scripted fault can cut it."""
 
     def on_message_begin(self) -> None:
+        """Leave the connection where a scripted answer finds it, to cut it."""
         super().on_message_begin()
         self.scope["state"]["transport"] = self.transport
 
@@ -53,6 +54,7 @@ class QuietlyStoppingServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and SIGINT, and do not raise them again afterwards as uvicorn does."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -60,7 +62,10 @@ class QuietlyStoppingServer(uvicorn.Server):
 
 
 class CuttableWebSocket(WebSocketsSansIOProtocol):
+    """The same for the stream."""
+
     def handle_connect(self, event: HandshakeRequest) -> None:
+        """Leave the connection where a scripted loss of the stream finds it."""
         super().handle_connect(event)
         if self.handshake_initiated and not self.close_sent:
             self.scope["state"]["transport"] = self.transport
@@ -116,12 +121,14 @@ def configure_logs(log_format: Literal["json", "console"]) -> None:
 
 
 def read_seeds(settings: Settings) -> list[Seed]:
+    """The positions that the broker begins with. Raises BadPositionsCsv."""
     if settings.positions_csv is None:
         return []
     return read_positions_csv(settings.positions_csv.read_text(), settings.account)
 
 
 async def serve(settings: Settings, seeds: list[Seed]) -> None:
+    """Open the state, listen, and run until asked to stop."""
     store = Store(settings.state_path)
     secret_key = settings.secret()
     stream = TradeStream(key_id=settings.key_id, secret_key=secret_key, frames=settings.stream_frames)
@@ -149,6 +156,7 @@ async def serve(settings: Settings, seeds: list[Seed]) -> None:
 
 
 def main() -> int:
+    """Run the simulator; the exit code is 2 where its positions, its state or its address cannot be used."""
     settings = read_settings(sys.argv[1:], os.environ)
     configure_logs(settings.log_format)
     try:

@@ -15,13 +15,17 @@ HTML_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad
 
 
 class Json(Response):
+    """Anything that orjson writes, as an HTTP answer."""
+
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
+        """Decimals have to be text by then."""
         return orjson.dumps(content)
 
 
 def refusal_answer(refusal: Refusal) -> Response:
+    """The refusal as Alpaca sends it; Retry-After in whole seconds, rounded up."""
     headers = dict(refusal.headers)
     if refusal.retry_after_s is not None:
         # Whole seconds, rounded up: a header may not be sooner than what was meant.
@@ -67,6 +71,7 @@ class SpoiledAnswer(Response):
         self._how = how
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what is left of the answer once it is spoiled."""
         await spoil(self._how, scope, receive, send, bytes(self.body))
 
 
@@ -74,4 +79,5 @@ class NoAnswer(Response):
     """Nothing, until the client gives up."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say nothing until the caller hangs up."""
         await hang(receive)

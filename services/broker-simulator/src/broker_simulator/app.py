@@ -24,10 +24,12 @@ log = structlog.get_logger()
 
 
 async def healthz(request: Request) -> Response:
+    """200 while the process turns."""
     return Json({"status": "ok"})
 
 
 async def stream(socket: WebSocket) -> None:
+    """The trade updates, over a websocket."""
     await socket.app.state.exchange.stream.serve(socket)
 
 
@@ -45,6 +47,7 @@ async def _tick(exchange: Exchange, every_s: float) -> None:
 
 
 def build_app(exchange: Exchange, *, key_id: str, secret_key: str, tick_s: float) -> Edge:
+    """The whole application; orders are matched every `tick_s` seconds while it runs."""
     outages = Outages()
 
     @contextlib.asynccontextmanager

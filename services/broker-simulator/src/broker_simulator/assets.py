@@ -33,10 +33,12 @@ def class_of(symbol: str) -> AssetClass | None:
 
 
 def asset_id(symbol: str) -> str:
+    """Computed from the symbol, so that it is the same after a restart."""
     return str(uuid5(_NAMESPACE, symbol))
 
 
 def account_uuid(name: str) -> str:
+    """Computed from the account's name, so that it is the same after a restart."""
     return str(uuid5(_NAMESPACE, f"account:{name}"))
 
 
@@ -52,6 +54,7 @@ def tick_of(asset_class: AssetClass, price: Decimal) -> Decimal:
 
 
 def asset_json(symbol: str, asset_class: AssetClass) -> dict[str, object]:
+    """The symbol as `GET /v2/assets` shows it: always active and tradable."""
     fractional = asset_class != "us_option"
     return {
         "id": asset_id(symbol),

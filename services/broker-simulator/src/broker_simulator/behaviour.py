@@ -18,6 +18,8 @@ Status = Annotated[int, Field(ge=400, le=599)]
 
 
 class Spec(BaseModel):
+    """The base of what crosses the control endpoint: frozen, and a field that nobody knows is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

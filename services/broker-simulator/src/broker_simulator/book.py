@@ -23,6 +23,7 @@ class Book:
 
     @classmethod
     def load(cls, store: Store) -> "Book":
+        """Everything that the store holds, as after a restart."""
         book = cls()
         change = Change(
             orders={order.id: order for order in store.orders()},
@@ -33,6 +34,7 @@ class Book:
         return book
 
     def apply(self, change: Change) -> None:
+        """Take over what one event changed; the store has it already."""
         for order in change.orders.values():
             if order.id not in self.orders:
                 self._by_client_id[order.ticket.client_order_id].append(order.id)
@@ -60,6 +62,7 @@ class Book:
         return [self.orders[order_id] for order_id in self._by_client_id.get(client_order_id, ())]
 
     def open_orders(self, symbol: str | None = None) -> Iterator[Order]:
+        """Those that may still fill, of a symbol or of all."""
         symbols: Iterable[str] = list(self._open) if symbol is None else (symbol,)
         for name in symbols:
             for order_id in list(self._open.get(name, ())):

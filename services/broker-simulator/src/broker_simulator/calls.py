@@ -56,24 +56,30 @@ class CallsSeen(Spec):
 
     @property
     def total(self) -> int:
+        """How many calls arrived, refused ones included."""
         return sum(self.taken.values()) + sum(self.refused.values())
 
 
 class Calls:
+    """Counts what arrives at Alpaca's routes, and refuses what is above the limit, if there is one."""
+
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
+        """Forget counts and limit."""
         self.limit: CallLimit | None = None
         self._taken: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._recent: deque[float] = deque()
 
     def set_limit(self, limit: CallLimit | None) -> None:
+        """Limit from now on, or no longer; calls made before do not count against it."""
         self.limit = limit
         self._recent.clear()
 
     def seen(self) -> CallsSeen:
+        """The counts so far."""
         return CallsSeen(taken=dict(self._taken), refused=dict(self._refused))
 
     def arrives(self, method: str, path: str) -> Mapping[str, str] | None:

@@ -108,6 +108,8 @@ class ControlRefused(RuntimeError):
 
 
 class Control:
+    """One simulator's control endpoint; each method is one call."""
+
     def __init__(self, base_url: str, *, timeout_s: float = 10) -> None:
         self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
 
@@ -120,6 +122,7 @@ class Control:
         self.close()
 
     def close(self) -> None:
+        """Close the connection; the simulator runs on."""
         self._http.close()
 
     # script
@@ -138,12 +141,15 @@ class Control:
         self._call("POST", "/rules", Rule(match=match, count=count, behaviour=behaviour))
 
     def replace_script(self, rules: Iterable[Rule]) -> None:
+        """These rules and no others, in this order."""
         self._call("PUT", "/rules", [rule.model_dump(mode="json") for rule in rules])
 
     def rules(self) -> list[RuleState]:
+        """The rules that are active, with how often each applies still."""
         return _RULES.validate_json(self._call("GET", "/rules"))
 
     def clear_script(self) -> None:
+        """No rules: the broker executes as it would by itself."""
         self._call("DELETE", "/rules")
 
     def rescript(self, client_order_id: str, behaviour: Behaviour) -> None:
@@ -167,12 +173,15 @@ class Control:
         return ExecutionSeen.model_validate_json(self._call("POST", "/executions/correct", change))
 
     def outage(self, outage: Outage) -> None:
+        """Add an outage; it begins at once."""
         self._call("POST", "/outages", outage)
 
     def outages(self) -> list[OutageState]:
+        """The outages that are active, with how many requests each takes still."""
         return _OUTAGES.validate_json(self._call("GET", "/outages"))
 
     def clear_outages(self) -> None:
+        """End them all."""
         self._call("DELETE", "/outages")
 
     def limit_calls(self, limit: CallLimit | None) -> None:
@@ -183,6 +192,7 @@ class Control:
             self._call("PUT", "/call-limit", limit)
 
     def calls(self) -> CallsSeen:
+        """How often each of Alpaca's routes was called since the start or a reset."""
         return CallsSeen.model_validate_json(self._call("GET", "/calls"))
 
     def set_capabilities(
@@ -193,6 +203,7 @@ class Control:
         reversals: Reversals | None = None,
         oversell: Oversell | None = None,
     ) -> None:
+        """Change how the broker treats ids, reversals and oversells; what is None stays as it is."""
         change = Capabilities(
             deduplication=deduplication, activity_ids=activity_ids, reversals=reversals, oversell=oversell
         )
@@ -210,12 +221,15 @@ class Control:
         return StreamState.model_validate_json(answer).listeners
 
     def silence_stream(self, for_s: float) -> None:
+        """For so many seconds the stream keeps its connections and tells nothing; what it would have told is lost."""
         self._call("POST", "/stream/silence", StreamSilence(for_s=for_s))
 
     def heal_stream(self) -> None:
+        """End a drop or a silence of the stream, and send what reordering still withholds."""
         self._call("POST", "/stream/heal")
 
     def listeners(self) -> int:
+        """How many connections are subscribed to trade updates."""
         return StreamState.model_validate_json(self._call("GET", "/stream")).listeners
 
     # market
@@ -242,9 +256,11 @@ class Control:
         self._call("PUT", "/quotes", {symbol: {"missing": True}})
 
     def unpin_quotes(self) -> None:
+        """Let every symbol's price walk again."""
         self._call("DELETE", "/quotes")
 
     def set_hours(self, hours: MarketHours) -> None:
+        """Open or close the market for stocks and options."""
         self._call("PUT", "/clock", hours)
 
     def positions(self) -> dict[str, Decimal]:
@@ -252,6 +268,7 @@ class Control:
         return _POSITIONS.validate_json(self._call("GET", "/positions"))
 
     def set_positions(self, positions: Iterable[PositionSpec]) -> None:
+        """The broker holds these from now on, and nothing else."""
         self._call("PUT", "/positions", [position.model_dump(mode="json") for position in positions])
 
     def import_positions(self, csv_text: str) -> None:

@@ -44,6 +44,7 @@ from .store import Receipt
 
 
 def control_app(exchange: Exchange, outages: Outages) -> FastAPI:
+    """The endpoint for scripts and inspection; it needs no key and is not Alpaca's."""
     app = FastAPI(title="broker-simulator control", description=__doc__)
     _script_routes(app, exchange, outages)
     _call_routes(app, outages)

@@ -13,12 +13,16 @@ from .settings import ActivityIds, Deduplication, Oversell, Reversals
 
 
 class RuleState(Spec):
+    """A rule that is active; `remaining` orders get it still, None for all."""
+
     id: int
     rule: Rule
     remaining: int | None
 
 
 class OutageState(Spec):
+    """An outage that is active; it takes `remaining` requests still, None for all."""
+
     outage: Outage
     remaining: int | None
 
@@ -36,6 +40,8 @@ class StreamSilence(Spec):
 
 
 class StreamState(Spec):
+    """How many connections are subscribed."""
+
     listeners: int
 
 
@@ -49,6 +55,8 @@ class Capabilities(Spec):
 
 
 class PositionSpec(Spec):
+    """A position to be held; the quantity is signed."""
+
     symbol: str
     asset_type: AssetType
     quantity: Decimal
@@ -62,6 +70,8 @@ class Rescript(Spec):
 
 
 class Rescripted(Spec):
+    """How many open orders were given the new behaviour."""
+
     orders: int
 
 
@@ -80,6 +90,8 @@ class Correction(Bust):
 
 
 class NamedOrder(Spec):
+    """The order that a call is about."""
+
     client_order_id: str
 
 
@@ -112,6 +124,8 @@ class ExecutionSeen(Reported):
 
 
 class BrokerOrderSeen(Reported):
+    """An order as the broker has it, with its executions."""
+
     order_id: str
     symbol: str
     side: Literal["buy", "sell"]

@@ -63,11 +63,14 @@ class Outage(Spec):
 
 @dataclass(slots=True)
 class ActiveOutage:
+    """An outage that was scripted; it ends after `remaining` requests, or at `until` (monotonic seconds)."""
+
     outage: Outage
     remaining: int | None
     until: float | None
 
     def strikes(self, method: str, path: str) -> bool:
+        """Whether this call is one of those that the outage is for."""
         outage = self.outage
         return (
             self.remaining != 0
@@ -86,10 +89,12 @@ class Outages:
         self.calls = Calls()
 
     def add(self, outage: Outage) -> None:
+        """It begins at once, behind those that are active."""
         until = None if outage.for_s is None else time.monotonic() + outage.for_s
         self.active.append(ActiveOutage(outage, outage.requests, until))
 
     def take(self, method: str, path: str) -> ActiveOutage | None:
+        """The first outage that strikes this call, with one request less to strike; None when none does."""
         for active in self.active:
             if active.strikes(method, path):
                 if active.remaining is not None:
@@ -99,6 +104,8 @@ class Outages:
 
 
 class Edge:
+    """An ASGI application in front of Alpaca's routes; everything else passes freely."""
+
     def __init__(self, app: ASGIApp, exchange: Exchange, outages: Outages, *, key_id: str, secret_key: str) -> None:
         self._app = app
         self._exchange = exchange
@@ -106,6 +113,7 @@ class Edge:
         self._credentials = (key_id.encode(), secret_key.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Apply what outage strikes the call, check the key, and pass it on."""
         if scope["type"] != "http" or not scope["path"].startswith(_ALPACA_PATHS):
             await self._app(scope, receive, send)
             return

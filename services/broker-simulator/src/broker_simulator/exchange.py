@@ -42,6 +42,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
+    """An order that was taken, and how its answer is to be spoiled, if it is."""
+
     order: Order
     answer: Answer
 
@@ -58,6 +60,8 @@ class Held:
 
 
 class Exchange:
+    """One account at one broker. Everything that happens is committed before anybody is told of it."""
+
     def __init__(self, store: Store, stream: TradeStream, settings: Settings, seeds: Iterable[Seed]) -> None:
         self._settings = settings
         self._store = store
@@ -111,6 +115,7 @@ class Exchange:
         return outcome
 
     def accept_held(self, held: Held) -> Refusal | Accepted:
+        """Take, or refuse, what was held back on its way in; refused after a reset."""
         if held.resets != self._resets:
             return Refusal(503, 50310000, "the simulator was reset while it held this request")
         with self._store.transaction():
@@ -203,6 +208,7 @@ class Exchange:
         return visible[-1] if visible else None
 
     def is_visible(self, order: Order) -> bool:
+        """Whether a look-up finds the order yet."""
         return order.visible_us <= order.submitted_us or order.visible_us <= self.ticker.next_us()
 
     def cancel(self, order_id: str) -> Refusal | None:
@@ -314,6 +320,7 @@ class Exchange:
                 self.advance(order.id)
 
     def tick(self) -> None:
+        """Let prices walk and orders execute."""
         self.quotes.tick(self.ticker.next_us())
         self.match_all()
 
@@ -368,12 +375,14 @@ class Exchange:
         self.match_all()
 
     def set_hours(self, hours: MarketHours) -> None:
+        """Keep the market's hours over restarts, and execute what may now."""
         with self._store.transaction():
             self._store.set_value("hours", hours.model_dump_json())
         self.hours = hours
         self.match_all()
 
     def receipts(self, client_order_id: str | None = None, prefix: str | None = None) -> list[Receipt]:
+        """Every POST of an order as it arrived, oldest first: of one client order id, or of all that begin so."""
         return self._store.receipts(client_order_id, prefix)
 
     def reset(self) -> None:

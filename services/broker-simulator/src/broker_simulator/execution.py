@@ -36,17 +36,21 @@ class Progress:
 
     @property
     def moved(self) -> bool:
+        """Whether the position is another one now."""
         return bool(self.executions) or self.split_by is not None
 
     def change(self) -> Change:
+        """What is to be saved."""
         positions = {self.position.symbol: self.position} if self.position and self.moved else {}
         return Change(orders={self.order.id: self.order}, executions=self.executions, positions=positions)
 
     def note(self, event: str, at_us: int, execution: Execution | None = None) -> None:
+        """Tell the stream of the order as it is now; `at_us` is in microseconds since 1970."""
         held = self.position.qty if self.position else ZERO
         self.notices.append(Notice(event, self.order, execution, held, at_us))
 
     def move(self, status: str, at_us: int) -> None:
+        """Give the order its next status, and tell of it."""
         self.order = moved(self.order, status, at_us)
         self.note(status, at_us)
 
@@ -62,6 +66,7 @@ class Progress:
         self.split_by = ratio
 
     def fill(self, qty: Decimal, price: Decimal, at_us: int) -> None:
+        """Execute so much at a price: order, position and execution."""
         ticket = self.order.ticket
         self.order = filled(self.order, qty=qty, price=price, at_us=at_us)
         self.position = after_fill(self.position, ticket.symbol, ticket.asset_class, ticket.side, qty, price)

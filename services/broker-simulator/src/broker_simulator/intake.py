@@ -33,6 +33,7 @@ def read_fields(body: bytes) -> Mapping[str, object] | None:
 
 
 def client_order_id_of(fields: Mapping[str, object] | None) -> str | None:
+    """The id as far as it can be read, also of a body that is refused."""
     value = fields.get("client_order_id") if fields else None
     return value if isinstance(value, str) and value else None
 

@@ -26,9 +26,11 @@ class ActivityNames:
 
     @property
     def ids(self) -> ActivityIds:
+        """How executions are called in the list from now on."""
         return self._since[-1][1]
 
     def change(self, ids: ActivityIds, *, from_us: int) -> None:
+        """Those from `from_us` on (microseconds since 1970) are called otherwise; older ones keep their names."""
         self._since.append((from_us, ids))
 
     def of(self, execution: Execution) -> str:
@@ -55,6 +57,8 @@ class OrderQuery:
 
 @dataclass(frozen=True, slots=True)
 class ActivityQuery:
+    """What of the activities is asked for; times are in microseconds since 1970."""
+
     after_us: int | None
     until_us: int | None
     page_token: str | None
@@ -63,6 +67,7 @@ class ActivityQuery:
 
 
 def read_order_query(params: Mapping[str, str]) -> OrderQuery | Refusal:
+    """The parameters of `GET /v2/orders`, with Alpaca's defaults and limits."""
     status = params.get("status", "open")
     if status not in ("open", "closed", "all"):
         return invalid_field(f"invalid status: {status}")
@@ -75,6 +80,7 @@ def read_order_query(params: Mapping[str, str]) -> OrderQuery | Refusal:
 
 
 def read_activity_query(params: Mapping[str, str]) -> ActivityQuery | Refusal:
+    """The parameters of `GET /v2/account/activities`, with Alpaca's defaults and limits."""
     frame = _read_frame(params, default_limit=100, limit_name="page_size", max_limit=100)
     if isinstance(frame, Refusal):
         return frame
@@ -102,6 +108,7 @@ def _read_frame(
 
 
 def select_orders(book: Book, query: OrderQuery, is_visible: Callable[[Order], bool]) -> list[Order]:
+    """The orders that the query selects, in its direction, at most its limit."""
     matching = (
         order
         for order in book.submitted_between(query.after_us, query.until_us, newest_first=query.newest_first)

@@ -18,10 +18,12 @@ class MarketHours(Spec):
 
 
 def opens_at_us(hours: MarketHours) -> int | None:
+    """When it opens next (microseconds since 1970); None while it is open, or where no time is scripted."""
     return None if hours.is_open or hours.next_open is None else parse_time(hours.next_open.isoformat())
 
 
 def is_open(hours: MarketHours, asset_class: AssetClass, now_us: int) -> bool:
+    """Whether the class trades at that time."""
     if asset_class == "crypto" or hours.is_open:
         return True
     opens_us = opens_at_us(hours)

@@ -22,6 +22,7 @@ def rfc3339(at_us: int) -> str:
 
 
 def rfc3339_or_none(at_us: int | None) -> str | None:
+    """As `rfc3339`; None stays None."""
     return None if at_us is None else rfc3339(at_us)
 
 
@@ -52,5 +53,6 @@ class Ticker:
         self._last_us = last_us
 
     def next_us(self) -> int:
+        """Now in microseconds since 1970, and always later than the time before, also when the clock went back."""
         self._last_us = max(time.time_ns() // 1000, self._last_us + 1)
         return self._last_us

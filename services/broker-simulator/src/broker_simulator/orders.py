@@ -58,10 +58,12 @@ class Order:
 
     @property
     def leaves_qty(self) -> Decimal:
+        """FIX LeavesQty (151), also of an order that is over."""
         return max(ZERO, self.ticket.qty - self.filled_qty)
 
     @property
     def is_open(self) -> bool:
+        """Whether it may still fill or be cancelled."""
         return self.status not in TERMINAL
 
 
@@ -122,6 +124,7 @@ def moved(order: Order, status: str, at_us: int) -> Order:
 
 
 def order_json(order: Order) -> dict[str, object]:
+    """The order as Alpaca's routes and stream show it."""
     ticket = order.ticket
     average = None
     if order.filled_qty:

@@ -31,6 +31,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
+    """A position to begin with; the quantity is signed."""
+
     account_id: str
     symbol: str
     asset_class: AssetClass

@@ -27,6 +27,7 @@ class RestProbe:
         return self.http.post("/v2/orders", json=order, timeout=timeout_s)
 
     def get(self, path: str, **params: str) -> Any:
+        """The body of a successful GET; raises httpx.HTTPStatusError for any other."""
         return self.http.get(path, params=params).raise_for_status().json()
 
     def find(self, client_order_id: str) -> Any:
@@ -77,6 +78,7 @@ def listening(simulator: SimulatorProcess) -> Iterator[StreamProbe]:
 
 
 def await_condition(holds: Callable[[], bool], complaint: Callable[[], str]) -> None:
+    """Wait until it holds; raises AssertionError with the complaint after DEADLINE_S."""
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
         if time.monotonic() > deadline:

@@ -44,21 +44,26 @@ class SimulatorProcess:
 
     @property
     def url(self) -> str:
+        """The base address of REST and control; the same after a restart."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def stream_url(self) -> str:
+        """The address of the trade updates."""
         return f"ws://127.0.0.1:{self.port}/stream"
 
     @property
     def headers(self) -> dict[str, str]:
+        """The key that the simulator accepts."""
         return {"APCA-API-KEY-ID": self.key_id, "APCA-API-SECRET-KEY": self.secret_key}
 
     @property
     def log(self) -> Path:
+        """Where its standard error goes."""
         return self.directory / "broker-simulator.log"
 
     def control(self) -> Control:
+        """A new client of the control endpoint; the caller closes it."""
         return Control(self.url)
 
     def start(self) -> None:

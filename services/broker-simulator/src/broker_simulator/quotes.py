@@ -35,6 +35,7 @@ class Quote:
 
     @property
     def mid(self) -> Decimal:
+        """The middle of bid and ask, or the side that there is."""
         sides = [side for side in (self.bid, self.ask) if side is not None]
         return sum(sides, Decimal(0)) / len(sides)
 
@@ -94,9 +95,11 @@ class Walk:
         self._floor = low / 10
 
     def step(self) -> None:
+        """Move the price by one step of the random walk; it never falls below a floor."""
         self._price = max(self._floor, self._price * math.exp(self._random.gauss(0, _STEP_DEVIATION)))
 
     def quote(self, at_us: int) -> Quote:
+        """Bid and ask around the price, on the tick, and never equal."""
         tick = tick_of(self._asset_class, Decimal(self._price))
         bid = (Decimal(self._price * (1 - _HALF_SPREAD)) / tick).to_integral_value(ROUND_DOWN) * tick
         ask = (Decimal(self._price * (1 + _HALF_SPREAD)) / tick).to_integral_value(ROUND_UP) * tick
@@ -114,11 +117,13 @@ class QuoteBoard:
         self.pins = dict(pins)
 
     def tick(self, at_us: int) -> None:
+        """Move every price that is not pinned."""
         self._ticked_us = at_us
         for walk in self._walks.values():
             walk.step()
 
     def tick_of(self, symbol: str, asset_class: AssetClass, price: Decimal) -> Decimal:
+        """The price increment: the symbol's own where it is pinned, else its class's."""
         pin = self.pins.get(symbol)
         return tick_of(asset_class, price) if pin is None or pin.tick is None else pin.tick
 
@@ -156,6 +161,7 @@ def quote_json(quote: Quote, asset_class: AssetClass | None) -> dict[str, object
 
 
 def trade_json(price: Decimal, at_us: int, asset_class: AssetClass | None) -> dict[str, object]:
+    """The last trade as Alpaca's market data shows it."""
     body: dict[str, object] = {"t": rfc3339(at_us), "p": float(price), "s": 100}
     if asset_class == "us_equity":
         body |= {"x": "V", "c": ["@"], "i": 1, "z": "C"}

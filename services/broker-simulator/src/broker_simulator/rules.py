@@ -8,6 +8,8 @@ from .store import Store
 
 @dataclass(slots=True)
 class ActiveRule:
+    """A rule of the script; the next `remaining` orders that fit get it, None for all."""
+
     id: int
     rule: Rule
     remaining: int | None
@@ -24,12 +26,14 @@ class RuleBook:
         self.active = [ActiveRule(rule_id, rule, remaining) for rule_id, remaining, rule in store.rules()]
 
     def add(self, rule: Rule) -> ActiveRule:
+        """Keep the rule, behind those that are there."""
         with self._store.transaction():
             active = ActiveRule(self._store.add_rule(rule), rule, rule.count)
         self.active.append(active)
         return active
 
     def clear(self) -> None:
+        """Forget them all."""
         with self._store.transaction():
             self._store.clear_rules()
         self.active = []

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
         return self
 
     def secret(self) -> str:
+        """The secret key, from its file where one is given."""
         return self.secret_key_file.read_text().strip() if self.secret_key_file else self.secret_key
 
 

@@ -78,6 +78,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        """All that is written inside is committed at the end, or nothing of it where anything is raised."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -87,11 +88,13 @@ class Store:
         self._db.execute("COMMIT")
 
     def close(self) -> None:
+        """Let another process have the file."""
         self._db.close()
 
     # writing
 
     def save(self, change: Change) -> None:
+        """Write what one event changed, inside `transaction`."""
         for order in change.orders.values():
             self._db.execute(
                 "INSERT INTO orders VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
@@ -106,6 +109,7 @@ class Store:
             self.save_position(position)
 
     def save_position(self, position: Position) -> None:
+        """Keep the position; one of nothing is removed."""
         if position.qty:
             self._db.execute(
                 "INSERT OR REPLACE INTO positions VALUES (?, ?)", (position.symbol, _POSITION.dump_json(position))
@@ -114,9 +118,11 @@ class Store:
             self._db.execute("DELETE FROM positions WHERE symbol = ?", (position.symbol,))
 
     def clear_positions(self) -> None:
+        """Hold nothing."""
         self._db.execute("DELETE FROM positions")
 
     def add_receipt(self, client_order_id: str | None, at_us: int, body: bytes, outcome: str) -> int:
+        """Keep a POST as it arrived, before anything is decided about it; returns its number."""
         cursor = self._db.execute(
             "INSERT INTO receipts (client_order_id, at_us, body, outcome) VALUES (?, ?, ?, ?)",
             (client_order_id, at_us, body.decode("utf-8", "backslashreplace"), outcome),
@@ -124,50 +130,62 @@ class Store:
         return cursor.lastrowid or 0
 
     def settle_receipt(self, n: int, outcome: str, order_id: str | None) -> None:
+        """Say what became of it."""
         self._db.execute("UPDATE receipts SET outcome = ?, order_id = ? WHERE n = ?", (outcome, order_id, n))
 
     def add_rule(self, rule: Rule) -> int:
+        """Keep a rule; returns its id, by which rules are in order."""
         cursor = self._db.execute(
             "INSERT INTO rules (remaining, state) VALUES (?, ?)", (rule.count, rule.model_dump_json())
         )
         return cursor.lastrowid or 0
 
     def set_rule_remaining(self, rule_id: int, remaining: int) -> None:
+        """How many orders get the rule still."""
         self._db.execute("UPDATE rules SET remaining = ? WHERE id = ?", (remaining, rule_id))
 
     def clear_rules(self) -> None:
+        """Forget every rule."""
         self._db.execute("DELETE FROM rules")
 
     def set_value(self, name: str, value: str) -> None:
+        """Keep a setting that was changed while running."""
         self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def wipe(self) -> None:
+        """Forget everything, as before the first start."""
         for table in _TABLES:
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names are the constants above
 
     # reading
 
     def value(self, name: str) -> str | None:
+        """A setting that was changed while running; None when it was not."""
         row = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def orders(self) -> Iterator[Order]:
+        """Every order, in the order in which they were sent."""
         for (state,) in self._db.execute("SELECT state FROM orders ORDER BY submitted_us"):
             yield _ORDER.validate_json(state)
 
     def executions(self) -> Iterator[Execution]:
+        """Every execution, in the order of time."""
         for (state,) in self._db.execute("SELECT state FROM executions ORDER BY at_us"):
             yield _EXECUTION.validate_json(state)
 
     def positions(self) -> Iterator[Position]:
+        """Every position that is not zero."""
         for (state,) in self._db.execute("SELECT state FROM positions"):
             yield _POSITION.validate_json(state)
 
     def rules(self) -> Iterator[tuple[int, int | None, Rule]]:
+        """Every rule with its id and how often it applies still (None: always), in order."""
         for rule_id, remaining, state in self._db.execute("SELECT id, remaining, state FROM rules ORDER BY id"):
             yield rule_id, remaining, Rule.model_validate_json(state)
 
     def receipts(self, client_order_id: str | None = None, prefix: str | None = None) -> list[Receipt]:
+        """The receipts, oldest first: of one client order id, or of all that begin so."""
         rows = self._db.execute(
             "SELECT n, client_order_id, at_us, body, outcome, order_id FROM receipts"
             " WHERE (?1 IS NULL OR client_order_id = ?1)"

@@ -23,6 +23,8 @@ _QUEUE_LIMIT: Final = 100_000
 
 @dataclass(eq=False, slots=True)
 class Listener:
+    """One connection; what it does not read in time fills its queue, and then it is cut off."""
+
     socket: WebSocket
     authorized: bool = False
     listening: bool = False
@@ -35,6 +37,8 @@ class Listener:
 
 
 class TradeStream:
+    """Everything that is told goes to each listener in one order; nothing is replayed."""
+
     def __init__(self, *, key_id: str, secret_key: str, frames: Literal["binary", "text"]) -> None:
         self._credentials = (key_id, secret_key)
         self._frames = frames
@@ -46,6 +50,7 @@ class TradeStream:
 
     @property
     def listeners(self) -> int:
+        """How many connections are subscribed."""
         return sum(listener.listening for listener in self._listeners)
 
     def drop(self, refuse_for_s: float) -> int:

@@ -23,12 +23,14 @@ from .positions import Position, position_json
 
 
 def exchange_of(request: Request) -> Exchange:
+    """The broker behind the route."""
     exchange = request.app.state.exchange
     assert isinstance(exchange, Exchange)
     return exchange
 
 
 async def post_order(request: Request) -> Response:
+    """`POST /v2/orders`: 200 with the order, or a refusal; scripted orders are held, or their answers spoiled."""
     exchange = exchange_of(request)
     outcome = exchange.submit(await request.body())
     if isinstance(outcome, Held):
@@ -57,18 +59,21 @@ async def _acceptance(accepted: Accepted) -> Response:
 
 
 async def get_order_by_client_id(request: Request) -> Response:
+    """`GET /v2/orders:by_client_order_id`: the newest order of this id, or 404."""
     client_order_id = request.query_params.get("client_order_id", "")
     order = exchange_of(request).find_by_client_id(client_order_id)
     return Json(order_json(order)) if order else refusal_answer(order_not_found(client_order_id))
 
 
 async def get_order(request: Request) -> Response:
+    """`GET /v2/orders/{order_id}`."""
     order_id = request.path_params["order_id"]
     order = exchange_of(request).find(order_id)
     return Json(order_json(order)) if order else refusal_answer(order_not_found(order_id))
 
 
 async def list_orders(request: Request) -> Response:
+    """`GET /v2/orders`."""
     exchange = exchange_of(request)
     query = read_order_query(request.query_params)
     if isinstance(query, Refusal):
@@ -77,11 +82,13 @@ async def list_orders(request: Request) -> Response:
 
 
 async def cancel_order(request: Request) -> Response:
+    """`DELETE /v2/orders/{order_id}`: 204 when the cancel is taken."""
     refusal = exchange_of(request).cancel(request.path_params["order_id"])
     return refusal_answer(refusal) if refusal else Response(status_code=204)
 
 
 async def cancel_all_orders(request: Request) -> Response:
+    """`DELETE /v2/orders`: 207 with what became of each."""
     exchange = exchange_of(request)
     results = []
     for order in list(exchange.book.open_orders()):
@@ -92,11 +99,13 @@ async def cancel_all_orders(request: Request) -> Response:
 
 
 async def list_positions(request: Request) -> Response:
+    """`GET /v2/positions`."""
     exchange = exchange_of(request)
     return Json([_position(exchange, position) for position in exchange.book.positions.values()])
 
 
 async def get_position(request: Request) -> Response:
+    """`GET /v2/positions/{symbol}`, with or without the slash of a pair; 404 when nothing is held."""
     exchange = exchange_of(request)
     asked = request.path_params["symbol"].replace("/", "")
     for position in exchange.book.positions.values():
@@ -112,6 +121,7 @@ def _position(exchange: Exchange, position: Position) -> dict[str, object]:
 
 
 async def list_activities(request: Request) -> Response:
+    """`GET /v2/account/activities`: fills, or with `category=non_trade_activity` what else changed the account."""
     exchange = exchange_of(request)
     if request.query_params.get("category") == "non_trade_activity":
         return _list_non_trades(request)
@@ -137,11 +147,13 @@ def _list_non_trades(request: Request) -> Response:
 
 
 async def get_clock(request: Request) -> Response:
+    """`GET /v2/clock`."""
     exchange = exchange_of(request)
     return Json(clock_json(exchange.hours, exchange.ticker.next_us()))
 
 
 async def get_account(request: Request) -> Response:
+    """`GET /v2/account`, as far as a client looks at it."""
     exchange = exchange_of(request)
     return Json(
         {
@@ -167,10 +179,12 @@ async def get_account(request: Request) -> Response:
 
 
 async def get_asset(request: Request) -> Response:
+    """`GET /v2/assets/{symbol}`."""
     return _instrument(request, "asset")
 
 
 async def get_option_contract(request: Request) -> Response:
+    """`GET /v2/options/contracts/{symbol}`."""
     return _instrument(request, "option contract")
 
 
@@ -191,6 +205,7 @@ async def list_assets(request: Request) -> Response:
 
 
 async def refuse_close_position(request: Request) -> Response:
+    """`DELETE /v2/positions/…` is not offered: it takes no client order id, so it could not be repeated safely."""
     return refusal_answer(unprocessable("closing by position takes no client order id; send an order instead"))
 
 

@@ -103,6 +103,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def main() -> None:
+    """Read the settings (a wrong one is named, exit code 2) and serve until SIGTERM or SIGINT."""
     settings = load(Settings)
     configure_logging(settings.log_format, "close-api")
     run_service(partial(_serve, settings))

@@ -16,6 +16,7 @@ class Caller:
     accounts: frozenset[str] | None
 
     def may_see(self, account_id: str) -> bool:
+        """Whether the account is one of the caller's; `accounts` None means every account."""
         return self.accounts is None or account_id in self.accounts
 
 

@@ -21,6 +21,8 @@ from closeflow.domain.close.accept import (
 
 
 class Code(StrEnum):
+    """What went wrong, as callers read it in `error`: released names, which never change."""
+
     MALFORMED_BODY = "malformed_body"
     INVALID_FIELDS = "invalid_fields"
     BODY_TOO_LARGE = "body_too_large"
@@ -46,6 +48,8 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
+    """How both doors answer a code."""
+
     http: int
     grpc: str
     message: str
@@ -127,6 +131,7 @@ class Problem(Exception):
 
 
 def field_problem(*errors: FieldError) -> Problem:
+    """`invalid_fields` with what is wrong in each."""
     return Problem(
         Code.INVALID_FIELDS, extra={"fields": [{"field": one.name, "message": one.message} for one in errors]}
     )
@@ -134,6 +139,8 @@ def field_problem(*errors: FieldError) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
+    """A field by the name that the caller used, and how to mend it."""
+
     name: str
     message: str
 

@@ -22,6 +22,8 @@ class Readiness:
 
 
 async def look(engine: Engine, *, slot: str) -> Readiness:
+    """Ask the database. It never raises for one that is away: that is `unready`; a stopped connector is `degraded`."""
+
     async def work(tx: Tx) -> Readiness:
         if not await current_is_head(tx):
             return Readiness("unready", ("the database is not at this version's schema; run the migrations",))

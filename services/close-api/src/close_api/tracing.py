@@ -16,10 +16,13 @@ _HEADER: Final = b"trace-id"
 
 
 class Traced:
+    """An ASGI application whose every HTTP answer has the header `trace-id`."""
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Put the span into the scope, where `trace_of` finds it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -37,5 +40,6 @@ class Traced:
 
 
 def trace_of(request: Request) -> TraceContext:
+    """The span of the call, which `Traced` has put there."""
     trace: TraceContext = request.scope[_KEY]
     return trace

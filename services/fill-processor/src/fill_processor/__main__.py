@@ -51,6 +51,7 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
 
 
 def main() -> None:
+    """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(FillProcessorSettings)
     configure_logging(settings.log_format, "fill-processor")
     run_service(lambda stop: serve(settings, stop))

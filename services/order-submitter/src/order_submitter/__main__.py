@@ -34,6 +34,7 @@ from order_submitter.settings import OrderSubmitterSettings
 
 
 def make_broker(settings: OrderSubmitterSettings, budget: CallBudget) -> AlpacaBroker:
+    """The account's broker, with what the desk claims of it; whoever asks for it closes it."""
     capabilities = replace(
         ALPACA,
         client_id_deduplication=settings.broker_deduplication,
@@ -207,6 +208,7 @@ def _limits(settings: OrderSubmitterSettings) -> PoolLimits:
 
 
 def main() -> None:
+    """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(OrderSubmitterSettings)
     configure_logging(settings.log_format, "order-submitter")
     run_service(lambda stop: serve(settings, stop))

@@ -34,6 +34,8 @@ PUT_OFF_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueOrderPoller:
+    """Safe with several instances: what one claims, the others see under the rows' locks."""
+
     database: Database
     account_id: str
     pool: SenderPool
@@ -124,6 +126,7 @@ async def wait_out(error: Exception, patience: Patience, stop: asyncio.Event, *,
 
 
 async def wait_for(stop: asyncio.Event, timeout_s: float) -> None:
+    """Wait so long, or until stopped."""
     try:
         async with timeout(timeout_s):
             await stop.wait()

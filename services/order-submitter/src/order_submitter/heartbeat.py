@@ -35,6 +35,8 @@ _EARLY_CAP_S: Final = 15.0
 
 @dataclass(slots=True, kw_only=True)
 class InstanceHeartbeat:
+    """What the other instances know of this one, and it of them."""
+
     database: Database
     broker_name: str
     account_id: str
@@ -48,6 +50,7 @@ class InstanceHeartbeat:
     """Early look-ups by client order id: when the next one is due (monotonic), and the pause after it."""
 
     async def register(self) -> None:
+        """Write the row that sends refer to, before the first is claimed."""
         sender = self.presence.as_sender(says_it_closes=self.says_it_closes)
         await retrying(self.database, lambda tx: register_sender(tx, sender=sender))
 
@@ -61,6 +64,8 @@ class InstanceHeartbeat:
             log.warning("sender_not_signed_off", instance_id=self.presence.instance_id, reason=reason(error))
 
     async def keep_once(self) -> None:
+        """Say that this instance lives, take over the shared breaker, and look at sends that nobody answered."""
+
         async def work(tx: Transaction) -> list[UnansweredSend]:
             await sender_seen(tx, instance_id=self.presence.instance_id)
             self.pool.share_breaker(
@@ -107,6 +112,7 @@ def to_take_over(unanswered: Iterable[UnansweredSend], orphans: Collection[Unans
 async def beat_until_stopped(
     keeper: InstanceHeartbeat, stop: asyncio.Event, *, interval_s: float, patience: Patience
 ) -> None:
+    """Beat every `interval_s`; a database that is away is waited for."""
     while not stop.is_set():
         try:
             await keeper.keep_once()
@@ -137,6 +143,7 @@ class Presence:
     process_started: int | None = None
 
     def as_sender(self, *, says_it_closes: bool) -> Sender:
+        """The row of `senders`."""
         return Sender(
             instance_id=self.instance_id,
             host=self.host,
@@ -172,6 +179,7 @@ class Presence:
 
 
 def this_process() -> Presence:
+    """With an id that no other process ever has."""
     host, pid = socket.gethostname(), os.getpid()
     return Presence(f"{host}-{pid}-{secrets.token_hex(4)}", host, pid, _runs_in(pid), _began(pid))
 

@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Fetched(Generic[T]):
+    """Something that was asked for, and when its answer came (monotonic seconds)."""
+
     what: T
     at: float
 
@@ -103,6 +105,7 @@ class MarketView:
         return Market(clock=clock, quotes=seen, instruments=known)
 
     async def aclose(self) -> None:
+        """Give up everything that is being asked."""
         await asyncio.gather(*(one.aclose() for one in self._quoting.values()))
         await asyncio.gather(*(one.aclose() for one in self._witnesses.values()))
         for task in list(self._slow.values()):
@@ -265,6 +268,7 @@ class BulkQuestion(Generic[T]):
         return (None,) if self.optional else (None, FailureCause.QUESTION)
 
     async def aclose(self) -> None:
+        """Give up the questions that are under way."""
         running = list(self._running)
         for task in running:
             task.cancel()

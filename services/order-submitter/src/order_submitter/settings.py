@@ -75,6 +75,7 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings, Re
 
     @property
     def quote_rules(self) -> QuoteRules:
+        """Which quotes are good enough to price an order by."""
         spreads = {
             AssetType.STOCK: self.max_spread_bps_stock,
             AssetType.OPTION: self.max_spread_bps_option,

@@ -67,26 +67,26 @@ def jobs(parts: Parts) -> Iterator[Job]:
     """Every job that runs in cycles. Those that do not hold the lock of their name work on every replica, and are
     counted here."""
     settings, database = parts.settings, parts.database
-    wake, repair, resolve = wake_requests(parts), repair_positions(parts), ResolveIncidents(database)
-    watch = watch_surroundings(parts)
+    wake, repair, resolve = _wake_requests(parts), _repair_positions(parts), ResolveIncidents(database)
+    watch = _watch_surroundings(parts)
     yield counted(database, Job("wake_requests", wake.once, settings.requests_interval_s))
     yield counted(database, Job("repair_positions", repair.once, settings.repairs_interval_s))
     yield counted(database, Job("resolve_incidents", resolve.once, settings.resolve_interval_s))
     yield counted(database, Job("watch_deferrals", WatchDeferrals(database).once, settings.deferrals_interval_s))
     yield counted(database, Job("watch_surroundings", watch.once, settings.surroundings_interval_s))
-    yield Job("ask_quiet_orders", ask_quiet_orders(parts).once, settings.orders_interval_s)
-    yield Job("cancel_orphan_orders", cancel_orphan_orders(parts).once, settings.orders_interval_s)
-    yield Job("fill_gaps", fill_gaps(parts).once, settings.gaps_interval_s)
-    yield Job("compare_positions", compare_positions(parts).once, settings.holdings_interval_s)
-    yield Job("import_non_trades", import_non_trades(parts).once, settings.non_trades_interval_s)
-    yield Job("assemble_evidence", assemble_evidence(parts).once, settings.evidence_interval_s)
-    yield Job("release_parked", release_parked(parts).once, settings.parked_interval_s)
-    yield Job("keep_partitions", keep_partitions(parts).once, settings.partitions_interval_s)
-    yield Job("drop_expired", drop_expired(parts).once, settings.expiry_interval_s)
-    yield Job("watch_replication", watch_replication(parts).once, settings.watch_interval_s)
+    yield Job("ask_quiet_orders", _ask_quiet_orders(parts).once, settings.orders_interval_s)
+    yield Job("cancel_orphan_orders", _cancel_orphan_orders(parts).once, settings.orders_interval_s)
+    yield Job("fill_gaps", _fill_gaps(parts).once, settings.gaps_interval_s)
+    yield Job("compare_positions", _compare_positions(parts).once, settings.holdings_interval_s)
+    yield Job("import_non_trades", _import_non_trades(parts).once, settings.non_trades_interval_s)
+    yield Job("assemble_evidence", _assemble_evidence(parts).once, settings.evidence_interval_s)
+    yield Job("release_parked", _release_parked(parts).once, settings.parked_interval_s)
+    yield Job("keep_partitions", _keep_partitions(parts).once, settings.partitions_interval_s)
+    yield Job("drop_expired", _drop_expired(parts).once, settings.expiry_interval_s)
+    yield Job("watch_replication", _watch_replication(parts).once, settings.watch_interval_s)
 
 
-def wake_requests(parts: Parts) -> WakeRequests:
+def _wake_requests(parts: Parts) -> WakeRequests:
     settings = parts.settings
     return WakeRequests(
         parts.database,
@@ -97,16 +97,16 @@ def wake_requests(parts: Parts) -> WakeRequests:
     )
 
 
-def release_parked(parts: Parts) -> ReleaseParked:
+def _release_parked(parts: Parts) -> ReleaseParked:
     return ReleaseParked(parts.database, parts.producer, parts.settings.parked_budget)
 
 
-def repair_positions(parts: Parts) -> RepairPositions:
+def _repair_positions(parts: Parts) -> RepairPositions:
     settings = parts.settings
     return RepairPositions(parts.database, _seconds(settings.repairs_grace_s), settings.repairs_budget)
 
 
-def ask_quiet_orders(parts: Parts) -> AskQuietOrders:
+def _ask_quiet_orders(parts: Parts) -> AskQuietOrders:
     settings = parts.settings
     return AskQuietOrders(
         parts.database,
@@ -119,7 +119,7 @@ def ask_quiet_orders(parts: Parts) -> AskQuietOrders:
     )
 
 
-def cancel_orphan_orders(parts: Parts) -> CancelOrphanOrders:
+def _cancel_orphan_orders(parts: Parts) -> CancelOrphanOrders:
     settings = parts.settings
     return CancelOrphanOrders(
         parts.database,
@@ -132,7 +132,7 @@ def cancel_orphan_orders(parts: Parts) -> CancelOrphanOrders:
     )
 
 
-def fill_gaps(parts: Parts) -> FillGaps:
+def _fill_gaps(parts: Parts) -> FillGaps:
     settings = parts.settings
     return FillGaps(
         parts.database,
@@ -147,29 +147,29 @@ def fill_gaps(parts: Parts) -> FillGaps:
     )
 
 
-def compare_positions(parts: Parts) -> ComparePositions:
+def _compare_positions(parts: Parts) -> ComparePositions:
     return ComparePositions(parts.database, parts.broker, _seconds(parts.settings.holdings_grace_s))
 
 
-def import_non_trades(parts: Parts) -> ImportNonTrades:
+def _import_non_trades(parts: Parts) -> ImportNonTrades:
     settings = parts.settings
     look_back = timedelta(days=settings.non_trades_look_back_days)
     return ImportNonTrades(parts.database, parts.broker, look_back, settings.non_trades_pages)
 
 
-def assemble_evidence(parts: Parts) -> AssembleEvidence:
+def _assemble_evidence(parts: Parts) -> AssembleEvidence:
     settings = parts.settings
     return AssembleEvidence(
         parts.database, parts.broker, parts.producer, settings.evidence_budget, settings.executions_pages
     )
 
 
-def keep_partitions(parts: Parts) -> KeepPartitions:
+def _keep_partitions(parts: Parts) -> KeepPartitions:
     settings = parts.settings
     return KeepPartitions(parts.database, settings.partitions_days_ahead, settings.outbox_retention_days)
 
 
-def drop_expired(parts: Parts) -> DropExpired:
+def _drop_expired(parts: Parts) -> DropExpired:
     settings = parts.settings
     keep = {
         "inbox": timedelta(days=settings.inbox_retention_days),
@@ -180,7 +180,7 @@ def drop_expired(parts: Parts) -> DropExpired:
     return DropExpired(parts.database, keep, settings.expiry_batch, settings.expiry_batches)
 
 
-def watch_replication(parts: Parts) -> WatchReplication:
+def _watch_replication(parts: Parts) -> WatchReplication:
     settings = parts.settings
     limits = Limits(
         patience=_seconds(settings.watch_patience_s),
@@ -191,7 +191,7 @@ def watch_replication(parts: Parts) -> WatchReplication:
     return WatchReplication(parts.database, parts.connect, settings.replication_slot, limits)
 
 
-def watch_surroundings(parts: Parts) -> WatchSurroundings:
+def _watch_surroundings(parts: Parts) -> WatchSurroundings:
     settings = parts.settings
     return WatchSurroundings(
         database=parts.database,
@@ -273,6 +273,7 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
 
 
 def main() -> None:
+    """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(ReconcilerSettings)
     configure_logging(settings.log_format, "reconciler")
     run_service(lambda stop: serve(settings, stop))

@@ -50,6 +50,7 @@ class Connect:
         await self._ask("DELETE", "/offsets", (200, 404))
 
     async def resume(self) -> None:
+        """Let the connector and its tasks run again; returns before they do."""
         await self._ask("PUT", "/resume", (202, 204))
 
     async def _ask(self, method: str, path: str, expected: tuple[int, ...]) -> httpx.Response:
@@ -65,6 +66,7 @@ class Connect:
 
 @asynccontextmanager
 async def open_connect(url: str, name: str) -> AsyncIterator[Connect]:
+    """A client of one connector, closed at the end; nothing is asked yet."""
     async with httpx.AsyncClient(base_url=url, timeout=_DEADLINE_S) as client:
         yield Connect(client, name)
 

@@ -69,6 +69,7 @@ class Cycles:
         return dict(self._allowed)
 
     def finished(self, name: str, *, now: float) -> None:
+        """The job ended a cycle `now` (monotonic seconds), or saw that another replica did."""
         self._finished[name] = now
 
     def trouble(self, *, now: float) -> str | None:

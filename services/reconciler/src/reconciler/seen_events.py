@@ -13,6 +13,8 @@ from closeflow.kafka.read_to_end import Partition, TailRecord
 
 
 class SeenEvent(NamedTuple):
+    """Where an emission of an event lies in its topic, and when it was read (monotonic seconds)."""
+
     emission: int
     place: Partition
     offset: int
@@ -40,6 +42,7 @@ class SeenEvents:
                 self._by_event[event_id] = SeenEvent(emission, (record.topic, record.partition), record.offset, at)
 
     def emissions(self) -> Mapping[UUID, int]:
+        """By event id, the highest emission that was read."""
         return {event_id: one.emission for event_id, one in self._by_event.items()}
 
     def forget(self, keys: Iterable[EventKey]) -> None:
@@ -76,6 +79,8 @@ class SeenEvents:
 
 
 class FirstLook(NamedTuple):
+    """When a row was first missed (monotonic seconds), and how far the WAL had been written by then."""
+
     at: float
     written: int
 
@@ -91,6 +96,7 @@ class Waits:
         self._looks = {key: self._looks.get(key) or FirstLook(at, written) for key in keys}
 
     def waited(self, *, now: float) -> dict[EventKey, timedelta]:
+        """How long each row has been missed."""
         return {key: timedelta(seconds=now - look.at) for key, look in self._looks.items()}
 
     def passed_over(self, keys: Iterable[EventKey], *, confirmed: int | None) -> list[EventKey]:

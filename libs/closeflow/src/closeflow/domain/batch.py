@@ -46,6 +46,7 @@ class BatchResult:
 
     @property
     def claims_submits(self) -> bool:
+        """Whether an order is to go out, which counts in the account's window."""
         return any(send.kind is SendKind.SUBMIT for _, send in self.claimed)
 
     def put(self, book: Book) -> None:

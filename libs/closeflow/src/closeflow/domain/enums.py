@@ -7,6 +7,8 @@ from typing import Final
 
 
 class PositionStatus(StrEnum):
+    """What may be asked of a position now; its moves are P1 to P11."""
+
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
@@ -15,6 +17,9 @@ class PositionStatus(StrEnum):
 
 
 class RequestStatus(StrEnum):
+    """How far a close request is; its moves are C1 to C12. `completed` and `failed` are its ends, though facts may
+    still change them."""
+
     PENDING = "pending"
     SUBMITTED = "submitted"
     COMPLETED = "completed"
@@ -26,6 +31,9 @@ UNFINISHED: Final = frozenset({RequestStatus.PENDING, RequestStatus.SUBMITTED, R
 
 
 class OrderStatus(StrEnum):
+    """FIX OrdStatus (39), with four of our own before the broker has spoken or where it never will: planned, denied,
+    submit_unknown, lost."""
+
     PLANNED = "planned"
     DENIED = "denied"
     SUBMIT_UNKNOWN = "submit_unknown"
@@ -46,22 +54,30 @@ SENDABLE: Final = frozenset({OrderStatus.PLANNED, OrderStatus.SUBMIT_UNKNOWN})
 
 
 class Side(StrEnum):
+    """FIX Side (54). A sell makes a long position smaller, a buy a short one."""
+
     BUY = "buy"
     SELL = "sell"
 
 
 class AssetType(StrEnum):
+    """What is traded: it decides lots, price increments, hours and time in force."""
+
     STOCK = "stock"
     OPTION = "option"
     CRYPTO = "crypto"
 
 
 class OrderType(StrEnum):
+    """FIX OrdType (40), as far as closes use it."""
+
     LIMIT = "limit"
     MARKET = "market"
 
 
 class TimeInForce(StrEnum):
+    """FIX TimeInForce (59), as far as closes use it."""
+
     DAY = "day"
     GTC = "gtc"
     IOC = "ioc"
@@ -111,6 +127,9 @@ class ExecKind(StrEnum):
 
 
 class UpdateSource(StrEnum):
+    """How we came to know of an update: the stream, a backfill, the answer to a send, the answer to a question, or an
+    operator's word."""
+
     STREAM = "stream"
     BACKFILL = "backfill"
     SUBMIT = "submit"
@@ -119,6 +138,8 @@ class UpdateSource(StrEnum):
 
 
 class RejectClass(StrEnum):
+    """Whether the same close may be tried again after the refusal, or has failed for good."""
+
     RETRYABLE = "retryable"
     TERMINAL = "terminal"
 
@@ -143,11 +164,16 @@ class StatementKind(StrEnum):
 
 
 class SendKind(StrEnum):
+    """What was put on the wire: an order, or the request to cancel it."""
+
     SUBMIT = "submit"
     CANCEL = "cancel"
 
 
 class SendAnswer(StrEnum):
+    """What the broker's answer to a send was found to be; only `not_sent` and `not_accepted` prove that it does not
+    count."""
+
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     NOT_SENT = "not_sent"

@@ -24,14 +24,17 @@ def parse_client_order_id(text: str) -> tuple[UUID, int] | None:
 
 
 def submit_event_id(close_request_id: UUID, attempt: int) -> UUID:
+    """Of the event that asks for an attempt; the same for every emission of it."""
     return uuid5(NAMESPACE, f"submit/{close_request_id.hex}/{attempt}")
 
 
 def position_event_id(position_id: int, version: int) -> UUID:
+    """Of the event that says what a position is at this version."""
     return uuid5(NAMESPACE, f"position/{position_id}/{version}")
 
 
 def execution_event_id(broker: str, account_id: str, exec_id: str) -> UUID:
+    """Of the ledger entry that records an execution; its broker, account and id name it."""
     return uuid5(NAMESPACE, f"execution/{broker}/{account_id}/{exec_id}")
 
 

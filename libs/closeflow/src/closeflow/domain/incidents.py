@@ -19,6 +19,7 @@ class IncidentKind(StrEnum):
     severity: str
 
     def __new__(cls, kind: str, severity: str = CRITICAL) -> IncidentKind:
+        """A kind is its own text, so that it is stored and compared as that."""
         member = str.__new__(cls, kind)
         member._value_ = kind
         member.severity = severity

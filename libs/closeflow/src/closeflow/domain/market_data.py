@@ -48,6 +48,8 @@ class Instrument(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MarketClock:
+    """Whether the stock market is open at `at`, and when it opens next, both by the broker's clock."""
+
     is_open: bool
     next_open: datetime
     at: datetime

@@ -36,6 +36,9 @@ ZERO: Final = Decimal(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
+    """What an account holds of a symbol; quantities are signed (short below 0), and `version` rises with every visible
+    change."""
+
     id: int
     account_id: str
     symbol: str
@@ -56,6 +59,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRequest:
+    """One accepted close, and how far it is. What was asked for never changes; quantities are unsigned."""
+
     id: UUID
     position_id: int
     account_id: str
@@ -92,10 +97,12 @@ class CloseRequest:
 
     @property
     def remaining_quantity(self) -> Decimal:
+        """What is not filled of the target; below 0 after an overfill."""
         return self.target_quantity - self.filled_quantity
 
     @property
     def unfinished(self) -> bool:
+        """Whether it may still send orders: pending, submitted or retryable."""
         return self.status in UNFINISHED
 
 

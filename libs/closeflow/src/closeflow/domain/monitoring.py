@@ -67,6 +67,7 @@ def not_seen_to_move(waiting: Mapping[Place, Waiting], *, now: float, patience_s
 
 
 def subject(group: str, topic: str) -> str:
+    """Of the incident `consumer_stalled` about this group and topic."""
     return f"{group}/{topic}"
 
 

@@ -1,4 +1,4 @@
-"""When something is tried again: every back-off, and whether a moment that was written down has come."""
+"""When something is tried again (rule R8): every back-off, and whether a moment that was written down has come."""
 
 from __future__ import annotations
 

@@ -17,4 +17,5 @@ def decimal_text(value: Decimal) -> str:
 
 
 def time_text(value: datetime) -> str:
+    """RFC 3339 in UTC with a Z; as many digits of the second as the time has."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -70,6 +70,7 @@ class Controls:
 
     @property
     def halted(self) -> bool:
+        """Whether no new order of the account may leave (invariant 18)."""
         return self.state is TradingState.HALTED
 
 

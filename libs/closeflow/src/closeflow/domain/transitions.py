@@ -115,6 +115,8 @@ ORDER_MOVES: Final[Mapping[tuple[OrderStatus, OrderStatus], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class IllegalMove:
+    """A move that no row of the tables allows; its text is what is logged and reported."""
+
     entity: str
     entity_id: str
     before: str

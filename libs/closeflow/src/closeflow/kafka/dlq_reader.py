@@ -46,10 +46,12 @@ class DlqRecord:
 
     @property
     def topic(self) -> str:
+        """The dead letter topic that it is in; `origin` is where it was read first."""
         return dead_letter_topic(self.origin)
 
     @property
     def replays(self) -> int:
+        """How often it was replayed before it came back, by its header."""
         return replays_of(self.headers)
 
     def header(self, name: str) -> str | None:

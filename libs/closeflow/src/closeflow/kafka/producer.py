@@ -25,6 +25,8 @@ REOPEN_AFTER_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
+    """One record to publish; the partition follows from the key."""
+
     topic: str
     key: bytes | None
     value: bytes | None
@@ -47,6 +49,7 @@ class Producer:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
+        """Connect; raises KafkaError where no bootstrap server answers."""
         await self._client.start()
 
     async def stop(self) -> None:

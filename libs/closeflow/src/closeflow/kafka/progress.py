@@ -27,10 +27,12 @@ class ConsumerProgress:
         self._failure: str | None = "it has not joined its group yet"
 
     def assigned(self, partitions: frozenset[int]) -> None:
+        """It has joined its group and may read these partitions; none is fine where others have them all."""
         self._partitions, self._failure = partitions, None
         self.moved()
 
     def revoked(self) -> None:
+        """A rebalance has begun: it waits to be assigned again."""
         self._partitions = None
 
     def given(self) -> None:
@@ -44,6 +46,7 @@ class ConsumerProgress:
             self.moved()
 
     def moved(self) -> None:
+        """Kafka answered a fetch, and there is nothing to work on."""
         self._moved_at, self._working = self._clock(), False
 
     def failed(self, reason: str) -> None:
@@ -51,6 +54,7 @@ class ConsumerProgress:
         self._failure, self._working = reason, False
 
     def succeeded(self) -> None:
+        """A batch was processed and its offsets are committed."""
         self._failure = None
         self.moved()
 

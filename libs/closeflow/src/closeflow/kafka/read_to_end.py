@@ -26,6 +26,8 @@ Offsets = Mapping[Partition, int]
 
 @dataclass(frozen=True, slots=True)
 class TailRecord:
+    """A record as it lies in its partition."""
+
     topic: str
     partition: int
     offset: int

@@ -50,6 +50,7 @@ class Rejected(Generic[M]):
     error_class: ErrorClass = ErrorClass.CONTRADICTION
 
     def dead_letter(self) -> DeadLetter:
+        """The record byte for byte, with why it was refused."""
         record = self.record
         return DeadLetter(
             topic=record.topic,

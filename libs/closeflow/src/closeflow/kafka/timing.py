@@ -59,11 +59,13 @@ class GrowingPause:
     failures: int = 0
 
     def next_s(self) -> float:
+        """Seconds to wait now: twice as long as before, up to the cap."""
         pause_s = min(self.cap_s, self.first_s * 2.0 ** min(self.failures, 32))
         self.failures += 1
         return pause_s
 
     def reset(self) -> None:
+        """It went well: the next pause is the first one again."""
         self.failures = 0
 
 

@@ -31,6 +31,8 @@ _SAVE_BREAKER: Final = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerRow:
+    """The breaker as all instances see it: closed, open or half-open, and the failures and refusals in a row."""
+
     state: str
     failures: int
     refusals: int
@@ -39,11 +41,13 @@ class BreakerRow:
 
 
 async def load_breaker(tx: AsyncConnection, *, broker: str, account_id: str) -> BreakerRow | None:
+    """The account's breaker at the broker; None before anything was written of it."""
     rows = await fetch(tx, _LOAD_BREAKER, {"broker": broker, "account_id": account_id})
     return BreakerRow(**rows[0]) if rows else None
 
 
 async def save_breaker(tx: AsyncConnection, *, broker: str, account_id: str, breaker: BreakerRow) -> None:
+    """Write it over whatever another instance wrote: the newest answer counts."""
     given = {"state": breaker.state, "failures": breaker.failures, "refusals": breaker.refusals}
     known = {"broker": broker, "account_id": account_id, "probe_in_s": breaker.probe_in_s}
     await change(tx, _SAVE_BREAKER, given | known)

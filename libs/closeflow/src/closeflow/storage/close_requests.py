@@ -112,6 +112,7 @@ async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Ke
 
 
 async def find_position(tx: AsyncConnection, *, position_id: int) -> Position | None:
+    """A position as it is committed, not locked; None when there is none."""
     rows = await fetch(tx, _POSITION, {"id": position_id})
     return mapping.position(rows[0]) if rows else None
 

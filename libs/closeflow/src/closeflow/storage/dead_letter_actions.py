@@ -47,6 +47,8 @@ class DlqRecordId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
+    """What an operator did with a dead letter, who, why and when."""
+
     action: DlqAction
     by: str
     reason: str

@@ -109,6 +109,7 @@ class DeferredClose:
 
     @property
     def subject(self) -> str:
+        """What its incident is about: the close, or the account where the reason is the account's."""
         return str(self.close_request_id or self.account_id)
 
 

@@ -84,6 +84,8 @@ _GAPS: Final = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class QuietOrder:
+    """An acknowledged order, and since when nothing was heard of it."""
+
     client_order_id: str
     since: datetime
 

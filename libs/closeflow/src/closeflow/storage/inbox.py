@@ -45,6 +45,7 @@ class Context:
 
 
 async def load_context(tx: Transaction, *, consumer: str, updates: Sequence[BrokerUpdate]) -> Context:
+    """What is known of these updates: which were taken before, and which execution ids are booked, and where."""
     executions = [
         {"broker": one.broker, "account_id": one.account_id, "exec_id": one.exec_id}
         for one in updates

@@ -88,6 +88,8 @@ class AbsentOrder:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
+    """An incident that was closed because what it told is over."""
+
     incident_id: int
     kind: str
     subject: str
@@ -223,6 +225,7 @@ async def lock_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | N
 
 
 async def find_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
+    """The incident, open or closed; None when there is none of this number."""
     rows = await fetch(tx, _INCIDENT, {"id": incident_id})
     return IncidentRow(**rows[0]) if rows else None
 

@@ -44,4 +44,5 @@ async def count_cycle(tx: Transaction, *, job: str) -> None:
 
 
 async def read_cycles(tx: Transaction) -> list[JobCycles]:
+    """The jobs that somebody should run, by name."""
     return [JobCycles(row.job, row.cycles, row.allowed_s, row.finished_at) for row in await tx.execute(_READ)]

@@ -33,6 +33,8 @@ _RECORD: Final = insert_rows(
 
 @dataclass(frozen=True, slots=True)
 class Held:
+    """A position of ours in a symbol that an activity names."""
+
     position_id: int
     symbol: str
     opened: date

@@ -141,6 +141,7 @@ async def read_positions(tx: Transaction) -> dict[tuple[str, int], int]:
 
 
 async def save_positions(tx: Transaction, *, positions: Mapping[tuple[str, int], int]) -> None:
+    """By topic and partition, the offset up to which the audit has read; the next one begins there."""
     rows = [
         {"topic": topic, "partition": number, "offset": offset} for (topic, number), offset in sorted(positions.items())
     ]

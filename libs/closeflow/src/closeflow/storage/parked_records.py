@@ -145,6 +145,7 @@ class ParkedRecord:
 
 
 async def park_records(tx: Transaction, *, records: Sequence[ParkedRecord], now: datetime) -> None:
+    """Keep the records, each once: one that is parked already stays as it is."""
     if not records:
         return
     rows = [

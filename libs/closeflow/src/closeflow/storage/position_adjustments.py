@@ -24,6 +24,7 @@ _LAST_ADJUSTMENT: Final = text("""
 async def insert_adjustment(
     tx: Transaction, *, position_id: int, adjustment: Adjustment, at: datetime, source: str = "operator"
 ) -> None:
+    """Append it to the position's ledger; the caller changes the quantity in the same transaction."""
     row = {
         "position_id": position_id,
         "delta": adjustment.delta,
@@ -36,5 +37,6 @@ async def insert_adjustment(
 
 
 async def last_adjustment(tx: Transaction, *, position_id: int) -> Adjustment | None:
+    """The newest one of the position; None when there is none."""
     rows = await fetch(tx, _LAST_ADJUSTMENT, {"position_id": position_id})
     return Adjustment(**rows[0]) if rows else None

@@ -30,6 +30,8 @@ class NewPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPosition:
+    """What an import compares a line of its file with."""
+
     id: int
     account_id: str
     symbol: str

@@ -67,6 +67,7 @@ async def written_through(tx: Transaction) -> int:
 
 
 async def last_heartbeat(tx: Transaction) -> Heartbeat | None:
+    """When Debezium last wrote its heartbeat row, and how old that is; None before the first."""
     row = (await tx.execute(_HEARTBEAT)).one_or_none()
     return None if row is None else Heartbeat(row.at, row.age)
 

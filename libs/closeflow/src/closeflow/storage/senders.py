@@ -39,10 +39,12 @@ class Sender:
 
 
 async def register_sender(tx: AsyncConnection, *, sender: Sender) -> None:
+    """Say that this instance is there, before it claims its first send."""
     await change(tx, _REGISTER, asdict(sender))
 
 
 async def sender_seen(tx: AsyncConnection, *, instance_id: str) -> None:
+    """Write down that the instance lives, by the database's clock."""
     await change(tx, _SEEN, {"instance_id": instance_id})
 
 

@@ -87,23 +87,28 @@ async def list_controls(tx: Transaction) -> list[Row]:
 
 
 async def lock_scope(tx: Transaction, *, scope: str) -> Row | None:
+    """The switch of `global` or of an account, locked; None where it was never set."""
     rows = await fetch(tx, _LOCK_SCOPE, {"scope": scope})
     return rows[0] if rows else None
 
 
 async def set_state(tx: Transaction, *, scope: str, state: TradingState, reason: str, by: str) -> None:
+    """Set the switch of a scope. It counts from the commit on, for every transaction that sends."""
     await change(tx, _SET_STATE, {"scope": scope, "state": state, "reason": storable(reason), "by": storable(by)})
 
 
 async def account_exists(tx: Transaction, *, account_id: str) -> bool:
+    """Whether the account was imported."""
     return bool(await fetch(tx, _ACCOUNT, {"account_id": account_id}))
 
 
 async def list_limits(tx: Transaction, *, account_id: str | None) -> list[Row]:
+    """The limits of one account, or of all by its id."""
     return await fetch(tx, _LIST_LIMITS, {"account_id": account_id})
 
 
 async def lock_limits(tx: Transaction, *, account_id: str) -> AccountLimits | None:
+    """The account's limits, locked before they are changed; None for an unknown account."""
     rows = await fetch(tx, _LOCK_LIMITS, {"account_id": account_id})
     return _limits(rows[0]) if rows else None
 

@@ -20,6 +20,7 @@ _JSON: Final = "application/json"
 
 
 async def always_ready() -> Mapping[str, str | None]:
+    """For a service whose readiness is that it runs."""
     return {}
 
 

@@ -26,6 +26,8 @@ _DEPTH: Final = 6
 
 
 class LogFormat(StrEnum):
+    """One JSON object per line for machines, or coloured text for a person at a terminal."""
+
     JSON = "json"
     CONSOLE = "console"
 

@@ -19,6 +19,7 @@ class TraceContext:
     sampled: bool = True
 
     def header(self) -> str:
+        """As `traceparent` writes it (W3C Trace Context, version 00)."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 

@@ -108,6 +108,7 @@ class Api:
     deadline_s: float
 
     async def close(self, request: Request, *, only: AssetType | None) -> Response:
+        """Answer after the COMMIT: 201, or 200 for a replay. `only` is the asset type of the route. Raises Problem."""
         command = await self._read(request, await identify(request), only)
         try:
             decision = await self.closes.submit(command, deadline_s=self.deadline_s)
@@ -144,6 +145,7 @@ class Api:
         )
 
     async def close_request(self, request: Request) -> Response:
+        """The request's state now. Another account's is not found, in the same bytes. Raises Problem."""
         caller = await identify(request)
         request_id = read_request_id(request.path_params["close_request_id"])
 
@@ -156,6 +158,7 @@ class Api:
         return await self._show(work)
 
     async def position(self, request: Request) -> Response:
+        """The position's state now. Another account's is not found, in the same bytes. Raises Problem."""
         caller = await identify(request)
         position_id = read_position_id(request.path_params["position_id"])
 
@@ -168,6 +171,7 @@ class Api:
         return await self._show(work)
 
     async def ready(self) -> Response:
+        """200 while closes can be accepted, degraded or not, else 503; the reasons are in the body."""
         state = await look(self.engine, slot=self.slot)
         body = orjson.dumps({"status": state.status, "reasons": state.reasons})
         return json_response(body, 503 if state.status == "unready" else 200)
@@ -186,6 +190,7 @@ class DirectRoute(APIRoute):
     route in the OpenAPI."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """The endpoint itself, behind the check that nothing is left unread."""
         endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:

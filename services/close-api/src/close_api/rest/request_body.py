@@ -111,12 +111,14 @@ def read_key(request: Request) -> str:
 
 
 def read_position_id(text: str) -> int:
+    """From 1 to 2^63 - 1 in plain digits. Raises Problem `invalid_fields`."""
     if not _POSITION_ID.fullmatch(text) or int(text) > MAX_POSITION_ID:
         raise field_problem(FieldError("position_id", f"must be a whole number from 1 to {MAX_POSITION_ID}"))
     return int(text)
 
 
 def read_request_id(text: str) -> UUID:
+    """A UUID in its usual form, in either case. Raises Problem `invalid_fields`."""
     if not _REQUEST_ID.fullmatch(text):
         raise field_problem(FieldError("close_request_id", "must be a UUID"))
     return UUID(text)

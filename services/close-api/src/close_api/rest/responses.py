@@ -58,6 +58,8 @@ class PositionAnswer(BaseModel):
 
 
 class ErrorDetail(BaseModel):
+    """The code for programs, the message for people; some codes have members of their own beside them."""
+
     error: Code
     message: str
 
@@ -69,6 +71,7 @@ class ErrorAnswer(BaseModel):
 
 
 def close_json(request: CloseRequest, position: Position) -> bytes:
+    """The bytes of a CloseAnswer; what is left is never below 0 here."""
     return orjson.dumps(
         {
             "close_request_id": request.id,
@@ -90,6 +93,7 @@ def close_json(request: CloseRequest, position: Position) -> bytes:
 
 
 def position_json(position: Position) -> bytes:
+    """The bytes of a PositionAnswer."""
     return orjson.dumps(
         {
             "position_id": position.id,
@@ -110,6 +114,7 @@ def position_json(position: Position) -> bytes:
 
 
 def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response whose body is JSON already."""
     return Response(body, status, headers, _JSON)
 
 

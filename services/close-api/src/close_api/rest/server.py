@@ -67,6 +67,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 def make_server(app: ASGIApp, *, answer_within_s: float) -> uvicorn.Server:
+    """A server that leaves signals to the service; calls that it has taken when it stops are answered first."""
     return _Server(
         uvicorn.Config(
             app,

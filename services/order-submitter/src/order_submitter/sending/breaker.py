@@ -26,6 +26,8 @@ from closeflow.storage.broker_breakers import BreakerRow
 
 
 class BreakerState(StrEnum):
+    """Closed: orders go. Open: none goes. Half-open: one was let through, and its answer decides."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -33,6 +35,8 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerRules:
+    """When it opens, and how often one order is let through then."""
+
     failures: int
     """So many sends in a row without an answer about the order open it."""
     refusals: int
@@ -43,6 +47,8 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
+    """What was seen of late; `probe_at` (monotonic seconds) is when the next order may go while it is not closed."""
+
     state: BreakerState = BreakerState.CLOSED
     failures: int = 0
     refusals: int = 0
@@ -76,6 +82,7 @@ def shared(mine: Breaker, known: Breaker) -> Breaker:
 
 
 def after_answer(breaker: Breaker, answer: SubmitAnswer, *, now: float, rules: BreakerRules) -> Breaker:
+    """The breaker after the answer to a send. What says nothing of the broker changes nothing."""
     match answer:
         case Acknowledged() | DuplicateId():
             return CLOSED
@@ -119,6 +126,7 @@ def from_row(row: BreakerRow | None, *, now: float) -> Breaker:
 
 
 def to_row(breaker: Breaker, *, now: float) -> BreakerRow:
+    """With the time of the probe as seconds from now: a monotonic clock is no other process's."""
     return BreakerRow(
         state=breaker.state.value,
         failures=breaker.failures,

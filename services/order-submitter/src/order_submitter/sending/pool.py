@@ -58,15 +58,20 @@ _MARK_AGAIN_S: Final = 0.5
 
 
 class Sends(Protocol):
-    """What is written about claimed sends; see `answers.SendLog`."""
+    """What is written about claimed sends; see `send_log.SendLog`."""
 
-    async def begin(self, order: Order, send: Send) -> bool: ...
+    async def begin(self, order: Order, send: Send) -> bool:
+        """Write down that the send begins; False when it must not, because somebody else may have taken it over."""
 
-    async def record(self, entry: Entry) -> bool: ...
+    async def record(self, entry: Entry) -> bool:
+        """Write down what became of it; False when its row is not there (yet)."""
 
 
 class Publish(Protocol):
-    async def __call__(self, update: BrokerUpdate, *, traceparent: str | None = None) -> None: ...
+    """Hands an update to Kafka."""
+
+    async def __call__(self, update: BrokerUpdate, *, traceparent: str | None = None) -> None:
+        """Returns once Kafka has it; raises KafkaError where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
+    """How many sends go on at a time, how many begin a second, and how long each belongs to this process."""
+
     in_flight: int
     rate_per_s: float
     lease_s: float
@@ -165,6 +172,7 @@ class SenderPool:
             self.breaker, self._probe = self._probe[0], None
 
     def start(self, jobs: Iterable[Job]) -> None:
+        """Send what was claimed; each is in flight from now on."""
         for job in jobs:
             self._probe = None
             self._spawn(self._run(job))

@@ -57,6 +57,7 @@ class UnmappedRefusals:
             self._waits.clear()
 
     async def judge(self, order: Order, refused: Refused) -> Refused | NotAccepted:
+        """The refusal as it came, or as one of the account where several closes heard the same words of late."""
         now = self.clock()
         words = self._words.get(refused.reason)
         if words is None or now - words.heard_at > LATELY_S:

@@ -28,6 +28,8 @@ Claim = tuple[Order, Send]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
+    """An answer to a send, with what else has to be written in the same transaction."""
+
     answered: Answered
     incident: Incident | None = None
     breaker: BreakerRow | None = None

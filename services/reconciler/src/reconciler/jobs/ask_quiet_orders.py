@@ -59,6 +59,7 @@ class Pauses:
     """Client order id to (monotonic time of the next question, pause)."""
 
     def asked(self, client_order_id: str, now: float) -> None:
+        """It was asked about `now` (monotonic seconds); the pause before the next time doubles up to the cap."""
         _, pause = self._next.get(client_order_id, (now, self.first_s / 2))
         pause = min(self.cap_s, pause * 2)
         self._next[client_order_id] = (now + pause, pause)
@@ -77,9 +78,11 @@ class Rest:
     _until: float = 0.0
 
     def extend(self, retry_after_s: float | None, now: float) -> None:
+        """Ask nothing for so long; a longer rest stays."""
         self._until = max(self._until, now + (retry_after_s or 0.0))
 
     def is_on(self, now: float) -> bool:
+        """Whether the broker has asked for a pause that is not over."""
         return now < self._until
 
 

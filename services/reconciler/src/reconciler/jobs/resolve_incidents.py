@@ -19,6 +19,7 @@ class ResolveIncidents:
     database: Database
 
     async def once(self) -> int:
+        """Returns how many were closed."""
         async with transaction(self.database) as tx:
             resolved = await resolve_incidents(tx)
         for one in resolved:

@@ -77,6 +77,8 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
+    """The key was used for the same close before: its request, and the position, as they are now."""
+
     position: Position
     request: CloseRequest
 
@@ -104,11 +106,15 @@ class TradingHalted:
 
 @dataclass(frozen=True, slots=True)
 class PositionClosed:
+    """Nothing is left to close."""
+
     position_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroQuantity:
+    """What is left is below the smallest quantity that can be traded."""
+
     position_id: int
 
 
@@ -129,6 +135,8 @@ class ExposureUnproven:
 
 @dataclass(frozen=True, slots=True)
 class QuantityInvalid:
+    """Not a quantity of this position that can be traded; `message` says why, to the caller."""
+
     position_id: int
     message: str
 

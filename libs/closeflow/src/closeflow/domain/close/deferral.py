@@ -36,10 +36,12 @@ OF_THE_ACCOUNT: Final = frozenset(
 
 
 def incident_kind(reason: str) -> str:
+    """Of the incident that tells of closes which wait for this reason too long."""
     return f"deferred_{reason}"
 
 
 def deferred(request: CloseRequest, until: datetime, reason: str, *, now: datetime) -> CloseRequest:
+    """C3: to be asked about again at `until`; since when it waits stays, where it goes on waiting."""
     return replace(request, next_attempt_at=until, reason=reason, deferred_since=_since(request, reason, now))
 
 

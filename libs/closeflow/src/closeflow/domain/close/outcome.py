@@ -62,6 +62,8 @@ POSITION_STATUS_OF: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
+    """The book in line with its facts, and what has to be said about that in the same transaction."""
+
     book: Book
     events: tuple[Event, ...] = ()
     incidents: tuple[Incident, ...] = ()

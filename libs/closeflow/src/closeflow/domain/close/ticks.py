@@ -124,6 +124,7 @@ def read_grids(text: str) -> Mapping[str, Grid]:
 
 
 def tick_size(grid: Grid, price: Decimal) -> Decimal:
+    """The increment at this price; a grid begins at 0, so that there always is one."""
     return next(tick for start, tick in grid if price >= start)
 
 

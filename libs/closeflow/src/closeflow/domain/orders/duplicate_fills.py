@@ -25,6 +25,8 @@ _SAME_CHANGE_WITHIN: Final = timedelta(seconds=1)
 
 
 class Name(Enum):
+    """What an execution id can be when its order has executions of the other feed."""
+
     NEW = "new"
     """Of a fill that nobody told before."""
     UNCLEAR = "unclear"

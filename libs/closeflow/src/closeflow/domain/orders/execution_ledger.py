@@ -26,14 +26,17 @@ class EffectiveExecution:
 
     @property
     def busted(self) -> bool:
+        """Whether the broker took the trade back (FIX ExecType 150=H)."""
         return self.by.kind is ExecKind.BUST
 
     @property
     def quantity(self) -> Decimal:
+        """What stands of the trade: 0 after a bust, else as corrected last."""
         return ZERO if self.busted else self.by.quantity
 
     @property
     def price(self) -> Decimal:
+        """As corrected last; of a busted trade, its own."""
         return self.trade.price if self.busted else self.by.price
 
 

@@ -38,10 +38,12 @@ def signed(side: Side, quantity: Decimal) -> Decimal:
 
 
 def statement(order: Order, kind: StatementKind) -> Statement | None:
+    """The order's statement of this kind; one is kept of each."""
     return next((one for one in order.statements if one.kind is kind), None)
 
 
 def broker_statements(order: Order) -> tuple[Statement, ...]:
+    """What the broker itself stated under its own order id: neither refusals nor an operator's "lost"."""
     return tuple(one for one in order.statements if one.kind not in LOCAL_STATEMENTS)
 
 
@@ -165,7 +167,10 @@ def cancel_pending(order: Order) -> bool:
 
 
 def derive_status(order: Order) -> OrderStatus:
-    """Rule R2: the status as a function of the facts; the first line that matches wins."""
+    """Rule R2: the status as a function of the facts; the first line that matches wins.
+
+    So what an update does to an order (O3, O5-O8, O10-O17) is not done anywhere: it follows from what was kept of it.
+    """
     cum = known_cum(order)
     if cum >= order.quantity:
         return OrderStatus.FILLED
@@ -234,6 +239,7 @@ def is_settled(order: Order) -> bool:
 
 
 def has_reversal(order: Order) -> bool:
+    """Whether the broker ever busted or corrected an execution of the order."""
     return execution_ledger.last_reversal(order) is not None
 
 
@@ -248,7 +254,8 @@ def sends_that_count(order: Order, kind: SendKind = SendKind.SUBMIT) -> int:
 
 
 def never_taken(order: Order) -> bool:
-    """Whether the broker cannot have seen the order, so that it may be sent as for the first time, or withdrawn.
+    """Whether the broker cannot have seen the order, so that it may be sent as for the first time (O1a),
+    or withdrawn (O2).
 
     One that was thought unknown, because its sender was silent for a whole lease, is so too once every sender has said
     after all that it did not send; one that is unknown without a send on record is not explained, and stays unknown.

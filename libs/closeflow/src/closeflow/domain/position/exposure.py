@@ -15,6 +15,8 @@ def exposure(order: Order) -> Decimal:
 
 
 def is_clear(book: Book) -> bool:
+    """Whether every order of the position is done, without a gap and without a withheld trade: nothing of it is in
+    doubt."""
     return all(is_settled(order) for order in book.orders.values())
 
 

@@ -51,6 +51,7 @@ class Sender:
 
 
 def next_number(order: Order, kind: SendKind) -> int:
+    """The number of the next send of this kind; the first is 1."""
     return max((one.n for one in order.sends if one.kind is kind), default=0) + 1
 
 
@@ -72,6 +73,7 @@ def fence_s(lease_s: float) -> float:
 
 
 def with_send(order: Order, send: Send) -> Order:
+    """The order with this send among its facts."""
     return replace(order, sends=(*order.sends, send))
 
 
@@ -87,6 +89,7 @@ def being_looked_up(order: Order, *, now: datetime) -> Order:
 
 
 def withdrawn(order: Order, why: Withdraw) -> Order:
+    """O2: denied by the check before the wire; the broker cannot have seen it."""
     return replace(
         order, status=OrderStatus.DENIED, reject_code=why.code, reject_class=why.reject_class, next_send_at=None
     )

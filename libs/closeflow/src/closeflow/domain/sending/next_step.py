@@ -35,6 +35,8 @@ class SendOrder:
 
 @dataclass(frozen=True, slots=True)
 class SendCancel:
+    """Ask the broker to cancel, as the n-th send of that kind."""
+
     n: int
 
 

@@ -46,7 +46,7 @@ Check = Clear | Hold | Withdraw
 
 
 def recheck(book: Book, order: Order, *, controls: Controls, now: datetime, may_repeat: bool = False) -> Check:
-    """Whether this order may be sent, under the locks of rule R7 and in the transaction that inserts the send's row.
+    """Whether this order may be sent, under the book's locks and in the transaction that inserts the send's row.
     `controls` are read in that transaction too.
 
     `may_repeat` says that rule R6 allows the same id again: a look-up, made after every unanswered send's lease, did

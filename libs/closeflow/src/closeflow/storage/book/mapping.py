@@ -30,6 +30,7 @@ from closeflow.storage.core.statements import Row
 
 
 def position(row: Row) -> Position:
+    """A row of `positions`."""
     return Position(
         id=row["id"],
         account_id=row["account_id"],
@@ -63,6 +64,7 @@ def position_row(one: Position) -> dict[str, object]:
 
 
 def request(row: Row) -> CloseRequest:
+    """A row of `close_requests`."""
     return CloseRequest(
         id=row["id"],
         position_id=row["position_id"],
@@ -100,6 +102,8 @@ def request(row: Row) -> CloseRequest:
 
 
 def request_row(one: CloseRequest) -> dict[str, object]:
+    """Every column of a close request but those that the database sets; used for the insert and, where they changed,
+    the update."""
     return {
         "id": one.id,
         "position_id": one.position_id,
@@ -145,6 +149,7 @@ def order(
     statements: Iterable[Statement],
     sends: Iterable[Send],
 ) -> Order:
+    """A row of `orders` with its facts from their own tables; derived figures are taken as they were stored."""
     executions = tuple(executions)
     named = {*aliases, *(one.exec_id for one in executions)}
     return Order(
@@ -182,6 +187,7 @@ def order(
 
 
 def order_row(one: Order) -> dict[str, object]:
+    """The columns of an order's own row; its facts have rows of their own."""
     return {
         "client_order_id": one.client_order_id,
         "close_request_id": one.close_request_id,
@@ -230,6 +236,7 @@ def execution(row: Row) -> Execution:
 
 
 def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
+    """A row of `executions`, which is inserted once and never changed."""
     return {
         "broker": one.broker,
         "account_id": order.account_id,
@@ -250,11 +257,13 @@ def execution_row(one: Execution, *, order: Order) -> dict[str, object]:
 
 
 def withheld_row(one: Execution, *, order: Order) -> dict[str, object]:
+    """A row of `withheld_executions`: a trade of which it is not clear whether it is new."""
     row = execution_row(one, order=order)
     return {name: value for name, value in row.items() if name not in ("position_id", "kind", "ref_exec_id")}
 
 
 def statement(row: Row) -> Statement:
+    """A row of `order_statements`."""
     return Statement(
         kind=StatementKind(row["kind"]),
         stated_at=row["at"],
@@ -268,6 +277,7 @@ def statement(row: Row) -> Statement:
 
 
 def statement_row(one: Statement, *, order: Order) -> dict[str, object]:
+    """The one row that an order has of each kind of statement."""
     return {
         "client_order_id": order.client_order_id,
         "kind": one.kind,
@@ -283,6 +293,7 @@ def statement_row(one: Statement, *, order: Order) -> dict[str, object]:
 
 
 def send(row: Row) -> Send:
+    """A row of `order_sends`."""
     return Send(
         kind=SendKind(row["kind"]),
         n=row["n"],
@@ -296,6 +307,7 @@ def send(row: Row) -> Send:
 
 
 def send_row(one: Send, *, order: Order) -> dict[str, object]:
+    """One send of an order; `(client_order_id, kind, n)` names it."""
     return {
         "client_order_id": order.client_order_id,
         "kind": one.kind,

@@ -44,10 +44,12 @@ class Patience:
         return pause_s
 
     def rewarded(self) -> None:
+        """The poll got through: the next pause is short again, and readiness has nothing to say."""
         self._failures, self.trouble = 0, None
 
 
 def reason(error: BaseException) -> str:
+    """An error in one line, as logs and readiness show it."""
     return f"{type(error).__name__}: {first_line(error)}"
 
 

@@ -109,6 +109,7 @@ def is_poison(error: BaseException) -> bool:
 
 
 def is_repeatable(error: BaseException) -> bool:
+    """Whether the transaction may succeed when it is run again as it is: a serialization failure or a deadlock."""
     return sqlstate(error) in REPEATABLE
 
 

@@ -60,6 +60,7 @@ def find_migrations() -> Path:
 
 @contextmanager
 def admin_engine(dsn: str) -> Iterator[Engine]:
+    """A synchronous engine without a pool, disposed of at the end."""
     engine = create_engine(driver_url(dsn), poolclass=NullPool, connect_args={"application_name": "closeflow-migrate"})
     try:
         yield engine

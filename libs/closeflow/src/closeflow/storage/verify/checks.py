@@ -44,6 +44,8 @@ _LEGAL: Final = [
 
 
 def sql_check(invariant: int, looks_at: str, count: str, violations: str) -> SqlCheck:
+    """A check whose query returns a row (subject, detail) for each violation; `count` says how many rows it looked
+    at."""
     found = text(f"{COMMON} SELECT subject, detail FROM ({violations}) v ORDER BY subject, detail LIMIT {MOST}")  # noqa: S608
     if ":legal" in violations:
         found = found.bindparams(bindparam("legal", _LEGAL))

@@ -125,6 +125,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlsHistory:
+    """Every halt, and each account's limits as they followed each other, from what operators did."""
+
     halts: tuple[Halt, ...]
     limits: Mapping[str, tuple[Limits, ...]]
 

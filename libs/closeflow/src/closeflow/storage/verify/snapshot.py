@@ -78,6 +78,7 @@ class WorkInFlight:
 
     @property
     def quiet(self) -> bool:
+        """Whether nothing moves, so that what holds only then can be checked."""
         return not (self.unfinished or self.gaps or self.unaudited or self.missing)
 
     def __str__(self) -> str:
@@ -89,6 +90,8 @@ class WorkInFlight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenIncidents:
+    """What a person has been told of: it explains what would else be a violation."""
+
     positions: frozenset[int]
     requests: frozenset[UUID]
     orders: frozenset[str]
@@ -125,11 +128,13 @@ async def snapshot(database: Database) -> AsyncIterator[Transaction]:
 
 
 async def work_in_flight(tx: Transaction) -> WorkInFlight:
+    """How much is on its way in this snapshot."""
     row = (await tx.execute(_UNQUIET)).one()
     return WorkInFlight(unfinished=row.unfinished, gaps=row.gaps, unaudited=row.unaudited, missing=row.missing)
 
 
 async def load_open_incidents(tx: Transaction) -> OpenIncidents:
+    """The subjects of the incidents that are open in this snapshot."""
     rows = (await tx.execute(_OPEN_INCIDENTS)).all()
     return OpenIncidents(
         positions=frozenset(row.position_id for row in rows if row.position_id is not None),

@@ -61,6 +61,8 @@ _NOTED: Final = text("SELECT DISTINCT client_order_id FROM incidents WHERE clien
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEntry:
+    """A row of the outbox, as far as it is compared with the topics."""
+
     event_id: UUID
     emission: int
     topic: str
@@ -140,6 +142,7 @@ class State:
 
 
 async def load_state(tx: Transaction) -> State:
+    """Everything that is compared, in the caller's snapshot."""
     moves: defaultdict[int, list[str]] = defaultdict(list)
     for row in await tx.execute(_MOVES):
         moves[row.position_id].append(row.to_status)
