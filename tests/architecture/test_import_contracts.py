@@ -80,6 +80,18 @@ PLANTS: Final = (
         "closeflow.domain.sending.planted -> closeflow.domain.close.plan_order",
     ),
     Plant("domain-layers", f"{DOMAIN}/helpers/__init__.py", "", "closeflow.domain.helpers"),
+    Plant(
+        "storage-decides-nothing",
+        f"{CLOSEFLOW}/storage/planted.py",
+        "import closeflow.domain.close.outcome",
+        "closeflow.storage.planted -> closeflow.domain.close.outcome",
+    ),
+    Plant(
+        "one-writer-of-books",
+        "services/reconciler/src/reconciler/planted.py",
+        "import closeflow.storage.book.save",
+        "reconciler.planted -> closeflow.storage.book.save",
+    ),
     Plant("domain-pure", f"{DOMAIN}/planted.py", "import asyncio", "closeflow.domain.planted -> asyncio"),
     Plant("domain-pure", f"{DOMAIN}/planted.py", "import time", "closeflow.domain.planted -> time"),
     Plant("domain-pure", f"{DOMAIN}/planted.py", "import pydantic", "closeflow.domain.planted -> pydantic"),

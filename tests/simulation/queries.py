@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from closeflow.domain.close.timeouts import DONE_FOR_DAY_WITHIN
 from closeflow.domain.model import CloseRequest, Order, OrderStatus, RequestStatus, SendAnswer, SendKind
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.retry import is_due
+from closeflow.domain.retry import DONE_FOR_DAY_WITHIN, is_due
 from closeflow.storage.due_work import GapOrder
 from tests.simulation.core import QUIET_AFTER, RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import FINISHED, Database

@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.domain.batch import APPLIED, IGNORED, PARKED
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -34,16 +35,7 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka.records import Record
-from fill_processor.apply_batch import (
-    APPLIED,
-    IGNORED,
-    PARKED,
-    Known,
-    UpdateRecord,
-    UpdatesResult,
-    apply_batch,
-    poisoned,
-)
+from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch, poisoned
 
 NOW: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 HUNDRED: Final = Decimal(100)

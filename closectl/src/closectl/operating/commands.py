@@ -19,11 +19,11 @@ from closectl.operating.incidents import close_incident_by_hand
 from closectl.operating.senders import confirm_sender_exit
 from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
-from closeflow.storage.book.save import MoveRefused
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.incidents import IncidentRow, find_incident, list_incidents
 from closeflow.storage.operator_actions import list_actions
 from closeflow.storage.senders import list_senders
+from closeflow.unit_of_work import MoveRefused
 
 requests = typer.Typer(no_args_is_help=True, help="Close requests: retry, abandon, cancel.")
 incidents = typer.Typer(no_args_is_help=True, help="Incidents: what needs a person.")

@@ -31,8 +31,8 @@ from closectl.operating.lost import Inquiry, Judged
 from closectl.output import fail, print_json, print_rows
 from closeflow.domain.operator.adjust import Adjustment, Ending, Fill
 from closeflow.domain.operator.requests import Done, Outcome
-from closeflow.storage.book.save import MoveRefused
 from closeflow.storage.core.engine import Database
+from closeflow.unit_of_work import MoveRefused
 
 orders = typer.Typer(no_args_is_help=True, help="Orders: declare one lost, name a fill.")
 

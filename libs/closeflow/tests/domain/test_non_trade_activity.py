@@ -142,7 +142,7 @@ def test_a_crypto_pair_is_found_without_its_slash() -> None:
     ("changes", "at_broker", "verdict", "told"),
     [
         pytest.param({}, 0, Ends, [], id="it ends all of them, with an adjustment each"),
-        pytest.param({"kind": "NC", "ending": None}, 0, Told, [("non_trade_activity", "critical")], id="a person is told"),
+        pytest.param({"ending": None}, 0, Told, [("non_trade_activity", "critical")], id="a person is told"),
         pytest.param({}, None, Waits, [("non_trade_activity_waits", "warning")], id="it waits"),
         pytest.param({}, 100, Passed, [], id="nothing differs"),
     ],

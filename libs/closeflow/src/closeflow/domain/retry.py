@@ -11,6 +11,8 @@ from closeflow.domain.model import CloseRequest, Order
 from closeflow.domain.orders import status as order_status
 
 BACK_OFF_CAP_S: Final = 30.0
+DONE_FOR_DAY_WITHIN: Final = timedelta(hours=24)
+"""An order that is done for its day ends with it; one that is not over a day after it was sent, nobody expects."""
 FARTHEST: Final = timedelta(minutes=10)
 """No pause is longer; what has to wait longer looks again meanwhile."""
 

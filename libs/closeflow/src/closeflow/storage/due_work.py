@@ -11,9 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain.close.timeouts import DONE_FOR_DAY_WITHIN
 from closeflow.domain.model import OrderRef
-from closeflow.domain.retry import FARTHEST
+from closeflow.domain.retry import DONE_FOR_DAY_WITHIN, FARTHEST
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import change, fetch
 

@@ -34,7 +34,7 @@ from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.events import submit_event
 from closeflow.domain.position import exposure, freeze
 from closeflow.domain.reasons import DEADLINE_PASSED, EXTERNALLY_CLOSED, RESIDUAL, USER_CANCEL
-from closeflow.domain.retry import FARTHEST, is_due, look_again_by
+from closeflow.domain.retry import DONE_FOR_DAY_WITHIN, FARTHEST, is_due, look_again_by
 
 SUBMIT_UNKNOWN: Final = "submit_unknown"
 _LOOK_AGAIN: Final = timedelta(seconds=1)
@@ -42,8 +42,6 @@ _WORKING: Final = frozenset(
     {OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.SUSPENDED, OrderStatus.PENDING_CANCEL}
 )
 """Also what the broker suspended, or began to cancel unasked: a request is not held up for ever by either."""
-DONE_FOR_DAY_WITHIN: Final = timedelta(hours=24)
-"""An order that is done for its day ends with it; one that is not over a day after it was sent, nobody expects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
