@@ -14,6 +14,8 @@
  *   PROP2  1: a terminal statement without cumulative quantity does not make an order done (proposed wording)
  *   MARK   1: the sender records "about to write" in the row, if that has no answer yet, before the first byte; a row
  *          without the mark is answered not_sent by anybody, at any time
+ *   HAND   1: besides, a file of the sender's host says "handed over" of a row, before the write; of a row that it says
+ *          nothing of, and whose sender is seen to have exited there, anybody answers not_sent
  *   WHOLE  1: the close is of the whole position (T = P0)
  *   CLOSEONLY 1: the broker refuses what is more than it holds and has not promised to live orders
  *   REPEAT 1: the same id again, without a person, on assembled not-founds and for the whole position
@@ -23,6 +25,7 @@
  * mutations: M_PART (REPEAT for a part of the position) M_NEWID M_R3B M_FENCE M_GAP M_GAPGUARD M_RESEND M_NS M_DEDUP M_R3BREAD M_DENY
  *   M_MARKLATE the mark follows the first byte   M_MARKBLIND it is set whatever the row's answer is
  *   M_MARKSOFT it can be lost with the database  M_TAKEBLIND not_sent by the lease alone, whatever the mark is
+ *   M_HANDLATE the file says it after the write  M_HANDLIVE the sender may live
  */
 #ifndef DEDUP
 #define DEDUP 0
@@ -100,6 +103,15 @@
 #ifndef GROW
 #define GROW 0
 #endif
+#ifndef HAND
+#define HAND 0
+#endif
+#ifndef M_HANDLATE
+#define M_HANDLATE 0
+#endif
+#ifndef M_HANDLIVE
+#define M_HANDLIVE 0
+#endif
 #ifndef M_MARKLATE
 #define M_MARKLATE 0
 #endif
@@ -167,6 +179,7 @@
 #define PASSED 2
 #define WROTE 3
 #define MARKED 4
+#define HANDED 5
 
 byte rst = PENDING; byte att = 0; byte pos = P0;
 byte qty[NK]; byte stmt[NK]; byte kc[NK]; byte ex[NK]; byte cxl[NK]; byte nf[NK];
@@ -174,7 +187,7 @@ bit lost[NK]; bit denied[NK];
 byte row[NR]; bit lov[NR];
 byte net[NR]; byte res[NR]; byte bst[NR]; byte bcum[NR]; byte app[NR]; bit vis[NR]; bit latex[NR];
 bit held[NR]; bit waits[NR];  /* ghosts (functions of the senders' pc): somebody holds the row unwritten / waits for its answer */
-bit mark[NR];
+bit mark[NR]; bit hand[NR];
 byte fb = FB; byte applied = 0; byte grown = 0;
 
 #define EXISTS(k) (qty[k] != 0)
@@ -224,7 +237,7 @@ byte fb = FB; byte applied = 0; byte grown = 0;
 
 inline claim(k) { r = k*MS + NSEND(k); row[r] = ROPEN; lov[r] = 0; held[r] = 1; nf[k] = 0; pc = CLAIMED }
 /* canonical form: once a statement names the order, the answers of its rows decide nothing any more */
-#define CAN1(q) if :: row[q]!=RNONE && !held[q] && !waits[q] -> row[q] = RUNS; lov[q] = 0; mark[q] = 0 :: else fi
+#define CAN1(q) if :: row[q]!=RNONE && !held[q] && !waits[q] -> row[q] = RUNS; lov[q] = 0; mark[q] = 0; hand[q] = 0 :: else fi
 #ifdef NOCANON
 inline canon(k) { skip }
 #else
@@ -265,12 +278,20 @@ end:
 #endif
 #if SPLIT
   :: atomic { pc==READY && (M_FENCE || !lov[r]) -> pc = PASSED }
+#if HAND && !M_HANDLATE
+  :: atomic { pc==PASSED -> hand[r] = 1; pc = HANDED }
+  :: atomic { pc==HANDED -> write_() }
+#else
   :: atomic { pc==PASSED -> write_() }
+#endif
+#if M_HANDLATE
+  :: atomic { pc==WROTE && row[r]==ROPEN && !hand[r] -> hand[r] = 1 }
+#endif
 #else
   :: atomic { pc==READY && (M_FENCE || !lov[r]) -> write_() }
 #endif
   /* no byte written, and the sender itself says so */
-  :: atomic { (pc==CLAIMED || pc==MARKED || pc==PASSED) -> row[r] = RNOTSENT; idle() }
+  :: atomic { (pc==CLAIMED || pc==MARKED || pc==PASSED || pc==HANDED) -> row[r] = RNOTSENT; idle() }
 #if M_NS
   :: atomic { pc==WROTE -> row[r] = RNOTSENT; idle() }
 #endif
@@ -325,7 +346,8 @@ end:
   od
 }
 
-#define TAKEN(r) ((MARK && !mark[r]) || (M_TAKEBLIND && lov[r]))
+#define GONE(r) (M_HANDLIVE || (!held[r] && !waits[r]))
+#define TAKEN(r) ((MARK && !mark[r]) || (M_TAKEBLIND && lov[r]) || (HAND && !hand[r] && GONE(r)))
 #define CROW(r) :: atomic { row[r]==ROPEN && !lov[r] -> lov[r] = 1 } \
   :: atomic { row[r]==ROPEN && TAKEN(r) -> row[r] = RNOTSENT; if :: held[r] || waits[r] :: else -> lov[r] = 0 fi; canon(K(r)) }
 proctype Clock()

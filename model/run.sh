@@ -33,6 +33,12 @@ for d in 0 1 2; do breaks mut_marklate_d$d "-DDEDUP=$d -DMARK=1 -DSPLIT=1 -DM_MA
 for d in 0 1 2; do breaks mut_markblind_d$d "-DDEDUP=$d -DMARK=1 -DSPLIT=1 -DM_MARKBLIND=1"; done
 for d in 0 1 2; do breaks mut_marksoft_d$d "-DDEDUP=$d -DMARK=1 -DSPLIT=1 -DM_MARKSOFT=1"; done
 for d in 0 1 2; do breaks mut_takeblind_d$d "-DDEDUP=$d -DMARK=1 -DSPLIT=1 -DM_TAKEBLIND=1"; done
+# --- and a begun claim of a sender that has exited on a host whose file does not say that it was handed over
+for d in 0 1 2; do holds hand_d$d "-DDEDUP=$d -DMARK=1 -DHAND=1 -DSPLIT=1"; done
+for d in 1 2; do holds hand_withns_d$d "-DDEDUP=$d -DMARK=1 -DHAND=1 -DSPLIT=1 -DWITHNS=1"; done
+for d in 1 2; do holds hand_lost_d$d "-DDEDUP=$d -DMARK=1 -DHAND=1 -DSPLIT=1 -DOPLOST=1 -DPROP1=1"; done
+for d in 0 1 2; do breaks mut_handlate_d$d "-DDEDUP=$d -DMARK=1 -DHAND=1 -DSPLIT=1 -DM_HANDLATE=1"; done
+for d in 0 1 2; do breaks mut_handlive_d$d "-DDEDUP=$d -DMARK=1 -DHAND=1 -DSPLIT=1 -DM_HANDLIVE=1"; done
 # --- the same id again without a person, at a broker that enforces close-only orders
 W="-DSPLIT=1 -DWHOLE=1 -DREPEAT"
 for d in 1 2; do holds repeat_d$d "-DDEDUP=$d $W=1 -DCLOSEONLY=1"; done

@@ -17,6 +17,7 @@ from closeflow.broker import (
     Capabilities,
     ExecutionPage,
     FailureCause,
+    HandingOver,
     IdDeduplication,
     MayBegin,
     OpenOrders,
@@ -95,7 +96,12 @@ class InMemoryBroker:
         )
 
     async def submit(
-        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+        self,
+        ticket: Ticket,
+        *,
+        begin_within_s: float | None = None,
+        may_begin: MayBegin | None = None,
+        handing_over: HandingOver | None = None,
     ) -> SubmitAnswer:
         if not self.venue.logged_on:
             return NotSent("logged out")
@@ -103,6 +109,8 @@ class InMemoryBroker:
             return NotSent("its time is over", withheld=True)
         if may_begin is not None and not await may_begin():
             return NotSent("it may not begin any more", withheld=True)
+        if handing_over is not None:
+            handing_over()
         report = self._ask(
             lambda: self.venue.enter(
                 cl_ord_id=ticket.client_order_id,

@@ -167,3 +167,30 @@ async def test_a_send_that_comes_after_all_is_refused_by_the_broker(bench: Bench
     assert broker.http.post("/v2/orders", content=first).status_code == 403
     assert bench.control.order(client_order_id(whole, 1)).accepted == 1
     assert bench.control.positions() == {}
+
+
+def handed_over_lines(folder: Path) -> list[str]:
+    return [line for file in folder.glob("*") for line in file.read_text().splitlines()]
+
+
+def forget_hand_over(folder: Path, name: str) -> None:
+    [file] = folder.glob("*")
+    file.write_text("".join(f"{line}\n" for line in file.read_text().splitlines() if name not in line))
+
+
+async def test_a_begun_claim_of_a_dead_sender_goes_out_at_once_if_it_was_not_handed_over(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder = tmp_path / "handed over"
+    settings = {"broker_deduplication": "none", "hand_over_folder": str(folder), "lease_s": "600"}
+    bench.control.outage(Outage(kind="black_hole", method="POST", path_prefix="/v2/orders"))
+    kept, handed_over = bench.add_request(), bench.add_request()
+    with bench.submitter(**settings) as first:
+        await bench.ask(kept, handed_over)
+        await bench.until(lambda: len(handed_over_lines(folder)) == 3, "both are handed over")
+        first.kill()
+    bench.control.clear_outages()
+    forget_hand_over(folder, client_order_id(kept, 1))
+    with bench.submitter(**settings):
+        await bench.until(lambda: bench.sends(kept) == ["not_sent", "accepted"], "it is sent", within_s=60)
+    assert bench.sends(handed_over) == [None]

@@ -12,13 +12,12 @@ from typing import Final, TypeVar
 from closeflow.domain.model import ZERO, OrderStatus, PositionStatus, RequestStatus
 from closeflow.domain.trading_controls import TradingState
 from tests.simulation.faults import Crashed, Fault
-from tests.simulation.filler import BATCH as FILLS_AT_ONCE
 from tests.simulation.filler import Filler
 from tests.simulation.gateway import Gateway
+from tests.simulation.keeping import keep
 from tests.simulation.operator import Operator
 from tests.simulation.process import Process
 from tests.simulation.reconciler import Reconciler
-from tests.simulation.submitter import BATCH as PLANS_AT_ONCE
 from tests.simulation.submitter import Submitter
 from tests.simulation.trading import broker_busts, broker_corrects, broker_ends, broker_fills, broker_pauses
 from tests.simulation.world import MOST_AT_ONCE, World, hold
@@ -37,10 +36,6 @@ def run(process: P, step: Callable[[P], bool]) -> bool:
     except Crashed:
         process.start()
         return True
-
-
-def any_of(world: World, processes: list[P] | tuple[P, ...]) -> P:
-    return world.random.choice(processes)
 
 
 def close(world: World) -> bool:
@@ -131,31 +126,24 @@ def commit_shows(world: World) -> bool:
     return True
 
 
-def plan_some(submitter: Submitter) -> bool:
+def consume_some(process: Submitter | Filler) -> bool:
     """Poll, process and commit are three steps, so that anything may come in between."""
-    group, member = submitter.group, submitter.consumer
-    if member.batch and member.done:
-        group.commit(member)
+    if process.consumer.batch and process.consumer.done:
+        process.group.commit(process.consumer)  # type: ignore[arg-type]
         return True
-    return submitter.plan_batch() if member.batch else group.poll(member, PLANS_AT_ONCE)
-
-
-def fill_some(filler: Filler) -> bool:
-    group, member = filler.group, filler.consumer
-    if member.batch and member.done:
-        group.commit(member)
-        return True
-    return filler.process_batch() if member.batch else group.poll(member, FILLS_AT_ONCE)
+    if process.consumer.batch:
+        return process.process_batch()
+    return process.group.poll(process.consumer, process.AT_ONCE)  # type: ignore[arg-type]
 
 
 def send(world: World) -> bool:
     busy = [one for one in world.submitters if one.jobs and not one.paused]
-    return bool(busy) and run(any_of(world, busy), Submitter.send)
+    return bool(busy) and run(world.random.choice(busy), Submitter.send)
 
 
 def look_up(world: World) -> bool:
     busy = [one for one in world.submitters if one.questions and not one.paused]
-    return bool(busy) and run(any_of(world, busy), Submitter.look_up)
+    return bool(busy) and run(world.random.choice(busy), Submitter.look_up)
 
 
 def request_arrives(world: World) -> bool:
@@ -200,7 +188,7 @@ def connector_restarts(world: World) -> bool:
 def crash(world: World) -> bool:
     if not world.faults.strikes(Fault.CRASH):
         return False
-    process = any_of(world, world.processes())
+    process = world.random.choice(world.processes())
     world.faults.saw(Fault.CRASH, process.busy)
     process.start()
     return True
@@ -210,11 +198,11 @@ def pause(world: World) -> bool:
     """Stop a process in its tracks, or let it go on: what it holds goes on with it."""
     paused = [process for process in world.processes() if process.paused]
     if paused and world.random.random() < 0.5:
-        any_of(world, paused).paused = False
+        world.random.choice(paused).paused = False
         return True
     if not world.faults.strikes(Fault.PAUSE):
         return False
-    process = any_of(world, world.processes())
+    process = world.random.choice(world.processes())
     world.faults.saw(Fault.PAUSE, process.busy)
     process.paused = True
     return True
@@ -242,7 +230,7 @@ def clock_jumps(world: World) -> bool:
     if not world.faults.strikes(fault):
         return False
     names = {Fault.DATABASE_CLOCK: "database", Fault.BROKER_CLOCK: "broker"}
-    whose = names.get(fault) or any_of(world, world.processes()).name
+    whose = names.get(fault) or world.random.choice(world.processes()).name
     before = world.clock.now(whose)
     world.clock.jump(whose, timedelta(seconds=world.random.choice((-3600, -40, -2, 0, 2, 40, 3600))))
     if world.clock.now(whose) == before:
@@ -259,11 +247,11 @@ ACTIONS: Final[Mapping[str, tuple[float, Action]]] = {
     "operator_clears_up": (1, operator_clears_up),
     "controls_change": (1, controls_change),
     "commit_shows": (3, commit_shows),
-    "consume_submits": (12, of_any("submitters", plan_some)),
+    "consume_submits": (12, of_any("submitters", consume_some)),
     "attend_orders": (8, of_any("submitters", Submitter.attend)),
     "send": (16, send),
     "look_up": (8, look_up),
-    "keep_watch": (4, of_any("submitters", Submitter.keep)),
+    "keep_watch": (4, of_any("submitters", keep)),
     "request_arrives": (16, request_arrives),
     "network_stalls": (2, network_stalls),
     "broker_fills": (12, broker_fills),
@@ -273,7 +261,7 @@ ACTIONS: Final[Mapping[str, tuple[float, Action]]] = {
     "broker_corrects": (1, broker_corrects),
     "report_arrives": (12, of_any("gateways", Gateway.deliver)),
     "backfill": (2, of_any("gateways", Gateway.backfill)),
-    "consume_fills": (14, of_any("fillers", fill_some)),
+    "consume_fills": (14, of_any("fillers", consume_some)),
     "wake_requests": (4, of_any("reconcilers", Reconciler.wake_requests)),
     "ask_quiet_orders": (3, of_any("reconcilers", Reconciler.ask_quiet_orders)),
     "cancel_orphan_orders": (1, of_any("reconcilers", Reconciler.cancel_orphan_orders)),

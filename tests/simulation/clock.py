@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 START: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
-NONE: Final = timedelta(0)
 
 
 @dataclass(slots=True)
@@ -18,7 +17,7 @@ class Clock:
     off: dict[str, timedelta] = field(default_factory=dict)
 
     def now(self, whose: str) -> datetime:
-        return START + timedelta(seconds=self.elapsed) + self.off.get(whose, NONE)
+        return START + timedelta(seconds=self.elapsed) + self.off.get(whose, timedelta())
 
     def advance(self, seconds: float) -> None:
         self.elapsed = round(self.elapsed + seconds, 6)

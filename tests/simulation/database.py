@@ -17,7 +17,6 @@ from closeflow.domain.model import (
     Book,
     CloseRequest,
     Event,
-    Execution,
     Incident,
     Order,
     OrderStatus,
@@ -51,8 +50,6 @@ FINISHED = frozenset(
 
 TRANSACTION_S = 0.000_001
 """No two transactions have one time, because none is over in less."""
-
-
 WIDE = AccountLimits(max_order_quantity=Decimal(1000), max_order_notional=Decimal(1_000_000), submits_per_minute=100)
 
 
@@ -158,10 +155,6 @@ def _loaded(book: Book, request_ids: Collection[UUID]) -> Book:
     return replace(book, requests=requests, orders=orders, ledger_quantity=ledger(book))
 
 
-def executions_of(book: Book) -> Iterable[Execution]:
-    return (one for order in book.orders.values() for one in order.executions)
-
-
 def ledger(book: Book) -> Decimal:
     """As `books._FACTS`: the base and what each order has executed, which was derived when it was written."""
     moved = (order_status.signed(one.side, one.executed_quantity) for one in book.orders.values())
@@ -189,6 +182,8 @@ class Database:
     """Every kind of incident that was ever opened."""
     begun: set[ClaimKey] = field(default_factory=set)
     """Claims whose first byte may have gone."""
+    handed_over: set[ClaimKey] = field(default_factory=set)
+    """What the files of the senders' host say, whatever becomes of the senders."""
     exited: dict[str, datetime] = field(default_factory=dict)
     """Senders that a person has seen to be gone, and when that was written."""
     xact: int = 0

@@ -10,9 +10,10 @@ from closeflow.domain.model import UNFINISHED, ZERO, BrokerStatus
 from closeflow.domain.trading_controls import TradingState
 from tests.simulation import actions
 from tests.simulation.broker import LIVE
-from tests.simulation.excuses import unexplained
+from tests.simulation.ending import unexplained
 from tests.simulation.faults import Violation
 from tests.simulation.gateway import Gateway
+from tests.simulation.keeping import keep
 from tests.simulation.queries import due_orders, orders_with_gap
 from tests.simulation.reconciler import Reconciler
 from tests.simulation.submitter import Submitter
@@ -61,7 +62,7 @@ def _round(world: World) -> None:
         _work(world, submitter)
     for _ in range(4):
         for filler in world.fillers:
-            actions.run(filler, actions.fill_some)
+            actions.run(filler, actions.consume_some)
     while world.network.calls:
         world.network.deliver(world.network.calls[0])
     _trade(world)
@@ -80,9 +81,9 @@ def _round(world: World) -> None:
 
 def _work(world: World, submitter: Submitter) -> None:
     for _ in range(4):
-        actions.run(submitter, actions.plan_some)
+        actions.run(submitter, actions.consume_some)
     actions.run(submitter, Submitter.attend)
-    actions.run(submitter, Submitter.keep)
+    actions.run(submitter, keep)
     for _ in range(8):
         actions.run(submitter, Submitter.send)
         while world.network.calls:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import accumulate
+from typing import Final
 
 from closeflow.contracts.outbox import event_value
 from closeflow.domain.lots import is_residual
-from closeflow.domain.model import ZERO, Book, Order, OrderStatus, Position, PositionStatus, RequestStatus, Topic
+from closeflow.domain.model import (
+    ZERO,
+    Book,
+    CloseRequest,
+    Order,
+    OrderStatus,
+    Position,
+    PositionStatus,
+    RequestStatus,
+    Topic,
+)
 from closeflow.domain.reasons import EXTERNALLY_CLOSED, REVERSED
 from closeflow.domain.text import decimal_text
 from tests.simulation.audit import published
 from tests.simulation.broker import LIVE
 from tests.simulation.counting import entered, filled, known, over, standing, told_to_accounting
-from tests.simulation.excuses import unexplained
+from tests.simulation.database import Database
 from tests.simulation.faults import Fault
 from tests.simulation.invariants import check
 from tests.simulation.world import World
@@ -45,6 +57,10 @@ TAKEN_FOR_TOO_MUCH = frozenset(
     {"executed_above_stated", "overfill", "exposure_above_owed", "target_reached_with_live_order"}
 )
 """Those that come about where what took a fill back arrives later than the fill that took its place."""
+EXCUSES: Final[Mapping[RequestStatus, frozenset[str]]] = {
+    RequestStatus.RETRYABLE: frozenset({"retry_by_hand", "position_reopened"}),
+}
+"""Which open incident says who has to act on a request that is not over (invariant 13)."""
 
 
 def check_ended(world: World) -> None:
@@ -173,3 +189,17 @@ def _check_accounting(world: World) -> None:
     """16: each execution once for accounting, however often its record came."""
     told = told_to_accounting(row.event for row in world.database.wal)
     check(told == entered(world.database.orders()), "16 ledger", "accounting and executions differ")
+
+
+def unexplained(database: Database) -> list[CloseRequest]:
+    """Unfinished requests of which no incident tells a person what to do. What is frozen holds its whole position."""
+    found = []
+    for request in database.requests():
+        book = database.books[request.position_id]
+        names = {str(request.id), str(book.position.id), *(one.client_order_id for one in book.orders_of(request.id))}
+        kinds = {kind for kind, subject in database.incidents if subject in names}
+        freezing = {kind for kind, subject in database.incidents if subject in names | book.orders.keys()}
+        frozen = {one.frozen_reason for one in book.requests.values()} & freezing
+        if request.unfinished and not frozen and not kinds & EXCUSES.get(request.status, frozenset()):
+            found.append(request)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.batch import APPLIED
@@ -19,11 +19,11 @@ from tests.simulation.log import Consumer, Entry, Group
 from tests.simulation.process import DATABASE_ERRORS, Process
 
 CONSUMER: Final = "fill-processor"
-BATCH: Final = 6
 
 
 @dataclass(slots=True, kw_only=True)
 class Filler(Process):
+    AT_ONCE: ClassVar[int] = 6
     group: Group[BrokerFillV1]
     consumer: Consumer[BrokerFillV1] = field(init=False)
 
@@ -39,15 +39,15 @@ class Filler(Process):
         """A lost connection stops the process, whatever became of the transaction: the batch is read again."""
         records = [_record(entry) for entry in self.consumer.batch]
 
-        def work(tx: Tx) -> None:
-            tx.save(apply_batch.apply_batch(self._load(tx, records), records, policy=POLICY), consumer=CONSUMER)
-
         try:
-            self.around.database.transact(work)
+            self.around.database.transact(lambda tx: self._apply(tx, records))
         except DATABASE_ERRORS:
             raise Crashed from None
         self.group.has_processed(self.consumer)
         return True
+
+    def _apply(self, tx: Tx, records: list[UpdateRecord]) -> None:
+        tx.save(apply_batch.apply_batch(self._load(tx, records), records, policy=POLICY), consumer=CONSUMER)
 
     def _load(self, tx: Tx, records: list[UpdateRecord]) -> Known:
         parsed = (parse_client_order_id(record.value.client_order_id) for record in records)

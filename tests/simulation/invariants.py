@@ -31,10 +31,10 @@ def counting_sends(order: Order | None) -> list[Send]:
 
 
 def _refused_for_now(order: Order) -> bool:
-    """The one refusal of this broker's that says nothing against the order's price: such a try costs no retry. Nor does
-    the probe of an open circuit breaker that is refused."""
+    """This broker's refusals that say nothing against the order's price: such a try costs no retry. Nor does the probe
+    of an open circuit breaker that is refused."""
     probes = all(one.probe for one in counting_sends(order))
-    return order.status is OrderStatus.REJECTED and (order.reject_code == "price_band" or probes)
+    return order.status is OrderStatus.REJECTED and (order.reject_code in ("price_band", "market_closed") or probes)
 
 
 def check(condition: bool, invariant: str, detail: str) -> None:

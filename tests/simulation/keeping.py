@@ -31,11 +31,12 @@ def keep(of: Submitter) -> bool:
     orphans = [one for one in found if one.sender not in of.around.lives]
     for one in orphans:  # Every process of a run is in the same boot and namespaces, so that exits are seen.
         database.exited.setdefault(one.sender, database.now())
-    unbegun = heartbeat.to_take_over(found, orphans)
-    if unbegun:
-        _take_over(of, unbegun)
+    never_left = [one for one in orphans if of.around.one_host and one.begun and not handed_over(database, one)]
+    unsent = [*heartbeat.to_take_over(found, orphans), *never_left]
+    if unsent:
+        _take_over(of, unsent)
     for one in orphans:
-        if one.begun:
+        if one.begun and one not in never_left:
             of.ask(one.client_order_id, None)
     return seen != of.seen or len(of.questions) > asked
 
@@ -52,15 +53,23 @@ def _take_over(of: Submitter, unbegun: list[UnansweredSend]) -> None:
 
 
 def answer_unbegun(tx: Tx, unbegun: list[UnansweredSend]) -> list[Answered]:
-    """As the statement of `closeflow.storage.order_sends`, which looks again at whether they have begun."""
+    """As the statement of `closeflow.storage.order_sends`, which looks again at whether they have begun, unless it is
+    proven otherwise that they never left."""
     found = []
     for one in unbegun:
         order = tx.database.order(one.client_order_id)
         for send in order.sends if order else ():
-            begun = claim_key(one.client_order_id, send) in tx.database.begun
+            begun = not one.begun and claim_key(one.client_order_id, send) in tx.database.begun
             if (send.kind, send.n) == (SendKind.SUBMIT, one.n) and not begun:
                 found.append(answered(one.client_order_id, send, SendAnswer.NOT_SENT, 0))
     return found
+
+
+def handed_over(database: Database, one: UnansweredSend) -> bool:
+    """Whether the sender's file names the send."""
+    order = database.order(one.client_order_id)
+    sends = [send for send in (order.sends if order else ()) if (send.kind, send.n) == (SendKind.SUBMIT, one.n)]
+    return any(claim_key(one.client_order_id, send) in database.handed_over for send in sends)
 
 
 def _unanswered(database: Database, order: Order, send: Send) -> UnansweredSend:

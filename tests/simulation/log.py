@@ -60,10 +60,6 @@ class Group(Generic[V]):
         self.rebalance(0)
         return self.members[name]
 
-    def leave(self, name: str) -> None:
-        if self.members.pop(name, None) is not None:
-            self.rebalance(0)
-
     def rebalance(self, turn: int) -> None:
         """Everybody starts at the committed offsets; who holds a batch does not know of it yet, and processes it."""
         self.generation += 1

@@ -31,6 +31,8 @@ class Surroundings:
     exchange: Exchange
     broker_fills: Topic[BrokerFillV1]
     network: Network
+    one_host: bool = True
+    """Whether senders see the files of those before them."""
     lives: set[str] = field(default_factory=set)
 
     def publish(self, update: BrokerUpdate) -> None:

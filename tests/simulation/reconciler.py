@@ -18,7 +18,7 @@ from tests.simulation.core import ACCOUNT, RESEND_AFTER, UNKNOWN_AFTER
 from tests.simulation.database import Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
-from tests.simulation.queries import due_requests, orders_with_gap, orphan_orders, quiet_orders
+from tests.simulation.queries import orders_with_gap, orphan_orders, quiet_orders, unfinished_requests
 
 GAP_INCIDENT_AFTER: Final = timedelta(seconds=30)
 
@@ -33,10 +33,11 @@ class Reconciler(Process):
         self.seen = {}
 
     def wake_requests(self) -> bool:
-        due = due_requests(self.around.database)
-        if due:
-            self._transact(lambda tx: self._wake(tx, due))
-        return bool(due)
+        before = self.around.database.xact
+        requests = unfinished_requests(self.around.database)
+        if requests:
+            self._transact(lambda tx: self._wake(tx, requests))
+        return self.around.database.xact > before
 
     def _wake(self, tx: Tx, due: list[CloseRequest]) -> None:
         positions = {one.id: one.position_id for one in due}

@@ -5,7 +5,7 @@ The shell of `order_submitter.sending.pool.SenderPool`: the fence, the call, evi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never, cast
 
 from closeflow.domain.model import Send, SendKind
 from closeflow.domain.sending import claim
@@ -16,19 +16,7 @@ from closeflow.domain.sending.answered import (
     conclude_cancel,
     conclude_submit,
 )
-from closeflow.domain.sending.broker_answers import (
-    Acknowledged,
-    CancelAccepted,
-    CancelAnswer,
-    CancelRefused,
-    DuplicateId,
-    NotAccepted,
-    NotFound,
-    NotSent,
-    Refused,
-    SubmitAnswer,
-    Unanswered,
-)
+from closeflow.domain.sending.broker_answers import Acknowledged, CancelAnswer, NotSent, SubmitAnswer, Unanswered
 from order_submitter.sending.breaker import Breaker, after_answer
 from tests.simulation.core import ACCOUNT, BREAKER, BROKER, HTTP_DEADLINE_S, LEASE_S
 from tests.simulation.database import Tx, answered, claim_key
@@ -59,7 +47,7 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
         case Stage.ANSWERED:
             assert job.answer is not None
             if job.send.kind is SendKind.SUBMIT:
-                breaker = after_answer(breaker, _submitted(job), now=of.monotonic(), rules=BREAKER)
+                breaker = after_answer(breaker, cast(SubmitAnswer, job.answer), now=of.monotonic(), rules=BREAKER)
             try:
                 done = _conclude(of, job)
             except KafkaAway:
@@ -75,16 +63,6 @@ def step(of: Submitter, job: Job, breaker: Breaker) -> tuple[Breaker, bool]:
 
 def _withhold(job: Job, why: str) -> None:
     job.answer, job.stage = NotSent(why, withheld=True), Stage.ANSWERED
-
-
-def _submitted(job: Job) -> SubmitAnswer:
-    assert isinstance(job.answer, Acknowledged | Refused | DuplicateId | NotAccepted | NotSent | Unanswered)
-    return job.answer
-
-
-def _canceled(job: Job) -> CancelAnswer:
-    assert isinstance(job.answer, CancelAccepted | CancelRefused | NotFound | NotAccepted | NotSent | Unanswered)
-    return job.answer
 
 
 def _is_late(of: Submitter, job: Job) -> bool:
@@ -124,6 +102,7 @@ def _write(of: Submitter, job: Job) -> None:
     if of.around.faults.happens(Fault.NOT_SENT):
         job.answer, job.stage = NotSent("connection refused"), Stage.ANSWERED
         return
+    of.around.database.handed_over.add(claim_key(job.order.client_order_id, job.send))
     job.call = Call(job)
     job.called_at, job.stage = of.monotonic(), Stage.CALLING
     of.around.network.write(job.call, of.instance_id)
@@ -146,13 +125,13 @@ def _read(of: Submitter, job: Job) -> None:
 def _conclude(of: Submitter, job: Job) -> Conclusion:
     """As `SenderPool._conclude` and `_cancel`: evidence to Kafka before the answer is recorded."""
     cancel = job.send.kind is SendKind.CANCEL
-    answer = _canceled(job) if cancel else _submitted(job)
-    found = of.around.exchange.look_up(job.order.client_order_id) if asks_for_order(answer, cancel=cancel) else None
+    assert job.answer is not None
+    found = of.around.exchange.look_up(job.order.client_order_id) if asks_for_order(job.answer, cancel=cancel) else None
     if cancel:
-        done = conclude_cancel(_canceled(job), found)
+        done = conclude_cancel(cast(CancelAnswer, job.answer), found)
     else:
-        at, jitter = of.wall(), of.around.faults.random.random()
-        done = conclude_submit(job.order, job.send, _submitted(job), found, broker=BROKER, at=at, jitter=jitter)
+        at, jitter, answer = of.wall(), of.around.faults.random.random(), cast(SubmitAnswer, job.answer)
+        done = conclude_submit(job.order, job.send, answer, found, broker=BROKER, at=at, jitter=jitter)
     if done.publish is not None:
         of.around.publish(done.publish)
     return done
@@ -165,7 +144,9 @@ def _record(of: Submitter, job: Job) -> bool:
 
     def work(tx: Tx) -> None:
         tx.answers.append(said)
-        incident = account_incident(_submitted(job), ACCOUNT) if job.send.kind is SendKind.SUBMIT else None
+        incident = (
+            account_incident(cast(SubmitAnswer, job.answer), ACCOUNT) if job.send.kind is SendKind.SUBMIT else None
+        )
         tx.incidents += [incident] if incident is not None else []
 
     job.writes += 1

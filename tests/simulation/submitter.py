@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from closeflow.broker.protocol import IdDeduplication
 from closeflow.domain.batch import BatchResult
@@ -26,7 +26,6 @@ from tests.simulation.core import ABSENT_FOR, BREAKER, LEASE_S, POLICY, RULES, V
 from tests.simulation.database import CommitUnknown, Disconnected, Tx
 from tests.simulation.faults import Crashed, Fault
 from tests.simulation.jobs import Job
-from tests.simulation.keeping import keep
 from tests.simulation.log import Consumer, Group
 from tests.simulation.process import DATABASE_ERRORS, KafkaAway, Process
 from tests.simulation.queries import due_orders as orders_due
@@ -34,7 +33,6 @@ from tests.simulation.sends import step
 
 CONSUMER: Final = "order-submitter"
 IN_FLIGHT: Final = 4
-BATCH: Final = 4
 R = TypeVar("R", bound=BatchResult | None)
 
 
@@ -53,6 +51,7 @@ class Question:
 class Submitter(Process):
     """It gives its claims their turns itself (`closeflow.domain.sending.claim.Turns`)."""
 
+    AT_ONCE: ClassVar[int] = 4
     group: Group[Event]
     consumer: Consumer[Event] = field(init=False)
     watch: Watch = field(init=False)
@@ -125,7 +124,7 @@ class Submitter(Process):
         self.jobs += [Job(order, send, checked_at) for order, send in sends]
         return decided
 
-    def plan_batch(self) -> bool:
+    def process_batch(self) -> bool:
         """As `Planner.plan_batch`; what cannot be seen yet keeps the batch in hand until it is given up."""
         began = self.monotonic()
         try:
@@ -241,9 +240,6 @@ class Submitter(Process):
             sender=self.sender,
             rules=rules,
         )
-
-    def keep(self) -> bool:
-        return keep(self)
 
     def send(self) -> bool:
         """One step of one send."""

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.mutants.simulated import MUTANTS, planted
 from tests.simulation.actions import ACTIONS, take, weights
 from tests.simulation.drain import drain, heal
 from tests.simulation.ending import check_ended
 from tests.simulation.faults import Violation
-from tests.simulation.mutants import MUTANTS, planted
 from tests.simulation.world import World, make_world
 
 PROFILE: Final = settings(

@@ -14,7 +14,7 @@ SELDOM: Final = {
     "silence": range(1, 31),
     "cancels": range(1, 31),
     "publication": range(1, 31),
-    "close only": range(31, 61),
+    "close only": range(58, 88),
 }
 """More seeds of the themes that meet what is seldom: an id sent again, a cancel refused, a lost slot, an excess."""
 

@@ -60,9 +60,9 @@ class World:
     operator: Operator
     strides_s: Sequence[float]
     idle: int = 0
+    """How long nothing but time has moved."""
     lets_work: bool
     """When all is mended the broker ends only orders whose cancel was asked for; the others work until they fill."""
-    """How long nothing but time has moved."""
     connector: Connector
     audit: Audit
     topics: dict[TopicName, Topic[Event]]
@@ -91,7 +91,7 @@ def make_world(random: Random, theme: str | None = None) -> World:
     network = Network(exchange, faults, safety.on_wire)
     topics = {name: Topic[Event]() for name in TopicName}
     fills = Topic[BrokerFillV1]()
-    around = Surroundings(clock, faults, database, exchange, fills, network)
+    around = Surroundings(clock, faults, database, exchange, fills, network, drawn.name != CLOSE_ONLY)
     submit_group, fill_group = Group(topics[TopicName.SUBMIT_ORDER], faults), Group(fills, faults)
     connector = Connector(database, faults, topics)
     world = World(

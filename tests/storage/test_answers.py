@@ -152,6 +152,19 @@ async def test_a_claim_that_has_begun_is_nobodys_to_answer(database: Database, e
         assert state(db) == (None, "planned", None)
 
 
+async def test_a_claim_that_has_begun_is_answered_where_it_is_proven_that_nothing_left(
+    database: Database, engine: AsyncEngine
+) -> None:
+    with owner(database.admin_dsn) as db:
+        mine, seen = await claimed(db, engine)
+        async with transaction(engine) as tx:
+            await begin_sends(tx, sends=[mine])
+        async with transaction(engine) as tx:
+            assert await answer_unbegun(tx, sends=[], though_begun=[replace(seen, sender="another")]) == []
+            assert await answer_unbegun(tx, sends=[], though_begun=[seen]) == [seen.client_order_id]
+        assert state(db) == ("not_sent", "planned", 0)
+
+
 async def test_another_claim_of_the_number_begins_by_itself(database: Database, engine: AsyncEngine) -> None:
     with owner(database.admin_dsn) as db:
         (order, send), _ = await claimed(db, engine)

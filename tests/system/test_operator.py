@@ -129,8 +129,8 @@ def test_an_order_that_was_declared_lost_is_found_again_late(desk: Desk) -> None
     (send,) = desk.rows("SELECT sender FROM order_sends WHERE client_order_id = %s AND answered_at IS NULL", name)
     # Elsewhere, so that nobody but a person can see that it is gone.
     desk.rows("UPDATE senders SET runs_in = 'elsewhere' WHERE instance_id = %s RETURNING 1", send["sender"])
+    done(desk, "requests", "cancel", request)  # Before somebody sends it again, which is not done once it is canceled.
     desk.system.start("order-submitter")
-    done(desk, "requests", "cancel", request)
 
     def not_found() -> bool:
         # It is asked for ever more rarely; here as often as somebody looks.

@@ -100,7 +100,7 @@ class ScriptedBroker:
     gate: asyncio.Event | None = None
 
     async def submit(
-        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None, **_: object
     ) -> SubmitAnswer:
         assert may_begin is not None
         if not await may_begin():

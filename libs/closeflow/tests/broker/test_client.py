@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
@@ -69,6 +70,35 @@ async def test_whether_the_first_byte_may_go_is_asked_when_nothing_but_the_write
         said = await broker.submit(TICKET, begin_within_s=1, may_begin=may_begin)
     assert isinstance(said, Acknowledged if yes else NotSent)
     assert (asked, len(server.requests)) == ([0], int(yes))
+
+
+async def test_an_order_is_handed_over_after_it_may_begin_and_before_its_body() -> None:
+    said: list[str] = []
+
+    def handing_over() -> None:
+        said.append("handed over")
+        raise OSError("no room")
+
+    async with serving(answer(200, ORDER)) as server, broker_at(server.url) as broker:
+
+        async def may_begin() -> bool:
+            said.append("may begin")
+            return True
+
+        with pytest.raises(OSError, match="no room"):
+            await broker.submit(TICKET, may_begin=may_begin, handing_over=handing_over)
+        assert (said, server.requests) == (["may begin", "handed over"], [])
+        assert isinstance(await broker.submit(TICKET, handing_over=lambda: None), Acknowledged), "the next one goes"
+
+
+async def test_orders_are_handed_over_one_at_a_time() -> None:
+    said: list[int] = []
+    async with serving(answer(200, ORDER)) as server, broker_at(server.url) as broker:
+        answers = await asyncio.gather(
+            *(broker.submit(TICKET, handing_over=partial(said.append, n)) for n in range(20))
+        )
+    assert all(isinstance(one, Acknowledged) for one in answers)
+    assert (sorted(said), len(server.requests)) == ([*range(20)], 20)
 
 
 async def test_an_order_is_posted_once_with_the_key_and_acknowledged() -> None:

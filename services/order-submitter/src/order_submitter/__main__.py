@@ -27,6 +27,7 @@ from order_submitter.look_up import Recovery, Watch
 from order_submitter.market import MarketView
 from order_submitter.plan_orders import Planner
 from order_submitter.sending.breaker import BreakerRules
+from order_submitter.sending.hand_overs import HandOvers, path_of
 from order_submitter.sending.pool import PoolLimits, SenderPool
 from order_submitter.sending.publish import FillPublisher
 from order_submitter.sending.send_log import SendLog
@@ -94,7 +95,8 @@ async def _work(
     progress, attending, keeping = watched
     presence = this_process()
     sends = SendLog(database, broker=broker.name, account_id=broker.account_id)
-    pool = SenderPool(broker, publisher.publish, sends, _limits(settings), budget)
+    hand_overs = HandOvers(path_of(settings.hand_over_folder, presence.instance_id))
+    pool = SenderPool(broker, publisher.publish, sends, _limits(settings), budget, hand_overs)
     watch = Watch(settings.lease_s)
     recovery = Recovery(
         database=database,
@@ -124,11 +126,13 @@ async def _work(
         pool=pool,
         recovery=recovery,
         watch=watch,
+        hand_overs=settings.hand_over_folder,
         says_it_closes=settings.broker_refuses_to_exceed,
     )
     market = _market(settings, broker)
     planner = _planner(settings, database, market, pool, presence.instance_id)
     subscription = _subscription(settings, planner)
+    hand_overs.open()
     await keeper.register()
     try:
         await run_parts(
@@ -144,6 +148,7 @@ async def _work(
         await recovery.stop()
         await pool.drain(settings.http_deadline_s + 1)
         await keeper.sign_off()
+        hand_overs.close()
 
 
 def _market(settings: OrderSubmitterSettings, broker: Broker) -> MarketView:

@@ -23,6 +23,7 @@ from closeflow.storage.senders import Sender, confirm_exit, register_sender, sen
 from order_submitter.due_orders import wait_for, wait_out
 from order_submitter.look_up import Recovery, Watch
 from order_submitter.sending.breaker import from_row
+from order_submitter.sending.hand_overs import path_of, read_hand_overs
 from order_submitter.sending.pool import SenderPool
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,8 @@ class InstanceHeartbeat:
     pool: SenderPool
     recovery: Recovery
     watch: Watch
+    hand_overs: Path
+    """The folder where the processes of this host say what they handed to the network."""
     says_it_closes: bool
     """Whether each of its orders says that it closes."""
     early: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -78,8 +81,16 @@ class InstanceHeartbeat:
         self.watch.saw(unanswered, now=now)
         await self._confirm_exits({one.sender for one in unanswered if self.presence.has_exited(one)})
         orphans = [one for one in unanswered if self.presence.is_gone(one)]
-        await self._take_over(to_take_over(unanswered, orphans))
-        self._look_up_early([one for one in orphans if one.begun], now)
+        never_left = [one for one in orphans if one.begun and self._never_left(one)]
+        await self._take_over(to_take_over(unanswered, orphans), never_left)
+        self._look_up_early([one for one in orphans if one.begun and one not in never_left], now)
+
+    def _never_left(self, send: UnansweredSend) -> bool:
+        """Whether its sender ran on this host, is seen to have exited, and had not handed it to the network."""
+        if not self.presence.is_dead(send):
+            return False
+        handed_over = read_hand_overs(path_of(self.hand_overs, send.sender))
+        return handed_over is not None and (send.client_order_id, send.n) not in handed_over
 
     async def _confirm_exits(self, gone: set[str]) -> None:
         """What `closectl senders exited` is for, where no person has to look."""
@@ -87,11 +98,11 @@ class InstanceHeartbeat:
             await retrying(self.database, partial(confirm_exit, instance_id=sender))
             log.info("sender_has_exited", sender=sender)
 
-    async def _take_over(self, unbegun: list[UnansweredSend]) -> None:
+    async def _take_over(self, unbegun: list[UnansweredSend], never_left: list[UnansweredSend]) -> None:
         """Nothing of these can have left, and nothing will once they are answered: their sender is not even asked."""
-        if unbegun:
-            ids = await retrying(self.database, lambda tx: answer_unbegun(tx, sends=unbegun))
-            log.warning("unbegun_sends_answered", client_order_ids=ids)
+        if unbegun or never_left:
+            ids = await retrying(self.database, lambda tx: answer_unbegun(tx, sends=unbegun, though_begun=never_left))
+            log.warning("unsent_sends_answered", client_order_ids=ids)
 
     def _look_up_early(self, orphans: list[UnansweredSend], now: float) -> None:
         """The sender of these is gone, so there is no answer to wait for. Finding the order is proof; not finding it is
@@ -124,8 +135,6 @@ async def beat_until_stopped(
 
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-
 _STARTED: Final = 22
 """Which field of /proc/<pid>/stat, counted from 1, is the start time (proc_pid_stat(5))."""
 
@@ -157,7 +166,11 @@ class Presence:
         """Whether its sender is seen to be gone, and nobody has recorded that yet: it ran in this boot and these
         namespaces, and there is no process with its id, or one that began at another time. This is evidence (rule R6);
         of a sender that runs elsewhere nothing is inferred."""
-        if send.sender == self.instance_id or send.exited_at is not None:
+        return send.exited_at is None and self.is_dead(send)
+
+    def is_dead(self, send: UnansweredSend) -> bool:
+        """The same whatever is recorded: what the kernel of this host shows now."""
+        if send.sender == self.instance_id:
             return False
         if send.runs_in is None or send.runs_in != self.runs_in or send.pid is None or send.process_started is None:
             return False

@@ -188,22 +188,12 @@ def _by_type(symbols: Mapping[str, AssetType]) -> dict[AssetType, list[str]]:
 
 
 Group = tuple[str, ...]
-
-
 WAYS: Final = 8
 """Into so many parts a spoiled call is divided: one of 64 symbols is found in the third round."""
-
-
 MOST_CALLS: Final = 40
 """Of one look. What is not asked about then is asked about by the next."""
-
-
 LONGEST_PAUSE_S: Final = 600.0
-
-
 FEED_DOWN_S: Final = 5.0
-
-
 RECENT_S: Final = 60.0
 
 

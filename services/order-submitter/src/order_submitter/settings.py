@@ -1,6 +1,8 @@
 """ORDER_SUBMITTER_* environment variables."""
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -27,6 +29,9 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings, Re
     exceed a position: then every order says so, and one for the whole position is sent again when all evidence agrees
     that the broker does not have it, which takes at least `absence_window_s`.
 
+    `hand_over_folder` is where each process says which orders it handed to the network; the processes of one host share
+    it, so that the next one knows of a killed one's orders which of them cannot have left.
+
     `lease_s` is how long a send belongs to its sender; a call to the broker ends within `http_deadline_s`.
     """
 
@@ -39,6 +44,7 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings, Re
     broker_refuses_to_exceed: bool = False
     absence_window_s: Annotated[float, Field(ge=1, le=86_400)] = NOT_FOUND_WINDOW_S
 
+    hand_over_folder: Path = Path(tempfile.gettempdir()) / "closeflow-order-submitter"
     consumer_group: str = "order-submitter"
     batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 64
     # Planning, attending, keeping, beginnings and answers have one connection each at most, look-ups two.

@@ -21,6 +21,7 @@ from closeflow.domain.sending.broker_answers import CancelAnswer, LookUpAnswer, 
 from closeflow.domain.sending.ticket import Ticket
 
 MayBegin = Callable[[], Awaitable[bool]]
+HandingOver = Callable[[], None]
 """Whether the first byte of a send may still go. It commits that the send begins: ask it once, at the very end."""
 SYMBOLS_PER_CALL: Final = 100
 """Callers ask for no more at once; an adapter whose broker takes fewer makes several calls of it."""
@@ -181,12 +182,18 @@ class Broker(Protocol):
         ...
 
     async def submit(
-        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+        self,
+        ticket: Ticket,
+        *,
+        begin_within_s: float | None = None,
+        may_begin: MayBegin | None = None,
+        handing_over: HandingOver | None = None,
     ) -> SubmitAnswer:
         """Send an order once, under the ticket's client order id; every send of one ticket says the same. When the
         first byte cannot go within `begin_within_s`, whatever is waited for, none goes and the answer is `NotSent`.
         `may_begin` is asked last of all, with nothing but the write to follow; when it says no, none goes either. Such
-        a `NotSent` is `withheld` where the broker had no part in it.
+        a `NotSent` is `withheld` where the broker had no part in it. `handing_over` is called right before the bytes
+        without which there is no order are handed to the network, for one order at a time; raises it, none are.
 
         `Refused` only for the broker's own refusal of this order, `Acknowledged` only for this very order, with a
         source of `submit`; a repeated id is `DuplicateId`. Whatever may have been written and has no such answer is

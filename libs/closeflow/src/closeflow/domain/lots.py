@@ -29,7 +29,5 @@ def is_residual(asset_type: AssetType, quantity: Decimal) -> bool:
 
 LOT_DIGITS: Final[Mapping[AssetType, int]] = {AssetType.STOCK: 9, AssetType.OPTION: 0, AssetType.CRYPTO: 9}
 """Digits a quantity may have after the point: contracts are whole, shares and coins divide to a billionth."""
-
-
 LARGEST_QUANTITY: Final = Decimal("1e15")
 """Events can tell of less."""

@@ -48,8 +48,6 @@ class RetryPolicy:
 
 
 _DOUBLES_UP_TO: Final = timedelta(seconds=30)
-
-
 _LONGEST: Final = timedelta(minutes=5)
 
 

@@ -15,8 +15,6 @@ from closeflow.storage.core.engine import Database, driver_url
 from closeflow.storage.job_cycles import count_cycle
 
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(hashtext('closeflow'), hashtext(:name))")
-
-
 _UNLOCK: Final = text("SELECT pg_advisory_unlock(hashtext('closeflow'), hashtext(:name))")
 
 
@@ -55,11 +53,7 @@ async def cycle_alone(database: Database, job: str) -> AsyncIterator[bool]:
 
 
 _TRY_SESSION_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-
-
 _CONNECT_TIMEOUT_S: Final = 5
-
-
 _PROBE_TIMEOUT_S: Final = 5.0
 
 

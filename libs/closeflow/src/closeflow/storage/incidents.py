@@ -183,11 +183,7 @@ _LIST_INCIDENTS: Final = text(f"""
 
 
 _INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id")
-
-
 _LOCK_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id FOR NO KEY UPDATE OF i")
-
-
 _REQUEST_OF_INCIDENT: Final = text("""
     SELECT COALESCE(i.close_request_id, o.close_request_id) AS request_id
     FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id WHERE i.id = :id

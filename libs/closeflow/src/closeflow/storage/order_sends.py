@@ -43,9 +43,11 @@ _BEGIN: Final = text("""
 """)
 _ANSWER_UNBEGUN: Final = text("""
     UPDATE order_sends SET answered_at = closeflow_now(), answer = 'not_sent'
-    FROM jsonb_populate_recordset(NULL::order_sends, CAST(:rows AS jsonb)) AS r
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+        AS r (client_order_id text, n int, sender text, though_begun boolean)
     WHERE order_sends.client_order_id = r.client_order_id AND order_sends.kind = 'submit' AND order_sends.n = r.n
-      AND order_sends.answered_at IS NULL AND order_sends.begun_at IS NULL
+      AND order_sends.sender = r.sender AND order_sends.answered_at IS NULL
+      AND (order_sends.begun_at IS NULL OR r.though_begun)
     RETURNING order_sends.client_order_id
 """)
 _DUE_NOW: Final = text("""
@@ -108,7 +110,7 @@ class Answered:
 
 
 async def unanswered_sends(tx: AsyncConnection, *, account_id: str, most: int) -> list[UnansweredSend]:
-    """Submits of to_conclude orders that have no answer, whoever sent them and whether or not their lease is over."""
+    """Submits without an answer, of orders whose fate is open, whoever sent them; also while their lease lasts."""
     return [UnansweredSend(**row) for row in await fetch(tx, _UNANSWERED, {"account_id": account_id, "most": most})]
 
 
@@ -126,11 +128,18 @@ async def begin_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send]
     return {tuple(row.values()) for row in await fetch(tx, _BEGIN, {"rows": rows_json(rows)})}
 
 
-async def answer_unbegun(tx: AsyncConnection, *, sends: Sequence[UnansweredSend]) -> list[str]:
+async def answer_unbegun(
+    tx: AsyncConnection, *, sends: Sequence[UnansweredSend], though_begun: Sequence[UnansweredSend] = ()
+) -> list[str]:
     """Answer claims `not_sent` whose first byte cannot have gone and now never will, whatever their sender does next;
-    their orders are due at once. Returns those orders' ids."""
-    await change(tx, _LOCK_ORDERS, {"ids": sorted({one.client_order_id for one in sends})})
-    rows = [{"client_order_id": one.client_order_id, "n": one.n} for one in sends]
+    their orders are due at once. Returns those orders' ids. Of `though_begun` it is proven otherwise that nothing left:
+    their sender has exited."""
+    of = [*((one, False) for one in sends), *((one, True) for one in though_begun)]
+    await change(tx, _LOCK_ORDERS, {"ids": sorted({one.client_order_id for one, _ in of})})
+    rows = [
+        {"client_order_id": one.client_order_id, "n": one.n, "sender": one.sender, "though_begun": proven}
+        for one, proven in of
+    ]
     ids = [row["client_order_id"] for row in await fetch(tx, _ANSWER_UNBEGUN, {"rows": rows_json(rows)})]
     if ids:
         await change(tx, _DUE_NOW, {"ids": ids})

@@ -27,11 +27,7 @@ _DAYS: Final = text("""
 
 
 _ENSURE: Final = text("SELECT closeflow_ensure_outbox_partitions(:days)")
-
-
 _DROP: Final = text("SELECT closeflow_drop_outbox_partition(:day)")
-
-
 _STRAYS: Final = text("SELECT count(*) FROM outbox_events_default")
 
 

@@ -14,8 +14,6 @@ from closeflow.storage.core.statements import change, fetch
 from closeflow.storage.schema import tables
 
 _ADJUST: Final = insert_rows(tables.position_adjustments, ["position_id", "delta", "reason", "source", "by", "at"])
-
-
 _LAST_ADJUSTMENT: Final = text("""
     SELECT delta, reason, by FROM position_adjustments WHERE position_id = :position_id ORDER BY id DESC LIMIT 1
 """)

@@ -25,6 +25,4 @@ STILL_WITHHELD: Final = f"""EXISTS (
 
 
 UNFINISHED: Final = text("status IN ('pending', 'submitted', 'retryable')")
-
-
 NOT_ENDED: Final = text("status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')")

@@ -18,8 +18,6 @@ _REGISTER: Final = text("""
 
 
 _SEEN: Final = text("UPDATE senders SET last_seen_at = closeflow_now() WHERE instance_id = :instance_id")
-
-
 _EXITED: Final = text("UPDATE senders SET exited_at = closeflow_now() WHERE instance_id = :instance_id")
 
 

@@ -46,6 +46,7 @@ from order_submitter.sending.breaker import (
     shared,
     to_row,
 )
+from order_submitter.sending.hand_overs import HandOvers
 from order_submitter.sending.refusals import COMPANY_S, UnmappedRefusals
 from order_submitter.sending.send_log import Entry
 
@@ -107,12 +108,14 @@ class SenderPool:
         sends: Sends,
         limits: PoolLimits,
         budget: CallBudget | None = None,
+        hand_overs: HandOvers | None = None,
     ) -> None:
         """The `budget` is the one that the broker's other calls of this process have their turn from."""
         self._broker = broker
         self._publish = publish
         self._sends = sends
         self._limits = limits
+        self._hand_overs = hand_overs
         self._free = limits.in_flight
         self.budget = budget or CallBudget(limits.rate_per_s)
         self.tasks: set[asyncio.Task[None]] = set()
@@ -247,12 +250,19 @@ class SenderPool:
         async def may_begin() -> bool:
             return await self._sends.begin(job.order, job.send) and self._fenced(job) is None
 
+        def handing_over() -> None:
+            if self._hand_overs is not None:
+                self._hand_overs.note(job.order.client_order_id, job.send.n)
+
         answer: SubmitAnswer
         if fenced is not None:
             answer = fenced
         else:
             with CALL_SECONDS.labels("submit").time():
-                answer = await self._broker.submit(order, begin_within_s=self._fence_left_s(job), may_begin=may_begin)
+                within_s = self._fence_left_s(job)
+                answer = await self._broker.submit(
+                    order, begin_within_s=within_s, may_begin=may_begin, handing_over=handing_over
+                )
             unmapped = isinstance(answer, Refused) and not answer.mapped
             if isinstance(answer, Refused) and unmapped:
                 answer = await self._unmapped.judge(job.order, answer)

@@ -23,8 +23,6 @@ COMPANY_S: Final = 2.0
 """How long a refusal waits for others like it before it is believed to be of its order alone."""
 WAITS_AT_MOST: Final = 3
 """How often an order is refused like others, with orders taken in between, before it is its own fault."""
-
-
 LATELY_S: Final = 120.0
 """Longer than an order waits between its tries: words not heard for so long are of the account no more."""
 

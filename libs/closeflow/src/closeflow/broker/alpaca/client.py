@@ -21,6 +21,7 @@ from closeflow.broker.protocol import (
     BrokerUnavailable,
     Capabilities,
     ExecutionPage,
+    HandingOver,
     IdDeduplication,
     MayBegin,
     NonTradePage,
@@ -122,7 +123,12 @@ class AlpacaBroker:
         return self._capabilities
 
     async def submit(
-        self, ticket: Ticket, *, begin_within_s: float | None = None, may_begin: MayBegin | None = None
+        self,
+        ticket: Ticket,
+        *,
+        begin_within_s: float | None = None,
+        may_begin: MayBegin | None = None,
+        handing_over: HandingOver | None = None,
     ) -> SubmitAnswer:
         """`POST /v2/orders`; an option's order says that it closes, any other where `refuses_to_exceed` is proven."""
         outcome = await self._trading.call(
@@ -132,6 +138,7 @@ class AlpacaBroker:
             content=order_body(ticket, says_it_closes=self._capabilities.refuses_to_exceed),
             begin_within_s=begin_within_s,
             may_begin=may_begin,
+            handing_over=handing_over,
         )
         answer = classify.submit_answer(outcome, ticket=ticket, of=self._of)
         if isinstance(answer, Acknowledged):

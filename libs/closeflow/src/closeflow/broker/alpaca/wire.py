@@ -139,6 +139,7 @@ class Wire:
         self._now = now
         self._budget = budget
         self._host = host
+        self._handing_over = asyncio.Lock()
         self._deadline_s = deadline_s
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -163,22 +164,30 @@ class Wire:
         content: bytes | None = None,
         begin_within_s: float | None = None,
         may_begin: Callable[[], Awaitable[bool]] | None = None,
+        handing_over: Callable[[], None] | None = None,
     ) -> Outcome:
         """With `begin_within_s` the request is given up as NotWritten when it cannot have a connection in that time:
         what was decided before the call would be too old by then. `may_begin` is asked once there is a connection, and
-        the first byte follows its yes at once. A send has its turn from whoever claimed it; what is less urgent waits
-        for one here."""
+        the first byte follows its yes at once. `handing_over` is called right before the body, for one call at a time:
+        a request without its body asks for nothing. A send has its turn from whoever claimed it; what is less urgent
+        waits for one here."""
         if urgency is Urgency.SEND:
             held_s = self._budget.held_s()
         else:
             held_s = await self._turn(urgency)
         if held_s > 0:
             return NotWritten("calls wait for the broker's rate limit", held_s)
-        written = False
+        written = holding = False
         begin_by = None if begin_within_s is None else time.monotonic() + begin_within_s
 
         async def trace(event: str, _: Mapping[str, object]) -> None:
-            nonlocal written
+            nonlocal written, holding
+            if handing_over is not None and event.endswith("send_request_body.started"):
+                holding = await self._handing_over.acquire()
+                handing_over()
+            elif holding and event.endswith("send_request_body.complete"):
+                self._handing_over.release()
+                holding = False
             if not event.endswith("send_request_headers.started"):
                 return
             if begin_by is not None and time.monotonic() >= begin_by:
@@ -201,6 +210,9 @@ class Wire:
             return NotWritten("no connection was free", withheld=True)
         except (httpx.HTTPError, httpx.StreamError) as error:
             reason = f"{type(error).__name__}: {error}"
+        finally:
+            if holding:
+                self._handing_over.release()
         return NoReply(reason) if written else NotWritten(reason)
 
     async def _turn(self, urgency: Urgency) -> float:

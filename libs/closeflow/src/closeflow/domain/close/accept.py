@@ -37,8 +37,6 @@ from closeflow.domain.trading_controls import TradingState
 
 WORKING_TIMEOUT_S: Final = 60
 MAX_RETRIES: Final = 3
-
-
 TIME_IN_FORCE: Final[Mapping[AssetType, TimeInForce]] = {
     AssetType.STOCK: TimeInForce.DAY,  # Whole and fractional: the broker takes fractional shares for the day only.
     AssetType.OPTION: TimeInForce.DAY,

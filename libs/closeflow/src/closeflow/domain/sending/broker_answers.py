@@ -85,8 +85,6 @@ class CancelRefused:
 SubmitAnswer = Acknowledged | Refused | DuplicateId | NotAccepted | NotSent | Unanswered
 LookUpAnswer = Acknowledged | NotFound | NotAccepted | NotSent | Unanswered
 CancelAnswer = CancelAccepted | CancelRefused | NotFound | NotAccepted | NotSent | Unanswered
-
-
 NOTHING_LEFT: Final = frozenset(
     {BrokerStatus.FILLED, BrokerStatus.CANCELED, BrokerStatus.EXPIRED, BrokerStatus.REJECTED, BrokerStatus.REPLACED}
 )

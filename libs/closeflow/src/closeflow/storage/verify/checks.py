@@ -19,8 +19,6 @@ from closeflow.storage.schema.column_types import LOT
 
 MOST: Final = 1000
 """Violations that one check lists; more of them say nothing new."""
-
-
 SNAPSHOT_AT: Final = "(closeflow_now() - (statement_timestamp() - now()))"
 """When the snapshot's transaction began. Nothing that was committed later is seen, so nothing is late by more than this
 says, however long the checks take."""

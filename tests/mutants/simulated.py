@@ -85,7 +85,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
     ),
     "a retry with an open gap": Mutant(
-        "gaps", ((status, "    return is_done(order) and is_named(order)", "    return is_done(order)"),), first=116
+        "gaps", ((status, "    return is_done(order) and is_named(order)", "    return is_done(order)"),), first=38
     ),
     "a retry after the user's cancel": Mutant(
         "cancels",
@@ -95,7 +95,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
     ),
     "retries without end": Mutant("ends", ((outcome, "request.retry_count >= request.max_retries and", "False and"),)),
-    "a retry under a halt": Mutant("controls", ((timeouts, "    if conditions.halted:", "    if False:"),), first=17),
+    "a retry under a halt": Mutant("controls", ((timeouts, "    if conditions.halted:", "    if False:"),), first=37),
     "no working time-out": Mutant(
         "everything", ((timeouts, "timedelta(seconds=request.working_timeout_s)", "timedelta(days=9)"),)
     ),
@@ -119,7 +119,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "reversals", ((apply_batch, " for entry in booked]", " for entry in booked if not hasattr(entry, 'by')]"),)
     ),
     "a refused repeat taken as rejection": Mutant(
-        "silence", ((apply_update, "sends_that_count(order) != 1 or", "sends_that_count(order) == 0 or"),), first=95
+        "silence", ((apply_update, "sends_that_count(order) != 1 or", "sends_that_count(order) == 0 or"),), first=299
     ),
     "nobody's lease waited for": Mutant(
         "silence",
@@ -155,8 +155,13 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
         first=22,
     ),
+    "a hand-over that is said too late": Mutant(
+        "crashes",
+        ((keeping, "in database.handed_over for send in sends)", "in () for send in sends)"),),
+        first=175,
+    ),
     "an id sent again to a broker that forgets": Mutant(
-        "silence", ((absence, "if rules.forgets_no_id or", "if True or"),), first=3
+        "silence", ((absence, "if rules.forgets_no_id or", "if True or"),), first=22
     ),
     "the close of a part sent again": Mutant(
         CLOSE_ONLY, ((absence, "held == {sign * order.quantity}", "True"),), first=40
@@ -199,7 +204,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "an orphan canceled and nobody told": Mutant(
         "reversals",
         ((orphan_orders, "        result.incidents.append(about_order(", "        str(about_order("),),
-        first=35,
+        first=10,
     ),
     "a close given up and nobody told": Mutant(
         "silence",

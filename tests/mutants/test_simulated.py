@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
+from tests.mutants.simulated import MUTANTS, Mutant, planted
 from tests.simulation.faults import Violation
-from tests.simulation.mutants import MUTANTS, Mutant, planted
 from tests.simulation.running import run_seed
 
 MOST_SEEDS: Final = 200
