@@ -144,14 +144,13 @@ def poisoned(known: Known, record: UpdateRecord, reason: str) -> UpdatesResult:
         folded.put(freeze(book, order, IncidentKind.POISON))
     folded.outcomes[update.event_id] = PARKED
     folded.parked.append(parked_record(record, reason, client_order_id=update.client_order_id))
-    folded.incidents.append(
-        about(
-            IncidentKind.POISON,
-            reason,
-            position_id=book.position.id if book else None,
-            close_request_id=order.close_request_id if order else None,
-            client_order_id=update.client_order_id,
-        )
+    incident = about(
+        IncidentKind.POISON,
+        reason,
+        position_id=book.position.id if book else None,
+        close_request_id=order.close_request_id if order else None,
+        client_order_id=update.client_order_id,
     )
+    folded.incidents.append(incident)
     folded.verdicts.append("Poisoned")
     return folded

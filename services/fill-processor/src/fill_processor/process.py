@@ -80,11 +80,8 @@ async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
     positions = positions_of_requests(before.values())
     result = BatchResult(before=before, now=await database_now(tx))
     for letter, client_order_id, request_id in zip(letters, orders, requests, strict=True):
-        incident = about(
-            IncidentKind.UNREADABLE_UPDATE,
-            f"{letter.error_class}: {letter.reason}",
-            subject=f"{letter.topic}/{letter.partition}/{letter.offset}",
-        )
+        place = f"{letter.topic}/{letter.partition}/{letter.offset}"
+        incident = about(IncidentKind.UNREADABLE_UPDATE, f"{letter.error_class}: {letter.reason}", subject=place)
         position_id = positions.get(request_id) if request_id is not None else None
         if position_id is not None and request_id is not None:
             book = result.books[position_id]

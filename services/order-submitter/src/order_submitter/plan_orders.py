@@ -92,6 +92,7 @@ class Planner:
     async def _commit(self, records: Sequence[SubmitRecord], market: Market, *, looked_at: float) -> list[SubmitRecord]:
         async with claiming(self.pool) as claims:
             sender = Sender(instance_id=self.instance_id, lease_s=self.lease_s, turns=claims)
+            asked = [(one.value.event_id, _asked(one.value)) for one in records]
 
             async def work(tx: Transaction) -> PlansResult:
                 claims.anew()
@@ -100,7 +101,6 @@ class Planner:
                 held = await lock_controls(tx, account_id=self.account_id)
                 seen = replace(market, waited_s=monotonic() - looked_at)
                 known = Known(books=books, controls=held.controls, now=held.now, market=seen)
-                asked = [(one.value.event_id, _asked(one.value)) for one in records]
                 result = plan_batch(known, asked, sender=sender, rules=self.rules, policy=self.policy)
                 await save(tx, result, consumer=CONSUMER)
                 claims.written(result, checked_at=checked_at)

@@ -66,7 +66,7 @@ def repair(book: Book, *, now: datetime) -> Repaired | NotRepaired | InLine:
     wrong = "; ".join(_wrong(book))
     if not wrong:
         return InLine()
-    after, request = _mended(book, now)
+    after, request = _repaired(book, now)
     after, events = publish_position(book, after, request, now=now)
     refused = [str(move) for move in illegal_moves(book, after)]
     still = list(_wrong(after))
@@ -94,14 +94,11 @@ def _wrong(book: Book) -> Iterator[str]:
             yield f"it does not name its {request.status} request {request.id}"
 
 
-def _mended(book: Book, now: datetime) -> tuple[Book, CloseRequest | None]:
+def _repaired(book: Book, now: datetime) -> tuple[Book, CloseRequest | None]:
     position = book.position
     active = next(_unfinished(book), None)
-    if (
-        active is not None
-        and is_residual(position.asset_type, position.quantity)
-        and all(map(order_status.is_done, book.orders_of(active.id)))
-    ):
+    over = is_residual(position.asset_type, position.quantity)
+    if active is not None and over and all(map(order_status.is_done, book.orders_of(active.id))):
         status = RequestStatus.COMPLETED
         active = replace(active, status=status, reason=EXTERNALLY_CLOSED, next_attempt_at=None, completed_at=now)
         book = replace(book, requests={**book.requests, active.id: active})
