@@ -18,8 +18,9 @@ from closectl.positions_file import read_positions
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.codec import encode
 from closeflow.domain.close.accept import Accepted, CloseCommand, accept_close
+from closeflow.domain.close.due_requests import wake
+from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, apply_plan, plan
-from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.ids import NAMESPACE, client_order_id, submit_event_id
 from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import (

@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from closectl.verifying.controls import ControlChecks
-from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState, counted, room_at
+from closeflow.domain.account_limits import AccountLimits, room_at
+from closeflow.domain.trading_controls import Controls, TradingState, counted
 from closeflow.storage.verify.controls import ControlsHistory, Limits
 
 START: Final = datetime(2026, 3, 2, 14, tzinfo=UTC)

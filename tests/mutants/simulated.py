@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
-from closeflow.domain.close import due_orders, orphan_orders, outcome, plan_batch, timeouts
-from closeflow.domain.orders import apply_update, status
+from closeflow.domain.close import due_orders, due_requests, orphan_orders, outcome, plan_batch, retries, timeouts
+from closeflow.domain.orders import refusals, status
 from closeflow.domain.outbox import publication_audit
 from closeflow.domain.sending import absence, answered, claim, next_step
 from fill_processor import apply_batch
@@ -91,11 +91,11 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "cancels",
         (
             (outcome, NO_CANCEL, NO_CANCEL.replace("request.cancel_requested_at is not None", "False")),
-            (timeouts, "        return _fail(book, request, USER_CANCEL, now=now)", "        pass"),
+            (due_requests, "        return fail(book, request, USER_CANCEL, now=now)", "        pass"),
         ),
     ),
     "retries without end": Mutant("ends", ((outcome, "request.retry_count >= request.max_retries and", "False and"),)),
-    "a retry under a halt": Mutant("controls", ((timeouts, "    if conditions.halted:", "    if False:"),), first=37),
+    "a retry under a halt": Mutant("controls", ((retries, "    if conditions.halted:", "    if False:"),), first=37),
     "no working time-out": Mutant(
         "everything", ((timeouts, "timedelta(seconds=request.working_timeout_s)", "timedelta(days=9)"),)
     ),
@@ -119,7 +119,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "reversals", ((apply_batch, " for entry in booked]", " for entry in booked if not hasattr(entry, 'by')]"),)
     ),
     "a refused repeat taken as rejection": Mutant(
-        "silence", ((apply_update, "sends_that_count(order) != 1 or", "sends_that_count(order) == 0 or"),), first=299
+        "silence", ((refusals, "sends_that_count(order) != 1 or", "sends_that_count(order) == 0 or"),), first=299
     ),
     "nobody's lease waited for": Mutant(
         "silence",

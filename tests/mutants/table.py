@@ -31,10 +31,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         "adding last_qty without de-duplication",
-        f"{DOMAIN}/orders/apply_update.py",
+        f"{DOMAIN}/orders/judge_update.py",
         "        if one.exec_id == known:",
         "        if False:",
-        (f"{TESTS}/test_apply_update.py::test_the_same_execution_again_changes_nothing",),
+        (f"{TESTS}/test_judge_update.py::test_the_same_execution_again_changes_nothing",),
     ),
     Mutant(
         "offset committed before the database",
@@ -46,10 +46,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no sequence check",
-        f"{DOMAIN}/orders/apply_update.py",
+        f"{DOMAIN}/orders/judge_update.py",
         "        if _rank(new) <= _rank(old):",
         "        if False:",
-        (f"{TESTS}/test_apply_update.py::test_of_two_statements_of_one_kind_the_higher_sequence_counts",),
+        (f"{TESTS}/test_judge_update.py::test_of_two_statements_of_one_kind_the_higher_sequence_counts",),
     ),
     Mutant(
         "a compare-and-set dropped",
@@ -95,10 +95,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a refused re-send taken as rejection",
-        f"{DOMAIN}/orders/apply_update.py",
+        f"{DOMAIN}/orders/refusals.py",
         "    if order_status.sends_that_count(order) != 1 or",
         "    if order_status.sends_that_count(order) == 0 or",
-        (f"{TESTS}/test_apply_update.py::test_a_refusal_proves_nothing",),
+        (f"{TESTS}/test_judge_update.py::test_a_refusal_proves_nothing",),
     ),
     Mutant(
         "retry with an open gap",
@@ -182,7 +182,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a stub believed as a quote",
-        f"{DOMAIN}/close/pricing.py",
+        f"{DOMAIN}/close/quotes.py",
         "    if quote.bid and quote.ask and _far_apart(",
         "    if False and _far_apart(",
         (f"{TESTS}/test_odd_markets.py::test_how_wide_a_quote_may_be_is_a_setting",),

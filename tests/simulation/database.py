@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
+from closeflow.domain.account_limits import AccountLimits
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.model import (
     Book,
@@ -28,7 +29,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.publication_audit import EventKey, OutboxRow
-from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState, counted
+from closeflow.domain.trading_controls import Controls, TradingState, counted
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage.order_sends import Answered
 from tests.simulation.clock import Clock

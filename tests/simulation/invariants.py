@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from closeflow.domain.close.timeouts import SUBMIT_UNKNOWN
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import UNFINISHED, ZERO, Book, CloseRequest, Order, OrderStatus, Send, SendKind, Side, Topic
-from closeflow.domain.sending.next_step import NOT_FOUND_WINDOW_S
+from closeflow.domain.sending.absence import NOT_FOUND_WINDOW_S
 from closeflow.domain.sending.ticket import Ticket
 from closeflow.domain.trading_controls import TradingState
 from closeflow.domain.transitions import illegal_moves

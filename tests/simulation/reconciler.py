@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from closeflow.domain.close.due_requests import wake_batch
+from closeflow.domain.close.moves import Conditions
 from closeflow.domain.close.orphan_orders import cancel_orphans
-from closeflow.domain.close.timeouts import Conditions, wake_batch
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import BrokerUpdate, CloseRequest, Order
 from closeflow.domain.sending.broker_answers import LookUpAnswer

@@ -10,7 +10,8 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from closeflow.domain.trading_controls import AccountLimits, TradingState, counted
+from closeflow.domain.account_limits import AccountLimits
+from closeflow.domain.trading_controls import TradingState, counted
 from closeflow.storage.core.engine import transaction
 from closeflow.storage.operator_actions import record_action
 from closeflow.storage.trading_controls import count_submits, lock_controls, lock_limits, set_state

@@ -14,8 +14,9 @@ from closectl.environment import with_database
 from closectl.operating.acting import Acted, NotThere
 from closectl.operating.commands import perform
 from closectl.output import print_json, print_rows
+from closeflow.domain.account_limits import AccountLimits
 from closeflow.domain.operator.requests import Already, Refused
-from closeflow.domain.trading_controls import GLOBAL, AccountLimits, TradingState
+from closeflow.domain.trading_controls import GLOBAL, TradingState
 from closeflow.storage import trading_controls as rows
 from closeflow.storage.core.engine import Database, Transaction, retrying, transaction
 from closeflow.storage.operator_actions import record_action

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain.trading_controls import WINDOW
+from closeflow.domain.account_limits import WINDOW
 
 WAITED: Final = timedelta(seconds=1)
 """How long a submit waits for the lock at most."""

@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+from closeflow.domain.account_limits import AccountLimits
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import Concluded, conclude
-from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import NAMESPACE, client_order_id
 from closeflow.domain.model import (
     AssetType,
@@ -36,9 +37,10 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, Verdict, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied, Verdict
 from closeflow.domain.retry import RetryPolicy
-from closeflow.domain.trading_controls import AccountLimits, Controls, TradingState
+from closeflow.domain.trading_controls import Controls, TradingState
 
 NOW: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 REQUEST_ID: Final = UUID("01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22")

@@ -21,7 +21,8 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.operator.adjust import Adjustment, Fill, adjust, name_fill
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
-from closeflow.domain.orders.apply_update import Applied, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied
 from closeflow.domain.outbox.events import EXECUTION_RECORDED, POSITION_CLOSED
 from closeflow.domain.transitions import illegal_moves
 

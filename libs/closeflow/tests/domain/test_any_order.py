@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import conclude
-from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import Book, BrokerUpdate, CloseRequest, Order, Position, Side, UpdateSource
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied
 from closeflow.domain.transitions import illegal_moves
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, an_order, at

@@ -7,12 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain.close.record_update import apply_update
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Order, UpdateSource
 from closeflow.domain.operator.adjust import Fill, name_fill
 from closeflow.domain.operator.requests import Done
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, Quarantined, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied, Quarantined
 
 from .builders import BROKER, REQUEST_ID, a_book, a_trade, an_update, at, working
 

@@ -12,9 +12,9 @@ import pytest
 
 from closeflow.domain import rulebook, transitions
 from closeflow.domain.close.accept import Accepted, accept_close
+from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.plan_order import Defer, apply_plan
-from closeflow.domain.close.timeouts import Moved
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -30,7 +30,8 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.operator import requests
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied
 from closeflow.domain.sending.claim import being_looked_up, withdrawn
 from closeflow.domain.sending.send_check import Withdraw
 from closeflow.domain.trading_controls import TradingState

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from closeflow.contracts.outbox import event_value
-from closeflow.domain.close.timeouts import Moved, wake
+from closeflow.domain.close.due_requests import wake
+from closeflow.domain.close.moves import Moved
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused, abandon, cancel, release, retry_now
 from closeflow.domain.outbox.events import CLOSE_REQUEST_FAILED, POSITION_CLOSING, POSITION_OPEN, SUBMIT_CLOSE_ORDER

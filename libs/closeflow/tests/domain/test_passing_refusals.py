@@ -9,10 +9,11 @@ from itertools import pairwise
 import pytest
 
 from closeflow.domain.close import passing_refusals
+from closeflow.domain.close.due_requests import wake
+from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.passing_refusals import PASSING, waits_since
 from closeflow.domain.close.plan_order import Submit, apply_plan
-from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Order, RejectClass, RequestStatus, SendAnswer, StatementKind
 
 from .builders import NOW, POLICY, REQUEST_ID, a_book, a_send, a_statement, an_order, at, canceled, refused

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from closeflow.domain import lots
-from closeflow.domain.close import pricing
+from closeflow.domain.close import pricing, quotes
 from closeflow.domain.close.ticks import CLASSES, COARSER, TICKS, tick_above, tick_below, tick_size
 from closeflow.domain.market_data import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce
@@ -59,7 +59,7 @@ def test_an_order_is_measured_at_the_higher_of_its_limit_and_the_touch() -> None
 
 def test_a_crossed_quote_is_no_price_for_any_rung() -> None:
     quote = Quote(symbol="AAPL", bid=Decimal(101), ask=Decimal(100), at=NOW)
-    crossed = pricing.Unpriced("crossed_quote")
+    crossed = quotes.Unpriced("crossed_quote")
     assert pricing.ladder_price(STOCK, SELL, quote, 10_000, rung=3, rungs=3) == crossed
     assert pricing.at_market(SELL, quote) == crossed
 
@@ -72,7 +72,7 @@ LADDERS = st.integers(min_value=1, max_value=8)
 
 
 @st.composite
-def quotes(draw: st.DrawFn) -> Quote:
+def a_quote(draw: st.DrawFn) -> Quote:
     bid = draw(PRICES)
     return Quote(symbol="AAPL", bid=bid, ask=bid + draw(st.decimals(min_value=0, max_value=20, places=5)), at=NOW)
 
@@ -95,7 +95,7 @@ def limits(asset: AssetType, side: Side, quote: Quote, bps: int | None, rungs: i
     return [one.limit for one in found if isinstance(one, pricing.Priced) and one.limit is not None]
 
 
-@given(ASSETS, SIDES, quotes(), BOUNDS, LADDERS)
+@given(ASSETS, SIDES, a_quote(), BOUNDS, LADDERS)
 def test_every_rung_is_on_the_tick_and_within_the_bound(
     asset: AssetType, side: Side, quote: Quote, bps: int | None, rungs: int
 ) -> None:
@@ -110,7 +110,7 @@ def test_every_rung_is_on_the_tick_and_within_the_bound(
             assert reach <= limit <= max(mid * (1 + share), reach), "and it can be filled"
 
 
-@given(ASSETS, SIDES, quotes(), BOUNDS, LADDERS)
+@given(ASSETS, SIDES, a_quote(), BOUNDS, LADDERS)
 def test_a_higher_rung_never_asks_for_a_better_price(
     asset: AssetType, side: Side, quote: Quote, bps: int | None, rungs: int
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_higher_rung_never_asks_for_a_better_price(
     assert found == sorted(found, reverse=side is SELL)
 
 
-@given(quotes(), BOUNDS, st.integers(min_value=2, max_value=8))
+@given(a_quote(), BOUNDS, st.integers(min_value=2, max_value=8))
 def test_the_last_rung_is_at_the_bound(quote: Quote, bps: int | None, rungs: int) -> None:
     share = Decimal(pricing.DEFAULT_SLIPPAGE_BPS[STOCK] if bps is None else bps) / 10_000
     mid = mid_of(quote)
@@ -157,7 +157,7 @@ def test_every_asset_type_is_in_every_table() -> None:
             assert starts[-1] == 0
             assert all(start % tick == 0 for start, tick in grid), "a band begins on its own grid"
         assert lots.LOTS[asset] > 0
-        assert 0 < pricing.DEFAULT_SLIPPAGE_BPS[asset] < pricing.NO_BOUND_BPS
+        assert 0 < pricing.DEFAULT_SLIPPAGE_BPS[asset] < quotes.NO_BOUND_BPS
 
 
 TIMES: dict[tuple[AssetType, bool], dict[TimeInForce, TimeInForce]] = {

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from closeflow.domain import lots
-from closeflow.domain.close import pricing
+from closeflow.domain.close import pricing, quotes
 from closeflow.domain.close.ticks import TICKS
 from closeflow.domain.market_data import Quote
 from closeflow.domain.model import AssetType, Side, TimeInForce
@@ -22,7 +22,7 @@ def a_quote(bid: str, ask: str) -> Quote:
     return Quote(symbol="AAPL", bid=Decimal(bid), ask=Decimal(ask), at=NOW)
 
 
-def first_rung(asset: AssetType, side: Side, quote: Quote, bps: int | None) -> Decimal | pricing.Unpriced | None:
+def first_rung(asset: AssetType, side: Side, quote: Quote, bps: int | None) -> Decimal | quotes.Unpriced | None:
     priced = pricing.ladder_price(asset, side, quote, bps, rung=1, rungs=4)
     return priced.limit if isinstance(priced, pricing.Priced) else priced
 
@@ -35,14 +35,14 @@ def one_side(bid: str | None, ask: str | None) -> Quote:
 ONE_SIDED = {
     "a sell needs a bid only": (SELL, one_side("1.00", None), "1.00"),
     "a buy needs an ask only": (BUY, one_side(None, "0.05"), "0.05"),
-    "a sell without a bid has no price": (SELL, one_side(None, "0.05"), pricing.Unpriced("no_bid")),
-    "a buy without an ask has no price": (BUY, one_side("1.00", None), pricing.Unpriced("no_ask")),
+    "a sell without a bid has no price": (SELL, one_side(None, "0.05"), quotes.Unpriced("no_bid")),
+    "a buy without an ask has no price": (BUY, one_side("1.00", None), quotes.Unpriced("no_ask")),
 }
 
 
 @pytest.mark.parametrize(("side", "quote", "price"), ONE_SIDED.values(), ids=ONE_SIDED)
 def test_a_quote_of_one_side_is_enough_for_who_needs_that_side(
-    side: Side, quote: Quote, price: str | pricing.Unpriced
+    side: Side, quote: Quote, price: str | quotes.Unpriced
 ) -> None:
     expected = Decimal(price) if isinstance(price, str) else price
     assert first_rung(OPTION, side, quote, None) == expected
@@ -78,17 +78,17 @@ NEAR_TOUCH = {
 @pytest.mark.parametrize(("asset", "side", "bid", "ask", "bps", "price"), NEAR_TOUCH.values(), ids=NEAR_TOUCH)
 def test_near_touch(asset: AssetType, side: Side, bid: str, ask: str, bps: int | None, price: str | None) -> None:
     """None where the bound forbids the touch: a limit at the bound could only stand and wait."""
-    expected = pricing.Unpriced("touch_beyond_slippage") if price is None else Decimal(price)
+    expected = quotes.Unpriced("touch_beyond_slippage") if price is None else Decimal(price)
     assert first_rung(asset, side, a_quote(bid, ask), bps) == expected
 
 
 def test_a_crossed_quote_is_no_price() -> None:
-    assert first_rung(STOCK, SELL, a_quote("100.02", "99.98"), None) == pricing.Unpriced("crossed_quote")
+    assert first_rung(STOCK, SELL, a_quote("100.02", "99.98"), None) == quotes.Unpriced("crossed_quote")
 
 
 def test_what_is_below_one_tick_has_no_price_for_a_sell_and_one_tick_for_a_buy() -> None:
     quote = a_quote("0.001", "0.01")
-    assert first_rung(OPTION, SELL, quote, 10) == pricing.Unpriced("touch_beyond_slippage")
+    assert first_rung(OPTION, SELL, quote, 10) == quotes.Unpriced("touch_beyond_slippage")
     assert first_rung(OPTION, BUY, quote, 10) == Decimal("0.01")
 
 
@@ -107,7 +107,7 @@ def test_the_users_limit_is_never_made_worse(asset: AssetType, side: Side, asked
 
 
 def test_a_buy_limit_below_one_tick_is_none() -> None:
-    assert isinstance(pricing.users_limit(BUY, Decimal("0.001"), TICKS[OPTION]), pricing.Unpriced)
+    assert isinstance(pricing.users_limit(BUY, Decimal("0.001"), TICKS[OPTION]), quotes.Unpriced)
 
 
 LOTS = {

@@ -11,9 +11,10 @@ from uuid import uuid4
 import pytest
 
 from closeflow.domain.close.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
+from closeflow.domain.close.due_requests import wake
+from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import Concluded, conclude
 from closeflow.domain.close.plan_order import Asked, Market, PlanRules, Submit, plan
-from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.market_data import MarketClock, Quote
 from closeflow.domain.model import AssetType, Book, PositionStatus, RejectClass, RequestStatus, Side, StatementKind
 from closeflow.domain.orders import status as order_status

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 import pytest
 
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import Concluded, conclude
-from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.model import (
     Book,
     BrokerStatus,
@@ -25,8 +25,9 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, Repeated, judge_update
-from closeflow.domain.position import exposure
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied, Repeated
+from closeflow.domain.position import exposure, overfill
 from closeflow.domain.position.reopen import bust_window_ends_at
 from closeflow.domain.transitions import illegal_moves
 
@@ -194,7 +195,7 @@ def test_the_bust_window_ends_with_the_next_trading_day(closed: str, ends: str) 
 
 
 def beyond(book: Book) -> tuple[object, ...]:
-    return book.position.quantity, exposure.overfill(book), book.position.status
+    return book.position.quantity, overfill.beyond_zero(book), book.position.status
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["a long", "a short"])

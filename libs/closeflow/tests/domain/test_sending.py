@@ -24,10 +24,9 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.retry import look_up_again_at, retry_in_s
-from closeflow.domain.sending.absence import window
+from closeflow.domain.sending.absence import absence_incident, window
 from closeflow.domain.sending.broker_answers import Refused
 from closeflow.domain.sending.claim import being_looked_up, claim, not_found, with_send
-from closeflow.domain.sending.next_step import absence_incident
 from closeflow.domain.sending.send_check import Check, Clear, Hold, Withdraw, recheck
 from closeflow.domain.sending.ticket import refusal_update, ticket
 from closeflow.domain.trading_controls import Controls, TradingState

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close import timeouts
+from closeflow.domain.close import due_requests, moves
 from closeflow.domain.close.plan_order import Asked, Deny, Market, Plan, PlanRules, Submit, plan, plan_incident
 from closeflow.domain.close.ticks import (
     CENT,
@@ -228,8 +228,10 @@ def test_the_coarser_grid_is_tried_once_and_costs_no_retry() -> None:
     request = settled_once(book).book.requests[REQUEST_ID]
     assert (request.status, request.reason) == (RequestStatus.RETRYABLE, "bad_increment")
     due = replace(book, requests={REQUEST_ID: replace(request, next_attempt_at=None)})
-    moved = timeouts.wake(due, due.requests[REQUEST_ID], now=NOW, resend_after=timedelta(1), unknown_after=timedelta(1))
-    assert isinstance(moved, timeouts.Moved)
+    moved = due_requests.wake(
+        due, due.requests[REQUEST_ID], now=NOW, resend_after=timedelta(1), unknown_after=timedelta(1)
+    )
+    assert isinstance(moved, moves.Moved)
     assert (moved.book.requests[REQUEST_ID].attempt, moved.book.requests[REQUEST_ID].retry_count) == (2, 3)
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from closeflow.contracts.outbox import event_value
 from closeflow.domain.close import plan_order
-from closeflow.domain.close.timeouts import Moved, PutOff, Waits, wake
+from closeflow.domain.close.due_requests import wake
+from closeflow.domain.close.moves import Moved, PutOff, Waits
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
 from closeflow.domain.outbox.events import SUBMIT_CLOSE_ORDER
 from closeflow.domain.sending.claim import being_looked_up

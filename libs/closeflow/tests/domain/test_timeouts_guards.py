@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain.close.due_requests import wake, wake_batch
+from closeflow.domain.close.moves import Conditions, Moved, PutOff, Waits
 from closeflow.domain.close.outcome import conclude
-from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, wake, wake_batch
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import AssetType, Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer
 from closeflow.domain.transitions import illegal_moves

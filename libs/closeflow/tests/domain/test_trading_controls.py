@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.trading_controls import AccountLimits, TradingState, breach, counted, effective_state, room_at
+from closeflow.domain.account_limits import AccountLimits, breach, room_at
+from closeflow.domain.trading_controls import TradingState, counted, effective_state
 
 from .builders import ACCOUNT, CONTROLS, LIMITS, NOW, at
 

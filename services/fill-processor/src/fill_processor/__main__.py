@@ -7,7 +7,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.heartbeat import beating
 from closeflow.kafka.consume import Subscription, run_consumer
-from closeflow.kafka.progress import ConsumerProgress
+from closeflow.kafka.consumer_progress import ConsumerProgress
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.away import database_trouble, is_away

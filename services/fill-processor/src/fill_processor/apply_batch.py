@@ -10,14 +10,15 @@ from uuid import UUID
 
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.batch import APPLIED, IGNORED, PARKED, BatchResult
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import conclude_all
-from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind, about, about_order
 from closeflow.domain.model import Book, BrokerUpdate
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, ProvesNothing, Quarantined, Repeated, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied, ProvesNothing, Quarantined, Repeated
 from closeflow.domain.outbox.events import ledger_event
 from closeflow.domain.position.freeze import freeze
 from closeflow.domain.retry import RetryPolicy

@@ -9,12 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from closeflow.broker import IdDeduplication
-from closeflow.domain.close.pricing import MAX_SPREAD_BPS, QuoteRules
-from closeflow.domain.close.quotes import STANDING_QUOTE_MAX_AGE_S
+from closeflow.domain.close.quotes import MAX_SPREAD_BPS, STANDING_QUOTE_MAX_AGE_S, QuoteRules
 from closeflow.domain.close.ticks import Grid, read_grids
 from closeflow.domain.model import AssetType
+from closeflow.domain.sending.absence import NOT_FOUND_WINDOW_S
 from closeflow.domain.sending.claim import fence_s
-from closeflow.domain.sending.next_step import NOT_FOUND_WINDOW_S
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, RetrySettings
 
 

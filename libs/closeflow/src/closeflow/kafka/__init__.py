@@ -4,10 +4,10 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consume import Subscription, run_consumer
+from closeflow.kafka.consumer_progress import ConsumerProgress
 from closeflow.kafka.dlq import DeadLetterLimit, DeadLetterLimitExceeded
 from closeflow.kafka.dlq_reader import DlqReader, DlqRecord, open_dlq_reader
 from closeflow.kafka.producer import Outgoing, Producer, open_producer
-from closeflow.kafka.progress import ConsumerProgress
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import ConsumerTiming
 from closeflow.kafka.topics import TopicMismatch, TopicMissing, TopicSpec, ensure_topics, load_topics, require_topics

@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.consumer_progress import ConsumerProgress, tell_heartbeats
 from closeflow.kafka.dlq import (
     DEFAULT_LIMIT,
     DeadLetterBudget,
@@ -32,7 +33,6 @@ from closeflow.kafka.dlq import (
     open_dlq_publisher,
 )
 from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
-from closeflow.kafka.progress import ConsumerProgress, tell_heartbeats
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause, deadline
 from closeflow.kafka.topics import require_topics

@@ -9,7 +9,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from closeflow.domain.trading_controls import GLOBAL, AccountLimits, Controls, TradingState, effective_state
+from closeflow.domain.account_limits import AccountLimits
+from closeflow.domain.trading_controls import GLOBAL, Controls, TradingState, effective_state
 from closeflow.storage.core.bulk import storable
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import Row, change, fetch

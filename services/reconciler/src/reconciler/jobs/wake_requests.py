@@ -13,7 +13,8 @@ import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.clock import monotonic
-from closeflow.domain.close.timeouts import Conditions, Moved, PutOff, Waits, WakeResult, wake_batch
+from closeflow.domain.close.due_requests import WakeResult, wake_batch
+from closeflow.domain.close.moves import Conditions, Moved, PutOff, Waits
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.market_data import MarketClock
 from closeflow.storage.book.load import lock_books

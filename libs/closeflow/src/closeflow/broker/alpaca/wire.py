@@ -18,10 +18,8 @@ import httpx
 
 from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.domain.model import AssetType, OrderType, Side
+from closeflow.domain.option_symbol import read_option
 from closeflow.domain.sending.ticket import Ticket
-
-_OCC: Final = re.compile(r"[A-Z0-9]{1,6}[0-9]{6}[CP][0-9]{8}")
-"""An option's symbol without padding, as Alpaca writes it: root, yymmdd, C or P, strike × 1000."""
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 LONGEST_DELAY_S: Final = 900.0
@@ -75,8 +73,8 @@ class _Withheld(Exception):
 
 
 def asset_type_of(symbol: str) -> AssetType:
-    """By how it is written: OCC without padding is an option, a slash a crypto pair, all else a stock."""
-    if _OCC.fullmatch(symbol):
+    """By how it is written: OSI without padding is an option, a slash a crypto pair, all else a stock."""
+    if read_option(symbol) is not None:
         return AssetType.OPTION
     return AssetType.CRYPTO if "/" in symbol else AssetType.STOCK
 

@@ -2,7 +2,7 @@
 
 `deferred_since` is when it began to wait for what nobody knows the end of, whatever the reason is called meanwhile. A
 wait with an end that is known (the market opens, the switch is released, the window of submits is over) is none of it.
-A refusal that passes by itself (`waiting`) is: its request is then retryable, and tried again as rarely.
+A refusal that passes by itself (`passing_refusals`) is: its request is then retryable, and tried again as rarely.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from closeflow.domain.account_limits import LIMITS_MISSING, WINDOW_FULL
 from closeflow.domain.model import CloseRequest
 from closeflow.domain.retry import fraction, pause
-from closeflow.domain.trading_controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL
+from closeflow.domain.trading_controls import TRADING_HALTED
 
 MARKET_CLOSED: Final = "market_closed"
 BROKER_UNAVAILABLE: Final = "broker_unavailable"

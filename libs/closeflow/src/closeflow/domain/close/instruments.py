@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
 
 from closeflow.domain.market_data import Instrument, MarketClock
 from closeflow.domain.model import AssetType
+from closeflow.domain.option_symbol import read_option
 
 EXPIRED: Final = "instrument_expired"
 UNKNOWN: Final = "unknown_symbol"
 INACTIVE: Final = "instrument_inactive"
 
-_OCC: Final = re.compile(r"[A-Z0-9]{1,6} *(\d{6})[CP]\d{8}")
 _DAY_IS_OVER: Final = timedelta(days=1, hours=5)
 """After midnight UTC of the expiry day it is the next day in New York, in winter as in summer."""
 
 
 def has_expired(asset_type: AssetType, symbol: str, at: datetime) -> bool:
-    """Whether the expiry day of an option (OSI symbology: root, yymmdd, C or P, strike) is over; not of what cannot be
-    read as one."""
-    found = _OCC.fullmatch(symbol) if asset_type is AssetType.OPTION else None
-    if found is None:
+    """Whether the expiry day of an option is over; not of what cannot be read as one."""
+    option = read_option(symbol, padded=True) if asset_type is AssetType.OPTION else None
+    if option is None:
         return False
     try:
-        day = datetime.strptime(found[1], "%y%m%d").replace(tzinfo=UTC)
+        day = datetime.strptime(option.day, "%y%m%d").replace(tzinfo=UTC)
     except ValueError:
         return False
     return at >= day + _DAY_IS_OVER

@@ -15,9 +15,10 @@ from typing import Final
 
 from closeflow.domain import lots
 from closeflow.domain.batch import BatchResult
+from closeflow.domain.close.oversold_orders import cancel_oversold_orders, withdraw_oversold_plans
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
-from closeflow.domain.incidents import IncidentKind, about, about_order, about_request
+from closeflow.domain.incidents import IncidentKind, about, about_request
 from closeflow.domain.model import (
     ZERO,
     Book,
@@ -33,7 +34,8 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.events import position_event
-from closeflow.domain.position import exposure
+from closeflow.domain.position import exposure, overfill
+from closeflow.domain.position.overfill import quantity_within_zero
 from closeflow.domain.position.reopen import reopen
 from closeflow.domain.reasons import (
     BELOW_MINIMUM_NOTIONAL,
@@ -45,7 +47,6 @@ from closeflow.domain.reasons import (
     REVERSED,
     SIDE_CHANGED,
     USER_CANCEL,
-    WITHDRAWN,
 )
 from closeflow.domain.retry import RetryPolicy
 
@@ -74,13 +75,13 @@ def conclude(before: Book, book: Book, *, now: datetime, policy: RetryPolicy) ->
 
     `before` is the book as it was before the facts changed; one event with one new version covers the difference.
     """
-    book = _withdraw_oversold_plans(_with_position(book, quantity=_quantity(book)))
+    book = withdraw_oversold_plans(_with_position(book, quantity=quantity_within_zero(book)))
     incidents = _position_incidents(before, book)
     for request in list(book.requests.values()):
         concluded = _conclude_request(book, request, now=now, policy=policy)
         incidents += _request_incidents(request, concluded)
         book = replace(book, requests={**book.requests, request.id: concluded})
-        book, raised = _cancel_oversold_orders(book, concluded, now=now)
+        book, raised = cancel_oversold_orders(book, concluded, now=now)
         incidents += raised
     if book.position.status is PositionStatus.CLOSED and not _is_over(book.position):
         book, reopened = reopen(book, now=now)
@@ -125,14 +126,6 @@ def publish_position(
     position = replace(book.position, version=before.position.version + 1)
     event = position_event(before.position, position, request, at=now)
     return replace(book, position=position), (event,)
-
-
-def _quantity(book: Book) -> Decimal:
-    """The ledger's quantity, except that executions never take a position across zero (P12): what they bring too much
-    is not this position's."""
-    if book.base_quantity > ZERO:
-        return max(ZERO, book.ledger_quantity)
-    return min(ZERO, book.ledger_quantity) if book.base_quantity else ZERO
 
 
 def _conclude_request(book: Book, request: CloseRequest, *, now: datetime, policy: RetryPolicy) -> CloseRequest:
@@ -240,41 +233,6 @@ def _never_sent_or_withdrawn(book: Book, request: CloseRequest) -> bool:
     return not any(order_status.sends_that_count(order) for order in book.orders_of(request.id))
 
 
-def _withdraw_oversold_plans(book: Book) -> Book:
-    """O13: a planned order that the broker cannot have seen is denied once late fills leave less than it would sell."""
-    for order in book.orders.values():
-        request = book.requests.get(order.close_request_id)
-        if request is None or not order_status.never_taken(order):
-            continue
-        if exposure.oversells(book, request):
-            denied = replace(
-                order,
-                status=OrderStatus.DENIED,
-                reject_code=WITHDRAWN,
-                reject_class=RejectClass.RETRYABLE,
-                next_send_at=None,
-            )
-            book = replace(book, orders={**book.orders, order.client_order_id: denied})
-    return book
-
-
-def _cancel_oversold_orders(book: Book, request: CloseRequest, *, now: datetime) -> tuple[Book, list[Incident]]:
-    """C5's note and rule Q: an order that may fill more than the target or the position has left is cancelled."""
-    if not exposure.oversells(book, request):
-        return book, []
-    if request.filled_quantity >= request.target_quantity:
-        kind, detail = IncidentKind.TARGET_REACHED_WITH_LIVE_ORDER, "the target is filled while an order is not done"
-    else:
-        kind, detail = IncidentKind.EXPOSURE_ABOVE_OWED, "an order may fill more than is left to close"
-    orders, incidents = dict(book.orders), list[Incident]()
-    for order in book.orders_of(request.id):
-        if order_status.is_done(order) or order.cancel_requested_at is not None:
-            continue
-        orders[order.client_order_id] = order_status.derive(replace(order, cancel_requested_at=now))
-        incidents.append(about_order(order, kind, detail))
-    return replace(book, orders=orders), incidents
-
-
 def _finish(request: CloseRequest, status: RequestStatus, reason: str | None, now: datetime) -> CloseRequest:
     completed_at = now if status is RequestStatus.COMPLETED else request.completed_at
     return replace(request, status=status, reason=reason, next_attempt_at=None, completed_at=completed_at)
@@ -292,15 +250,15 @@ def _last_execution_at(book: Book) -> datetime | None:
 def _position_incidents(before: Book, book: Book) -> list[Incident]:
     was, now = before.position.quantity, book.position.quantity
     found: list[tuple[IncidentKind, str]] = []
-    outside = before.base_quantity != book.base_quantity or was != _quantity(before)
+    outside = before.base_quantity != book.base_quantity or was != quantity_within_zero(before)
     if outside and book.position.active_close_request_id is not None:
         found.append(
             (IncidentKind.POSITION_CHANGED_OUTSIDE, f"rule Q: it went from {was} to {now} while it was being closed")
         )
     if was * now < ZERO:
         found.append((IncidentKind.SIDE_CHANGED, f"rule Q: the position went from {was} to {now}"))
-    rest = exposure.overfill(book)
-    if rest != ZERO and rest != before.ledger_quantity - _quantity(before):
+    rest = overfill.beyond_zero(book)
+    if rest != ZERO and rest != before.ledger_quantity - quantity_within_zero(before):
         found.append(
             (IncidentKind.OVERFILL, f"P12: executions exceed the position by {rest}, which a tagged position holds")
         )

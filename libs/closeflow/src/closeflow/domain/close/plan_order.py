@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
+from closeflow.domain.account_limits import BREACHES, LIMITS_MISSING, WINDOW_FULL, AccountLimits, breach, room_at
 from closeflow.domain.close import deferral, instruments, pricing, quotes, ticks
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import Grid
@@ -36,16 +37,7 @@ from closeflow.domain.position import exposure, freeze
 from closeflow.domain.reasons import DEADLINE_PASSED, USER_CANCEL
 from closeflow.domain.retry import look_again_by
 from closeflow.domain.text import decimal_text, time_text
-from closeflow.domain.trading_controls import (
-    BREACHES,
-    LIMITS_MISSING,
-    TRADING_HALTED,
-    WINDOW_FULL,
-    AccountLimits,
-    Controls,
-    breach,
-    room_at,
-)
+from closeflow.domain.trading_controls import TRADING_HALTED, Controls
 
 NOTHING_OWED: Final = "nothing_owed"
 
@@ -80,7 +72,7 @@ class Market:
 class PlanRules:
     """Seconds, and what is set of quotes and of increments."""
 
-    quote: pricing.QuoteRules = field(default_factory=pricing.QuoteRules)
+    quote: quotes.QuoteRules = field(default_factory=quotes.QuoteRules)
     grids: Mapping[str, Grid] = field(default_factory=dict)
     """Price increments by symbol or option root, where they are not those of the asset type."""
     quote_max_age_s: float = 5.0
@@ -250,13 +242,13 @@ def _intent(
         quote = quotes.of_any_age(seen)
     price, quote = _price(book, request, quote, rules)
     match price:
-        case pricing.Unpriced(reason="limit_below_one_tick"):
+        case quotes.Unpriced(reason="limit_below_one_tick"):
             return Deny("bad_price", "the limit price rounds to zero on the tick grid")
-        case pricing.Unpriced(reason=pricing.TOUCH_BEYOND_SLIPPAGE):
+        case quotes.Unpriced(reason=pricing.TOUCH_BEYOND_SLIPPAGE):
             return Deny(pricing.TOUCH_BEYOND_SLIPPAGE, _beyond(request, quote))
-        case pricing.Unpriced(reason=IncidentKind.INCREMENT_DOUBTED):
+        case quotes.Unpriced(reason=IncidentKind.INCREMENT_DOUBTED):
             return Deny(IncidentKind.INCREMENT_DOUBTED, _doubted(book.orders_of(request.id)))
-        case pricing.Unpriced(reason=reason):
+        case quotes.Unpriced(reason=reason):
             return Defer(soon, reason)
         case pricing.Priced():
             pass
@@ -270,7 +262,7 @@ def _intent(
 
 def _price(
     book: Book, request: CloseRequest, quote: Quote | None, rules: PlanRules
-) -> tuple[pricing.Priced | pricing.Unpriced, Quote | None]:
+) -> tuple[pricing.Priced | quotes.Unpriced, Quote | None]:
     """The price, and the quote that it was made from. The user's own limit needs none; everything else does, a market
     order for the account's limits."""
     asset_type, side = request.asset_type, request.side
@@ -278,27 +270,27 @@ def _price(
     set_grid = ticks.grid_of(asset_type, request.symbol, rules.grids)
     grid = ticks.grid_after(set_grid, asset_type, orders)
     learned = any(ticks.refusals_for_increment(orders))
-    fault = pricing.Unpriced("no_fresh_quote") if quote is None else None
+    fault = quotes.Unpriced("no_fresh_quote") if quote is None else None
     if quote is not None:
-        fault = pricing.quote_fault(asset_type, side, quote, grid, rules.quote)
+        fault = quotes.quote_fault(asset_type, side, quote, grid, rules.quote)
     if request.order_type is OrderType.LIMIT and request.limit_price is not None:
         if learned and ticks.is_doubted(grid, asset_type, request.limit_price):
-            return pricing.Unpriced(IncidentKind.INCREMENT_DOUBTED), None
+            return quotes.Unpriced(IncidentKind.INCREMENT_DOUBTED), None
         used = quote if fault is None and side is Side.SELL else None
         return pricing.users_limit(side, request.limit_price, grid, market=_market(quote, fault)), used
     if quote is None or fault is not None:
-        return fault or pricing.Unpriced("no_fresh_quote"), None
+        return fault or quotes.Unpriced("no_fresh_quote"), None
     if request.order_type is OrderType.MARKET:
         return pricing.at_market(side, quote), quote
-    near = pricing.touch(side, quote)
+    near = quotes.touch(side, quote)
     if learned and isinstance(near, Decimal) and ticks.is_doubted(grid, asset_type, near):
-        return pricing.Unpriced(IncidentKind.INCREMENT_DOUBTED), quote
+        return quotes.Unpriced(IncidentKind.INCREMENT_DOUBTED), quote
     sent = sum(1 for order in orders if costs_a_retry(book, request, order))
     bps, rungs = request.max_slippage_bps, request.max_retries + 1
     return pricing.ladder_price(asset_type, side, quote, bps, rung=sent + 1, rungs=rungs, grid=grid), quote
 
 
-def _market(quote: Quote | None, fault: pricing.Unpriced | None) -> Decimal | None:
+def _market(quote: Quote | None, fault: quotes.Unpriced | None) -> Decimal | None:
     """What a sell brings, as far as it is known: the bid, or where that is not believed the last trade."""
     if quote is None:
         return None

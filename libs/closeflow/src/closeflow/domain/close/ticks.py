@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
 from closeflow.domain.model import ZERO, AssetType, Order, Statement
+from closeflow.domain.option_symbol import read_option
 
 BAD_INCREMENT: Final = "bad_increment"
 """The reject code of a price that is not on the instrument's grid."""
@@ -62,7 +63,6 @@ _LARGEST_SHARE: Final = {
 }
 """Of a price, that an increment may be which is known from a refusal alone."""
 
-_OPTION_ROOT: Final = re.compile(r"([A-Z0-9]{1,6}?)[0-9]{6}[CP][0-9]{8}")
 _STATED: Final = re.compile(
     r"(?:increments?|multiples?|ticks?(?: size)?)(?: of| is| must be|:)? ?\$?([0-9]*\.?[0-9]+)"
     r"|\$?([0-9]*\.?[0-9]+) (?:increments?|ticks?)\b",
@@ -93,8 +93,8 @@ def grid_of(asset_type: AssetType, symbol: str, known: Mapping[str, Grid]) -> Gr
     """The grid that is set for the symbol, for an option's root, or else for its asset type."""
     if symbol in known:
         return known[symbol]
-    option = _OPTION_ROOT.fullmatch(symbol) if asset_type is AssetType.OPTION else None
-    return known.get(option[1], TICKS[asset_type]) if option else TICKS[asset_type]
+    option = read_option(symbol) if asset_type is AssetType.OPTION else None
+    return known.get(option.root, TICKS[asset_type]) if option else TICKS[asset_type]
 
 
 def coarser_grid(asset_type: AssetType, said: Iterable[Statement]) -> Grid:

@@ -8,8 +8,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import conclude
-from closeflow.domain.close.record_update import apply_update
 from closeflow.domain.lots import LARGEST_QUANTITY, LOT_DIGITS
 from closeflow.domain.model import (
     ZERO,
@@ -25,8 +25,8 @@ from closeflow.domain.model import (
 from closeflow.domain.operator.requests import POLICY, Already, Done, Outcome, Refused, unclear
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied
 from closeflow.domain.orders.duplicate_fills import settle_names
+from closeflow.domain.orders.verdicts import Applied
 from closeflow.domain.outbox.events import ledger_event
 from closeflow.domain.outbox.payloads import PositionPayload
 from closeflow.domain.reasons import EXTERNALLY_CLOSED

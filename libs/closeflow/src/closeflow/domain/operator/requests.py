@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from closeflow.domain.close.due_requests import wake
+from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import conclude, conclude_position, publish_position
-from closeflow.domain.close.timeouts import Moved, wake
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, Order, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure

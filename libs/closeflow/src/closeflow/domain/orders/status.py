@@ -144,7 +144,7 @@ def refused(order: Order) -> bool:
 def is_lost(order: Order) -> bool:
     """Whether an operator's word that the order is lost stands (O18, O19). A newer statement of the broker's overrules
     it, and so does any at all if there was none with a sequence when it was given. One without a sequence takes the
-    word's own away when it comes (`updates`), so those that are here were there before."""
+    word's own away when it comes (`judge_update`), so those that are here were there before."""
     lost = statement(order, StatementKind.LOST)
     if lost is None:
         return False

@@ -37,11 +37,6 @@ def closable(book: Book, side: Side) -> Decimal:
     return max(ZERO, -signed(side, book.position.quantity))
 
 
-def overfill(book: Book) -> Decimal:
-    """P12: what executions brought beyond zero, signed as a position; one that is tagged with this one holds it."""
-    return book.ledger_quantity - book.position.quantity
-
-
 def oversells(book: Book, request: CloseRequest) -> bool:
     """Rule R5 at the moment of a send, over the order that is about to go out and all the others."""
     mine = [order for order in book.orders.values() if order.close_request_id == request.id]

@@ -14,20 +14,17 @@ from typing import Final
 
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.enums import SENDABLE
-from closeflow.domain.model import Book, Order, Send, SendAnswer, SendKind, Side
+from closeflow.domain.incidents import IncidentKind, about_order
+from closeflow.domain.model import Book, Incident, Order, Send, SendAnswer, SendKind, Side
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.sending.claim import Sender, not_found
-from closeflow.domain.sending.next_step import (
-    NOT_FOUND_WINDOW_S,
-    NOT_FOUNDS_NEEDED,
-    LookUp,
-    absence_incident,
-    next_step,
-)
+from closeflow.domain.sending.next_step import LookUp, next_step
 from closeflow.domain.sending.send_check import Clear, recheck
 from closeflow.domain.text import decimal_text
 from closeflow.domain.trading_controls import Controls
 
+NOT_FOUNDS_NEEDED: Final = 5
+NOT_FOUND_WINDOW_S: Final = 60.0
 BROKER_ASKED: Final = "broker asked"
 """The point that is missing while the broker's own evidence is."""
 
@@ -248,3 +245,21 @@ def _repeatable(
         now=now,
         within=rules.within,
     )
+
+
+def absence_incident(order: Order, *, now: datetime, watched_s: float, within: timedelta) -> Incident | None:
+    """Rule R6: five explicit not-founds over the window of absence (`within`), counted from the last lease by the
+    database's clock, and by the observer's own since the first of them (`watched_s`): a clock that jumped proves
+    nothing. Only an operator may conclude from it that the order is lost."""
+    leases = [one.lease_until for one in order_status.submits(order) if one.counts]
+    if order.not_found_count < NOT_FOUNDS_NEEDED or not leases:
+        return None
+    silent = min((now - max(leases)).total_seconds(), watched_s)
+    if silent < within.total_seconds():
+        return None
+    senders = ", ".join(sorted({one.sender for one in order_status.submits(order) if one.answer is None})) or "none"
+    detail = (
+        f"the broker did not find it {order.not_found_count} times for {silent:.0f} s after the last lease; "
+        f"{len(leases)} sends may have reached it; senders without an answer: {senders}"
+    )
+    return about_order(order, IncidentKind.ORDER_NOT_FOUND, detail)

@@ -1,7 +1,4 @@
-"""The last check before the wire, and what is to be done next about an order that is not over (rules R3b, R5, R6).
-
-Nothing here is shared with the planner: what the planner got wrong has to be caught here.
-"""
+"""What is to be done next about an order that is not over (rules R3b, R5, R6)."""
 
 from __future__ import annotations
 
@@ -22,8 +19,6 @@ from closeflow.domain.trading_controls import Controls
 CANCEL_REFUSALS: Final = 3
 CANCEL_OUTCOME_WITHIN_S: Final = 60.0
 REFUSAL_HEARD_WITHIN_S: Final = 60.0
-NOT_FOUNDS_NEEDED: Final = 5
-NOT_FOUND_WINDOW_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +132,3 @@ def _cancel_step(order: Order, *, now: datetime) -> Step:
 def _refused_since(order: Order, cancel: Send) -> bool:
     refusal = order_status.statement(order, StatementKind.CANCEL_REJECTED)
     return refusal is not None and refusal.known_since > cancel.started_at
-
-
-def absence_incident(order: Order, *, now: datetime, watched_s: float, within: timedelta) -> Incident | None:
-    """Rule R6: five explicit not-founds over the window of absence (`within`), counted from the last lease by the
-    database's clock, and by the observer's own since the first of them (`watched_s`): a clock that jumped proves
-    nothing. Only an operator may conclude from it that the order is lost."""
-    leases = [one.lease_until for one in order_status.submits(order) if one.counts]
-    if order.not_found_count < NOT_FOUNDS_NEEDED or not leases:
-        return None
-    silent = min((now - max(leases)).total_seconds(), watched_s)
-    if silent < within.total_seconds():
-        return None
-    senders = ", ".join(sorted({one.sender for one in order_status.submits(order) if one.answer is None})) or "none"
-    detail = (
-        f"the broker did not find it {order.not_found_count} times for {silent:.0f} s after the last lease; "
-        f"{len(leases)} sends may have reached it; senders without an answer: {senders}"
-    )
-    return about_order(order, IncidentKind.ORDER_NOT_FOUND, detail)

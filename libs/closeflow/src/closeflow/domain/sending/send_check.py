@@ -8,13 +8,14 @@ from decimal import Decimal
 from typing import Final
 
 from closeflow.domain import market_data
+from closeflow.domain.account_limits import LIMITS_MISSING, WINDOW_FULL, breach, room_at
 from closeflow.domain.enums import SENDABLE
 from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import ZERO, Book, Incident, Order, RejectClass, RequestStatus, SendAnswer, Side
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure, freeze
 from closeflow.domain.reasons import DEADLINE_PASSED, USER_CANCEL
-from closeflow.domain.trading_controls import LIMITS_MISSING, TRADING_HALTED, WINDOW_FULL, Controls, breach, room_at
+from closeflow.domain.trading_controls import TRADING_HALTED, Controls
 
 HELD_S: Final = 1.0
 """When an order that may not go now is looked at again, unless it is known when it may."""

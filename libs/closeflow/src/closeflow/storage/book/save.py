@@ -14,7 +14,7 @@ from sqlalchemy import Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.model import Book, Order
-from closeflow.domain.position import exposure
+from closeflow.domain.position import overfill
 from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage.book import mapping
 from closeflow.storage.book.overfill_positions import Held, hold_overfills
@@ -50,9 +50,9 @@ async def save_books(tx: AsyncConnection, *, changes: Sequence[Change]) -> Held:
     await _write(tx, tables.orders, ("client_order_id",), orders, mapping.order_row)
     await _write_facts(tx, orders)
     beyond = {
-        after.position.id: exposure.overfill(after)
+        after.position.id: overfill.beyond_zero(after)
         for before, after in changes
-        if exposure.overfill(before) != exposure.overfill(after)
+        if overfill.beyond_zero(before) != overfill.beyond_zero(after)
     }
     return await hold_overfills(tx, overfills=beyond)
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain.close.record_update import apply_update
+from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.model import (
     BrokerStatus,
     BrokerUpdate,
@@ -21,7 +21,8 @@ from closeflow.domain.model import (
     UpdateSource,
 )
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied, ProvesNothing, Quarantined, Repeated, judge_update
+from closeflow.domain.orders.judge_update import judge_update
+from closeflow.domain.orders.verdicts import Applied, ProvesNothing, Quarantined, Repeated
 from closeflow.domain.position.freeze import freeze
 
 from .builders import (

@@ -6,7 +6,7 @@ The sequence gates statements, never executions: an execution id not seen before
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
@@ -27,6 +27,8 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import duplicate_fills, execution_ledger
 from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.refusals import judge_refusal
+from closeflow.domain.orders.verdicts import Applied, ProvesNothing, Quarantined, Repeated, Verdict
 
 SILENT: Final = frozenset({ExecType.NOT_FOUND, ExecType.ABSENT})
 """Answers to a query that state nothing about an order (not-found is evidence only where rule R6 counts it)."""
@@ -54,36 +56,6 @@ _LIVE: Final = frozenset({BrokerStatus.NEW, BrokerStatus.PARTIALLY_FILLED, Broke
 _MAY_FILL: Final = _LIVE | {BrokerStatus.SUSPENDED, BrokerStatus.DONE_FOR_DAY}
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """New facts; `execution` is set when the update's own was booked; withheld ones may have been booked too."""
-
-    order: Order
-    execution: Execution | None
-    incidents: tuple[Incident, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """Nothing in it that is not known already."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProvesNothing:
-    """A refusal of a repeated send (rule R3b), or an answer that states nothing: no fact is made of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """It contradicts what the order is. Nothing of it is applied; the request is frozen until a person looks."""
-
-    error: IncidentKind
-    reason: str
-
-
-Verdict = Applied | Repeated | ProvesNothing | Quarantined
-
-
 def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = None) -> Verdict:
     """Decide what one broker update changes, given everything already known about the order.
 
@@ -98,7 +70,7 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
         return _apply(order, update)
     if update.exec_type in _EXEC_KIND:
         return Quarantined(IncidentKind.EXECUTION_WITHOUT_ORDER, f"execution {update.exec_id} names no broker order id")
-    return _judge_refusal(order, update)
+    return judge_refusal(order, update)
 
 
 def _apply(order: Order, update: BrokerUpdate) -> Verdict:
@@ -155,34 +127,6 @@ def _keep_rejection(order: Order, changed: Order, update: BrokerUpdate) -> Order
         reject_code=update.reject_code or order.reject_code,
         reject_class=update.reject_class or order.reject_class or RejectClass.TERMINAL,
     )
-
-
-def _judge_refusal(order: Order, update: BrokerUpdate) -> Verdict:
-    """Rule R3b: a refusal proves absence only as the answer to the first and only send that counts."""
-    if update.exec_type is not ExecType.REJECTED:
-        return ProvesNothing()
-    if order_status.statement(order, StatementKind.REFUSED) is not None:
-        return Repeated()
-    if order_status.sends_that_count(order) != 1 or order_status.broker_statements(order) or order.executions:
-        return ProvesNothing()
-    unmapped = update.reject_class is None
-    refusal = Statement(
-        kind=StatementKind.REFUSED,
-        stated_at=update.transact_time,
-        heard_at=update.received_at,
-        source=update.source,
-        detail=update.reason,
-    )
-    changed = replace(
-        order,
-        statements=(*order.statements, refusal),
-        reject_code=update.reject_code,
-        reject_class=update.reject_class or RejectClass.TERMINAL,
-        last_broker_update_at=update.received_at,
-        next_send_at=None,
-    )
-    raised = _raise(order, IncidentKind.UNMAPPED_REFUSAL, f"{update.reject_code}: {update.reason}") if unmapped else ()
-    return Applied(order_status.derive(changed), None, raised)
 
 
 def _contradiction(order: Order, update: BrokerUpdate, taken_by: str | None) -> Quarantined | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from closeflow.domain.model import Book, Order
 from closeflow.domain.orders import status as order_status
-from closeflow.domain.orders.apply_update import Applied
+from closeflow.domain.orders.verdicts import Applied
 from closeflow.domain.position.freeze import FREEZING, freeze
 
 
