@@ -109,8 +109,11 @@ class InMemoryBroker:
             return NotSent("its time is over", withheld=True)
         if may_begin is not None and not await may_begin():
             return NotSent("it may not begin any more", withheld=True)
-        if handing_over is not None:
-            handing_over()
+        try:
+            if handing_over is not None:
+                handing_over()
+        except OSError as error:
+            return NotSent(str(error), withheld=True)
         report = self._ask(
             lambda: self.venue.enter(
                 cl_ord_id=ticket.client_order_id,

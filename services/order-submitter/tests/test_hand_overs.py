@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -62,3 +63,36 @@ def test_another_process_keeps_a_file_of_its_own_and_old_ones_go(tmp_path: Path)
     assert (old.exists(), recent.exists()) == (False, True)
     mine.close()
     assert not mine.path.exists()
+
+
+def test_nothing_is_handed_over_once_the_file_can_neither_be_written_nor_removed(tmp_path: Path) -> None:
+    """As on a disk that became read-only: the file would say that nothing was sent."""
+    mine = kept(tmp_path)
+    mine.note("cf-1-1", 1)
+    os.close(cast(int, mine._file))
+    mine._file = os.open(mine.path, os.O_RDONLY)  # Neither written nor emptied by this.
+    tmp_path.chmod(0o500)
+    try:
+        if os.geteuid() == 0:
+            mine.path = tmp_path  # Root may unlink a file of any folder; nobody unlinks a folder.
+        for name in ("cf-2-1", "cf-3-1"):
+            with pytest.raises(OSError):
+                mine.note(name, 1)
+        assert mine.trouble is not None
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    mine = kept(tmp_path)
+    assert not mine.path.exists()
+    mine.path.write_text(f"{hand_overs.HEAD}\n")
+    assert read_hand_overs(mine.path) is None
+
+
+def test_a_file_that_goes_meanwhile_keeps_nobody_from_having_one(tmp_path: Path) -> None:
+    path_of(tmp_path, "gone").symlink_to(tmp_path / "nowhere")
+    mine = kept(tmp_path)
+    mine.note("cf-1-1", 1)
+    assert read_hand_overs(mine.path) == frozenset({("cf-1-1", 1)})

@@ -14,7 +14,7 @@ from closeflow.kafka.records import Record
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
 from closeflow.storage.core import engine
-from closeflow.storage.core.engine import StatementError, Transaction, is_poison
+from closeflow.storage.core.engine import LOCKED, StatementError, Transaction, is_poison, sqlstate
 from closeflow.storage.inbox import record_receipts
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import insert_sends
@@ -57,17 +57,31 @@ async def apart_where_one_breaks(
     work: Callable[[Sequence[Item]], Awaitable[Result]],
     *,
     alone: Callable[[Item, StatementError | MoveRefused], Awaitable[Result]],
+    also_locked: bool = False,
 ) -> list[Result]:
     """What `work` gives for all items; when one of them breaks its transaction, each gets its own, and the one that
-    breaks that too is given to `alone` with the error, so that it holds up no other. Other errors are raised."""
+    breaks that too is given to `alone` with the error, so that it holds up no other. Other errors are raised: with
+    `also_locked` one that somebody's lock made only after every other item had its turn."""
     try:
         return [await work(items)]
     except (StatementError, MoveRefused) as error:
-        if isinstance(error, StatementError) and not is_poison(error):
+        locked = also_locked and len(items) > 1 and sqlstate(error) in LOCKED
+        if isinstance(error, StatementError) and not is_poison(error) and not locked:
             raise
         if len(items) == 1:
             return [await alone(items[0], error)]
-    return [result for item in items for result in await apart_where_one_breaks([item], work, alone=alone)]
+    results: list[Result] = []
+    waits: StatementError | None = None
+    for item in items:
+        try:
+            results += await apart_where_one_breaks([item], work, alone=alone)
+        except StatementError as error:
+            if not locked or sqlstate(error) not in LOCKED:
+                raise
+            waits = error
+    if waits is not None:
+        raise waits
+    return results
 
 
 def first_line(error: StatementError | MoveRefused) -> str:

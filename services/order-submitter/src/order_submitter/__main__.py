@@ -22,7 +22,7 @@ from closeflow.storage.core.away import Patience, database_trouble, is_away
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.telemetry import configure_logging, serve_health
 from order_submitter.due_orders import DueOrderPoller, poll_until_stopped
-from order_submitter.heartbeat import InstanceHeartbeat, beat_until_stopped, this_process
+from order_submitter.heartbeat import InstanceHeartbeat, Presence, beat_until_stopped, this_process
 from order_submitter.look_up import Recovery, Watch
 from order_submitter.market import MarketView
 from order_submitter.plan_orders import Planner
@@ -69,6 +69,8 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(broker.aclose)
         publisher = FillPublisher(await stack.enter_async_context(open_producer(settings.kafka)))
         progress, attending, keeping = ConsumerProgress(), Patience(), Patience()
+        presence = this_process()
+        hand_overs = HandOvers(path_of(settings.hand_over_folder, presence.instance_id))
 
         async def readiness() -> Mapping[str, str | None]:
             return {
@@ -76,11 +78,13 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
                 "consumer": progress.trouble(),
                 "attend": attending.trouble,
                 "keep": keeping.trouble,
+                "hand_overs": hand_overs.trouble,
             }
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
         await stack.enter_async_context(beating(database, "order-submitter"))
-        await _work(settings, stop, database, broker, publisher, (progress, attending, keeping), budget)
+        pool = SenderPool(broker, publisher.publish, _send_log(database, broker), _limits(settings), budget, hand_overs)
+        await _work(settings, stop, database, broker, publisher, (progress, attending, keeping), pool, presence)
 
 
 async def _work(
@@ -90,13 +94,10 @@ async def _work(
     broker: Broker,
     publisher: FillPublisher,
     watched: tuple[ConsumerProgress, Patience, Patience],
-    budget: CallBudget,
+    pool: SenderPool,
+    presence: Presence,
 ) -> None:
     progress, attending, keeping = watched
-    presence = this_process()
-    sends = SendLog(database, broker=broker.name, account_id=broker.account_id)
-    hand_overs = HandOvers(path_of(settings.hand_over_folder, presence.instance_id))
-    pool = SenderPool(broker, publisher.publish, sends, _limits(settings), budget, hand_overs)
     watch = Watch(settings.lease_s)
     recovery = Recovery(
         database=database,
@@ -132,9 +133,9 @@ async def _work(
     market = _market(settings, broker)
     planner = _planner(settings, database, market, pool, presence.instance_id)
     subscription = _subscription(settings, planner)
-    hand_overs.open()
     await keeper.register()
     try:
+        pool.hand_overs.open()
         await run_parts(
             stop,
             {
@@ -148,7 +149,11 @@ async def _work(
         await recovery.stop()
         await pool.drain(settings.http_deadline_s + 1)
         await keeper.sign_off()
-        hand_overs.close()
+        pool.hand_overs.close()
+
+
+def _send_log(database: Database, broker: Broker) -> SendLog:
+    return SendLog(database, broker=broker.name, account_id=broker.account_id)
 
 
 def _market(settings: OrderSubmitterSettings, broker: Broker) -> MarketView:

@@ -23,7 +23,7 @@ from closeflow.storage.senders import Sender, confirm_exit, register_sender, sen
 from order_submitter.due_orders import wait_for, wait_out
 from order_submitter.look_up import Recovery, Watch
 from order_submitter.sending.breaker import from_row
-from order_submitter.sending.hand_overs import path_of, read_hand_overs
+from order_submitter.sending.hand_overs import Line, path_of, read_hand_overs
 from order_submitter.sending.pool import SenderPool
 
 log = structlog.get_logger(__name__)
@@ -49,6 +49,8 @@ class InstanceHeartbeat:
     """The folder where the processes of this host say what they handed to the network."""
     says_it_closes: bool
     """Whether each of its orders says that it closes."""
+    _read: dict[str, frozenset[Line] | None] = field(default_factory=dict)
+    """By sender: what it had handed over."""
     early: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Early look-ups by client order id: when the next one is due (monotonic), and the pause after it."""
 
@@ -81,16 +83,20 @@ class InstanceHeartbeat:
         self.watch.saw(unanswered, now=now)
         await self._confirm_exits({one.sender for one in unanswered if self.presence.has_exited(one)})
         orphans = [one for one in unanswered if self.presence.is_gone(one)]
-        never_left = [one for one in orphans if one.begun and self._never_left(one)]
+        never_left = await self._never_left([one for one in orphans if one.begun])
         await self._take_over(to_take_over(unanswered, orphans), never_left)
         self._look_up_early([one for one in orphans if one.begun and one not in never_left], now)
 
-    def _never_left(self, send: UnansweredSend) -> bool:
-        """Whether its sender ran on this host, is seen to have exited, and had not handed it to the network."""
-        if not self.presence.is_dead(send):
-            return False
-        handed_over = read_hand_overs(path_of(self.hand_overs, send.sender))
-        return handed_over is not None and (send.client_order_id, send.n) not in handed_over
+    async def _never_left(self, begun: list[UnansweredSend]) -> list[UnansweredSend]:
+        """Those whose sender ran on this host, is seen to have exited, and had not handed them to the network. The file
+        of a process that has exited does not change any more, so it is read once."""
+        of_the_dead = [one for one in begun if self.presence.is_dead(one)]
+        read = {one.sender: self._read[one.sender] for one in of_the_dead if one.sender in self._read}
+        for sender in {one.sender for one in of_the_dead} - read.keys():
+            read[sender] = await asyncio.to_thread(read_hand_overs, path_of(self.hand_overs, sender))
+        self._read = read
+        known = ((one, read[one.sender]) for one in of_the_dead)
+        return [one for one, said in known if said is not None and (one.client_order_id, one.n) not in said]
 
     async def _confirm_exits(self, gone: set[str]) -> None:
         """What `closectl senders exited` is for, where no person has to look."""

@@ -1,6 +1,5 @@
 """ORDER_SUBMITTER_* environment variables."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -43,7 +42,7 @@ class OrderSubmitterSettings(BrokerSettings, KafkaSettings, PostgresSettings, Re
     broker_refuses_to_exceed: bool = False
     absence_window_s: Annotated[float, Field(ge=1, le=86_400)] = NOT_FOUND_WINDOW_S
 
-    hand_over_folder: Path = Path(tempfile.gettempdir()) / "closeflow-order-submitter"
+    hand_over_folder: Path = Path("/tmp/closeflow-order-submitter")
     consumer_group: str = "order-submitter"
     batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 64
     # Planning, attending, keeping, beginnings and answers have one connection each at most, look-ups two.

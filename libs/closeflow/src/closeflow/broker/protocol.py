@@ -193,7 +193,8 @@ class Broker(Protocol):
         first byte cannot go within `begin_within_s`, whatever is waited for, none goes and the answer is `NotSent`.
         `may_begin` is asked last of all, with nothing but the write to follow; when it says no, none goes either. Such
         a `NotSent` is `withheld` where the broker had no part in it. `handing_over` is called right before the bytes
-        without which there is no order are handed to the network, for one order at a time; raises it, none are.
+        without which there is no order are handed to the network, for one order at a time; when it raises OSError, none
+        are.
 
         `Refused` only for the broker's own refusal of this order, `Acknowledged` only for this very order, with a
         source of `submit`; a repeated id is `DuplicateId`. Whatever may have been written and has no such answer is

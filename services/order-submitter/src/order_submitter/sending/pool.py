@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -115,7 +116,7 @@ class SenderPool:
         self._publish = publish
         self._sends = sends
         self._limits = limits
-        self._hand_overs = hand_overs
+        self.hand_overs = hand_overs or HandOvers(Path())
         self._free = limits.in_flight
         self.budget = budget or CallBudget(limits.rate_per_s)
         self.tasks: set[asyncio.Task[None]] = set()
@@ -251,8 +252,9 @@ class SenderPool:
             return await self._sends.begin(job.order, job.send) and self._fenced(job) is None
 
         def handing_over() -> None:
-            if self._hand_overs is not None:
-                self._hand_overs.note(job.order.client_order_id, job.send.n)
+            if self._fenced(job) is not None:
+                raise OSError("the check is too old by now")
+            self.hand_overs.note(job.order.client_order_id, job.send.n)
 
         answer: SubmitAnswer
         if fenced is not None:

@@ -61,7 +61,8 @@ class CancelOrphanOrders:
         for one in found:
             self.pauses.asked(one.client_order_id, now)
         answers = await ask(self.broker, [one.client_order_id for one in found], self.rest)
-        canceled = await apart_where_one_breaks(found, partial(self._cancel, answers=answers), alone=self._report)
+        cancel = partial(self._cancel, answers=answers)
+        canceled = await apart_where_one_breaks(found, cancel, alone=self._report, also_locked=True)
         # Afterwards, for what the database can do does not wait for Kafka.
         await publish(self.producer, stated(answers))
         return sum(canceled)

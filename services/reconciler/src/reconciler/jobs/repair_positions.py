@@ -38,7 +38,9 @@ class RepairPositions:
         async with transaction(self.database) as tx:
             found = await inconsistent_positions(tx, grace=self.grace, budget=self.budget, after=self._after)
         self._after = found[-1].position_id if found else 0
-        repaired = await apart_where_one_breaks(found, self._repair, alone=self._report) if found else []
+        repaired = (
+            await apart_where_one_breaks(found, self._repair, alone=self._report, also_locked=True) if found else []
+        )
         async with transaction(self.database) as tx:
             still = await inconsistent_positions(tx, grace=timedelta(), budget=None)
             subjects = [str(one.position_id) for one in still]

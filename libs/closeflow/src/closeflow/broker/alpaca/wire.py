@@ -182,8 +182,12 @@ class Wire:
             nonlocal written, holding
             if handing_over is not None and event.endswith("send_request_body.started"):
                 holding = await self._handing_over.acquire()
-                handing_over()
-            elif holding and event.endswith("send_request_body.complete"):
+                try:
+                    handing_over()
+                except OSError as error:
+                    raise _Withheld(str(error)) from error
+                written = True
+            elif holding and event.endswith(("send_request_body.complete", "send_request_body.failed")):
                 self._handing_over.release()
                 holding = False
             if not event.endswith("send_request_headers.started"):
@@ -192,7 +196,7 @@ class Wire:
                 raise _Withheld(f"no connection within {begin_within_s:.3f} s")
             if may_begin is not None and not await may_begin():
                 raise _Withheld("it may not begin any more")
-            written = True
+            written = handing_over is None
 
         # Each of these bounds one step; the trace, just before the first byte, bounds them all together.
         within = None if begin_within_s is None else max(0.001, begin_within_s)

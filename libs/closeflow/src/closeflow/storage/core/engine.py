@@ -30,6 +30,8 @@ DatabaseError = SQLAlchemyError
 REPEATABLE: Final = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: PostgreSQL chose this transaction as a victim; the work may be done again."""
 LOCK_NOT_AVAILABLE: Final = "55P03"
+LOCKED: Final = frozenset({LOCK_NOT_AVAILABLE, "57014"})
+"""SQLSTATEs of a wait for somebody's lock that took too long: its own limit, or that of the statement."""
 """A lock was not to be had within `lock_timeout`, or not at once."""
 POISON_CLASSES: Final = frozenset({"22", "23"})
 """Data exception and integrity violation: the statement fails again however often it is repeated."""
