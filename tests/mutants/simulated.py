@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
-from closeflow.domain.close import due_orders, due_requests, orphan_orders, outcome, plan_batch, retries, timeouts
+from closeflow.domain.close import due_orders, due_requests, next_attempt, orphan_orders, outcome, plan_batch, timeouts
 from closeflow.domain.orders import refusals, status
 from closeflow.domain.outbox import publication_audit
 from closeflow.domain.sending import absence, answered, claim, next_step
@@ -95,7 +95,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         ),
     ),
     "retries without end": Mutant("ends", ((outcome, "request.retry_count >= request.max_retries and", "False and"),)),
-    "a retry under a halt": Mutant("controls", ((retries, "    if conditions.halted:", "    if False:"),), first=37),
+    "a retry under a halt": Mutant(
+        "controls", ((next_attempt, "    if conditions.halted:", "    if False:"),), first=37
+    ),
     "no working time-out": Mutant(
         "everything", ((timeouts, "timedelta(seconds=request.working_timeout_s)", "timedelta(days=9)"),)
     ),

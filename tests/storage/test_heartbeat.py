@@ -9,7 +9,7 @@ import pytest
 import time_machine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from closeflow.heartbeat import Heartbeat
+from closeflow.clock_and_job_watch import Heartbeat
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import transaction
 from closeflow.storage.job_cycles import count_cycle, read_cycles, register_jobs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from closeflow.heartbeat import CycleWatch
+from closeflow.clock_and_job_watch import CycleWatch
 from closeflow.storage.job_cycles import JobCycles
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from closeflow.domain import rulebook, transitions
 from closeflow.domain.close.accept import Accepted, accept_close
+from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import conclude
-from closeflow.domain.close.plan_order import Defer, apply_plan
+from closeflow.domain.close.plan_order import apply_plan
 from closeflow.domain.model import (
     Book,
     BrokerStatus,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, ExposureUnproven, accept_close
-from closeflow.domain.close.plan_order import Defer, Plan
+from closeflow.domain.close.deferral import Defer
+from closeflow.domain.close.plan_order import Plan
 from closeflow.domain.model import Book, OrderStatus, PositionStatus, RequestStatus
 from closeflow.domain.sending.send_check import Clear, Hold, recheck
 from closeflow.domain.trading_controls import TradingState

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from closeflow.domain.close.plan_order import Asked, Defer, Deny, Market, Plan, PlanRules, Submit, apply_plan, plan
+from closeflow.domain.close.deferral import Defer
+from closeflow.domain.close.plan_order import Asked, Deny, Market, Plan, PlanRules, Submit, apply_plan, plan
 from closeflow.domain.close.quotes import QuoteRules
 from closeflow.domain.market_data import LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType, Book, OrderType, RequestStatus, Side

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.outcome import conclude
 from closeflow.domain.close.plan_order import (
     AlreadyPlanned,
     Asked,
-    Defer,
     Deny,
     Disagrees,
     Market,

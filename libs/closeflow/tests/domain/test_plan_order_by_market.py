@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from closeflow.domain.close.plan_order import Defer, Deny, Market, Submit, apply_plan
+from closeflow.domain.close.deferral import Defer
+from closeflow.domain.close.plan_order import Deny, Market, Submit, apply_plan
 from closeflow.domain.market_data import Instrument, LastTrade, Quote
 from closeflow.domain.model import AssetType, OrderType
 from closeflow.domain.sending.send_check import Withdraw, recheck

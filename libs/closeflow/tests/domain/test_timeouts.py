@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from closeflow.contracts.outbox import event_value
-from closeflow.domain.close import plan_order
+from closeflow.domain.close import deferral, plan_order
 from closeflow.domain.close.due_requests import wake
 from closeflow.domain.close.moves import Moved, PutOff, Waits
 from closeflow.domain.model import Book, Order, OrderStatus, PositionStatus, RequestStatus, SendAnswer, StatementKind
@@ -193,7 +193,7 @@ def test_each_emission_waits_twice_as_long_for_its_answer(emission: int, pause_s
 
 
 def test_what_the_planner_defers_is_asked_for_when_it_says_however_often_it_was() -> None:
-    halted = plan_order.Defer(at(5), "trading_halted")
+    halted = deferral.Defer(at(5), "trading_halted")
     emitted = woken(pending(next_attempt_at=NOW, emission=1000))
     assert isinstance(emitted, Moved)
     answered = plan_order.apply_plan(emitted.book, REQUEST_ID, halted, now=NOW)

@@ -9,9 +9,10 @@ from functools import partial
 
 import pytest
 
+from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.due_requests import wake
 from closeflow.domain.close.moves import Waits
-from closeflow.domain.close.plan_order import Asked, Defer, Market, PlanRules, plan
+from closeflow.domain.close.plan_order import Asked, Market, PlanRules, plan
 from closeflow.domain.model import Book, BrokerStatus, BrokerUpdate, ExecType, Order, RequestStatus, Side, UpdateSource
 from closeflow.domain.operator.adjust import Fill, end_order, name_fill
 from closeflow.domain.operator.requests import Done, Outcome, Refused, abandon

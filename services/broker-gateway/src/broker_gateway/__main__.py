@@ -10,7 +10,7 @@ from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamTarget, trade_updates
 from closeflow.broker.budget import CallBudget
-from closeflow.heartbeat import beating
+from closeflow.clock_and_job_watch import beating
 from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import make_engine

@@ -16,8 +16,8 @@ from close_api.batching import Batches
 from close_api.rest.app import Api, build_app
 from close_api.rest.server import make_server
 from close_api.settings import Settings
+from closeflow.clock_and_job_watch import beating
 from closeflow.domain.close.accept import CloseCommand, Decision
-from closeflow.heartbeat import beating
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import make_engine

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Mapping
 
+from closeflow.clock_and_job_watch import beating
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
-from closeflow.heartbeat import beating
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.consumer_progress import ConsumerProgress
 from closeflow.run import run_parts, run_service

@@ -10,11 +10,11 @@ from dataclasses import replace
 from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
 from closeflow.broker.budget import CallBudget
+from closeflow.clock_and_job_watch import beating
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.close.plan_order import PlanRules
 from closeflow.domain.model import AssetType
 from closeflow.domain.sending.absence import window
-from closeflow.heartbeat import beating
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load

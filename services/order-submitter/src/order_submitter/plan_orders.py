@@ -13,8 +13,9 @@ from prometheus_client import Counter
 from closeflow.clock import monotonic, sleep
 from closeflow.contracts import SubmitOrder, peek
 from closeflow.domain.batch import PARKED, BatchResult
+from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.plan_batch import Known, PlansResult, plan_batch
-from closeflow.domain.close.plan_order import AlreadyPlanned, Asked, Defer, Deny, Disagrees, Market, PlanRules, Submit
+from closeflow.domain.close.plan_order import AlreadyPlanned, Asked, Deny, Disagrees, Market, PlanRules, Submit
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident, OrderType, Side

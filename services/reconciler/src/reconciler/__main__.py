@@ -13,9 +13,9 @@ import structlog
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.budget import CallBudget
 from closeflow.clock import monotonic
+from closeflow.clock_and_job_watch import beating
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.outbox.replication_slot import Limits
-from closeflow.heartbeat import beating
 from closeflow.kafka.producer import Producer, open_producer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load

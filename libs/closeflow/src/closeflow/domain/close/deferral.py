@@ -1,4 +1,4 @@
-"""How long a close that cannot be planned waits before it is asked about again, and when a person has to know (C3).
+"""What a close waits for that cannot be planned now, for how long, and when a person has to know (C3).
 
 `deferred_since` is when it began to wait for what nobody knows the end of, whatever the reason is called meanwhile. A
 wait with an end that is known (the market opens, the switch is released, the window of submits is over) is none of it.
@@ -8,14 +8,22 @@ A refusal that passes by itself (`passing_refusals`) is: its request is then ret
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from closeflow.domain.account_limits import LIMITS_MISSING, WINDOW_FULL
-from closeflow.domain.model import CloseRequest
-from closeflow.domain.retry import fraction, pause
-from closeflow.domain.trading_controls import TRADING_HALTED
+from closeflow.domain.account_limits import LIMITS_MISSING, WINDOW_FULL, room_at
+from closeflow.domain.close.pricing import market_hours
+from closeflow.domain.market_data import MarketClock
+from closeflow.domain.model import (
+    AssetType,
+    Book,
+    CloseRequest,
+)
+from closeflow.domain.orders import status as order_status
+from closeflow.domain.position import freeze
+from closeflow.domain.retry import fraction, look_again_by, pause
+from closeflow.domain.trading_controls import TRADING_HALTED, Controls
 
 MARKET_CLOSED: Final = "market_closed"
 BROKER_UNAVAILABLE: Final = "broker_unavailable"
@@ -56,3 +64,46 @@ def _since(request: CloseRequest, reason: str, now: datetime) -> datetime:
     """Since when it waits for this reason or one like it; a clock that was set back starts it anew."""
     goes_on = request.reason == reason or not {request.reason, reason} & WAITS_FOR_ITS_TIME
     return min(request.deferred_since, now) if goes_on and request.deferred_since is not None else now
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """C3: not now. The request stays pending; no retry is used up."""
+
+    until: datetime
+    reason: str
+
+
+def held_by_controls(controls: Controls, *, now: datetime, halted_s: float) -> Defer | None:
+    """The kill switch, which is looked at again after `halted_s`, and room in the account's window of submits."""
+    if controls.halted:
+        return Defer(now + timedelta(seconds=halted_s), TRADING_HALTED)
+    free_at = None if controls.limits is None else room_at(controls.limits, now=now)
+    return None if free_at is None else Defer(free_at, WINDOW_FULL)
+
+
+def waits_for_orders(book: Book, request: CloseRequest, soon: datetime) -> Defer | None:
+    """A freeze, fills that nobody has named (rule R4: what is owed is not known yet), an earlier order that lives."""
+    if freeze.is_frozen(book):
+        return Defer(soon, "frozen")
+    if not all(order_status.is_named(order) for order in book.orders.values()):
+        return Defer(soon, "fills_not_named")
+    if not all(order_status.is_done(order) for order in book.orders_of(request.id)):
+        return Defer(soon, "earlier_order_not_done")
+    return None
+
+
+def waits_for_market(
+    asset_type: AssetType, clock: MarketClock | None, sends_resume_at: datetime | None, soon: datetime, *, now: datetime
+) -> Defer | None:
+    """The circuit breaker, a market clock that cannot be had, a market that is closed."""
+    if sends_resume_at is not None:
+        return Defer(max(soon, sends_resume_at), BROKER_UNAVAILABLE)
+    if not market_hours(asset_type):
+        return None
+    if clock is None:
+        return Defer(soon, NO_MARKET_CLOCK)
+    if clock.is_open:
+        return None
+    opens_at = now + (clock.next_open - clock.at)
+    return Defer(look_again_by(max(soon, opens_at), now), MARKET_CLOSED)

@@ -15,7 +15,7 @@ from uuid import UUID
 from closeflow.domain import lots
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.moves import Conditions, Moved, PutOff, Waits, fail, finish
-from closeflow.domain.close.retries import (
+from closeflow.domain.close.next_attempt import (
     emit_again_if_due,
     retry_if_due,
 )

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from closeflow.domain.batch import APPLIED, IGNORED, BatchResult
+from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.outcome import conclude_all
 from closeflow.domain.close.plan_order import (
     Asked,
-    Defer,
     Deny,
     Disagrees,
     Market,

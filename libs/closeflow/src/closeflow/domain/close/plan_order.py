@@ -13,8 +13,9 @@ from decimal import Decimal
 from typing import Final, assert_never
 from uuid import UUID
 
-from closeflow.domain.account_limits import BREACHES, LIMITS_MISSING, WINDOW_FULL, AccountLimits, breach, room_at
+from closeflow.domain.account_limits import BREACHES, LIMITS_MISSING, AccountLimits, breach
 from closeflow.domain.close import deferral, instruments, pricing, quotes, ticks
+from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import Grid
 from closeflow.domain.ids import client_order_id
@@ -32,12 +33,10 @@ from closeflow.domain.model import (
     RequestStatus,
     Side,
 )
-from closeflow.domain.orders import status as order_status
-from closeflow.domain.position import exposure, freeze
+from closeflow.domain.position import exposure
 from closeflow.domain.reasons import DEADLINE_PASSED, USER_CANCEL
-from closeflow.domain.retry import look_again_by
 from closeflow.domain.text import decimal_text, time_text
-from closeflow.domain.trading_controls import TRADING_HALTED, Controls
+from closeflow.domain.trading_controls import Controls
 
 NOTHING_OWED: Final = "nothing_owed"
 
@@ -92,14 +91,6 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
-class Defer:
-    """C3: not now. The request stays pending; no retry is used up."""
-
-    until: datetime
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Deny:
     """C4: never. `code` becomes the request's reason."""
 
@@ -151,13 +142,15 @@ def _plan(
     if client_order_id(request.id, request.attempt) in book.orders:
         return AlreadyPlanned()
     limits = controls.limits
-    over = _over(request, now) or _controlled(controls, now, rules)
+    over = _over(request, now) or deferral.held_by_controls(controls, now=now, halted_s=rules.halted_s)
     if over is not None or limits is None:
         return over or Defer(now + timedelta(seconds=rules.retry_s), LIMITS_MISSING)
     return (
-        _unsettled(book, request, now, rules)
+        deferral.waits_for_orders(book, request, now + timedelta(seconds=rules.retry_s))
         or _gone(request, market)
-        or _not_now(request, market, now, rules)
+        or deferral.waits_for_market(
+            request.asset_type, market.clock, market.sends_resume_at, now + timedelta(seconds=rules.retry_s), now=now
+        )
         or _intent(book, request, limits, market, now, rules)
     )
 
@@ -188,42 +181,9 @@ def _over(request: CloseRequest, now: datetime) -> Deny | None:
     return None
 
 
-def _controlled(controls: Controls, now: datetime, rules: PlanRules) -> Defer | None:
-    """The kill switch, and room in the account's window of submits."""
-    if controls.halted:
-        return Defer(now + timedelta(seconds=rules.halted_s), TRADING_HALTED)
-    free_at = None if controls.limits is None else room_at(controls.limits, now=now)
-    return None if free_at is None else Defer(free_at, WINDOW_FULL)
-
-
-def _unsettled(book: Book, request: CloseRequest, now: datetime, rules: PlanRules) -> Defer | None:
-    soon = now + timedelta(seconds=rules.retry_s)
-    if freeze.is_frozen(book):
-        return Defer(soon, "frozen")
-    if not all(order_status.is_named(order) for order in book.orders.values()):
-        return Defer(soon, "fills_not_named")  # Rule R4: what is owed is not known yet.
-    if not all(order_status.is_done(order) for order in book.orders_of(request.id)):
-        return Defer(soon, "earlier_order_not_done")
-    return None
-
-
 def _gone(request: CloseRequest, market: Market) -> Deny | None:
     gone = instruments.gone(request.asset_type, request.symbol, market.clock, market.instruments.get(request.symbol))
     return None if gone is None else Deny(gone.code, gone.detail)
-
-
-def _not_now(request: CloseRequest, market: Market, now: datetime, rules: PlanRules) -> Defer | None:
-    soon = now + timedelta(seconds=rules.retry_s)
-    if market.sends_resume_at is not None:
-        return Defer(max(soon, market.sends_resume_at), deferral.BROKER_UNAVAILABLE)
-    if not pricing.market_hours(request.asset_type):
-        return None
-    if market.clock is None:
-        return Defer(soon, deferral.NO_MARKET_CLOCK)
-    if market.clock.is_open:
-        return None
-    opens_at = now + (market.clock.next_open - market.clock.at)
-    return Defer(look_again_by(max(soon, opens_at), now), deferral.MARKET_CLOSED)
 
 
 def _intent(
