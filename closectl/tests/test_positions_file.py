@@ -8,7 +8,7 @@ import pytest
 
 from closectl.positions_file import BadFile, read_positions
 from closeflow.domain.model import AssetType
-from closeflow.storage.position_import import NewPosition
+from closeflow.storage.imported_positions import NewPosition
 
 HEADER = "account_id,symbol,asset_type,quantity,multiplier,currency"
 WITH_ID = f"position_id,{HEADER}"

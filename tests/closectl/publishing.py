@@ -11,8 +11,8 @@ from sqlalchemy import text
 from closectl.verifying.reading import Published
 from closeflow.domain.model import Topic
 from closeflow.storage.core.engine import Database
+from closeflow.storage.verify.compared_state import State, load_state
 from closeflow.storage.verify.snapshot import snapshot
-from closeflow.storage.verify.state import State, load_state
 
 PARTITIONS: Final = 6
 Records = list[Published]

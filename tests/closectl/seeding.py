@@ -44,7 +44,7 @@ from closeflow.storage.inbox import record_receipts
 from closeflow.storage.order_sends import Answered, insert_sends, record_answers
 from closeflow.storage.outbox import insert_events
 from closeflow.storage.trading_controls import lock_controls
-from fill_processor.process import Processor
+from fill_processor.batch_transaction import Processor
 
 ACCOUNT: Final = "main"
 FILE: Final = """position_id,account_id,symbol,asset_type,quantity,multiplier,currency

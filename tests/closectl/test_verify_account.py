@@ -24,8 +24,8 @@ from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, OrderType, 
 from closeflow.domain.sending.broker_answers import Acknowledged
 from closeflow.domain.sending.ticket import Ticket
 from closeflow.storage.core.engine import Database
+from closeflow.storage.verify.compared_state import State, load_state
 from closeflow.storage.verify.snapshot import snapshot
-from closeflow.storage.verify.state import State, load_state
 from tests.closectl.seeding import ACCOUNT, order_id
 
 AT: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)

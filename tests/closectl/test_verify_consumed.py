@@ -15,7 +15,7 @@ from closectl.verifying.consumed import Committed, check_offsets, check_updates
 from closectl.verifying.reading import Given, TopicNames, Topics
 from closectl.verifying.report import Looked
 from closeflow.domain.model import Side
-from closeflow.storage.verify.state import KnownOrder, State
+from closeflow.storage.verify.compared_state import KnownOrder, State
 from tests.closectl.seeding import order_id
 
 AT: Final = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)

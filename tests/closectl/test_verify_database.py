@@ -11,8 +11,8 @@ from sqlalchemy import text
 from closectl.verifying.report import INVARIANTS, Finding, Looked, Violation
 from closectl.verifying.run import check_database
 from closeflow.storage.core.engine import Database, Transaction
+from closeflow.storage.verify.compared_state import load_state
 from closeflow.storage.verify.snapshot import snapshot, work_in_flight
-from closeflow.storage.verify.state import load_state
 from tests.closectl.plants import PLANTS as OF_BOOKS
 from tests.closectl.plants import named, statements
 from tests.closectl.plants_of_progress import PROGRESS_PLANTS, WAITING

@@ -22,7 +22,7 @@ from closectl.verifying.topics import check_topics
 from closeflow.domain.model import Topic
 from closeflow.kafka import KafkaConnection, TopicSpec, ensure_topics, open_producer
 from closeflow.storage.core.engine import Database
-from closeflow.storage.verify.state import State
+from closeflow.storage.verify.compared_state import State
 from tests.closectl.publishing import Records, published
 
 Change = Callable[[Records], Records]

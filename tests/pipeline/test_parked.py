@@ -23,7 +23,7 @@ from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka import DeadLetter, KafkaConnection, Producer, open_producer
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import make_engine
-from fill_processor.process import Processor
+from fill_processor.batch_transaction import Processor
 from reconciler.jobs.release_parked import ReleaseParked
 from tests.pipeline.filling import ADD_ORDER, SUBMITTED, add_order, executions, fill, published
 from tests.pipeline.submitting import Bench, behave, open_bench, until

@@ -31,7 +31,7 @@ from closeflow.domain.model import AssetType
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.kafka.read_to_end import TailRecord, open_tail
 from closeflow.storage.core.engine import Database, make_engine
-from closeflow.storage.position_import import NewPosition
+from closeflow.storage.imported_positions import NewPosition
 from demo.system import ACCOUNT, SIMULATOR, System
 
 WITHIN_S: Final = 30.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from closectl.symbols import spellings
 from closeflow.domain.model import PositionStatus
 from closeflow.storage.core.engine import Database, Transaction, retrying
-from closeflow.storage.position_import import KnownPosition, NewPosition, insert_positions, known_positions
+from closeflow.storage.imported_positions import KnownPosition, NewPosition, insert_positions, known_positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from closectl.symbols import canonical, option_root
 from closeflow.domain.lots import LOT_DIGITS
 from closeflow.domain.model import AssetType
 from closeflow.domain.text import decimal_text
-from closeflow.storage.position_import import NewPosition
+from closeflow.storage.imported_positions import NewPosition
 
 REQUIRED: Final = ("account_id", "symbol", "asset_type", "quantity", "multiplier", "currency")
 OPTIONAL: Final = ("position_id", "side")

@@ -13,7 +13,7 @@ import httpx
 
 from broker_simulator.control import AcceptSilently, Behaviour, Control, FillInParts, FillThen, Reject, StreamFaults
 from closeflow.domain.model import AssetType
-from closeflow.storage.position_import import NewPosition
+from closeflow.storage.imported_positions import NewPosition
 
 IN_PARTS: Final = "MSFT"
 CANCELED_HALFWAY: Final = "JPM"

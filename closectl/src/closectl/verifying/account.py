@@ -14,7 +14,7 @@ from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType
 from closeflow.domain.text import decimal_text
-from closeflow.storage.verify.state import State
+from closeflow.storage.verify.compared_state import State
 
 BEFORE: Final = timedelta(minutes=5)
 """The broker's clock may differ from ours by less than this."""

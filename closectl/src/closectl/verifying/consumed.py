@@ -14,7 +14,7 @@ from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import ExecKind
 from closeflow.domain.text import decimal_text
 from closeflow.kafka.read_to_end import Partition
-from closeflow.storage.verify.state import KnownOrder, State
+from closeflow.storage.verify.compared_state import KnownOrder, State
 
 APPLIED: Final = "applied"
 FILL_PROCESSOR: Final = "fill-processor"

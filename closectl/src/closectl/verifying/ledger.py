@@ -16,7 +16,7 @@ from closectl.verifying.report import Looked, looked
 from closeflow.domain.model import ExecKind, Side, Topic
 from closeflow.domain.outbox.events import EXECUTION_REVERSED
 from closeflow.domain.text import decimal_text
-from closeflow.storage.verify.state import BookedExecution, State
+from closeflow.storage.verify.compared_state import BookedExecution, State
 
 Key = tuple[str, str, str]
 Wrong = Iterator[tuple[str, str]]

@@ -17,14 +17,14 @@ from closectl.verifying.report import Finding, NotChecked, Report, looked
 from closectl.verifying.topics import check_topics
 from closeflow.broker.protocol import Broker, BrokerUnavailable
 from closeflow.kafka import KafkaConnection, KafkaConnectionError, KafkaError
-from closeflow.kafka.offsets import committed_offsets
+from closeflow.kafka.group_lag import committed_offsets
 from closeflow.storage.core.engine import Database, Transaction
-from closeflow.storage.verify.checks import BOOK_CHECKS, run_check
+from closeflow.storage.verify.book_invariants import BOOK_CHECKS, run_check
+from closeflow.storage.verify.compared_state import State, load_state
 from closeflow.storage.verify.controls import CONTROL_CHECKS, load_controls_history
 from closeflow.storage.verify.events import EVENT_CHECKS
 from closeflow.storage.verify.orders import ORDER_CHECKS
 from closeflow.storage.verify.snapshot import WorkInFlight, load_open_incidents, read_books, snapshot, work_in_flight
-from closeflow.storage.verify.state import State, load_state
 
 POLL_S: Final = 0.25
 ATTEMPTS: Final = 3

@@ -12,7 +12,7 @@ from closectl.verifying.report import Looked, looked
 from closeflow.domain.model import Topic
 from closeflow.domain.outbox.publication_audit import EventKey
 from closeflow.domain.text import decimal_text
-from closeflow.storage.verify.state import PositionState, State
+from closeflow.storage.verify.compared_state import PositionState, State
 
 Wrong = Iterator[tuple[str, str]]
 

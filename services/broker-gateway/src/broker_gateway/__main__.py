@@ -15,7 +15,7 @@ from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import make_engine
 from closeflow.telemetry import configure_logging
-from closeflow.telemetry.health import serve_health
+from closeflow.telemetry.health_server import serve_health
 
 
 async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:

@@ -13,8 +13,8 @@ from closeflow.settings import load
 from closeflow.storage.core.away import database_trouble, is_away
 from closeflow.storage.core.engine import make_engine
 from closeflow.telemetry import configure_logging
-from closeflow.telemetry.health import serve_health
-from fill_processor.process import Processor
+from closeflow.telemetry.health_server import serve_health
+from fill_processor.batch_transaction import Processor
 from fill_processor.settings import FillProcessorSettings
 
 

@@ -23,7 +23,7 @@ from closeflow.storage.core.away import Patience, database_trouble
 from closeflow.storage.core.engine import Database, make_engine, transaction
 from closeflow.storage.job_cycles import register_jobs
 from closeflow.telemetry import configure_logging
-from closeflow.telemetry.health import serve_health
+from closeflow.telemetry.health_server import serve_health
 from reconciler.connect_client import Connect, open_connect
 from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest
 from reconciler.jobs.assemble_evidence import AssembleEvidence

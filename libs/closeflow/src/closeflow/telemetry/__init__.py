@@ -1,6 +1,6 @@
 """Logs, metric names, trace context."""
 
-from closeflow.telemetry.health import Readiness, always_ready, serve_health
+from closeflow.telemetry.health_server import Readiness, always_ready, serve_health
 from closeflow.telemetry.logs import LogFormat, configure_logging
 from closeflow.telemetry.trace import TraceContext, next_span, parse_traceparent
 

@@ -29,7 +29,7 @@ from closeflow.domain.monitoring import (
     stalled_consumers,
 )
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.offsets import group_lag
+from closeflow.kafka.group_lag import group_lag
 from closeflow.storage.core.away import reason
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.incidents import close_incidents, report_incidents

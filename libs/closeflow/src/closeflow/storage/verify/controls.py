@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import fetch
-from closeflow.storage.verify.checks import sql_check
+from closeflow.storage.verify.book_invariants import sql_check
 
 HALTED: Final = "halted"
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from closeflow.domain.close.deferral import incident_kind
 from closeflow.storage.deferred_closes import INCIDENT_AFTER_SQL
-from closeflow.storage.verify.checks import SNAPSHOT_AT, sql_check
+from closeflow.storage.verify.book_invariants import SNAPSHOT_AT, sql_check
 
 # The limits: 60 s of grace over what is due (the reconciler looks every half second), twice that for an order's time to
 # work; 5 min for an accepted close that nobody answered, and for a cancel; 15 min for an order that stays unknown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from closeflow.storage.verify.checks import sql_check
+from closeflow.storage.verify.book_invariants import sql_check
 
 # Where an order's own history runs backwards, the clock was set back, and later sends look earlier than they were.
 DETERMINISTIC_ID: Final = sql_check(

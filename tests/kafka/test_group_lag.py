@@ -7,7 +7,7 @@ import uuid
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.kafka import KafkaConnection, open_producer
-from closeflow.kafka.offsets import committed_offsets
+from closeflow.kafka.group_lag import committed_offsets
 from tests.kafka.conftest import MakeTopic
 
 

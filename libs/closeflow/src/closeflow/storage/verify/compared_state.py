@@ -15,7 +15,7 @@ from sqlalchemy import text
 from closeflow.domain.model import ExecKind, PositionStatus, Side
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import fetch
-from closeflow.storage.verify.checks import COMMON, SNAPSHOT_AT
+from closeflow.storage.verify.book_invariants import COMMON, SNAPSHOT_AT
 
 _NOW: Final = text(f"SELECT {SNAPSHOT_AT}")
 _OUTBOX: Final = text("""
