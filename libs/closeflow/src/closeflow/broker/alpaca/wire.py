@@ -12,9 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlencode
 
-import httpx
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.domain.model import AssetType, OrderType, Side
@@ -118,8 +121,74 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON number")
 
 
+@dataclass(slots=True)
+class _Call:
+    """How far one call has come. The client's write of a request is a task of its own, which must not outlive it."""
+
+    begin_by: float | None
+    may_begin: Callable[[], Awaitable[bool]] | None
+    handing_over: Callable[[], None] | None
+    connecting: bool = False
+    connected: bool = False
+    written: bool = False
+    over: bool = False
+    withheld: str | None = None
+    """Why nothing may go."""
+
+    async def before_body(self) -> None:
+        """Raises _Withheld when the request must not go; the client has kept its headers to itself until now."""
+        try:
+            if self.begin_by is not None and time.monotonic() >= self.begin_by:
+                raise _Withheld("no connection in time")
+            if self.may_begin is not None and not await self.may_begin():
+                raise _Withheld("it may not begin any more")
+            if self.over:
+                raise _Withheld("given up")
+            if self.handing_over is not None:
+                self.handing_over()
+        except (_Withheld, OSError) as error:
+            self.withheld = str(error)
+            raise _Withheld(self.withheld) from error
+        self.written = True
+
+
+class _Body(aiohttp.Payload):
+    """The bytes of a request: they go in one write with its headers, or nothing goes."""
+
+    def __init__(self, content: bytes, call: _Call) -> None:
+        super().__init__(content, content_type="application/json")
+        self._size = len(content)
+        self._call = call
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """As text."""
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Between `before_body` and the write nothing else of the process runs."""
+        await self._call.before_body()
+        await writer.write(self._value)
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Tells a call when it has a connection, its own or one that was there."""
+    config = aiohttp.TraceConfig()
+
+    def said(**states: bool) -> Any:
+        async def told(_: object, context: Any, __: object) -> None:
+            for name, value in states.items():
+                setattr(context.trace_request_ctx, name, value)
+
+        return told
+
+    config.on_connection_create_start.append(said(connecting=True))
+    config.on_connection_create_end.append(said(connecting=False, connected=True))
+    config.on_connection_reuseconn.append(said(connected=True))
+    return config
+
+
 class Wire:
-    """A bounded pool of HTTP/1.1 connections to one base URL. Never follows a redirect, never sends anything twice."""
+    """A bounded pool of HTTP/1.1 connections to one base URL. Never follows a redirect, never sends an order twice."""
 
     def __init__(
         self,
@@ -134,23 +203,26 @@ class Wire:
     ) -> None:
         """Every call is counted in the `budget`. A server with a limit of its own has its `host` budget besides: what
         it refuses says nothing of the other calls."""
+        self._base_url = base_url.rstrip("/")
+        self._headers = {**headers, "Accept": "application/json"}
+        self._connections = connections
         self._now = now
         self._budget = budget
         self._host = host
-        self._handing_over = asyncio.Lock()
         self._deadline_s = deadline_s
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            headers={**headers, "Accept": "application/json"},
-            # One deadline over the whole call, below; httpx has only limits per step.
-            timeout=None,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            http1=True,
-            http2=False,
-            # Proxies and netrc from the environment would be settings that nobody sees.
-            trust_env=False,
-        )
+        self._made: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made at the first call, because it belongs to the running loop."""
+        if self._made is None:
+            self._made = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[_tracing()],
+            )
+        return self._made
 
     async def call(
         self,
@@ -165,57 +237,36 @@ class Wire:
         handing_over: Callable[[], None] | None = None,
     ) -> Outcome:
         """With `begin_within_s` the request is given up as NotWritten when it cannot have a connection in that time:
-        what was decided before the call would be too old by then. `may_begin` is asked once there is a connection, and
-        the first byte follows its yes at once. `handing_over` is called right before the body, for one call at a time:
-        a request without its body asks for nothing. A send has its turn from whoever claimed it; what is less urgent
-        waits for one here."""
+        what was decided before the call would be too old by then. `may_begin` is asked once there is a connection;
+        `handing_over` is called after its yes, and the first byte follows at once, with nothing of the process in
+        between. A send has its turn from whoever claimed it; what is less urgent waits for one here."""
         if urgency is Urgency.SEND:
             held_s = self._budget.held_s()
         else:
             held_s = await self._turn(urgency)
         if held_s > 0:
             return NotWritten("calls wait for the broker's rate limit", held_s)
-        written = holding = False
         begin_by = None if begin_within_s is None else time.monotonic() + begin_within_s
-
-        async def trace(event: str, _: Mapping[str, object]) -> None:
-            nonlocal written, holding
-            if handing_over is not None and event.endswith("send_request_body.started"):
-                holding = await self._handing_over.acquire()
-                try:
-                    handing_over()
-                except OSError as error:
-                    raise _Withheld(str(error)) from error
-                written = True
-            elif holding and event.endswith(("send_request_body.complete", "send_request_body.failed")):
-                self._handing_over.release()
-                holding = False
-            if not event.endswith("send_request_headers.started"):
-                return
-            if begin_by is not None and time.monotonic() >= begin_by:
-                raise _Withheld(f"no connection within {begin_within_s:.3f} s")
-            if may_begin is not None and not await may_begin():
-                raise _Withheld("it may not begin any more")
-            written = handing_over is None
-
-        # Each of these bounds one step; the trace, just before the first byte, bounds them all together.
+        call = _Call(begin_by, may_begin, handing_over)
         within = None if begin_within_s is None else max(0.001, begin_within_s)
-        steps = {"pool": within, "connect": within, "read": None, "write": None}
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._exchange(method, path, params, content, {"trace": trace, "timeout": steps})
+                return await self._exchange(method, path, params, content, call, within)
+        except aiohttp.ConnectionTimeoutError:
+            connecting = call.connecting
+            reason = "it could not connect in time" if connecting else "no connection was free"
+            return NotWritten(reason, withheld=not connecting)
         except TimeoutError:
             reason = f"no whole answer within {self._deadline_s} s"
-        except _Withheld as error:
-            return NotWritten(str(error), withheld=True)
-        except httpx.PoolTimeout:
-            return NotWritten("no connection was free", withheld=True)
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (aiohttp.ClientError, OSError) as error:
+            if call.withheld is not None:
+                return NotWritten(call.withheld, withheld=True)
             reason = f"{type(error).__name__}: {error}"
         finally:
-            if holding:
-                self._handing_over.release()
-        return NoReply(reason) if written else NotWritten(reason)
+            call.over = True
+        # What has no body is written as soon as there is a connection.
+        sent = call.written if content is not None else call.connected
+        return NoReply(reason) if sent else NotWritten(reason)
 
     async def _turn(self, urgency: Urgency) -> float:
         """For how long not to ask again, 0 when the call may go."""
@@ -234,26 +285,33 @@ class Wire:
         path: str,
         params: Mapping[str, str] | None,
         content: bytes | None,
-        extensions: dict[str, object],
+        call: _Call,
+        within_s: float | None,
     ) -> Outcome:
-        headers = {} if content is None else {"Content-Type": "application/json"}
-        async with self._client.stream(
-            method, path, params=params, content=content, headers=headers, extensions=extensions
+        query = f"?{urlencode(params)}" if params else ""
+        async with self._session.request(
+            method,
+            URL(f"{self._base_url}{path}{query}", encoded=True),
+            data=None if content is None else _Body(content, call),
+            allow_redirects=False,
+            # One deadline over the whole call, above; this bounds the wait for a connection.
+            timeout=aiohttp.ClientTimeout(total=None, connect=within_s),
+            trace_request_ctx=call,
         ) as response:
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     return NoReply(f"answer longer than {MAX_BODY_BYTES} bytes")
         received_at = self._now()
         delay = retry_after(response.headers, received_at)
         budget = self._host or self._budget
-        if response.status_code == TOO_MANY or (response.status_code == UNAVAILABLE and delay is not None):
+        if response.status == TOO_MANY or (response.status == UNAVAILABLE and delay is not None):
             delay = budget.refused(delay)
         else:
             budget.taken()
         return Reply(
-            status=response.status_code,
+            status=response.status,
             body=bytes(body),
             received_at=received_at,
             retry_after_s=delay,
@@ -262,7 +320,8 @@ class Wire:
 
     async def aclose(self) -> None:
         """Closes every connection; a call that is under way ends as NoReply or NotWritten."""
-        await self._client.aclose()
+        if self._made is not None:
+            await self._made.close()
 
 
 def _http_date(text: str | None) -> datetime | None:
