@@ -11,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from closeflow.broker import BrokerUnavailable, FailureCause
-from closeflow.broker.alpaca.wire import retry_after
+from closeflow.broker.alpaca.retry_hints import retry_after
 from closeflow.broker.budget import FLOOR_CAP_S, TAKEN_ENDS, CallBudget, Urgency
 from closeflow.domain.model import AssetType
 from closeflow.domain.sending.broker_answers import NotAccepted, NotFound

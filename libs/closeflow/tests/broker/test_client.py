@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,9 +14,10 @@ from functools import partial
 
 import pytest
 
-from closeflow.broker.alpaca.wire import LONGEST_DELAY_S, decimal_text, order_body, retry_after
+from closeflow.broker.alpaca.retry_hints import LONGEST_DELAY_S, retry_after
+from closeflow.broker.alpaca.wire import decimal_text, order_body
 from closeflow.domain.model import OrderType, Side
-from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotSent, Unanswered
+from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
 
 from .serving import ORDER, TICKET, Step, answer, break_off, broker_at, hang_up, serving, stay_silent, trickle
 
@@ -198,3 +201,60 @@ def test_the_delay_may_be_a_date_or_a_reset_time() -> None:
 )
 def test_no_delay_stops_us_for_long(headers: dict[str, str], delay: float | None) -> None:
     assert retry_after(headers, datetime(2026, 3, 2, 15, 0, tzinfo=UTC)) == delay
+
+
+@asynccontextmanager
+async def answering_twice() -> AsyncIterator[tuple[str, list[str]]]:
+    """Its first answer, a not-found, it gives once more a moment later, when nobody asks; all others are 503. Its URL,
+    and what came."""
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                asked.append(head.split(" ")[1])
+                if len(asked) > 1:
+                    writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+                    continue
+                body = b'{"code":40410000,"message":"order not found for x"}'
+                said = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+                writer.write(said)
+                await asyncio.sleep(0.05)
+                writer.write(said)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def test_an_answer_that_nobody_asked_for_answers_no_other_call() -> None:
+    """It would be the not-found of another order, and evidence of its absence."""
+    async with answering_twice() as (url, asked), broker_at(url) as broker:
+        assert isinstance(await broker.look_up("cf-1"), NotFound)
+        await asyncio.sleep(0.2)  # The second answer is on the idle connection now.
+        assert [isinstance(await broker.look_up(name), NotFound) for name in ("cf-2", "cf-3")] == [False, False]
+    assert [one.rpartition("=")[2] for one in asked] == ["cf-1", "cf-2", "cf-3"]
+
+
+async def test_an_answer_that_comes_before_the_order_is_none_and_the_order_does_not_go() -> None:
+    async with answering_twice() as (url, asked), broker_at(url) as broker:
+
+        async def may_begin() -> bool:
+            await asyncio.sleep(0.2)  # The second answer comes meanwhile.
+            return True
+
+        await broker.look_up("cf-1")
+        said = await broker.submit(TICKET, may_begin=may_begin)
+    assert isinstance(said, NotSent)
+    assert len(asked) == 1
+
+
+async def test_a_call_that_waits_for_a_connection_ends_with_its_client() -> None:
+    async with serving(stay_silent) as server, broker_at(server.url, connections=1) as broker:
+        calls = [asyncio.create_task(broker.submit(TICKET)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        await broker.aclose()
+        answers = [type(one) for one in await asyncio.wait_for(asyncio.gather(*calls), 5)]
+        assert sorted(answers, key=str) == sorted([Unanswered, NotSent, NotSent], key=str)
+        assert isinstance(await broker.submit(TICKET), NotSent)

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
-import math
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+import structlog
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from closeflow.broker.alpaca.retry_hints import (
+    http_date,
+    retry_after,
+)
 from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.domain.model import AssetType, OrderType, Side
 from closeflow.domain.option_symbol import read_option
 from closeflow.domain.sending.ticket import Ticket
+from closeflow.tasks import being_cancelled
+
+log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
-LONGEST_DELAY_S: Final = 900.0
-"""No server's wish keeps closes waiting longer; Alpaca's limits are per minute."""
 MARKET_PATIENCE_S: Final = 1.0
 """Less than anybody waits for market data: who has no turn by then is told so, and does not blame the feed."""
 TOO_MANY: Final = 429
 UNAVAILABLE: Final = 503
-_HINTS: Final = ("retry-after", "x-ratelimit-reset", "ratelimit-reset")
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
-_FIRST_UNIX_S: Final = 1e9
-"""What is larger is no number of seconds to wait but a time: since 2001 in seconds, and in milliseconds."""
-_FIRST_UNIX_MS: Final = 1e11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +133,11 @@ class _Call:
     withheld: str | None = None
     """Why nothing may go."""
 
+    def without_answer(self, content: bytes | None, reason: str, *, withheld: bool = False) -> NotWritten | NoReply:
+        """What has no body counts as written as soon as there was a connection."""
+        sent = self.connected if content is None else self.written
+        return NoReply(reason) if sent else NotWritten(reason, withheld=withheld)
+
     async def before_body(self) -> None:
         """Raises _Withheld when the request must not go; the client has kept its headers to itself until now."""
         try:
@@ -146,8 +149,10 @@ class _Call:
                 raise _Withheld("given up")
             if self.handing_over is not None:
                 self.handing_over()
-        except (_Withheld, OSError) as error:
-            self.withheld = str(error)
+        except Exception as error:
+            if not isinstance(error, _Withheld | OSError):
+                log.exception("request_not_begun")
+            self.withheld = str(error) or type(error).__name__
             raise _Withheld(self.withheld) from error
         self.written = True
 
@@ -168,6 +173,23 @@ class _Body(aiohttp.Payload):
         """Between `before_body` and the write nothing else of the process runs."""
         await self._call.before_body()
         await writer.write(self._value)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Takes no connection on which something came while nobody had asked: it would be read as the next answer."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 (aiohttp's own)
+    ) -> aiohttp.connector.Connection:
+        """One that is new, or idle and silent."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
 
 
 def _tracing() -> aiohttp.TraceConfig:
@@ -203,7 +225,7 @@ class Wire:
     ) -> None:
         """Every call is counted in the `budget`. A server with a limit of its own has its `host` budget besides: what
         it refuses says nothing of the other calls."""
-        self._base_url = base_url.rstrip("/")
+        self._base_url = str(URL(base_url)).rstrip("/")
         self._headers = {**headers, "Accept": "application/json"}
         self._connections = connections
         self._now = now
@@ -211,13 +233,14 @@ class Wire:
         self._host = host
         self._deadline_s = deadline_s
         self._made: aiohttp.ClientSession | None = None
+        self._closed = False
 
     @property
     def _session(self) -> aiohttp.ClientSession:
         """Made at the first call, because it belongs to the running loop."""
         if self._made is None:
             self._made = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=_Connector(limit=self._connections),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[_tracing()],
@@ -246,6 +269,8 @@ class Wire:
             held_s = await self._turn(urgency)
         if held_s > 0:
             return NotWritten("calls wait for the broker's rate limit", held_s)
+        if self._closed:
+            return NotWritten("closed", withheld=True)
         begin_by = None if begin_within_s is None else time.monotonic() + begin_within_s
         call = _Call(begin_by, may_begin, handing_over)
         within = None if begin_within_s is None else max(0.001, begin_within_s)
@@ -253,20 +278,21 @@ class Wire:
             async with asyncio.timeout(self._deadline_s):
                 return await self._exchange(method, path, params, content, call, within)
         except aiohttp.ConnectionTimeoutError:
-            connecting = call.connecting
-            reason = "it could not connect in time" if connecting else "no connection was free"
-            return NotWritten(reason, withheld=not connecting)
+            reason = "it could not connect in time" if call.connecting else "no connection was free"
+            return call.without_answer(content, reason, withheld=not call.connecting)
         except TimeoutError:
             reason = f"no whole answer within {self._deadline_s} s"
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             if call.withheld is not None:
                 return NotWritten(call.withheld, withheld=True)
             reason = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError:
+            if not self._closed or being_cancelled():
+                raise
+            reason = "closed"
         finally:
             call.over = True
-        # What has no body is written as soon as there is a connection.
-        sent = call.written if content is not None else call.connected
-        return NoReply(reason) if sent else NotWritten(reason)
+        return call.without_answer(content, reason)
 
     async def _turn(self, urgency: Urgency) -> float:
         """For how long not to ask again, 0 when the call may go."""
@@ -298,11 +324,15 @@ class Wire:
             timeout=aiohttp.ClientTimeout(total=None, connect=within_s),
             trace_request_ctx=call,
         ) as response:
+            early = content is not None and not call.written
+            call.over = early  # What answers a request that has not gone is of another one, and this one does not go.
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     return NoReply(f"answer longer than {MAX_BODY_BYTES} bytes")
+        if early:
+            return NotWritten(f"HTTP {response.status} came before the request")
         received_at = self._now()
         delay = retry_after(response.headers, received_at)
         budget = self._host or self._budget
@@ -315,54 +345,11 @@ class Wire:
             body=bytes(body),
             received_at=received_at,
             retry_after_s=delay,
-            dated_at=_http_date(response.headers.get("date")),
+            dated_at=http_date(response.headers.get("date")),
         )
 
     async def aclose(self) -> None:
         """Closes every connection; a call that is under way ends as NoReply or NotWritten."""
+        self._closed = True
         if self._made is not None:
             await self._made.close()
-
-
-def _http_date(text: str | None) -> datetime | None:
-    try:
-        read = None if text is None else email.utils.parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return None if read is None else read.replace(tzinfo=read.tzinfo or UTC)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds the server asks us to wait, at most LONGEST_DELAY_S: Retry-After (RFC 9110, 10.2.3), or the reset time of
-    its rate limit where that says nothing or "at once". Seconds may have a fraction, times be an HTTP date, RFC 3339 or
-    Unix time in seconds or milliseconds; a time is compared with the server's own Date. None when it asks for nothing
-    that can be read."""
-    said_at = _time(headers.get("date", "")) or now
-    asked = {name: _asked_delay(headers.get(name, ""), said_at) for name in _HINTS}
-    readable = [
-        min(max(0.0, delay), LONGEST_DELAY_S)
-        for name, delay in asked.items()
-        if delay is not None and (name == _HINTS[0] or math.isfinite(delay))
-    ]
-    return next((delay for delay in readable if delay > 0), readable[0] if readable else None)
-
-
-def _asked_delay(text: str, said_at: datetime) -> float | None:
-    text = text.strip()
-    if _NUMBER.fullmatch(text) is None:
-        until = _time(text)
-        return None if until is None else (until - said_at).total_seconds()
-    number = float(text)
-    if number < _FIRST_UNIX_S:
-        return number
-    return number / (1 if number < _FIRST_UNIX_MS else 1000) - said_at.timestamp()
-
-
-def _time(text: str) -> datetime | None:
-    for read in (email.utils.parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            found = read(text)
-            return found.replace(tzinfo=found.tzinfo or UTC)
-        except (ValueError, OverflowError):  # Not this form, or too many digits for a date.
-            continue
-    return None
