@@ -30,8 +30,7 @@ def broker_fill_record(update: BrokerUpdate, *, service: str, traceparent: str |
         event_id=update.event_id,
         event_type=f"BROKER_{update.exec_type.upper()}",
         source=f"/{service}",
-        # As `BrokerFillV1` does with a time that is none.
-        time=update.transact_time if is_time(update.transact_time) else update.received_at,
+        time=update.transact_time if is_time(update.transact_time) else update.received_at,  # As `BrokerFillV1` does.
         traceparent=traceparent,
     )
     return Outgoing(topic=BROKER_FILL, key=broker_fill_key(update.client_order_id), value=value, headers=tuple(headers))

@@ -128,14 +128,9 @@ class ImportNonTrades:
         held = await held_positions(tx, account_id=self.broker.account_id, symbols=symbols)
         found = await lock_books(tx, position_ids=[one.position_id for one in held])
         books = {key: book for key, book in found.items() if book.position.quantity != ZERO}
-        result = apply_activity(
-            activity,
-            books,
-            subject=self._subject(activity),
-            at_broker=_at_broker(theirs, [*books.values()]),
-            by=BY,
-            now=await database_now(tx),
-        )
+        subject, at_broker = self._subject(activity), _at_broker(theirs, [*books.values()])
+        now = await database_now(tx)
+        result = apply_activity(activity, books, subject=subject, at_broker=at_broker, by=BY, now=now)
         if isinstance(result.verdict, Ends | Told):
             outcome = "ended" if isinstance(result.verdict, Ends) else "told"
             await record_activity(tx, **self._key, activity=activity, outcome=outcome)
