@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from closectl.importing import import_positions
+from closectl.import_positions import import_positions
 from closectl.positions_file import read_positions
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.codec import encode

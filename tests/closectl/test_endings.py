@@ -16,7 +16,7 @@ import pytest
 import devstack
 from broker_simulator.control import Behaviour, NeverFill, PositionSpec
 from broker_simulator.process import SimulatorProcess
-from closectl.importing import import_positions
+from closectl.import_positions import import_positions
 from closectl.positions_file import read_positions
 from closectl.verifying.report import Finding, Looked
 from closectl.verifying.run import check_database

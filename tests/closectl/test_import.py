@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from closectl.importing import Imported, ImportRefused, import_positions
+from closectl.import_positions import Imported, ImportRefused, import_positions
 from closectl.positions_file import read_positions
 from closeflow.domain.model import AssetType
 from closeflow.storage.core.engine import Database, make_engine, transaction

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 import devstack
-from closectl.importing import import_positions
+from closectl.import_positions import import_positions
 from closectl.positions_file import read_positions
 from closeflow.domain.model import BrokerStatus, RejectClass
 from closeflow.storage.core.engine import make_engine

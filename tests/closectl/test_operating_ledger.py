@@ -17,7 +17,7 @@ import pytest
 import devstack
 from broker_simulator.control import PositionSpec
 from broker_simulator.process import SimulatorProcess
-from closectl.importing import import_positions
+from closectl.import_positions import import_positions
 from closectl.positions_file import read_positions
 from closeflow.domain.model import BrokerStatus
 from closeflow.storage.core.engine import make_engine

@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 from broker_simulator.control import OrderSeen, PositionSpec
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.broker import Account
-from closectl.importing import import_positions
+from closectl.import_positions import import_positions
 from closectl.operating.closes import cancel_request, retry_request
 from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import verify

@@ -15,7 +15,7 @@ from closectl.command_line import OneLineErrors, examples
 from closectl.controls import controls, halt, limits, reduce, release
 from closectl.dlq import dlq
 from closectl.environment import KAFKA_NOT_SET, account_at_broker, kafka_if_set, with_database
-from closectl.importing import ImportRefused, import_positions
+from closectl.import_positions import ImportRefused, import_positions
 from closectl.operating.commands import actions, incidents, requests, senders
 from closectl.operating.ledger_commands import (
     ADJUST_EXAMPLES,

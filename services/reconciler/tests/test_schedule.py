@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from reconciler.schedule import Cycles, Job, keep_running, until_stopped
+from reconciler.schedule import Job, keep_running, until_stopped
+from reconciler.stalled_jobs import Cycles
 
 
 class Working:

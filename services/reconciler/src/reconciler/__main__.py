@@ -41,8 +41,9 @@ from reconciler.jobs.wake_requests import MarketHours, WakeRequests
 from reconciler.jobs.watch_deferrals import WatchDeferrals
 from reconciler.jobs.watch_replication import WatchReplication
 from reconciler.jobs.watch_surroundings import WatchSurroundings
-from reconciler.schedule import FAILURES, Cycles, Job, counted, keep_running, pause, until_stopped
+from reconciler.schedule import FAILURES, Job, counted, keep_running, pause, until_stopped
 from reconciler.settings import ReconcilerSettings
+from reconciler.stalled_jobs import Cycles
 
 log = structlog.get_logger(__name__)
 

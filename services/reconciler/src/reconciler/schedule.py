@@ -6,7 +6,7 @@ A cycle that ended without an error is counted in `job_cycles` by whoever did th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,21 +18,15 @@ from closeflow.clock import monotonic, timeout
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.tasks import end_tasks
+from reconciler.stalled_jobs import Cycles
 
 FAILURES = Counter("closeflow_reconciler_failures_total", "Cycles that failed and will be tried again", ["job"])
 DONE = Counter("closeflow_reconciler_repairs_total", "What the jobs did", ["job"])
 TOOK = Gauge("closeflow_reconciler_cycle_seconds", "How long the last cycle took", ["job"])
 
-INTERVALS: Final = 5
-LEAST_ALLOWED_S: Final = 30.0
 STOP_WITHIN_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
-
-
-def allowed_s(interval_s: float) -> float:
-    """How long a job may go on without finishing a cycle before somebody has to look."""
-    return max(LEAST_ALLOWED_S, INTERVALS * interval_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +48,6 @@ def counted(database: Database, job: Job) -> Job:
         return done
 
     return replace(job, once=once)
-
-
-class Cycles:
-    """When each job of this process last finished a cycle; one that only saw that another replica does it, too."""
-
-    def __init__(self, intervals: Iterable[tuple[str, float]], *, now: float) -> None:
-        self._allowed = {name: allowed_s(interval_s) for name, interval_s in intervals}
-        self._finished = dict.fromkeys(self._allowed, now)
-
-    @property
-    def allowed(self) -> dict[str, float]:
-        """By job, after how many seconds without a cycle it counts as stalled."""
-        return dict(self._allowed)
-
-    def finished(self, name: str, *, now: float) -> None:
-        """The job ended a cycle `now` (monotonic seconds), or saw that another replica did."""
-        self._finished[name] = now
-
-    def trouble(self, *, now: float) -> str | None:
-        """The jobs that stand still, if any do."""
-        silent = {name: now - at for name, at in self._finished.items() if now - at >= self._allowed[name]}
-        return ", ".join(f"{name} has not finished a cycle for {for_s:.0f} s" for name, for_s in silent.items()) or None
 
 
 async def keep_running(job: Job, cycles: Cycles, stop: asyncio.Event, *, start_up_delay_s: float) -> None:
