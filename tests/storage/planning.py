@@ -29,7 +29,7 @@ GROWING: Final = frozenset(
     }
 )
 STATEMENT: Final = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b")
-WHOLE: Final = re.compile(r"verify|position_import|timeline|migrate|databases")
+WHOLE: Final = re.compile(r"verify|imported_positions|timeline|migrate|databases")
 """Modules whose statements read everything because a person asked for that, or page by key for a person."""
 _SEED: Final = """
     INSERT INTO accounts (account_id, broker) VALUES ('acc', 'alpaca');
