@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
+from typing import Any, Final
 from uuid import UUID
 
-from closeflow.domain.model import Event
+from closeflow.domain.model import Event, Payload
 from closeflow.domain.text import decimal_text, time_text
 
 
@@ -16,17 +19,19 @@ def event_value(event: Event) -> dict[str, object]:
 
     It is not validated, so that no event can stop the transaction that makes it true.
     """
-    values = ((one.name, getattr(event.payload, one.name)) for one in fields(event.payload))
-    return {name: _json(value) for name, value in values if value is not None}
+    payload = event.payload
+    found = {name: getattr(payload, name) for name in _names(type(payload))}  # type: ignore[arg-type]  # a class is Hashable
+    return {name: _json(value) for name, value in found.items() if value is not None}
+
+
+@cache
+def _names(payload: type[Payload]) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(payload))
+
+
+_AS_TEXT: Final[Mapping[type, Callable[[Any], str]]] = {Decimal: decimal_text, datetime: time_text, UUID: str}
 
 
 def _json(value: object) -> object:
-    match value:
-        case Decimal():
-            return decimal_text(value)
-        case datetime():
-            return time_text(value)
-        case UUID():
-            return str(value)
-        case _:
-            return value
+    as_text = _AS_TEXT.get(type(value))
+    return value if as_text is None else as_text(value)
