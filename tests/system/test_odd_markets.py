@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
+from typing import Final
 
 from broker_simulator.control import Behaviour, Reject
+from order_submitter.settings import OrderSubmitterSettings
 from tests.system.desk import Desk
 
 TRIES = 4
 """As many as a close has of its own."""
+QUOTE_REUSE_S: Final[float] = OrderSubmitterSettings.model_fields["quote_reuse_s"].default
 
 
 def test_odd_markets(desk: Desk) -> None:
@@ -26,6 +30,7 @@ def test_odd_markets(desk: Desk) -> None:
         return [desk.request(requests[held])["reason"] for held in (stub, crossed, off)]
 
     desk.until("it is told why", lambda: reasons() == ["wide_quote", "crossed_quote", "touch_beyond_slippage"])
+    told_at = time.monotonic()
     desk.until_status("closed", [narrow, nickel])
     assert [one["limit_price"] for one in desk.orders(narrow)] == [Decimal("0.05")]
     assert [one["limit_price"] for one in desk.orders(nickel)] == [Decimal("2.43"), Decimal("2.40")]
@@ -36,6 +41,7 @@ def test_odd_markets(desk: Desk) -> None:
 
     for held in (stub, crossed, off):
         desk.control.pin_quote(held.symbol, "99.95", "100.05")
+    desk.until("the quote from before is not used again", lambda: time.monotonic() - told_at > QUOTE_REUSE_S)
     desk.close(off, "again")
     desk.until_status("closed", portfolio)
     desk.assert_closed_once([stub, crossed, off, narrow])
