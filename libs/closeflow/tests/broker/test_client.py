@@ -15,9 +15,10 @@ from functools import partial
 import pytest
 
 from closeflow.broker.alpaca.retry_hints import LONGEST_DELAY_S, retry_after
-from closeflow.broker.alpaca.wire import decimal_text, order_body
+from closeflow.broker.alpaca.wire import order_body
 from closeflow.domain.model import OrderType, Side
 from closeflow.domain.sending.broker_answers import Acknowledged, NotAccepted, NotFound, NotSent, Unanswered
+from closeflow.domain.text import decimal_text
 
 from .serving import ORDER, TICKET, Step, answer, break_off, broker_at, hang_up, serving, stay_silent, trickle
 

@@ -11,7 +11,10 @@ EXACT: Final = Context(prec=128)
 
 
 def decimal_text(value: Decimal) -> str:
-    """A decimal as it goes on the wire: no exponent, no trailing zeros after the point."""
+    """A decimal as it goes on the wire: no exponent, no trailing zeros after the point.
+
+    Equal numbers are equal bytes, whatever scale their columns keep.
+    """
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

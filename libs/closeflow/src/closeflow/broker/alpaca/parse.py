@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from closeflow.broker.alpaca.wire import decimal_text
 from closeflow.domain.ids import broker_update_id, parse_client_order_id
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
+from closeflow.domain.text import decimal_text
 
 Json = Mapping[str, object]
 

@@ -25,6 +25,7 @@ from closeflow.broker.budget import CallBudget, Urgency
 from closeflow.domain.model import AssetType, OrderType, Side
 from closeflow.domain.option_symbol import read_option
 from closeflow.domain.sending.ticket import Ticket
+from closeflow.domain.text import decimal_text
 from closeflow.tasks import being_cancelled
 
 log = structlog.get_logger(__name__)
@@ -78,12 +79,6 @@ def asset_type_of(symbol: str) -> AssetType:
     if read_option(symbol) is not None:
         return AssetType.OPTION
     return AssetType.CRYPTO if "/" in symbol else AssetType.STOCK
-
-
-def decimal_text(value: Decimal) -> str:
-    """Without exponent or trailing zeros, so that equal numbers are equal bytes (numeric columns keep their scale)."""
-    text = format(value, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def order_body(ticket: Ticket, *, says_it_closes: bool = False) -> bytes:
