@@ -93,6 +93,13 @@ class Outbox:
     def open_incidents(self) -> set[str]:
         return {row["subject"] for row in self.query("SELECT subject FROM incidents WHERE closed_at IS NULL")}
 
+    async def older_ones_are_over(self) -> None:
+        """Every look from now on has every row that was added so far."""
+        deadline = time.monotonic() + JUDGED_WITHIN_S
+        while self.query("SELECT FROM outbox_events WHERE xact_id >= pg_snapshot_xmin(pg_current_snapshot())"):
+            assert time.monotonic() < deadline, "an older transaction of the server is not over"
+            await asyncio.sleep(0.05)
+
     def is_judged(self) -> bool:
         return not self.query(
             "SELECT FROM outbox_events LEFT JOIN outbox_audit ON created_on = day"
@@ -295,6 +302,7 @@ async def test_of_two_auditors_that_both_think_they_are_alone_one_emits_again(ou
         position = add_position(db)
     outbox.add(position=position, version=2)
     audits = outbox.audit(), outbox.audit()
+    await outbox.older_ones_are_over()  # so that both know of the row from their first look on
     async with outbox.tail() as one, outbox.tail() as other:
         await audits[0].once(one)
         await audits[1].once(other)
