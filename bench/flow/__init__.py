@@ -1,0 +1,1 @@
+"""What a close costs from the request to the closed position, through every real part, beside other ways to do it."""

@@ -1,0 +1,68 @@
+"""Run it: `python -m bench.flow [--closes 5000] [--broker lean|simulator]`, on the stack `bench`.
+
+So many closes are asked for as fast as the clients can, until every position is closed; a round before it is not
+counted, because the virtual machines of Kafka and Connect compile while it runs. The rates of calls are set so high
+that they hold nothing back; everything else is as it is by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Final
+
+import devstack
+from bench.figures import percentile
+from bench.flow.ours import LEAN, OURS, UNLIMITED, Figures, running
+
+WARM_UP: Final = 1000
+
+
+def show(figures: Figures) -> None:
+    """What a run took, and where the CPU time went."""
+    n = figures.closes
+    print(f"  accepted {n / figures.accepted_s:6.0f} closes/s, closed {n / figures.closed_s:6.0f} closes/s")
+    shares = (percentile(figures.latencies_s, share) for share in (0.5, 0.9, 0.99))
+    print("  request -> closed, by the database: p50 {:.2f} s  p90 {:.2f} s  p99 {:.2f} s".format(*shares))
+    cpu = {name: 1e6 * seconds / n for name, seconds in figures.used.cpu_s.items()}
+    for name, used in sorted(cpu.items(), key=lambda one: -one[1]):
+        print(f"    {name:18} {used:7.0f} µs of CPU per close")
+    ours = sum(used for name, used in cpu.items() if name in OURS)
+    print(f"  CPU per close: {sum(cpu.values()) / 1000:.2f} ms, of which our services {ours / 1000:.2f} ms")
+    counted = figures.used.database
+    rows = "  ".join(f"{name} {counted[name] / n:.1f}" for name in ("transactions", "inserted", "updated", "deleted"))
+    print(f"  PostgreSQL per close: WAL {counted['wal'] / n / 1024:.1f} KiB  {rows}")
+    print("  records per close: " + "  ".join(f"{k} {v / n:.2f}" for k, v in figures.used.records.items() if v))
+    print(f"  sends per close {figures.sends / n:.3f}, answered not_sent {figures.not_sent}")
+
+
+def main() -> int:
+    """Print the figures of a burst."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.flow", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--closes", type=int, default=5000)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--broker", choices=("lean", "simulator"), default="lean")
+    parser.add_argument("--call-ms", type=float, default=0.0, help="what an order takes the lean broker")
+    parser.add_argument("--default-rates", action="store_true", help="calls to the broker are limited as by default")
+    options = parser.parse_args()
+    stack = devstack.up("bench", lambda line: print(line, file=sys.stderr))
+    rates = {} if options.default_rates else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
+    with running(
+        stack,
+        positions=WARM_UP + options.closes,
+        broker=options.broker,
+        call_s=options.call_ms / 1000,
+        overrides=rates,
+    ) as flow:
+        flow.burst(1, WARM_UP, clients=options.clients)
+        print(f"{options.closes} closes by {options.clients} clients, {options.broker} broker", flush=True)
+        show(flow.burst(WARM_UP + 1, WARM_UP + options.closes, clients=options.clients))
+        idle = flow.idle(10.0)
+    print("  idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
