@@ -16,6 +16,7 @@ from bench.figures import percentile
 from bench.flow.ours import LEAN, OURS, UNLIMITED, Figures, running
 
 WARM_UP: Final = 1000
+COUNTED: Final = ("transactions", "statements", "inserted", "updated", "deleted")
 
 
 def show(figures: Figures) -> None:
@@ -30,7 +31,7 @@ def show(figures: Figures) -> None:
     ours = sum(used for name, used in cpu.items() if name in OURS)
     print(f"  CPU per close: {sum(cpu.values()) / 1000:.2f} ms, of which our services {ours / 1000:.2f} ms")
     counted = figures.used.database
-    rows = "  ".join(f"{name} {counted[name] / n:.1f}" for name in ("transactions", "inserted", "updated", "deleted"))
+    rows = "  ".join(f"{name} {counted[name] / n:.1f}" for name in COUNTED)
     print(f"  PostgreSQL per close: WAL {counted['wal'] / n / 1024:.1f} KiB  {rows}")
     print("  records per close: " + "  ".join(f"{k} {v / n:.2f}" for k, v in figures.used.records.items() if v))
     print(f"  sends per close {figures.sends / n:.3f}, answered not_sent {figures.not_sent}")

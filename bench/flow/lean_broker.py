@@ -1,7 +1,8 @@
 """A broker that costs next to nothing: Alpaca's shapes, everything in memory, orders fill at once.
 
-Run as a process: `lean_broker.py <port> <stream port> <seconds per order call>`, with the symbols on stdin, separated by
-blanks. Each is a stock that is held ten times and quoted 99.99 to 100.01. `GET /sent` says how many orders came, and how many came twice.
+Run as a process: `lean_broker.py <port> <stream port> <seconds per order call>`; the symbols come on stdin, apart by
+blanks. Each is a stock that is held ten times and quoted 99.99 to 100.01. `GET /sent` says how many orders came, and
+how many came twice.
 """
 
 from __future__ import annotations

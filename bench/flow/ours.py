@@ -24,8 +24,8 @@ from bench.flow import lean_broker
 from bench.flow.cpu import cpu_seconds
 from broker_simulator.control import Behaviour, FillAtOnce, PositionSpec
 from closeflow.kafka.topics import load_topics
-from devstack.processes import spawn
 from demo.system import ACCOUNT, REPOSITORY, SERVICES, SIMULATOR, System
+from devstack.processes import spawn
 
 DATABASE: Final = "bench_flow"
 UNLIMITED: Final = "10000"
@@ -36,7 +36,8 @@ LEAN: Final = "lean-broker"
 
 _COUNTERS: Final = """
     SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal, xact_commit AS transactions,
-           tup_inserted AS inserted, tup_updated AS updated, tup_deleted AS deleted
+           tup_inserted AS inserted, tup_updated AS updated, tup_deleted AS deleted,
+           (SELECT sum(calls) FROM pg_stat_statements WHERE dbid = datid) AS statements
     FROM pg_stat_database WHERE datname = current_database()
 """
 _OPEN: Final = "SELECT count(*) FROM positions WHERE id BETWEEN %s AND %s AND status <> 'closed'"
@@ -213,6 +214,7 @@ def running(
 
 def _hold(system: System, count: int) -> None:
     with psycopg.connect(system.admin_dsn, autocommit=True) as database:
+        database.execute("CREATE EXTENSION pg_stat_statements")
         database.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (ACCOUNT,))
         with (
             database.cursor() as cursor,

@@ -127,7 +127,8 @@ def postgres_steps(site: Site, data: Path) -> tuple[Step, ...]:
 
 
 def postgres_settings(instance: Instance) -> dict[str, str]:
-    """What differs from PostgreSQL's defaults: logical decoding, UTC, the loopback address; no fsync for `test`."""
+    """What differs from PostgreSQL's defaults: logical decoding, UTC, the loopback address; no fsync for `test`,
+    statements counted for `bench`."""
     settings = {
         "port": str(instance.postgres_port),
         "listen_addresses": "127.0.0.1",
@@ -145,6 +146,9 @@ def postgres_settings(instance: Instance) -> dict[str, str]:
     if instance.name == "test":
         # Lost by a power cut, but not by a kill -9 of any process.
         settings |= {"fsync": "off", "full_page_writes": "off"}
+    if instance.name == "bench":
+        # Counts statements, which the benches print.
+        settings |= {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_utility": "on"}
     return settings
 
 

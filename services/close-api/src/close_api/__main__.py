@@ -41,6 +41,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         application_name="close-api",
         pool_timeout_s=deadline_s,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
+        by_index=True,
     )
     closes: Batches[CloseCommand, Decision] = Batches(
         work=partial(accept_batch, engine, deadline_s=deadline_s),

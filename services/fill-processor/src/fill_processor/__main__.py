@@ -24,6 +24,7 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         settings.postgres_dsn.get_secret_value(),
         pool_size=settings.postgres_pool_size,
         application_name="fill-processor",
+        by_index=True,
     )
     processor = Processor(engine, settings.retry_policy)
     subscription = Subscription(

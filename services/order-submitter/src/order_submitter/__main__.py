@@ -62,6 +62,7 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
             settings.postgres_dsn.get_secret_value(),
             pool_size=settings.postgres_pool_size,
             application_name="order-submitter",
+            by_index=True,
         )
         stack.push_async_callback(database.dispose)
         budget = CallBudget(settings.rate_per_s)

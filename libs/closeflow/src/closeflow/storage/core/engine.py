@@ -63,6 +63,7 @@ def make_engine(
     statement_timeout_ms: int = 10_000,
     idle_in_transaction_timeout_ms: int = 10_000,
     lock_timeout_ms: int = 10_000,
+    by_index: bool = False,
 ) -> AsyncEngine:
     """An engine with at most `pool_size` connections; a longer wait than `pool_timeout_s` is SQLAlchemy's TimeoutError.
 
@@ -70,13 +71,19 @@ def make_engine(
     whole pool away, so the caller's own repetition meets a new one. A session that idles inside a transaction is ended
     by the server, so a paused process cannot hold its locks for ever. Times come back in UTC.
     Numbers with a point inside `jsonb` come back as Decimal.
+
+    `by_index` is for sessions whose statements all touch few rows: each row is found through an index, whatever the
+    statistics say. Otherwise a table that was small when a plan was made is read as a whole by each statement of a
+    burst, until statistics are gathered again: seen on tables of 2000 orders, 3 ms of 4.
     """
     options = (
         f"-c statement_timeout={statement_timeout_ms}"
         f" -c idle_in_transaction_session_timeout={idle_in_transaction_timeout_ms}"
         f" -c lock_timeout={lock_timeout_ms}"
-        " -c timezone=UTC"
+        " -c timezone=UTC -c jit=off"
     )
+    if by_index:
+        options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     return create_async_engine(
         driver_url(dsn),
         pool_size=pool_size,
