@@ -14,5 +14,5 @@ class FillProcessorSettings(KafkaSettings, PostgresSettings, RetrySettings):
     model_config = SettingsConfigDict(env_prefix="FILL_PROCESSOR_", frozen=True, extra="forbid")
 
     consumer_group: str = "fill-processor"
-    batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 64
+    batch_max_records: Annotated[int, Field(ge=1, le=1024)] = 256
     postgres_pool_size: Annotated[int, Field(ge=1, le=64)] = 2

@@ -36,6 +36,8 @@ from order_submitter.sending.pool import SenderPool
 CONSUMER: Final = "order-submitter"
 PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])
 VISIBLE_STEP_S: Final = 0.05
+ROOM_WITHIN_S: Final = 0.1
+"""What is planned when its send can be claimed needs one transaction; planned before, it needs two."""
 NOT_VISIBLE: Final = "request_not_visible"
 SubmitRecord = Record[SubmitOrder]
 
@@ -60,10 +62,17 @@ class Planner:
     async def plan_batch(self, records: Sequence[SubmitRecord]) -> None:
         """Commits the batch, then starts its sends. A request that cannot be seen yet is waited for (logical decoding
         can be faster than the visibility of a commit) and parked in the end, never dropped."""
+        mine = [record for record in records if record.value.account_id == self.account_id]
+        if len(mine) < len(records):
+            log.warning("other_accounts_skipped", count=len(records) - len(mine), account_id=self.account_id)
+        while mine:
+            count = await self.pool.room(len(mine), within_s=ROOM_WITHIN_S)
+            await self._plan_visible(mine[:count])
+            mine = mine[count:]
+
+    async def _plan_visible(self, records: Sequence[SubmitRecord]) -> None:
         give_up_at = monotonic() + self.visible_within_s
-        waiting = [record for record in records if record.value.account_id == self.account_id]
-        if len(waiting) < len(records):
-            log.warning("other_accounts_skipped", count=len(records) - len(waiting), account_id=self.account_id)
+        waiting = list(records)
         while waiting:
             parts = await apart_where_one_breaks(waiting, self._plan, alone=self._park_alone)
             waiting = [record for part in parts for record in part]

@@ -71,6 +71,10 @@ class CallBudget:
         missing = min(1 + urgency * _RESERVED * most, most) + ahead - self._tokens
         return max(0.0, wait, missing / self._rate())
 
+    def room(self) -> int:
+        """How many sends may go now."""
+        return int(self._tokens) if self.wait_s(Urgency.SEND) == 0 else 0
+
     def take(self, urgency: Urgency) -> bool:
         """Take the token of a call that goes now, if it may."""
         if self.wait_s(urgency) > 0:

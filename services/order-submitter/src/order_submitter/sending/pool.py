@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
 from closeflow.broker.budget import CallBudget, Urgency
-from closeflow.clock import monotonic, sleep, utc_now
+from closeflow.clock import monotonic, sleep, timeout, utc_now
 from closeflow.domain.model import BrokerUpdate, Order, Send, SendAnswer, SendKind
 from closeflow.domain.sending.answered import (
     SOON_S,
@@ -56,7 +57,10 @@ log = structlog.get_logger(__name__)
 ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by what they prove", ["kind", "answer"])
 CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
 IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
+ROOM_SHARE: Final = 4
+"""So large a part of the slots has to be free before more is claimed."""
 _MARK_AGAIN_S: Final = 0.5
+_TOKENS_AGAIN_S: Final = 0.02
 
 
 class Sends(Protocol):
@@ -118,6 +122,7 @@ class SenderPool:
         self._limits = limits
         self.hand_overs = hand_overs or HandOvers(Path())
         self._free = limits.in_flight
+        self._freed = asyncio.Event()
         self.budget = budget or CallBudget(limits.rate_per_s)
         self.tasks: set[asyncio.Task[None]] = set()
         self._unmapped = UnmappedRefusals(min(COMPANY_S, limits.lease_s / 3))
@@ -157,6 +162,23 @@ class SenderPool:
             self.breaker = self._probe[1]
         self._free -= 1
         return True
+
+    async def room(self, wanted: int, *, within_s: float) -> int:
+        """How many of the wanted sends can be claimed now. Waits until it is a good part, so that few transactions plan
+        and claim them; all of them when that takes too long, because an order can be planned now and sent later."""
+        enough = min(wanted, max(1, self._limits.in_flight // ROOM_SHARE))
+        give_up_at = monotonic() + within_s
+        while not self._stopping and self.resumes_in_s() is None:
+            room, left_s = min(self._free, self.budget.room()), give_up_at - monotonic()
+            if room >= enough:
+                return min(room, wanted)
+            if left_s <= 0:
+                break
+            self._freed.clear()
+            with suppress(TimeoutError):
+                async with timeout(min(left_s, _TOKENS_AGAIN_S)):
+                    await self._freed.wait()
+        return wanted
 
     def share_breaker(self, known: Breaker) -> None:
         """Take over what the database says, unless an answer of our own is still on its way there, or a probe to the
@@ -233,6 +255,7 @@ class SenderPool:
         finally:
             IN_FLIGHT.dec()
             self._free += 1
+            self._freed.set()
 
     def _fenced(self, job: Job) -> NotSent | None:
         if self._stopping:
