@@ -51,7 +51,7 @@ class Book:
             self.repeated += 1
             return None
         at = now()
-        order = {
+        order: dict[str, Any] = {
             "id": str(uuid.uuid4()),
             "asset_class": "us_equity",
             "created_at": at,

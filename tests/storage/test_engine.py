@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -153,7 +154,7 @@ async def test_a_connection_lost_before_commit_is_an_error_without_a_sqlstate_cl
         ({"idle_in_transaction_timeout_ms": 50}, "SELECT 1", "25P03"),
     ],
 )
-async def test_time_is_limited(database: Database, limits: dict[str, int], statement: str, state: str) -> None:
+async def test_time_is_limited(database: Database, limits: dict[str, Any], statement: str, state: str) -> None:
     engine = make_engine(database.admin_dsn, pool_size=1, application_name="t", **limits)
 
     async def idle_in_a_transaction() -> None:

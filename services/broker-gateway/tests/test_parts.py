@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 
 from broker_gateway.backfill import Patience
-from broker_gateway.publisher import Memory
+from broker_gateway.publisher import Memory, without_superseded
 from broker_gateway.session import BackOff, Pace, keep_backfilling, race
 from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.broker import BrokerUnavailable
-from closeflow.domain.model import BrokerUpdate, ExecType, Side, UpdateSource
+from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
 from closeflow.run import EndedUnasked
 from closeflow.settings import BadSetting, read
 from closeflow.storage.broker_cursors import DATABASE_AWAY
@@ -48,6 +48,43 @@ ENVIRONMENT = {
     "BROKER_GATEWAY_BROKER_KEY_ID": "key",
     "BROKER_GATEWAY_BROKER_SECRET_KEY": "secret",
 }
+ACCEPTED = replace(
+    TRADE,
+    event_id=uuid4(),
+    exec_type=ExecType.NEW,
+    order_status=BrokerStatus.NEW,
+    broker_seq=10,
+    exec_id=None,
+    last_quantity=None,
+    last_price=None,
+)
+FILLED = replace(TRADE, order_status=BrokerStatus.FILLED, broker_seq=11, cum_quantity=Decimal(1))
+SUPERSEDED = {
+    "accepted, then filled": ([ACCEPTED, FILLED], [FILLED]),
+    "accepted twice": ([ACCEPTED, replace(ACCEPTED, broker_seq=11)], [replace(ACCEPTED, broker_seq=11)]),
+    "the later one came first": ([FILLED, ACCEPTED], [FILLED, ACCEPTED]),
+    "another order is filled": (
+        [ACCEPTED, replace(FILLED, client_order_id="other")],
+        [ACCEPTED, replace(FILLED, client_order_id="other")],
+    ),
+    "the later one has no sequence": (
+        [ACCEPTED, replace(FILLED, broker_seq=None)],
+        [ACCEPTED, replace(FILLED, broker_seq=None)],
+    ),
+    "the later one states no status": (
+        [ACCEPTED, replace(FILLED, order_status=None)],
+        [ACCEPTED, replace(FILLED, order_status=None)],
+    ),
+    "it says why": ([replace(ACCEPTED, reason="held"), FILLED], [replace(ACCEPTED, reason="held"), FILLED]),
+    "a fill before a fill": ([FILLED, replace(FILLED, broker_seq=12)], [FILLED, replace(FILLED, broker_seq=12)]),
+}
+
+
+@pytest.mark.parametrize(("arrived", "told"), SUPERSEDED.values(), ids=SUPERSEDED)
+def test_only_an_acceptance_that_a_later_statement_contains_is_left_out(
+    arrived: list[BrokerUpdate], told: list[BrokerUpdate]
+) -> None:
+    assert without_superseded(arrived) == told
 
 
 def test_a_published_execution_is_known_under_either_feeds_event_id() -> None:

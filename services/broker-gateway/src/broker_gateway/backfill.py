@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,6 +19,7 @@ from broker_gateway.publisher import Outlet
 from closeflow.broker import Broker, BrokerUnavailable
 from closeflow.broker.asking import newest_by_id
 from closeflow.clock import monotonic
+from closeflow.domain.frozen import replace
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import BrokerUpdate, UpdateSource

@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from closeflow.domain.model import BrokerUpdate
+from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType
 from closeflow.kafka import Producer
 from closeflow.kafka.broker_fill import broker_fill_record
 
@@ -46,6 +46,26 @@ def _names(update: BrokerUpdate) -> tuple[str, ...]:
     return (event,) if update.exec_id is None else (event, f"{update.exec_type}/{update.exec_id}")
 
 
+def without_superseded(updates: Sequence[BrokerUpdate]) -> list[BrokerUpdate]:
+    """Without what only says that an order is accepted where a later one of them states more of the same order: by the
+    broker's sequence the reader would keep the later one alone."""
+    newest: dict[tuple[str, str | None], int] = {}
+    kept: list[BrokerUpdate] = []
+    for update in reversed(updates):
+        order = (update.client_order_id, update.broker_order_id)
+        sequence = update.broker_seq if update.order_status is not None else None
+        if not (_only_accepts(update) and sequence is not None and sequence < newest.get(order, sequence)):
+            kept.append(update)
+        if sequence is not None:
+            newest[order] = max(sequence, newest.get(order, sequence))
+    return kept[::-1]
+
+
+def _only_accepts(update: BrokerUpdate) -> bool:
+    accepts = update.exec_type in (ExecType.NEW, ExecType.ORDER_STATUS) and update.order_status is BrokerStatus.NEW
+    return accepts and not update.cum_quantity and update.reason is None
+
+
 class Outlet:
     """Updates that are given together are on their way together; those of one order keep their order."""
 
@@ -55,7 +75,8 @@ class Outlet:
 
     async def publish(self, updates: Sequence[BrokerUpdate]) -> None:
         """Returns when Kafka has them all. Any error means that some may be missing: ask the broker again."""
-        await self._producer.publish_many([broker_fill_record(update, service=SERVICE) for update in updates])
+        told = [broker_fill_record(update, service=SERVICE) for update in without_superseded(updates)]
+        await self._producer.publish_many(told)
         self._memory.add(updates)
         for update in updates:
             PUBLISHED.labels(update.source).inc()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
 from uuid import UUID
@@ -12,6 +12,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.batch import APPLIED, IGNORED, PARKED, BatchResult
 from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import conclude_all
+from closeflow.domain.frozen import replace
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind, about, about_order
 from closeflow.domain.model import Book, BrokerUpdate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.domain.batch import BatchResult
+from closeflow.domain.frozen import replace
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.position.freeze import freeze_request

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
@@ -13,6 +12,7 @@ from closeflow.broker.budget import CallBudget
 from closeflow.clock_and_job_watch import beating
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.close.plan_order import PlanRules
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import AssetType
 from closeflow.domain.sending.absence import window
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -17,6 +17,7 @@ from closeflow.broker import SYMBOLS_PER_CALL, Broker, BrokerUnavailable, Failur
 from closeflow.clock import monotonic, timeout
 from closeflow.domain.close.plan_order import Market
 from closeflow.domain.close.pricing import market_hours
+from closeflow.domain.frozen import replace
 from closeflow.domain.market_data import Instrument, LastTrade, MarketClock, Quote
 from closeflow.domain.model import AssetType
 

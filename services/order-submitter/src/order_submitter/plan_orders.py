@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from closeflow.domain.batch import PARKED, BatchResult
 from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.plan_batch import Known, PlansResult, plan_batch
 from closeflow.domain.close.plan_order import AlreadyPlanned, Asked, Deny, Disagrees, Market, PlanRules, Submit
+from closeflow.domain.frozen import replace
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident, OrderType, Side

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from closeflow.clock import monotonic, timeout
+from closeflow.domain.frozen import replace
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.tasks import end_tasks

@@ -92,15 +92,12 @@ class BrokerFillV1(WireModel):
         may be lost for it."""
         if not isinstance(values, dict):
             return values
-        kept = {
-            name: value
-            for name, value in values.items()
-            if value != "" or name not in cls.model_fields or cls.model_fields[name].is_required()
-        }
+        kept = {name: value for name, value in values.items() if value != "" or name not in _OPTIONAL}
         kind = kept.get("exec_type")
-        for name, kinds in _OF_KINDS.items():
-            if name in kept and isinstance(kind, str) and kind in _KINDS and kind not in kinds:
-                del kept[name]
+        if isinstance(kind, str) and kind in _KINDS:
+            for name in _OF_KINDS.keys() & kept.keys():
+                if kind not in _OF_KINDS[name]:
+                    del kept[name]
         if {"transact_time", "received_at"} <= set(kept) and not is_time(kept["transact_time"]):
             kept["transact_time"] = kept["received_at"]
         return kept
@@ -163,7 +160,10 @@ class BrokerFillV1(WireModel):
     @classmethod
     def from_domain(cls, update: BrokerUpdate) -> Self:
         """Raises pydantic's ValidationError (a ValueError) for an update that no reader would accept."""
-        return cls(**_fields(update))
+        return cls.model_validate({name: value for name, value in _fields(update).items() if value is not None})
+
+
+_OPTIONAL: Final = frozenset(name for name, field in BrokerFillV1.model_fields.items() if not field.is_required())
 
 
 def broken_broker_fill(update: BrokerUpdate) -> bytes:

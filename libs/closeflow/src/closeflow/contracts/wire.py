@@ -142,7 +142,7 @@ def _upper(value: object) -> object:
 
 def format_time(value: datetime) -> str:
     """RFC 3339 in UTC with microseconds, as every time on the wire is written."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _decimal_schema(pattern: str, description: str) -> WithJsonSchema:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, Event, Incident, Order, Send, SendKind
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.trading_controls import Controls, counted

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from closeflow.domain.enums import UNFINISHED as UNFINISHED
@@ -207,6 +207,8 @@ class Order:
     """Trades of which it is not clear yet whether they are new: neither booked nor an alias (rule R3a)."""
     statements: tuple[Statement, ...] = ()
     sends: tuple[Send, ...] = ()
+    derived: dict[Any, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
+    """Of `closeflow.domain.frozen.kept` alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 

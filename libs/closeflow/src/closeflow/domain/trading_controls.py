@@ -6,7 +6,7 @@ Both are read in the transaction that decides and never kept: whoever reads a sw
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -15,6 +15,7 @@ from closeflow.domain.account_limits import (
     AccountLimits,
     is_window_over,
 )
+from closeflow.domain.frozen import replace
 
 GLOBAL: Final = "global"
 """The scope of `trading_controls` that is over every account; the other scopes are account ids."""

@@ -8,10 +8,11 @@ Times are the process's own monotonic seconds; what is written are durations, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.retry import FARTHEST
 from closeflow.domain.sending.broker_answers import (
     Acknowledged,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from closeflow.broker.protocol import Broker, BrokerUnavailable, Positions
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import CRITICAL, IncidentKind
 from closeflow.domain.model import ZERO, Book
 from closeflow.domain.operator.non_trade_activity import (

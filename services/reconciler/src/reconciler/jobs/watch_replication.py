@@ -8,7 +8,7 @@ What was written while there was no slot is then emitted again by the publicatio
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from closeflow.clock import monotonic
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 from closeflow.domain.outbox.replication_slot import (

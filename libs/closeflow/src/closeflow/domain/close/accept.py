@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
 from closeflow.domain.close.outcome import publish_position
+from closeflow.domain.frozen import replace
 from closeflow.domain.lots import LOT_DIGITS, is_residual, tradable
 from closeflow.domain.model import (
     ZERO,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, Order
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.orders.verdicts import Applied

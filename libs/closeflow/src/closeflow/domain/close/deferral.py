@@ -8,12 +8,13 @@ A refusal that passes by itself (`passing_refusals`) is: its request is then ret
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from closeflow.domain.account_limits import LIMITS_MISSING, WINDOW_FULL, room_at
 from closeflow.domain.close.pricing import market_hours
+from closeflow.domain.frozen import replace
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
     AssetType,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.outcome import conclude_all
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, Order, SendKind
 from closeflow.domain.retry import FARTHEST, RetryPolicy
 from closeflow.domain.sending.claim import Sender, being_looked_up, withdrawn

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from closeflow.domain.close.outcome import conclude_position, publish_position
+from closeflow.domain.frozen import replace
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
     Book,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -11,6 +10,7 @@ from closeflow.domain.close import deferral, pricing
 from closeflow.domain.close.moves import Conditions, Moved, PutOff, Waits, with_request
 from closeflow.domain.close.outcome import conclude_position, publish_position
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
+from closeflow.domain.frozen import replace
 from closeflow.domain.market_data import MarketClock
 from closeflow.domain.model import (
     ZERO,

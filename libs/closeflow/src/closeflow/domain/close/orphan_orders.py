@@ -6,10 +6,11 @@ T_unknown gave up on one, a bust gave one its life back, or a broker's acknowled
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from closeflow.domain.batch import BatchResult
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import Book, Order, OrderRef
 from closeflow.domain.orders import status as order_status

@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -18,6 +18,7 @@ from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.oversold_orders import cancel_oversold_orders, withdraw_oversold_plans
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import refusals_for_increment
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about, about_request
 from closeflow.domain.model import (
     ZERO,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import (
     Book,

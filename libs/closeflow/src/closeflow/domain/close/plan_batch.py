@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from closeflow.domain.close.plan_order import (
     plan,
     plan_incident,
 )
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, SendKind
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending.claim import Sender

@@ -7,7 +7,7 @@ plan, and what its writer believed the request to be. The quantity is what is ow
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, assert_never
@@ -18,6 +18,7 @@ from closeflow.domain.close import deferral, instruments, pricing, quotes, ticks
 from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.passing_refusals import costs_a_retry, waits_since
 from closeflow.domain.close.ticks import Grid
+from closeflow.domain.frozen import replace
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.market_data import Instrument, MarketClock, Quote

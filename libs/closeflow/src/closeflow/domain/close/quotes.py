@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
 from closeflow.domain.close.ticks import Grid, tick_size
+from closeflow.domain.frozen import replace
 from closeflow.domain.market_data import Quote
 from closeflow.domain.model import ZERO, AssetType, Side
 

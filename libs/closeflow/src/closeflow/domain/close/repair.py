@@ -6,12 +6,13 @@ Only legal moves are made (P1-P10, C5, C9), and each with an incident, because s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.outcome import POSITION_STATUS_OF, conclude_position, publish_position
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.lots import is_residual
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, PositionStatus, RequestStatus

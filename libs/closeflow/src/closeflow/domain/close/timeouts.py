@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from closeflow.domain.close.moves import Moved, Waits, fail
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about_order, about_request
 from closeflow.domain.model import (
     Book,

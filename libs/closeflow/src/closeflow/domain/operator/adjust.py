@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -10,6 +10,7 @@ from typing import Final
 
 from closeflow.domain.close.apply_update import apply_update
 from closeflow.domain.close.outcome import conclude
+from closeflow.domain.frozen import replace
 from closeflow.domain.lots import LARGEST_QUANTITY, LOT_DIGITS
 from closeflow.domain.model import (
     ZERO,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from closeflow.domain.close.outcome import conclude
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, Order, OrderStatus, Statement, StatementKind
 from closeflow.domain.operator.requests import POLICY, Already, Done, Outcome, Refused, unclear
 from closeflow.domain.orders import status as order_status

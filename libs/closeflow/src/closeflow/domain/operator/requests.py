@@ -7,13 +7,14 @@ stands in the way, and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from closeflow.domain.close.due_requests import wake
 from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import conclude, conclude_position, publish_position
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, CloseRequest, Event, Incident, Order, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.position import exposure

@@ -10,12 +10,12 @@ is neither booked nor dropped.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Final
 
+from closeflow.domain.frozen import kept, replace
 from closeflow.domain.model import ZERO, ExecKind, Execution, Order, Statement, StatementKind, UpdateSource
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
@@ -230,6 +230,7 @@ def _feed(source: UpdateSource) -> str:
     return "stream" if source is UpdateSource.STREAM else "activities"
 
 
+@kept
 def booked_above_stated(order: Order) -> Decimal:
     """How much more is booked than the broker says is filled: of fills that are booked, some are one.
 
@@ -287,6 +288,7 @@ def _reversal_waits(order: Order) -> bool:
     )
 
 
+@kept
 def _is_over(order: Order) -> bool:
     filled = (one for one in order_status.broker_statements(order) if one.kind is StatementKind.FILLED)
     last = execution_ledger.last_reversal(order)

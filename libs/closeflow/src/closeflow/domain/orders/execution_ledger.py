@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from closeflow.domain.enums import ExecKind
+from closeflow.domain.frozen import kept
 from closeflow.domain.model import ZERO, Execution, Order
 
 
@@ -40,8 +41,11 @@ class EffectiveExecution:
         return self.trade.price if self.busted else self.by.price
 
 
+@kept
 def effective_executions(order: Order) -> tuple[EffectiveExecution, ...]:
     """Every trade of the order as it stands, in the order in which the trades were booked."""
+    if not order.executions:
+        return ()
     changes: defaultdict[str, list[tuple[int, Execution]]] = defaultdict(list)
     rows = {one.exec_id: one for one in order.executions}
     for row in order.executions:
@@ -73,11 +77,14 @@ def _last_word(trade: Execution, changes: list[tuple[int, Execution]]) -> Execut
     return max(changes, key=lambda change: (change[1].kind is ExecKind.BUST, change[0], age[change[1].exec_id]))[1]
 
 
+@kept
 def last_reversal(order: Order) -> Execution | None:
     """The newest bust or correction, whether or not the trade that it names is known."""
     reversals = [one for one in order.executions if one.kind is not ExecKind.TRADE]
+    if not reversals:
+        return None
     age = _ages(reversals)
-    return max(reversals, key=lambda one: age[one.exec_id], default=None)
+    return max(reversals, key=lambda one: age[one.exec_id])
 
 
 def _ages(rows: Iterable[Execution]) -> dict[str, tuple[datetime, int, str]]:

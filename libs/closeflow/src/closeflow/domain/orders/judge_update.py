@@ -6,10 +6,10 @@ The sequence gates statements, never executions: an execution id not seen before
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import (
     ZERO,

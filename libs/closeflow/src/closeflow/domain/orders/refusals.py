@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import (
     BrokerUpdate,

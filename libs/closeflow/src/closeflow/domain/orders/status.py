@@ -7,10 +7,10 @@ any repetition of the same facts gives the same answer.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
+from closeflow.domain.frozen import kept, replace
 from closeflow.domain.model import (
     ZERO,
     Execution,
@@ -42,6 +42,7 @@ def statement(order: Order, kind: StatementKind) -> Statement | None:
     return next((one for one in order.statements if one.kind is kind), None)
 
 
+@kept
 def broker_statements(order: Order) -> tuple[Statement, ...]:
     """What the broker itself stated under its own order id: neither refusals nor an operator's "lost"."""
     return tuple(one for one in order.statements if one.kind not in LOCAL_STATEMENTS)
@@ -57,21 +58,25 @@ def newest(statements: Iterable[Statement]) -> Statement | None:
     return max(statements, key=rank, default=None)
 
 
+@kept
 def newest_state(order: Order) -> Statement | None:
     """The broker's newest word on the order itself; that a cancel was refused says nothing of its state."""
     return newest(one for one in broker_statements(order) if one.kind is not StatementKind.CANCEL_REJECTED)
 
 
+@kept
 def executed(order: Order) -> Decimal:
     """The sum of the order's effective executions: busts and corrections applied."""
     return sum((one.quantity for one in execution_ledger.effective_executions(order)), ZERO)
 
 
+@kept
 def known_cum(order: Order) -> Decimal:
     """The most that is known to be filled: what we can name, or what the broker stated, whichever is more."""
     return max(executed(order), order.stated_cum_quantity)
 
 
+@kept
 def stated_cum(order: Order) -> Decimal:
     """The highest cumulative quantity the broker stated since its last bust or correction.
 
@@ -117,6 +122,7 @@ def unattributed(order: Order) -> Decimal:
     return known_cum(order) - executed(order)
 
 
+@kept
 def terminal_statement(order: Order) -> Statement | None:
     """The broker's word that the order is over, if that is its newest word and says how much was filled.
 

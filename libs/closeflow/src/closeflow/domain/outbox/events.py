@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, assert_never
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.ids import (
     correction_event_id,
     execution_event_id,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Book, Order
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Book, CloseRequest, Incident, PositionStatus, RequestStatus
 from closeflow.domain.orders import status as order_status

@@ -7,13 +7,14 @@ must therefore be confirmed, and what was not found before its exit proves nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.enums import SENDABLE
+from closeflow.domain.frozen import replace
 from closeflow.domain.incidents import IncidentKind, about_order
 from closeflow.domain.model import Book, Incident, Order, Send, SendAnswer, SendKind, Side
 from closeflow.domain.orders import status as order_status

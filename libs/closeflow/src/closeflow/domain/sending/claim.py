@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from closeflow.domain.batch import BatchResult
+from closeflow.domain.frozen import replace
 from closeflow.domain.model import Order, OrderStatus, Send, SendKind
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.retry import look_up_again_at
