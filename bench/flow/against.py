@@ -9,11 +9,12 @@ import devstack
 from bench.figures import percentile
 from bench.flow.alternative import Outcome
 from bench.flow.usual.run import run as run_usual
+from bench.flow.with_dbos.run import run as run_dbos
 
-AIMS: Final = {"usual": 8.0}
+AIMS: Final = {"usual": 8.0, "dbos": 4.0}
 """How many times as many closes per second closeflow is to close."""
 
-RUNS: Final[Mapping[str, Callable[..., Outcome]]] = {"usual": run_usual}
+RUNS: Final[Mapping[str, Callable[..., Outcome]]] = {"usual": run_usual, "dbos": run_dbos}
 
 
 def show(name: str, outcome: Outcome) -> None:
