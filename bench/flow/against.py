@@ -10,11 +10,12 @@ from bench.figures import percentile
 from bench.flow.alternative import Outcome
 from bench.flow.usual.run import run as run_usual
 from bench.flow.with_dbos.run import run as run_dbos
+from bench.flow.with_temporal.run import run as run_temporal
 
-AIMS: Final = {"usual": 8.0, "dbos": 4.0}
+AIMS: Final = {"usual": 8.0, "dbos": 4.0, "temporal": 6.0}
 """How many times as many closes per second closeflow is to close."""
 
-RUNS: Final[Mapping[str, Callable[..., Outcome]]] = {"usual": run_usual, "dbos": run_dbos}
+RUNS: Final[Mapping[str, Callable[..., Outcome]]] = {"usual": run_usual, "dbos": run_dbos, "temporal": run_temporal}
 
 
 def show(name: str, outcome: Outcome) -> None:
