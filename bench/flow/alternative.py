@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,15 @@ class Setting:
                 return
         raise SystemExit(f"{name} did not start; see {self.directory / name}.log")
 
+    def await_line(self, name: str, line: str) -> None:
+        """Wait until the process has printed this line."""
+        log = self.directory / f"{name}.log"
+        deadline = time.monotonic() + START_WITHIN_S
+        while line not in log.read_text().splitlines():
+            if time.monotonic() > deadline or any(one.poll() is not None for one in self._started):
+                raise SystemExit(f"{name} did not start; see {log}")
+            time.sleep(0.05)
+
     def count_parts(self, *names: str) -> None:
         """Count the CPU of these parts of the stack too."""
         parts = devstack.status(self.stack.instance).parts
@@ -183,8 +193,7 @@ def prepared(stack: devstack.Stack, name: str, *, positions: int, call_s: float)
     that holds them. All of it, and every process that was started, is gone afterwards; logs stay."""
     directory = Path(stack.data_dir) / "bench" / name
     directory.mkdir(parents=True, exist_ok=True)
-    for log in directory.glob("*.log"):
-        log.unlink()
+    _clear(directory, logs=True)
     database = f"bench_{name}"
     dsn = urlunsplit(urlsplit(stack.admin_dsn)._replace(path=f"/{database}"))
     drop_database(stack.admin_dsn, database)
@@ -198,6 +207,15 @@ def prepared(stack: devstack.Stack, name: str, *, positions: int, call_s: float)
         setting.stop()
         broker.kill()
         drop_database(stack.admin_dsn, database)
+        _clear(directory, logs=False)
+
+
+def _clear(directory: Path, *, logs: bool) -> None:
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif logs or path.suffix != ".log":
+            path.unlink()
 
 
 def _fill(dsn: str, count: int) -> None:

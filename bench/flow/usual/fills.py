@@ -11,6 +11,7 @@ import faust
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bench.flow.usual.models import (
+    AT_A_TIME,
     BROKER_FILL,
     POSITION_EVENTS,
     CloseRequest,
@@ -26,7 +27,7 @@ topic = app.topic(BROKER_FILL, value_serializer="json")
 opened = sessions()
 
 
-@app.agent(topic)
+@app.agent(topic, concurrency=AT_A_TIME)
 async def book(updates: faust.Stream[dict[str, Any]]) -> None:
     """Book each update once: an older one than the order has seen, or one that comes again, changes nothing."""
     async for update in updates:

@@ -19,6 +19,8 @@ SUBMIT_ORDER: Final = f"{PREFIX}submit-order"
 BROKER_FILL: Final = f"{PREFIX}broker-fill"
 POSITION_EVENTS: Final = f"{PREFIX}position-events"
 POOL: Final = 16
+AT_A_TIME: Final = 8
+"""So many events an agent has in hand. It closes as many per second with one, for a little more CPU."""
 
 
 class Base(DeclarativeBase):

@@ -15,6 +15,7 @@ import psycopg
 import devstack
 from bench.flow.alternative import Outcome, Setting, prepared
 from bench.flow.side_venv import USUAL, programs
+from bench.flow.trade_updates import LISTENING
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import TopicSpec, ensure_topics, remove_topics
 from connect.register import Outbox, register, unregister, write_credentials
@@ -82,6 +83,7 @@ def run(stack: devstack.Stack, *, closes: int, clients: int, call_s: float, warm
             setting.start(name, [python, "-m", "faust", "-A", f"bench.flow.usual.{name}:app", *worker], environment)
         port = free_port()
         setting.serve("api", [python, "-m", "bench.flow.usual.api"], environment | {"PORT": str(port)}, port)
+        setting.await_line("gateway", LISTENING)
         setting.count_parts("postgres", "kafka", "connect")
         return setting.warm_up_and_measure(port, closes=closes, clients=clients)
 

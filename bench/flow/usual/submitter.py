@@ -10,7 +10,7 @@ from typing import Any
 import faust
 import httpx
 
-from bench.flow.usual.models import SUBMIT_ORDER, CloseRequest, Order, sessions
+from bench.flow.usual.models import AT_A_TIME, SUBMIT_ORDER, CloseRequest, Order, sessions
 
 app = faust.App("usual-submitter", broker=os.environ["FAUST_BROKER"])
 topic = app.topic(SUBMIT_ORDER, value_serializer="json")
@@ -18,7 +18,7 @@ opened = sessions()
 broker = httpx.AsyncClient(base_url=os.environ["TRADING_URL"])
 
 
-@app.agent(topic)
+@app.agent(topic, concurrency=AT_A_TIME)
 async def submit(events: faust.Stream[dict[str, Any]]) -> None:
     """Send each close once; an event that comes again finds its order sent."""
     async for event in events:

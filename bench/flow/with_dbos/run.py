@@ -7,6 +7,7 @@ from typing import Final
 import devstack
 from bench.flow.alternative import Outcome, prepared
 from bench.flow.side_venv import TOOLS, programs
+from bench.flow.trade_updates import LISTENING
 from demo.services import free_port
 
 NAME: Final = "dbos"
@@ -25,5 +26,6 @@ def run(stack: devstack.Stack, *, closes: int, clients: int, call_s: float, warm
             "PORT": str(port),
         }
         setting.serve("service", [python, "-m", "bench.flow.with_dbos.service"], environment, port)
+        setting.await_line("service", LISTENING)
         setting.count_parts("postgres")
         return setting.warm_up_and_measure(port, closes=closes, clients=clients)

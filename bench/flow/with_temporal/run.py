@@ -11,6 +11,7 @@ from typing import Final
 import devstack
 from bench.flow.alternative import START_WITHIN_S, Outcome, Setting, prepared
 from bench.flow.side_venv import TOOLS, programs
+from bench.flow.trade_updates import LISTENING
 from demo.services import free_port
 
 NAME: Final = "temporal"
@@ -44,14 +45,13 @@ def run(stack: devstack.Stack, *, closes: int, clients: int, call_s: float, warm
         for name in ("worker", "gateway"):
             setting.start(name, [str(place / "python"), "-m", f"bench.flow.with_temporal.{name}"], environment)
         setting.serve("api", [str(place / "python"), "-m", "bench.flow.with_temporal.api"], environment, port)
+        setting.await_line("gateway", LISTENING)
         setting.count_parts("postgres")
         return setting.warm_up_and_measure(port, closes=closes, clients=clients)
 
 
 def _start_server(setting: Setting, program: Path) -> str:
     """Its address, once it serves the namespace `default`."""
-    for file in setting.directory.glob("temporal.sqlite*"):
-        file.unlink()
     address = f"127.0.0.1:{free_port()}"
     command = [str(program), "server", "start-dev", "--ip", "127.0.0.1", "--port", address.rpartition(":")[2]]
     command += ["--headless", "--log-level", "error", "--db-filename", str(setting.directory / "temporal.sqlite")]
