@@ -1,19 +1,25 @@
-"""Run it: `python -m bench.flow [--closes 5000] [--broker lean|simulator]`, on the stack `bench`.
+"""Run it: `python -m bench.flow [--closes 5000] [--broker lean|simulator] [--profile]`, on the stack `bench`; beside
+other ways to do it: `python -m bench.flow --against usual,dbos,temporal`.
 
 So many closes are asked for as fast as the clients can, until every position is closed; a round before it is not
 counted, because the virtual machines of Kafka and Connect compile while it runs. The rates of calls are set so high
-that they hold nothing back; everything else is as it is by default.
+that they hold nothing back; everything else is as it is by default. The others close as many in the same run, one after
+another, and the exit code is 1 where ours closes fewer times as many per second as is aimed for.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from typing import Final
 
 import devstack
 from bench.figures import percentile
-from bench.flow.ours import LEAN, OURS, UNLIMITED, Figures, running
+from bench.flow import against
+from bench.flow.lean import LEAN
+from bench.flow.ours import OURS, UNLIMITED, Figures, Flow, running
+from bench.flow.profiles import profiled
 
 WARM_UP: Final = 1000
 COUNTED: Final = ("transactions", "statements", "inserted", "updated", "deleted")
@@ -37,8 +43,21 @@ def show(figures: Figures) -> None:
     print(f"  sends per close {figures.sends / n:.3f}, answered not_sent {figures.not_sent}")
 
 
-def main() -> int:
-    """Print the figures of a burst."""
+def measure(flow: Flow, options: argparse.Namespace) -> Figures:
+    """Print and return the figures of a burst, after one that is not counted."""
+    flow.burst(1, WARM_UP, clients=options.clients)
+    print(f"{options.closes} closes by {options.clients} clients, {options.broker} broker", flush=True)
+    ours = {name: flow.pids[name] for name in OURS}
+    with profiled(ours, flow.system.directory / "profiles") if options.profile else nullcontext():
+        figures = flow.burst(WARM_UP + 1, WARM_UP + options.closes, clients=options.clients)
+    show(figures)
+    idle = flow.idle(10.0)
+    print("  idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
+    return figures
+
+
+def parsed() -> argparse.Namespace:
+    """The options of the command line; exits where they do not go together."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.flow", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,22 +66,30 @@ def main() -> int:
     parser.add_argument("--broker", choices=("lean", "simulator"), default="lean")
     parser.add_argument("--call-ms", type=float, default=0.0, help="what an order takes the lean broker")
     parser.add_argument("--default-rates", action="store_true", help="calls to the broker are limited as by default")
+    parser.add_argument("--against", type=against.names, default=(), help=f"any of {','.join(against.AIMS)}")
+    parser.add_argument("--profile", action="store_true", help="py-spy of our services; it slows what it measures")
     options = parser.parse_args()
+    if options.against and (options.profile or options.default_rates or options.broker != "lean"):
+        parser.error("--against is with the lean broker alone, without limits and without profiles")
+    return options
+
+
+def main() -> int:
+    """Print the figures of a burst, and of what it is compared with; the exit code is 1 below an aim."""
+    options = parsed()
     stack = devstack.up("bench", lambda line: print(line, file=sys.stderr))
     rates = {} if options.default_rates else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
-    with running(
-        stack,
-        positions=WARM_UP + options.closes,
-        broker=options.broker,
-        call_s=options.call_ms / 1000,
-        overrides=rates,
-    ) as flow:
-        flow.burst(1, WARM_UP, clients=options.clients)
-        print(f"{options.closes} closes by {options.clients} clients, {options.broker} broker", flush=True)
-        show(flow.burst(WARM_UP + 1, WARM_UP + options.closes, clients=options.clients))
-        idle = flow.idle(10.0)
-    print("  idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
-    return 0
+    call_s = options.call_ms / 1000
+    positions = WARM_UP + options.closes
+    with running(stack, positions=positions, broker=options.broker, call_s=call_s, overrides=rates) as flow:
+        ours = measure(flow, options)
+    others = {
+        name: against.measure(
+            stack, name, closes=options.closes, clients=options.clients, call_s=call_s, warm_up=WARM_UP
+        )
+        for name in options.against
+    }
+    return 0 if against.compare(ours.closes / ours.closed_s, others) else 1
 
 
 if __name__ == "__main__":

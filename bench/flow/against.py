@@ -28,7 +28,9 @@ def show(name: str, outcome: Outcome) -> None:
     for part, seconds in sorted(outcome.cpu_s.items(), key=lambda one: -one[1]):
         print(f"    {part:18} {1e6 * seconds / n:7.0f} µs of CPU per close")
     print(f"  CPU per close: {1e3 * sum(outcome.cpu_s.values()) / n:.2f} ms")
-    print(f"  every position closed once; the broker has {outcome.orders} orders, {outcome.repeated} repeated", flush=True)
+    print(
+        f"  every position closed once; the broker has {outcome.orders} orders, {outcome.repeated} repeated", flush=True
+    )
 
 
 def measure(stack: devstack.Stack, name: str, *, closes: int, clients: int, call_s: float, warm_up: int) -> Outcome:
@@ -36,3 +38,21 @@ def measure(stack: devstack.Stack, name: str, *, closes: int, clients: int, call
     outcome = RUNS[name](stack, closes=closes, clients=clients, call_s=call_s, warm_up=warm_up)
     show(name, outcome)
     return outcome
+
+
+def compare(ours: float, others: Mapping[str, Outcome]) -> bool:
+    """Print how many times as many closes per second ours are; whether every aim is reached."""
+    reached = True
+    for name, outcome in others.items():
+        ratio = ours * outcome.closed_s / outcome.closes
+        reached = reached and ratio >= AIMS[name]
+        print(f"closed/s, ours : {name}: {ratio:.1f} x (aim: at least {AIMS[name]:g} x)")
+    return reached
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names of alternatives as the command line has them, separated by commas. Raises ValueError for others."""
+    found = tuple(text.split(","))
+    if unknown := set(found) - set(RUNS):
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    return found

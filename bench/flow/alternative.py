@@ -1,4 +1,4 @@
-"""What the alternatives share: a database with open positions, the lean broker, their processes, and what is measured."""
+"""What the alternatives share: a database with open positions, the lean broker, their processes, what is measured."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ HELD: Final = 10
 POLL_S: Final = 0.05
 START_WITHIN_S: Final = 60.0
 STOP_WITHIN_S: Final = 20.0
+SLOWEST: Final = 4.0
 
 _OPEN: Final = "SELECT count(*) FROM positions WHERE id BETWEEN %s AND %s AND status <> 'closed'"
 _LATENCIES: Final = """
@@ -114,13 +115,16 @@ class Setting:
         parts = devstack.status(self.stack.instance).parts
         self.pids |= {name: pid for name in names if (pid := parts[name].pid) is not None}
 
-    def burst(self, port: int, first: int, last: int, *, clients: int, within_s: float = 600.0) -> Outcome:
-        """Close positions `first` to `last` over the API on `port`, as fast as so many clients can; returns once all are
-        closed."""
+    def burst(self, port: int, first: int, last: int, *, clients: int) -> Outcome:
+        """Close positions `first` to `last` over the API on `port`, as fast as so many clients can; returns once all
+        are closed. Exits where they are not at SLOWEST a second."""
+        within_s = START_WITHIN_S + (last - first + 1) / SLOWEST
         before = cpu_seconds(self.pids)
         began = time.perf_counter()
         arguments = map(str, (port, clients, within_s, first, last))
-        with subprocess.Popen([sys.executable, load.__file__, *arguments], stdout=subprocess.PIPE, text=True) as loading:
+        with subprocess.Popen(
+            [sys.executable, load.__file__, *arguments], stdout=subprocess.PIPE, text=True
+        ) as loading:
             try:
                 self._await_closed(first, last, began + within_s)
             except BaseException:

@@ -13,26 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from psycopg.rows import dict_row
 
 import devstack
 from bench.accept import load
-from bench.flow import lean_broker
 from bench.flow.cpu import cpu_seconds
+from bench.flow.lean import LEAN, start_lean, symbol
 from broker_simulator.control import Behaviour, FillAtOnce, PositionSpec
 from closeflow.kafka.topics import load_topics
 from demo.system import ACCOUNT, REPOSITORY, SERVICES, SIMULATOR, System
-from devstack.processes import spawn
 
 DATABASE: Final = "bench_flow"
 UNLIMITED: Final = "10000"
 POLL_S: Final = 0.05
 IDLE_AFTER_S: Final = 3.0
 OURS: Final = SERVICES
-LEAN: Final = "lean-broker"
 
 _COUNTERS: Final = """
     SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal, xact_commit AS transactions,
@@ -49,11 +46,6 @@ _SENDS: Final = """
     SELECT count(*) AS sends, count(*) FILTER (WHERE answer = 'not_sent') AS not_sent FROM order_sends
     WHERE kind = 'submit'
 """
-
-
-def symbol(number: int) -> str:
-    """Four letters, a different one for every number below 26³."""
-    return "B" + "".join(chr(65 + number // 26**place % 26) for place in (2, 1, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +186,9 @@ def running(
     lean = None
     try:
         if broker == "lean":
-            lean = _start_lean(system, positions, call_s)
-            pids[LEAN] = lean.pid
+            ports = {"port": system.port(SIMULATOR), "stream_port": system.port(LEAN)}
+            lean = start_lean(system.directory, **ports, positions=positions, call_s=call_s)
+            pids[LEAN] = lean.process.pid
         else:
             system.start(SIMULATOR)
             _fill_simulator(system, positions)
@@ -208,7 +201,6 @@ def running(
         system.close()
         if lean is not None:
             lean.kill()
-            lean.wait()
         system.wipe()
 
 
@@ -225,25 +217,6 @@ def _hold(system: System, count: int) -> None:
             for number in range(1, count + 1):
                 copy.write_row((number, ACCOUNT, symbol(number), "stock", 10, 10))
         database.execute("VACUUM ANALYZE positions")
-
-
-def _start_lean(system: System, positions: int, call_s: float) -> subprocess.Popen[bytes]:
-    symbols = " ".join(symbol(number) for number in range(1, positions + 1))
-    arguments = [str(system.port(SIMULATOR)), str(system.port(LEAN)), str(call_s)]
-    process = spawn(
-        [sys.executable, lean_broker.__file__, *arguments],
-        log=system.directory / f"{LEAN}.log",
-        directory=system.directory,
-        stdin=symbols,
-    )
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(f"{system.url(SIMULATOR)}/sent").raise_for_status()
-            return process
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    raise SystemExit(f"the lean broker did not start; see {system.directory}/{LEAN}.log")
 
 
 def _fill_simulator(system: System, positions: int) -> None:

@@ -1,5 +1,5 @@
-"""The usual wiring of the same parts, as it is written first: FastAPI, an ORM session per request and per event, Debezium
-as it comes, Faust agents, one call and one transaction at a time.
+"""The usual wiring of the same parts, as it is written first: FastAPI, an ORM session per request and per event,
+Debezium as it comes, Faust agents.
 
 Its work is what ours is at its least: one outbox row per accept and one per close where ours has two, a market order
 without a quote, no limits, no retries, no reconciling.

@@ -102,7 +102,7 @@ async def forward() -> None:
 async def running(_app: FastAPI) -> AsyncIterator[None]:
     """DBOS is launched before the first request and destroyed after the last."""
     dsn = os.environ["POSTGRES_DSN"]
-    config: DBOSConfig = {"name": "closes", "system_database_url": dsn, "log_level": "WARNING", "max_executor_threads": THREADS}
+    config = DBOSConfig(name="closes", system_database_url=dsn, log_level="WARNING", max_executor_threads=THREADS)
     DBOS(config=config)
     DBOS.launch()
     with (
