@@ -118,5 +118,5 @@ migrate: $(STAMP) ## Bring the stack's database to the newest schema (or the one
 		$(BIN)/python -m closeflow.storage.schema.migrate
 # --- end of the database ---
 
-clean: ## Remove the virtual environment and the caches (the stack's data stays: make reset)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## Remove the virtual environments and the caches (the stack's data stays: make reset)
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

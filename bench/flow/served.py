@@ -1,4 +1,4 @@
-"""How the APIs of the alternatives are served: one process of uvicorn on uvloop and httptools, without an access log."""
+"""How the APIs of the alternatives are served: one process of uvicorn on uvloop and httptools, no access log."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The same steps as a DBOS workflow per close, durable in the same PostgreSQL, in one process as DBOS is usually run."""
+"""The same steps as a DBOS workflow per close, durable in the same PostgreSQL, in one process as it is usually run."""
