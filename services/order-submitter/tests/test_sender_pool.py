@@ -308,29 +308,6 @@ async def test_slots_are_bounded_and_come_back() -> None:
     assert pool.reserve(SendKind.SUBMIT)
 
 
-async def test_who_plans_waits_for_a_good_part_of_the_slots() -> None:
-    broker = ScriptedBroker(gate=asyncio.Event())
-    pool = SenderPool(cast(Broker, broker), Outcome().publish, Outcome(), replace(LIMITS, in_flight=8))
-    assert await pool.room(100, within_s=5) == 8
-    for _ in range(7):
-        assert pool.reserve(SendKind.SUBMIT)
-    assert await pool.room(1, within_s=5) == 1, "one is enough for one"
-    assert await pool.room(100, within_s=0.01) == 100, "whoever waited long enough plans them all"
-    waiting = asyncio.create_task(pool.room(100, within_s=30))
-    pool.start([a_job()])
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    assert broker.gate is not None
-    broker.gate.set()
-    assert await asyncio.wait_for(waiting, 5) == 2, "a send that ended makes room"
-
-
-async def test_nobody_waits_for_slots_that_nothing_can_use() -> None:
-    pool = a_pool(ScriptedBroker(), Outcome())
-    pool.breaker = Breaker(state=BreakerState.OPEN, probe_at=monotonic() + 60)
-    assert await asyncio.wait_for(pool.room(100, within_s=30), 5) == 100
-
-
 async def test_an_open_breaker_holds_orders_back_and_lets_cancels_pass() -> None:
     outcome, pool = await done(ScriptedBroker(NotAccepted("401", None, credentials=True)), a_job())
     assert outcome.entries[0].incident is not None

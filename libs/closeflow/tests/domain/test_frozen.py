@@ -10,11 +10,14 @@ import pytest
 
 from closeflow.domain import model
 from closeflow.domain.frozen import kept, replace
+
 from .builders import an_order
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
+    """Two values, and what is derived of them."""
+
     left: int
     right: tuple[int, ...] = ()
     derived: dict[Any, Any] = field(init=False, compare=False, repr=False, default_factory=dict)

@@ -194,6 +194,7 @@ class SenderPool:
     def release(self, slots: int) -> None:
         """Give back slots whose sends were not claimed after all, and the probe that was for one of them."""
         self._free += slots
+        self._freed.set()
         if slots and self._probe is not None and self.breaker == self._probe[1]:
             self.breaker, self._probe = self._probe[0], None
 
