@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from functools import partial
 from typing import Final
@@ -50,7 +49,6 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         in_flight=settings.batches_in_flight,
     )
     api = Api(engine, closes, settings.replication_slot, deadline_s)
-    _spare_the_collector()
     listening = _listen(settings)
     log.info("listening", host=settings.http_host, port=listening.getsockname()[1])
     try:
@@ -58,14 +56,6 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             await _answer(make_server(build_app(api), answer_within_s=deadline_s), listening, closes, stop)
     finally:
         await engine.dispose()
-
-
-def _spare_the_collector() -> None:
-    """What exists now lives to the end, and a batch makes thousands of objects that die young: collecting at Python's
-    defaults cost a third of each request."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 async def _answer(
