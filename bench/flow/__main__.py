@@ -1,27 +1,30 @@
 """Run it: `python -m bench.flow [--closes 5000] [--broker lean|simulator] [--profile]`, on the stack `bench`; beside
 other ways to do it: `python -m bench.flow --against usual,dbos,temporal`.
 
-So many closes are asked for as fast as the clients can, until every position is closed; a round before it is not
-counted, because the virtual machines of Kafka and Connect compile while it runs. The rates of calls are set so high
-that they hold nothing back; everything else is as it is by default. The others close as many in the same run, one after
-another, and the exit code is 1 where ours closes fewer times as many per second as is aimed for.
+So many closes are asked for as fast as the clients can, until every position is closed; then some at a steady rate;
+then nothing. A round before is not counted, because the virtual machines of Kafka and Connect compile while it runs.
+The rates of calls are set so high that they hold nothing back; everything else is as it is by default. The others close
+as many in the same run, one after another, and the exit code is 1 where ours closes fewer times as many per second as
+is aimed for.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from contextlib import nullcontext
 from typing import Final
 
 import devstack
-from bench.figures import percentile
-from bench.flow import against
+from bench.figures import milliseconds, percentile
+from bench.flow import against, steady
 from bench.flow.lean import LEAN
 from bench.flow.ours import OURS, UNLIMITED, Figures, Flow, running
 from bench.flow.profiles import profiled
 
 WARM_UP: Final = 1000
+IDLE_S: Final = 30.0
 COUNTED: Final = ("transactions", "statements", "inserted", "updated", "deleted")
 
 
@@ -51,9 +54,32 @@ def measure(flow: Flow, options: argparse.Namespace) -> Figures:
     with profiled(ours, flow.system.directory / "profiles") if options.profile else nullcontext():
         figures = flow.burst(WARM_UP + 1, WARM_UP + options.closes, clients=options.clients)
     show(figures)
-    idle = flow.idle(10.0)
-    print("  idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
+    show_steady(flow, WARM_UP + options.closes + 1, options)
+    show_idle(flow)
     return figures
+
+
+def show_steady(flow: Flow, first: int, options: argparse.Namespace) -> None:
+    """What one close takes at a steady rate."""
+    last = first + steady_closes(options) - 1
+    if last < first:
+        return
+    times = asyncio.run(steady.measure(flow.system, first, last, options.rate))
+    print(f"at a steady {options.rate:g} closes/s, request -> closed: {milliseconds(times)}")
+    found = steady.stages(flow.system, first, last)
+    print("  p50 by stage: " + "  ".join(f"{name} {took:.1f} ms" for name, took in found.items()), flush=True)
+
+
+def show_idle(flow: Flow) -> None:
+    """What the processes take while there is nothing to do."""
+    idle = flow.idle(IDLE_S)
+    print("idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
+    print(f"  our services {100 * sum(share for name, share in idle.items() if name in OURS):.1f} % of a core")
+
+
+def steady_closes(options: argparse.Namespace) -> int:
+    """How many closes the steady part asks for."""
+    return int(options.rate * options.seconds)
 
 
 def parsed() -> argparse.Namespace:
@@ -66,6 +92,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--broker", choices=("lean", "simulator"), default="lean")
     parser.add_argument("--call-ms", type=float, default=0.0, help="what an order takes the lean broker")
     parser.add_argument("--default-rates", action="store_true", help="calls to the broker are limited as by default")
+    parser.add_argument("--rate", type=float, default=20.0, help="closes per second in the steady part")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long that is; 0 leaves it out")
     parser.add_argument("--against", type=against.names, default=(), help=f"any of {','.join(against.AIMS)}")
     parser.add_argument("--profile", action="store_true", help="py-spy of our services; it slows what it measures")
     options = parser.parse_args()
@@ -80,7 +108,7 @@ def main() -> int:
     stack = devstack.up("bench", lambda line: print(line, file=sys.stderr))
     rates = {} if options.default_rates else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
     call_s = options.call_ms / 1000
-    positions = WARM_UP + options.closes
+    positions = WARM_UP + options.closes + steady_closes(options)
     with running(stack, positions=positions, broker=options.broker, call_s=call_s, overrides=rates) as flow:
         ours = measure(flow, options)
     others = {

@@ -15,6 +15,7 @@ from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
 from closeflow.storage.core import engine
 from closeflow.storage.core.engine import LOCKED, StatementError, Transaction, is_poison, sqlstate
+from closeflow.storage.core.statements import one_round_trip
 from closeflow.storage.inbox import record_receipts
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import insert_sends
@@ -30,6 +31,11 @@ __all__ = ["MoveRefused", "apart_where_one_breaks", "first_line", "parked_record
 async def save(tx: Transaction, result: BatchResult, *, consumer: str | None = None) -> None:
     """Write the result; `consumer` is whose receipts its outcomes are. Raises MoveRefused before anything is written
     when a move is in no row of the transition table."""
+    async with one_round_trip(tx):
+        await _save(tx, result, consumer)
+
+
+async def _save(tx: Transaction, result: BatchResult, consumer: str | None) -> None:
     held = await save_books(tx, changes=result.changes)
     await insert_events(tx, events=held.events)
     if held.at is not None and held.followed:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from closeflow.domain.model import BrokerUpdate
 from closeflow.storage.core.bulk import insert_rows, rows_json
 from closeflow.storage.core.engine import Transaction
-from closeflow.storage.core.statements import change, fetch
+from closeflow.storage.core.statements import fetch, write
 from closeflow.storage.schema import tables
 
 _CONTEXT: Final = text("""
@@ -65,4 +65,4 @@ async def record_receipts(tx: Transaction, *, consumer: str, outcomes: Mapping[U
         for event_id in sorted(outcomes)
     ]
     if rows:
-        await change(tx, _RECEIVED, {"rows": rows_json(rows)})
+        await write(tx, _RECEIVED, rows_json(rows))

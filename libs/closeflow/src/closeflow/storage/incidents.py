@@ -16,7 +16,7 @@ from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident
 from closeflow.storage.core.bulk import rows_json, storable
 from closeflow.storage.core.engine import Transaction
-from closeflow.storage.core.statements import Row, change, fetch
+from closeflow.storage.core.statements import Row, change, fetch, write
 from closeflow.storage.predicates import STILL_WITHHELD
 
 _OVER: Final = """o.status IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
@@ -256,7 +256,7 @@ async def report_incidents(tx: AsyncConnection, *, incidents: Sequence[Incident]
         counts[key] += 1
     if merged:
         rows = [merged[key] | {"count": counts[key]} for key in sorted(merged, key=str)]
-        await change(tx, _REPORT_INCIDENTS, {"rows": rows_json(rows)})
+        await write(tx, _REPORT_INCIDENTS, rows_json(rows))
 
 
 _REPORT_INCIDENTS: Final = text("""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from closeflow.domain.model import Order, Send, SendAnswer, SendKind
 from closeflow.storage.book import mapping
 from closeflow.storage.core.bulk import insert_rows, rows_json, update_rows
-from closeflow.storage.core.statements import change, fetch
+from closeflow.storage.core.statements import change, fetch, write
 from closeflow.storage.schema import tables
 
 SendKey = tuple[str, str, int]
@@ -118,7 +118,7 @@ async def insert_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send
     """Claim sends: each row is inserted once, under its order's lock; a second claim of one number fails."""
     rows = [mapping.send_row(send, order=order) for order, send in sends]
     if rows:
-        await change(tx, _INSERT_SENDS, {"rows": rows_json(rows)})
+        await write(tx, _INSERT_SENDS, rows_json(rows))
 
 
 async def begin_sends(tx: AsyncConnection, *, sends: Sequence[tuple[Order, Send]]) -> set[SendKey]:

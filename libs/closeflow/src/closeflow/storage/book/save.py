@@ -19,7 +19,7 @@ from closeflow.domain.transitions import IllegalMove, illegal_moves
 from closeflow.storage.book import mapping
 from closeflow.storage.book.overfill_positions import Held, hold_overfills
 from closeflow.storage.core.bulk import Row, insert_many, rows_json, update_rows
-from closeflow.storage.core.statements import change
+from closeflow.storage.core.statements import write
 from closeflow.storage.schema import tables
 
 _K = TypeVar("_K")
@@ -110,9 +110,7 @@ async def _write(
             changed[columns].append({name: row[name] for name in (*key, *columns)})
     await insert_many(tx, table, new)
     for columns, rows in changed.items():
-        updated = await change(tx, _update(table, key, columns), {"rows": rows_json(rows)})
-        if updated != len(rows):
-            raise RuntimeError(f"{table.name}: {updated} of {len(rows)} rows were there to be updated")
+        await write(tx, _update(table, key, columns), rows_json(rows), exactly=len(rows))
 
 
 # Which columns change is known only at run time, so these statements are built at first use and kept.

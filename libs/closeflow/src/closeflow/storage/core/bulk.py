@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.storage.core.statements import change
+from closeflow.storage.core.statements import write
 
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME
 
@@ -119,7 +119,7 @@ Row = dict[str, object]
 async def insert_many(tx: AsyncConnection, table: Table, rows: Sequence[Row], *, key: tuple[str, ...] = ()) -> None:
     """Insert rows of the same columns; with a key, a row that is there already takes the new values."""
     if rows:
-        await change(tx, _upsert(table, tuple(rows[0]), key), {"rows": rows_json(rows)})
+        await write(tx, _upsert(table, tuple(rows[0]), key), rows_json(rows))
 
 
 @lru_cache(maxsize=64)

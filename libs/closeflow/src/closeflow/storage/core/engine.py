@@ -84,6 +84,7 @@ def make_engine(
     )
     if by_index:
         options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+        options += " -c plan_cache_mode=force_generic_plan"
     return create_async_engine(
         driver_url(dsn),
         pool_size=pool_size,
