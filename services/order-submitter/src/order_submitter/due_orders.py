@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE: Final = 64
 PUT_OFF_S: Final = 60.0
+IDLE_AT_MOST: Final = 2.5
+"""Times the interval: while nothing is due, what becomes due is seen so late at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,9 @@ class DueOrderPoller:
 async def poll_until_stopped(
     attendant: DueOrderPoller, stop: asyncio.Event, *, interval_s: float, patience: Patience
 ) -> None:
-    """Look, and look again at once while there is more than one look's worth to do."""
+    """Look, and look again at once while there is more than one look's worth to do; after looks that found nothing,
+    only so much later that nobody waits long for it."""
+    pause_s = interval_s
     while not stop.is_set():
         try:
             looked_at = await attendant.attend_once()
@@ -112,8 +116,9 @@ async def poll_until_stopped(
             await wait_out(error, patience, stop, poll="attend")
             continue
         patience.rewarded()
+        pause_s = interval_s if looked_at else min(1.5 * pause_s, IDLE_AT_MOST * interval_s)
         if looked_at < MOST_AT_ONCE:
-            await wait_for(stop, interval_s)
+            await wait_for(stop, pause_s)
         else:
             await sleep(interval_s / 10)
 

@@ -6,6 +6,7 @@ A cycle that ended without an error is counted in `job_cycles` by whoever did th
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ DONE = Counter("closeflow_reconciler_repairs_total", "What the jobs did", ["job"
 TOOK = Gauge("closeflow_reconciler_cycle_seconds", "How long the last cycle took", ["job"])
 
 STOP_WITHIN_S: Final = 5.0
+COUNTED_EVERY_S: Final = 5.0
+"""Much less than any job may take before it counts as stalled."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +43,17 @@ class Job:
 
 
 def counted(database: Database, job: Job) -> Job:
-    """The job with its cycles counted: one that does not do so by holding the lock of its name."""
+    """The job with its cycles counted: one that does not do so by holding the lock of its name. Not each, because
+    nobody looks so often."""
+    counted_at = -math.inf
 
     async def once() -> int:
+        nonlocal counted_at
         done = await job.once()
-        async with transaction(database) as tx:
-            await count_cycle(tx, job=job.name)
+        if monotonic() - counted_at >= COUNTED_EVERY_S:
+            async with transaction(database) as tx:
+                await count_cycle(tx, job=job.name)
+            counted_at = monotonic()
         return done
 
     return replace(job, once=once)

@@ -23,7 +23,7 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     postgres_pool_size: Annotated[int, Field(ge=13, le=64)] = 16
 
     start_up_delay_s: Annotated[float, Field(ge=0, le=600)] = 2.0
-    requests_interval_s: Seconds = 0.5
+    requests_interval_s: Seconds = 1.0
     requests_budget: Budget = 500
     resend_after_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     unknown_after_s: Seconds = 900.0
@@ -35,13 +35,13 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     repairs_budget: Budget = 100
     repairs_grace_s: Seconds = 5.0
 
-    orders_interval_s: Seconds = 2.0
+    orders_interval_s: Seconds = 3.0
     orders_budget: Budget = 100
     quiet_after_s: Seconds = 10.0
     ask_again_cap_s: Seconds = 60.0
     outliving_grace_s: Seconds = 5.0
 
-    gaps_interval_s: Seconds = 2.0
+    gaps_interval_s: Seconds = 3.0
     gaps_budget: Budget = 200
     executions_pages: Budget = 50
     gap_grace_s: Seconds = 1.0
