@@ -144,6 +144,32 @@ async def test_look_ups_beyond_the_rate_wait() -> None:
     assert answers == [NotFound()] * 12
 
 
+async def test_sends_without_end_leave_a_call_its_turn_after_a_moment() -> None:
+    budget = CallBudget(100)
+    asked = asyncio.create_task(budget.turn(Urgency.MARKET, patience_s=5))
+    while budget.take(Urgency.SEND):
+        pass
+    sends = 0
+    deadline = time.monotonic() + 5
+    while not asked.done() and time.monotonic() < deadline:
+        sends += budget.take(Urgency.SEND)
+        await asyncio.sleep(0)
+    assert asked.done()
+    assert await asked == 0
+    assert sends >= 10, "they went before it at first"
+
+
+async def test_sends_go_first_as_long_as_the_broker_refuses_calls() -> None:
+    budget = CallBudget(100)
+    budget.refused(None)
+    deadline = time.monotonic() + 1.6
+    asked = asyncio.create_task(budget.turn(Urgency.MARKET, patience_s=1.5))
+    while not asked.done() and time.monotonic() < deadline:
+        budget.take(Urgency.SEND)
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(asked, 1) > 0
+
+
 async def test_a_refused_call_of_any_kind_stops_calls_of_every_kind() -> None:
     async with serving(answer(429, b"", "Retry-After: 0")) as server:
         for ask in range(4):

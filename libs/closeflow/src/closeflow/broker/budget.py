@@ -23,6 +23,8 @@ slow."""
 SLOWEST_PER_S: Final = 5.0
 """Refusals make a process no slower than this: the pauses between them do the rest."""
 DOUBLES_IN_S: Final = 30.0
+AGED_S: Final = 0.2
+"""So long a call that is no send waits behind sends."""
 _RESERVED: Final = 0.1
 _STAGGER_S: Final = 1.0
 
@@ -53,6 +55,8 @@ class CallBudget:
         self._held_until = -math.inf
         self._floor_s = 0.0
         self._taken = 0
+        self._aged = 0
+        """Calls that are no sends and have waited for so long that sends leave a token for each."""
 
     def held_s(self) -> float:
         """How long the broker wants no call at all."""
@@ -68,12 +72,13 @@ class CallBudget:
         self._refill()
         wait = self._held_until + urgency * _STAGGER_S - self._clock() if self.is_tight else 0.0
         most = max(1.0, self._rate())
-        missing = min(1 + urgency * _RESERVED * most, most) + ahead - self._tokens
+        before = ahead + (self._aged if urgency is Urgency.SEND else 0)
+        missing = min(1 + urgency * _RESERVED * most, most) + before - self._tokens
         return max(0.0, wait, missing / self._rate())
 
     def room(self) -> int:
         """How many sends may go now."""
-        return int(self._tokens) if self.wait_s(Urgency.SEND) == 0 else 0
+        return int(self._tokens) - self._aged if self.wait_s(Urgency.SEND) == 0 else 0
 
     def take(self, urgency: Urgency) -> bool:
         """Take the token of a call that goes now, if it may."""
@@ -84,14 +89,36 @@ class CallBudget:
 
     async def turn(self, urgency: Urgency, *, patience_s: float) -> float:
         """Wait for a token; 0 when the call may go. Else it would take longer than `patience_s`: for how long not to
-        ask again."""
-        give_up_at = self._clock() + patience_s
+        ask again. Sends that never end would leave it none, though they need what it asks: after `AGED_S` they leave
+        one for it, unless the broker has refused calls of late."""
+        began = self._clock()
+        give_up_at, ages_at = began + patience_s, began + AGED_S
         while not self.take(urgency):
-            wait = self.wait_s(urgency)
-            if self._clock() + wait > give_up_at:
+            now, wait, ages = self._clock(), self.wait_s(urgency), not self.is_tight and ages_at < give_up_at
+            if ages and now >= ages_at:
+                return await self._kept_turn(give_up_at)
+            if ages:
+                wait = min(wait, ages_at - now)
+            if now + wait > give_up_at:
                 return wait
             await asyncio.sleep(wait)
         return 0.0
+
+    async def _kept_turn(self, give_up_at: float) -> float:
+        self._aged += 1
+        try:
+            while (wait := self._kept_wait_s()) > 0:
+                if self._clock() + wait > give_up_at:
+                    return wait
+                await asyncio.sleep(wait)
+            self._tokens -= 1
+            return 0.0
+        finally:
+            self._aged -= 1
+
+    def _kept_wait_s(self) -> float:
+        self._refill()
+        return max(0.0, self.held_s(), (1 - self._tokens) / self._rate())
 
     def taken(self) -> None:
         """The broker took a call, whatever it answered. Those that it took before the pause, and answers only now, are
