@@ -4,8 +4,7 @@ other ways to do it: `python -m bench.flow --against usual,dbos,temporal`.
 So many closes are asked for as fast as the clients can, until every position is closed; then some at a steady rate;
 then nothing. A round before is not counted, because the virtual machines of Kafka and Connect compile while it runs.
 The rates of calls are set so high that they hold nothing back; everything else is as it is by default. The others close
-as many in the same run, one after another, and the exit code is 1 where ours closes fewer times as many per second as
-is aimed for.
+as many in the same run, one after another, and the exit code is 1 where an aim is not reached.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ from typing import Final
 
 import devstack
 from bench.figures import milliseconds, percentile
-from bench.flow import against, steady
+from bench.flow import against, ageing, outage, steady
 from bench.flow.lean import LEAN
 from bench.flow.ours import OURS, UNLIMITED, Figures, Flow, running
 from bench.flow.profiles import profiled
 
 WARM_UP: Final = 1000
 IDLE_S: Final = 30.0
+OUTAGE_S: Final = 60.0
 COUNTED: Final = ("transactions", "statements", "inserted", "updated", "deleted")
 
 
@@ -59,6 +59,17 @@ def measure(flow: Flow, options: argparse.Namespace) -> Figures:
     return figures
 
 
+def measure_lasting(flow: Flow, ours: Figures, options: argparse.Namespace) -> bool:
+    """What was asked for beyond the burst; whether its aims are reached."""
+    first, reached = WARM_UP + options.closes + steady_closes(options) + 1, True
+    if options.outage:
+        reached = show_outage(flow, first, options)
+        first += 2 * int(options.rate * OUTAGE_S)
+    if options.age:
+        reached = show_ageing(flow, first, ours, options) and reached
+    return reached
+
+
 def show_steady(flow: Flow, first: int, options: argparse.Namespace) -> None:
     """What one close takes at a steady rate."""
     last = first + steady_closes(options) - 1
@@ -75,6 +86,36 @@ def show_idle(flow: Flow) -> None:
     idle = flow.idle(IDLE_S)
     print("idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
     print(f"  our services {100 * sum(share for name, share in idle.items() if name in OURS):.1f} % of a core")
+
+
+def show_outage(flow: Flow, first: int, options: argparse.Namespace) -> bool:
+    """What a minute without Connect costs; whether the aims are reached."""
+    found = asyncio.run(outage.measure(flow, first, options.rate, OUTAGE_S))
+    print(f"Connect killed for {OUTAGE_S:g} s at {options.rate:g} closes/s")
+    print(f"  accepted before it: {milliseconds(found.accepts_s)}")
+    print(f"  accepted during it: {milliseconds(found.accepts_away_s)}")
+    times = percentile(found.accepts_away_s, 0.99) / percentile(found.accepts_s, 0.99)
+    drained = found.behind / found.drained_s / options.rate
+    print(f"  p99 of accepting, during : before: {times:.2f} x (aim: at most {outage.ACCEPT_AIM:g} x)")
+    print(f"  {found.behind} closed within {found.drained_s:.1f} s of its return, {drained:.1f} x as fast as they came")
+    print(f"  (aim: at least {outage.DRAIN_AIM:g} x)", flush=True)
+    return times <= outage.ACCEPT_AIM and drained >= outage.DRAIN_AIM
+
+
+def show_ageing(flow: Flow, first: int, young: Figures, options: argparse.Namespace) -> bool:
+    """The burst once more, among closes that are over; whether it is about as fast and no plan is another one."""
+    before = ageing.plans(flow)
+    print(f"ageing: {options.age} closes that are over", flush=True)
+    ageing.age(flow, options.age)
+    old = flow.burst(first, first + options.closes - 1, clients=options.clients)
+    show(old)
+    ratio = young.closed_s / old.closed_s
+    after, outbox = ageing.plans(flow), ageing.outbox_bytes(flow)
+    changed = [name for name in before if after[name] != before[name]]
+    print(f"closed/s, aged : young: {ratio:.2f} x (aim: at least {ageing.AIM:g} x)")
+    print(f"  plans that read something else now: {', '.join(changed) or 'none'} of {len(before)}")
+    print(f"  outbox: {outbox / 1024 / 1024:.1f} MiB (aim: at most {ageing.OUTBOX_AIM_BYTES / 1024 / 1024:g} MiB)")
+    return ratio >= ageing.AIM and not changed and outbox <= ageing.OUTBOX_AIM_BYTES
 
 
 def steady_closes(options: argparse.Namespace) -> int:
@@ -94,6 +135,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--default-rates", action="store_true", help="calls to the broker are limited as by default")
     parser.add_argument("--rate", type=float, default=20.0, help="closes per second in the steady part")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long that is; 0 leaves it out")
+    parser.add_argument("--outage", action="store_true", help="then Connect is killed for a minute at --rate")
+    parser.add_argument("--age", type=int, default=0, help="then so many closes are over, and the burst comes again")
     parser.add_argument("--against", type=against.names, default=(), help=f"any of {','.join(against.AIMS)}")
     parser.add_argument("--profile", action="store_true", help="py-spy of our services; it slows what it measures")
     options = parser.parse_args()
@@ -108,16 +151,17 @@ def main() -> int:
     stack = devstack.up("bench", lambda line: print(line, file=sys.stderr))
     rates = {} if options.default_rates else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
     call_s = options.call_ms / 1000
-    positions = WARM_UP + options.closes + steady_closes(options)
+    positions = WARM_UP + 2 * options.closes + steady_closes(options) + 2 * int(options.rate * OUTAGE_S)
     with running(stack, positions=positions, broker=options.broker, call_s=call_s, overrides=rates) as flow:
         ours = measure(flow, options)
+        reached = measure_lasting(flow, ours, options)
     others = {
         name: against.measure(
             stack, name, closes=options.closes, clients=options.clients, call_s=call_s, warm_up=WARM_UP
         )
         for name in options.against
     }
-    return 0 if against.compare(ours.closes / ours.closed_s, others) else 1
+    return 0 if against.compare(ours.closes / ours.closed_s, others) and reached else 1
 
 
 if __name__ == "__main__":

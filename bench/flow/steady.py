@@ -43,9 +43,9 @@ async def measure(system: System, first: int, last: int, rate: float) -> list[fl
             for number in range(first, last + 1):
                 await asyncio.sleep(max(0.0, begin + (number - first) / rate - time.perf_counter()))
                 asked[number] = time.time()
-                tasks.create_task(_close(http, number))
-    closed = await _closed(system.admin_dsn, first, last)
-    return [closed[number] - at for number, at in asked.items()]
+                tasks.create_task(close(http, number))
+    ended = await closed(system.admin_dsn, first, last)
+    return [ended[number] - at for number, at in asked.items()]
 
 
 def stages(system: System, first: int, last: int) -> Mapping[str, float]:
@@ -56,7 +56,8 @@ def stages(system: System, first: int, last: int) -> Mapping[str, float]:
     return dict(zip(STAGES, row, strict=True))
 
 
-async def _close(http: aiohttp.ClientSession, number: int) -> None:
+async def close(http: aiohttp.ClientSession, number: int) -> None:
+    """Ask for one close; exits where it is not accepted."""
     async with http.post(
         f"/v1/positions/{number}/close", headers={"Idempotency-Key": f"bench-{number}"}, json={}
     ) as answer:
@@ -64,9 +65,9 @@ async def _close(http: aiohttp.ClientSession, number: int) -> None:
             raise SystemExit(f"position {number}: {answer.status} {await answer.text()}")
 
 
-async def _closed(dsn: str, first: int, last: int) -> dict[int, float]:
+async def closed(dsn: str, first: int, last: int, *, within_s: float = CLOSED_WITHIN_S) -> dict[int, float]:
     """When each position was closed, in seconds since 1970, once all are."""
-    deadline = time.monotonic() + CLOSED_WITHIN_S
+    deadline = time.monotonic() + within_s
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as database:
         while True:
             rows = await (await database.execute(_CLOSED, (first, last))).fetchall()

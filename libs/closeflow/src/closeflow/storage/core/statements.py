@@ -44,8 +44,8 @@ class RowsMissing(RuntimeError):
 
 
 async def write(tx: AsyncConnection, statement: TextClause, rows: str, *, exactly: int | None = None) -> None:
-    """Run a statement of the parameter `rows`, of which nothing is needed back. Inside `one_round_trip` it is only sent:
-    what it raises, and RowsMissing where it did not write `exactly` so many rows, comes at the end of that."""
+    """Run a statement of the parameter `rows`, of which nothing is needed back. Inside `one_round_trip` it is sent
+    alone: what it raises, and RowsMissing where it did not write `exactly` so many rows, comes at the end of that."""
     cursor = await _execute(tx, statement, {"rows": rows})
     sent: _Sent | None = tx.info.get(_SENT)
     if sent is not None:
@@ -62,16 +62,16 @@ async def one_round_trip(tx: AsyncConnection) -> AsyncIterator[None]:
     if _SENT in tx.info:
         yield
         return
-    driver = _driver(tx)
+    driver, info = _driver(tx), tx.info
     sent: _Sent = []
-    tx.info[_SENT] = sent
+    info[_SENT] = sent
     try:
         async with driver.pipeline():
             yield
     except psycopg.Error as error:
         raise await _dbapi_error(tx, driver, "several statements", _NONE, error) from error
     finally:
-        tx.info.pop(_SENT, None)
+        del info[_SENT]
     for written in sent:
         _check(*written)
 
@@ -111,9 +111,11 @@ async def _dbapi_error(
     lost = driver.closed
     if lost:
         await tx.invalidate(error)
-    return DBAPIError.instance(
+    told = DBAPIError.instance(
         sql, dict(parameters), error, psycopg.Error, hide_parameters=True, connection_invalidated=lost
     )
+    assert isinstance(told, DBAPIError), "psycopg's errors are what it wraps"
+    return told
 
 
 @lru_cache(maxsize=1024)
