@@ -1,8 +1,8 @@
 """Run it: `python -m bench.flow [--closes 5000] [--broker lean|simulator] [--profile]`, on the stack `bench`; beside
 other ways to do it: `python -m bench.flow --against usual,dbos,temporal`.
 
-So many closes are asked for as fast as the clients can, until every position is closed; then some at a steady rate;
-then nothing. A round before is not counted, because the virtual machines of Kafka and Connect compile while it runs.
+First nothing is asked for. Then so many closes, as fast as the clients can, until every position is closed; then some
+at a steady rate. A round before is not counted, because the virtual machines of Kafka and Connect compile while it runs.
 The rates of calls are set so high that they hold nothing back; everything else is as it is by default. The others close
 as many in the same run, one after another, and the exit code is 1 where an aim is not reached.
 """
@@ -19,7 +19,7 @@ import devstack
 from bench.figures import milliseconds, percentile
 from bench.flow import against, ageing, outage, steady
 from bench.flow.lean import LEAN
-from bench.flow.ours import OURS, UNLIMITED, Figures, Flow, running
+from bench.flow.ours import UNLIMITED, Figures, Flow, is_ours, running
 from bench.flow.profiles import profiled
 
 WARM_UP: Final = 1000
@@ -37,7 +37,7 @@ def show(figures: Figures) -> None:
     cpu = {name: 1e6 * seconds / n for name, seconds in figures.used.cpu_s.items()}
     for name, used in sorted(cpu.items(), key=lambda one: -one[1]):
         print(f"    {name:18} {used:7.0f} µs of CPU per close")
-    ours = sum(used for name, used in cpu.items() if name in OURS)
+    ours = sum(used for name, used in cpu.items() if is_ours(name))
     print(f"  CPU per close: {sum(cpu.values()) / 1000:.2f} ms, of which our services {ours / 1000:.2f} ms")
     counted = figures.used.database
     rows = "  ".join(f"{name} {counted[name] / n:.1f}" for name in COUNTED)
@@ -48,14 +48,14 @@ def show(figures: Figures) -> None:
 
 def measure(flow: Flow, options: argparse.Namespace) -> Figures:
     """Print and return the figures of a burst, after one that is not counted."""
+    show_idle(flow)
     flow.burst(1, WARM_UP, clients=options.clients)
     print(f"{options.closes} closes by {options.clients} clients, {options.broker} broker", flush=True)
-    ours = {name: flow.pids[name] for name in OURS}
+    ours = {name: pid for name, pid in flow.pids.items() if is_ours(name)}
     with profiled(ours, flow.system.directory / "profiles") if options.profile else nullcontext():
         figures = flow.burst(WARM_UP + 1, WARM_UP + options.closes, clients=options.clients)
     show(figures)
     show_steady(flow, WARM_UP + options.closes + 1, options)
-    show_idle(flow)
     return figures
 
 
@@ -84,8 +84,11 @@ def show_steady(flow: Flow, first: int, options: argparse.Namespace) -> None:
 def show_idle(flow: Flow) -> None:
     """What the processes take while there is nothing to do."""
     idle = flow.idle(IDLE_S)
-    print("idle: " + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN))
-    print(f"  our services {100 * sum(share for name, share in idle.items() if name in OURS):.1f} % of a core")
+    print(
+        "before the first close: "
+        + "  ".join(f"{name} {100 * share:.1f} %" for name, share in idle.items() if name != LEAN)
+    )
+    print(f"  our services {100 * sum(share for name, share in idle.items() if is_ours(name)):.1f} % of a core")
 
 
 def show_outage(flow: Flow, first: int, options: argparse.Namespace) -> bool:
@@ -133,6 +136,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--broker", choices=("lean", "simulator"), default="lean")
     parser.add_argument("--call-ms", type=float, default=0.0, help="what an order takes the lean broker")
     parser.add_argument("--default-rates", action="store_true", help="calls to the broker are limited as by default")
+    parser.add_argument("--instances", type=int, default=1, help="of order-submitter and of fill-processor")
     parser.add_argument("--rate", type=float, default=20.0, help="closes per second in the steady part")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long that is; 0 leaves it out")
     parser.add_argument("--outage", action="store_true", help="then Connect is killed for a minute at --rate")
@@ -152,7 +156,14 @@ def main() -> int:
     rates = {} if options.default_rates else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
     call_s = options.call_ms / 1000
     positions = WARM_UP + 2 * options.closes + steady_closes(options) + 2 * int(options.rate * OUTAGE_S)
-    with running(stack, positions=positions, broker=options.broker, call_s=call_s, overrides=rates) as flow:
+    with running(
+        stack,
+        positions=positions,
+        broker=options.broker,
+        call_s=call_s,
+        overrides=rates,
+        instances=options.instances,
+    ) as flow:
         ours = measure(flow, options)
         reached = measure_lasting(flow, ours, options)
     others = {

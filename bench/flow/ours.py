@@ -29,7 +29,7 @@ DATABASE: Final = "bench_flow"
 UNLIMITED: Final = "10000"
 POLL_S: Final = 0.1
 IDLE_AFTER_S: Final = 3.0
-OURS: Final = SERVICES
+CONSUMERS: Final = ("order-submitter", "fill-processor")
 
 _COUNTERS: Final = """
     SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal, xact_commit AS transactions,
@@ -68,6 +68,11 @@ class Figures:
     used: Counters
     sends: int
     not_sent: int
+
+
+def is_ours(process: str) -> bool:
+    """Whether a name of `Flow.pids` is an instance of one of our services."""
+    return process.startswith(SERVICES)
 
 
 class Flow:
@@ -167,10 +172,16 @@ def difference(before: Counters, after: Counters) -> Counters:
 
 @contextmanager
 def running(
-    stack: devstack.Stack, *, positions: int, broker: str, call_s: float, overrides: Mapping[str, Mapping[str, str]]
+    stack: devstack.Stack,
+    *,
+    positions: int,
+    broker: str,
+    call_s: float,
+    overrides: Mapping[str, Mapping[str, str]],
+    instances: int = 1,
 ) -> Iterator[Flow]:
-    """The whole system with positions 1..n open and the named broker, `lean` or `simulator`; an order takes the lean
-    one `call_s`."""
+    """The whole system with positions 1..n open, so many instances of each consumer, and the named broker, `lean` or
+    `simulator`; an order takes the lean one `call_s`."""
     system = System(stack, DATABASE, Path(stack.data_dir) / "bench")
     settings = {name: dict(values) for name, values in overrides.items()}
     if broker == "lean":
@@ -192,7 +203,7 @@ def running(
         else:
             system.start(SIMULATOR)
             _fill_simulator(system, positions)
-        system.start(*SERVICES)
+        system.start(*SERVICES, *(f"{name}-{number}" for number in range(2, instances + 1) for name in CONSUMERS))
         pids |= {name: service.process.pid for name, service in system.running.items()}
         parts = devstack.status(stack.instance).parts
         pids |= {name: part.pid for name, part in parts.items() if part.pid is not None}
