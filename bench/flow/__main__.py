@@ -2,7 +2,7 @@
 other ways to do it: `python -m bench.flow --against usual,dbos,temporal`.
 
 First nothing is asked for. Then so many closes, as fast as the clients can, until every position is closed; then some
-at a steady rate. A round before is not counted, because the virtual machines of Kafka and Connect compile while it runs.
+at a steady rate. A round before these is not counted, because the virtual machines of Kafka and Connect compile then.
 The rates of calls are set so high that they hold nothing back; everything else is as it is by default. The others close
 as many in the same run, one after another, and the exit code is 1 where an aim is not reached.
 """

@@ -28,7 +28,7 @@ from demo.system import ACCOUNT, REPOSITORY, SERVICES, SIMULATOR, System
 DATABASE: Final = "bench_flow"
 UNLIMITED: Final = "10000"
 POLL_S: Final = 0.1
-IDLE_AFTER_S: Final = 3.0
+IDLE_AFTER_S: Final = 8.0
 CONSUMERS: Final = ("order-submitter", "fill-processor")
 
 _COUNTERS: Final = """
