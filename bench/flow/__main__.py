@@ -3,7 +3,7 @@ other ways to do it: `python -m bench.flow --against usual,dbos,temporal`.
 
 First nothing is asked for. Then so many closes, as fast as the clients can, until every position is closed; then some
 at a steady rate. A round before these is not counted, because the virtual machines of Kafka and Connect compile then.
-The rates of calls are set so high that they hold nothing back; everything else is as it is by default. The others close
+Calls to the broker and submits of the account are not limited; everything else is as it is by default. The others close
 as many in the same run, one after another, and the exit code is 1 where an aim is not reached.
 """
 
@@ -19,7 +19,7 @@ import devstack
 from bench.figures import milliseconds, percentile
 from bench.flow import against, ageing, outage, steady
 from bench.flow.lean import LEAN
-from bench.flow.ours import UNLIMITED, Figures, Flow, is_ours, running
+from bench.flow.ours import Figures, Flow, is_ours, running
 from bench.flow.profiles import profiled
 
 WARM_UP: Final = 4000
@@ -137,7 +137,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--broker", choices=("lean", "simulator"), default="lean")
     parser.add_argument("--call-ms", type=float, default=0.0, help="what an order takes the lean broker")
-    parser.add_argument("--default-rates", action="store_true", help="calls to the broker are limited as by default")
+    parser.add_argument(
+        "--default-rates", action="store_true", help="calls to the broker, and submits, are limited as by default"
+    )
     parser.add_argument("--instances", type=int, default=1, help="of order-submitter and of fill-processor")
     parser.add_argument("--rate", type=float, default=20.0, help="closes per second in the steady part")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long that is; 0 leaves it out")
@@ -155,7 +157,6 @@ def main() -> int:
     """Print the figures of a burst, and of what it is compared with; the exit code is 1 below an aim."""
     options = parsed()
     stack = devstack.up("bench", lambda line: print(line, file=sys.stderr))
-    rates = {} if options.default_rates else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
     call_s = options.call_ms / 1000
     positions = WARM_UP + 2 * options.closes + steady_closes(options) + 2 * int(options.rate * OUTAGE_S)
     with running(
@@ -163,7 +164,7 @@ def main() -> int:
         positions=positions,
         broker=options.broker,
         call_s=call_s,
-        overrides=rates,
+        limited=options.default_rates,
         instances=options.instances,
     ) as flow:
         ours = measure(flow, options)

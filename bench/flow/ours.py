@@ -177,13 +177,14 @@ def running(
     positions: int,
     broker: str,
     call_s: float,
-    overrides: Mapping[str, Mapping[str, str]],
+    limited: bool,
     instances: int = 1,
 ) -> Iterator[Flow]:
     """The whole system with positions 1..n open, so many instances of each consumer, and the named broker, `lean` or
-    `simulator`; an order takes the lean one `call_s`."""
+    `simulator`; an order takes the lean one `call_s`. Calls to the broker and submits of the account are `limited` as
+    by default, or not at all."""
     system = System(stack, DATABASE, Path(stack.data_dir) / "bench")
-    settings = {name: dict(values) for name, values in overrides.items()}
+    settings = {} if limited else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
     if broker == "lean":
         address = f"ws://127.0.0.1:{system.port(LEAN)}/stream"
         settings.setdefault("broker-gateway", {})["BROKER_STREAM_URL"] = address
@@ -192,7 +193,7 @@ def running(
     system.prepare()
     for log in system.directory.glob("*.log"):
         log.unlink()
-    _hold(system, positions)
+    _hold(system, positions, limited=limited)
     pids = {}
     lean = None
     try:
@@ -215,7 +216,7 @@ def running(
         system.wipe()
 
 
-def _hold(system: System, count: int) -> None:
+def _hold(system: System, count: int, *, limited: bool) -> None:
     with psycopg.connect(system.admin_dsn, autocommit=True) as database:
         database.execute("CREATE EXTENSION pg_stat_statements")
         database.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (ACCOUNT,))
@@ -227,6 +228,8 @@ def _hold(system: System, count: int) -> None:
         ):
             for number in range(1, count + 1):
                 copy.write_row((number, ACCOUNT, symbol(number), "stock", 10, 10))
+        if not limited:
+            database.execute("UPDATE account_limits SET submits_per_minute = 1000000")
         database.execute("VACUUM ANALYZE positions")
 
 
