@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 
@@ -14,6 +15,7 @@ from closeflow.storage.book.load import lock_books
 from closeflow.storage.close_requests import lock_books_to_accept
 from closeflow.storage.core.engine import StatementError, make_engine, sqlstate, transaction
 from tests.conftest import Database
+from tests.storage.planning import statements
 from tests.storage.seeding import Owner, add_position, add_request, owner
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -43,6 +45,15 @@ async def test_a_position_to_be_closed_is_held_until_its_transaction_ends(
     with owner(database.admin_dsn) as db:
         position_id = add_position(db)
     assert await is_held(engine, lambda tx: lock_books_to_accept(tx, keys=[(position_id, "k")]))
+
+
+LOCKING = {name: one.text for name, one in statements() if "FOR NO KEY UPDATE" in one.text}
+
+
+@pytest.mark.parametrize("statement", LOCKING.values(), ids=LOCKING)
+def test_what_locks_rows_finds_them_without_a_join(statement: str) -> None:
+    locking = statement.partition("FOR NO KEY UPDATE")[0].rpartition("WITH ")[2]
+    assert not re.search(r"\bJOIN\b|\bIN \(\s*SELECT\b", locking)
 
 
 WAITERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waiter' AND wait_event_type = 'Lock'"

@@ -183,7 +183,7 @@ _LIST_INCIDENTS: Final = text(f"""
 
 
 _INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id")
-_LOCK_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id FOR NO KEY UPDATE OF i")
+_LOCK_INCIDENT: Final = text("SELECT id FROM incidents WHERE id = :id FOR NO KEY UPDATE")
 _REQUEST_OF_INCIDENT: Final = text("""
     SELECT COALESCE(i.close_request_id, o.close_request_id) AS request_id
     FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id WHERE i.id = :id
@@ -216,8 +216,8 @@ async def request_of_incident(tx: Transaction, *, incident_id: int) -> UUID | No
 
 async def lock_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
     """The incident, locked. Whoever also needs books takes those first (rule R7)."""
-    rows = await fetch(tx, _LOCK_INCIDENT, {"id": incident_id})
-    return IncidentRow(**rows[0]) if rows else None
+    await fetch(tx, _LOCK_INCIDENT, {"id": incident_id})
+    return await find_incident(tx, incident_id=incident_id)
 
 
 async def find_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
