@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import devstack
@@ -61,17 +62,6 @@ def measure(flow: Flow, options: argparse.Namespace) -> Figures:
     return figures
 
 
-def measure_lasting(flow: Flow, ours: Figures, options: argparse.Namespace) -> bool:
-    """What was asked for beyond the burst; whether its aims are reached."""
-    first, reached = WARM_UP + options.closes + steady_closes(options) + 1, True
-    if options.outage:
-        reached = show_outage(flow, first, options)
-        first += 2 * int(options.rate * OUTAGE_S)
-    if options.age:
-        reached = show_ageing(flow, first, ours, options) and reached
-    return reached
-
-
 def show_steady(flow: Flow, first: int, options: argparse.Namespace) -> None:
     """What one close takes at a steady rate."""
     last = first + steady_closes(options) - 1
@@ -107,18 +97,18 @@ def show_outage(flow: Flow, first: int, options: argparse.Namespace) -> bool:
     return times <= outage.ACCEPT_AIM and drained >= outage.DRAIN_AIM
 
 
-def show_ageing(flow: Flow, first: int, young: Figures, options: argparse.Namespace) -> bool:
+def show_ageing(young: Figures, plans: Mapping[str, str], options: argparse.Namespace) -> bool:
     """The burst once more, among closes that are over; whether it is about as fast and no plan is another one."""
-    before = ageing.plans(flow)
     print(f"ageing: {options.age} closes that are over", flush=True)
-    ageing.age(flow, options.age)
-    old = flow.burst(first, first + options.closes - 1, clients=options.clients)
-    show(old)
+    with started(options, over=options.age) as flow:
+        flow.burst(1, WARM_UP, clients=options.clients)
+        old = flow.burst(WARM_UP + 1, WARM_UP + options.closes, clients=options.clients)
+        show(old)
+        after, outbox = ageing.plans(flow.system), ageing.outbox_bytes(flow.system)
     ratio = young.closed_s / old.closed_s
-    after, outbox = ageing.plans(flow), ageing.outbox_bytes(flow)
-    changed = [name for name in before if after[name] != before[name]]
+    changed = [name for name in plans if after[name] != plans[name]]
     print(f"closed/s, aged : young: {ratio:.2f} x (aim: at least {ageing.AIM:g} x)")
-    print(f"  plans that read something else now: {', '.join(changed) or 'none'} of {len(before)}")
+    print(f"  plans that read something else now: {', '.join(changed) or 'none'} of {len(plans)}")
     print(f"  outbox: {outbox / 1024 / 1024:.1f} MiB (aim: at most {ageing.OUTBOX_AIM_BYTES / 1024 / 1024:g} MiB)")
     return ratio >= ageing.AIM and not changed and outbox <= ageing.OUTBOX_AIM_BYTES
 
@@ -153,28 +143,33 @@ def parsed() -> argparse.Namespace:
     return options
 
 
+def started(options: argparse.Namespace, *, over: int = 0) -> AbstractContextManager[Flow]:
+    """The running system that the options ask for, among so many closes that are over."""
+    return running(
+        devstack.up("bench", lambda line: print(line, file=sys.stderr)),
+        positions=WARM_UP + options.closes + steady_closes(options) + 2 * int(options.rate * OUTAGE_S),
+        broker=options.broker,
+        call_s=options.call_ms / 1000,
+        limited=options.default_rates,
+        instances=options.instances,
+        over=over,
+    )
+
+
 def main() -> int:
     """Print the figures of a burst, and of what it is compared with; the exit code is 1 below an aim."""
     options = parsed()
-    stack = devstack.up("bench", lambda line: print(line, file=sys.stderr))
-    call_s = options.call_ms / 1000
-    positions = WARM_UP + 2 * options.closes + steady_closes(options) + 2 * int(options.rate * OUTAGE_S)
-    with running(
-        stack,
-        positions=positions,
-        broker=options.broker,
-        call_s=call_s,
-        limited=options.default_rates,
-        instances=options.instances,
-    ) as flow:
+    reached = True
+    with started(options) as flow:
         ours = measure(flow, options)
-        reached = measure_lasting(flow, ours, options)
-    others = {
-        name: against.measure(
-            stack, name, closes=options.closes, clients=options.clients, call_s=call_s, warm_up=OTHERS_WARM_UP
-        )
-        for name in options.against
-    }
+        plans = ageing.plans(flow.system) if options.age else {}
+        if options.outage:
+            reached = show_outage(flow, WARM_UP + options.closes + steady_closes(options) + 1, options)
+        stack = flow.system.stack
+    if options.age:
+        reached = show_ageing(ours, plans, options) and reached
+    asked = {"closes": options.closes, "clients": options.clients, "call_s": options.call_ms / 1000}
+    others = {name: against.measure(stack, name, **asked, warm_up=OTHERS_WARM_UP) for name in options.against}
     return 0 if against.compare(ours.closes / ours.closed_s, others) and reached else 1
 
 

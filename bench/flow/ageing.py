@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import psycopg
 
-from bench.flow.ours import Flow
+from demo.system import System
 from tests.storage.planning import Connection, plan, scans, seed, statements
 
 AIM: Final = 0.9
@@ -33,30 +33,31 @@ _AS_SERVICES: Final = (
 )
 
 
-def age(flow: Flow, rows: int) -> None:
-    """Add so many closes that are over to every table that grows, and wait until Debezium has read past them."""
-    with psycopg.connect(flow.system.admin_dsn, autocommit=True) as database:
+def age(system: System, rows: int) -> None:
+    """Fill every table that grows with so many closes that are over, before there is any other, and wait until Debezium
+    has read past them."""
+    with psycopg.connect(system.admin_dsn, autocommit=True) as database:
         database.execute("SELECT setval(pg_get_serial_sequence('positions', 'id'), %s)", (FAR,))
         began = time.monotonic()
         for what in seed(database, rows):
             print(f"  {time.monotonic() - began:6.0f} s  {what}", flush=True)
-        while (behind := _number(database, _BEHIND, flow.system.outbox.slot)) > _BEHIND_AT_MOST:
+        while (behind := _number(database, _BEHIND, system.outbox.slot)) > _BEHIND_AT_MOST:
             if time.monotonic() > began + CAUGHT_UP_WITHIN_S:
                 raise SystemExit(f"the slot is {behind} bytes behind")
             time.sleep(1)
 
 
-def plans(flow: Flow) -> Mapping[str, str]:
+def plans(system: System) -> Mapping[str, str]:
     """By statement, what its plan reads, in sessions that look few rows up."""
-    with psycopg.connect(flow.system.admin_dsn, autocommit=True) as database:
+    with psycopg.connect(system.admin_dsn, autocommit=True) as database:
         for setting in _AS_SERVICES:
             database.execute(setting.encode())
         return {name: _shape(plan(database, statement)) for name, statement in statements()}
 
 
-def outbox_bytes(flow: Flow) -> int:
+def outbox_bytes(system: System) -> int:
     """Of every partition, with its indexes."""
-    with psycopg.connect(flow.system.admin_dsn, autocommit=True) as database:
+    with psycopg.connect(system.admin_dsn, autocommit=True) as database:
         return _number(database, _OUTBOX)
 
 

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 
 import devstack
 from bench.accept import load
+from bench.flow import ageing
 from bench.flow.cpu import cpu_seconds
 from bench.flow.lean import LEAN, start_lean, symbol
 from broker_simulator.control import Behaviour, FillAtOnce, PositionSpec
@@ -179,10 +180,11 @@ def running(
     call_s: float,
     limited: bool,
     instances: int = 1,
+    over: int = 0,
 ) -> Iterator[Flow]:
-    """The whole system with positions 1..n open, so many instances of each consumer, and the named broker, `lean` or
-    `simulator`; an order takes the lean one `call_s`. Calls to the broker and submits of the account are `limited` as
-    by default, or not at all."""
+    """The whole system with positions 1..n open among so many closes that are `over`, so many instances of each
+    consumer, and the named broker, `lean` or `simulator`; an order takes the lean one `call_s`. Calls to the broker and
+    submits of the account are `limited` as by default, or not at all."""
     system = System(stack, DATABASE, Path(stack.data_dir) / "bench")
     settings = {} if limited else {"order-submitter": {"RATE_PER_S": UNLIMITED}}
     if broker == "lean":
@@ -193,6 +195,8 @@ def running(
     system.prepare()
     for log in system.directory.glob("*.log"):
         log.unlink()
+    if over:
+        ageing.age(system, over)
     _hold(system, positions, limited=limited)
     pids = {}
     lean = None
