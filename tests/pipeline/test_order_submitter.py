@@ -368,8 +368,12 @@ async def test_a_claim_of_a_dead_sender_goes_out_at_once_unless_it_had_begun(alo
     claimed, begun = alone.add_request(), alone.add_request()
     with alone.submitter(broker_deduplication="none") as first:
         await alone.ask(claimed, begun)
-        sent = "SELECT DISTINCT client_order_id FROM order_sends WHERE begun_at IS NOT NULL AND sender LIKE %(pid)s"
-        await alone.until(lambda: len(alone.query(sent, pid=f"%-{first.pid}-%")) == 2, "both have begun")
+        # An answer shows that it was handed to the network: what has begun and was not is known not to have left.
+        sent = (
+            "SELECT DISTINCT client_order_id FROM order_sends"
+            " WHERE begun_at IS NOT NULL AND answered_at IS NOT NULL AND sender LIKE %(pid)s"
+        )
+        await alone.until(lambda: len(alone.query(sent, pid=f"%-{first.pid}-%")) == 2, "both were handed over")
         first.kill()
     alone.control.clear_outages()
     alone.execute(
