@@ -66,13 +66,13 @@ class Planner:
         mine = [record for record in records if record.value.account_id == self.account_id]
         if len(mine) < len(records):
             log.warning("other_accounts_skipped", count=len(records) - len(mine), account_id=self.account_id)
+        give_up_at = monotonic() + self.visible_within_s  # For all parts together: the batch has a deadline.
         while mine:
             count = await self.pool.room(len(mine), within_s=ROOM_WITHIN_S)
-            await self._plan_visible(mine[:count])
+            await self._plan_visible(mine[:count], give_up_at)
             mine = mine[count:]
 
-    async def _plan_visible(self, records: Sequence[SubmitRecord]) -> None:
-        give_up_at = monotonic() + self.visible_within_s
+    async def _plan_visible(self, records: Sequence[SubmitRecord], give_up_at: float) -> None:
         waiting = list(records)
         while waiting:
             parts = await apart_where_one_breaks(waiting, self._plan, alone=self._park_alone)

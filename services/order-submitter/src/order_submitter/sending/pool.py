@@ -209,6 +209,7 @@ class SenderPool:
         for job in jobs:
             self._probe = None
             self._free += 1
+            self._freed.set()
             log.warning("send_marked_not_sent", client_order_id=job.order.client_order_id, n=job.send.n, reason=reason)
             self._spawn(self._answer_not_sent(job))
 
