@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo
-SOURCES := libs services closectl devstack demo connect migrations tests bench conftest.py
+WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo clients/python
+SOURCES := libs services clients closectl devstack demo connect migrations tests bench conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -26,8 +26,8 @@ $(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(WORKSPACE))
 # Versions in the lock stay unless they must move; remove requirements.lock first to have the newest of all.
 lock: ## Put what the pyproject files newly ask for into requirements.lock (maintainers; needs uv)
 	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header \
-		$(foreach package,$(notdir $(WORKSPACE)),--no-emit-package $(package)) \
-		-o requirements.lock requirements-dev.in $(addsuffix /pyproject.toml,$(WORKSPACE))
+		$(foreach package,$(notdir $(WORKSPACE)),--no-emit-package $(package)) --no-emit-package closeflow-client \
+		-o requirements.lock --all-extras requirements-dev.in $(addsuffix /pyproject.toml,$(WORKSPACE))
 
 format: $(STAMP) ## Format the sources
 	@$(BIN)/ruff format $(SOURCES)

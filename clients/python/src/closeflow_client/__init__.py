@@ -1,0 +1,1 @@
+"""Close positions through closeflow, each exactly once."""
