@@ -25,9 +25,9 @@ INSERT_ADJUSTMENT: Final = """
     INSERT INTO position_adjustments (position_id, delta, reason, source, by)
     SELECT id, 1, 'r', 's', 'me' FROM positions"""
 INSERT_REQUEST: Final = """
-    INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by, symbol, side,
-        asset_type, target_qty, time_in_force, status) SELECT gen_random_uuid(), id, 'acc', 'new', 'f', 'me', 'AAPL',
-        'sell', 'stock', 10, 'day', 'failed' FROM positions"""
+    INSERT INTO close_requests (id, position_id, account_id, idempotency_key, fingerprint, requested_by,
+        requested_reason, symbol, side, asset_type, target_qty, time_in_force, status) SELECT gen_random_uuid(), id,
+        'acc', 'new', 'f', 'me', 'r', 'AAPL', 'sell', 'stock', 10, 'day', 'failed' FROM positions"""
 INSERT_ORDER: Final = """
     INSERT INTO orders (client_order_id, close_request_id, attempt, position_id, account_id, symbol, side, quantity,
         order_type, time_in_force) SELECT regexp_replace(client_order_id, '-1$', '-2'), close_request_id, 2,
@@ -68,6 +68,7 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE close_requests SET status = 'failed', reason = 'x'", STATE),
     ("UPDATE close_requests SET target_qty = 11", set()),
     ("UPDATE close_requests SET idempotency_key = 'other'", set()),
+    ("UPDATE close_requests SET requested_reason = 'other'", set()),
     ("UPDATE close_requests SET xact_id = '3'", set()),
     (INSERT_ORDER, {SUB}),
     ("UPDATE orders SET status = 'denied'", {SUB, FP, OP, REC}),

@@ -91,6 +91,8 @@ class CloseRequest:
     frozen_reason: str | None = None
     cancel_requested_at: datetime | None = None
     reason: str | None = None
+    requested_reason: str | None = None
+    """Why its caller asked for it, in the caller's words; `reason` is how it came to its status."""
     traceparent: str | None = None
     submitted_at: datetime | None = None
     completed_at: datetime | None = None

@@ -163,6 +163,7 @@ close_requests: Final = Table(
     words("idempotency_key"),
     words("fingerprint"),
     words("requested_by"),
+    words("requested_reason", nullable=True),
     one_of("status", CLOSE_REQUEST_STATUSES, server_default=text("'pending'")),
     words("reason", nullable=True),
     words("symbol"),
