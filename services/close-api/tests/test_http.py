@@ -27,7 +27,7 @@ from closeflow.domain.close.accept import (
     KeyReused,
     NotFound,
     PositionClosed,
-    QuantityInvalid,
+    FieldInvalid,
     Replayed,
     ZeroQuantity,
     accept_close,
@@ -144,7 +144,7 @@ async def test_a_replay_is_marked_and_shows_the_state_now() -> None:
         (AlreadyClosing(7, ACTIVE), 409, {"error": "position_already_closing", "active_close_request_id": str(ACTIVE)}),
         (ExposureUnproven(7), 409, {"error": "exposure_unproven"}),
         (
-            QuantityInvalid(7, "must be whole"),
+            FieldInvalid(7, "must be whole"),
             422,
             {"error": "invalid_fields", "fields": [{"field": "quantity", "message": "must be whole"}]},
         ),

@@ -21,7 +21,7 @@ from closeflow.domain.close.accept import (
     KeyReused,
     NotFound,
     PositionClosed,
-    QuantityInvalid,
+    FieldInvalid,
     Replayed,
     TradingHalted,
     ZeroQuantity,
@@ -184,7 +184,7 @@ def test_what_the_caller_asked_for_is_kept() -> None:
 )
 def test_a_quantity_outside_the_position_or_off_the_lot_is_refused(asset_type: AssetType, quantity: str) -> None:
     found = accept_close(book(asset_type=asset_type), command(quantity), None, trading=ACTIVE, now=NOW)
-    assert isinstance(found, QuantityInvalid)
+    assert isinstance(found, FieldInvalid)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_the_checks_come_in_the_contracts_order() -> None:
     assert answer(zero) is ZeroQuantity
     assert answer(active) is AlreadyClosing
     assert answer(unproven) is ExposureUnproven
-    assert answer(book()) is QuantityInvalid
+    assert answer(book()) is FieldInvalid
 
 
 @pytest.mark.parametrize("before", [ALL_WRONG, book(status=PositionStatus.CLOSING, active=FIRST)])

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from closeflow.domain.close.accept import Accepted, CloseCommand, QuantityInvalid, ZeroQuantity, accept_close
+from closeflow.domain.close.accept import Accepted, CloseCommand, FieldInvalid, ZeroQuantity, accept_close
 from closeflow.domain.close.due_requests import wake
 from closeflow.domain.close.moves import Moved
 from closeflow.domain.close.outcome import Concluded, conclude
@@ -87,7 +87,7 @@ def test_what_is_below_a_lot_cannot_be_closed() -> None:
     assert isinstance(decided, ZeroQuantity)
     exact = replace(command, quantity=Decimal("1.0000000005"))
     decided = accept_close(held(STOCK, "1.0000000005"), exact, None, trading=TradingState.ACTIVE, now=NOW)
-    assert isinstance(decided, QuantityInvalid)
+    assert isinstance(decided, FieldInvalid)
 
 
 @pytest.mark.parametrize(("asset", "quantity", "target"), TARGETS.values(), ids=TARGETS)

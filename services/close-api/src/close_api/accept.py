@@ -29,6 +29,7 @@ from closeflow.storage.close_requests import (
     Key,
     LockedElsewhere,
     RowRefused,
+    ToAccept,
     Tx,
     lock_books_to_accept,
     transact,
@@ -99,7 +100,7 @@ def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[Clos
 async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision]:
     """The second close of a position in a batch sees what the first one decided (rule R10). The time is the database's,
     as in every service."""
-    found = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
+    found = await _lock(tx, commands)
     loaded, by_key = found.books, found.by_key
     result = BatchResult(before=loaded, now=found.now)
     decisions: list[Decision] = []
@@ -108,7 +109,7 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision
         trading = effective_state(found.trading, book.position.account_id if book is not None else GLOBAL)
         decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=found.now)
         decisions.append(decision)
-        if isinstance(decision, Accepted):
+        if isinstance(decision, Accepted) and not command.dry_run:
             result.put(decision.book)
             by_key[_key(command)] = decision.request
             result.events += decision.events
@@ -119,18 +120,18 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision
 
 async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
     """Answer by what is there. A close whose key is not there was not accepted: its caller asks again."""
-    found = await lock_books_to_accept(tx, keys=[_key(command) for command in commands])
+    found = await _lock(tx, commands)
     books, by_key = found.books, found.by_key
     outcomes: list[Outcome] = []
     for command in commands:
         book = books.get(command.position_id)
         request = by_key.get(_key(command))
-        if book is None or request is None:
+        if command.dry_run or book is None or request is None:
             outcomes.append(DatabaseAway("the connection was lost before the close was accepted"))
         elif request.id == command.request_id:
             outcomes.append(Accepted(book, request, ()))
         else:
-            same = request.fingerprint == fingerprint(command)
+            same = request.fingerprint == fingerprint(command, book.position.asset_type)
             outcomes.append(Replayed(book.position, request) if same else KeyReused(request.id))
     return outcomes
 
@@ -150,6 +151,16 @@ async def _tell(engine: Engine, command: CloseCommand, error: Exception) -> None
 
     with suppress(DatabaseAway, CommitUnknown):
         await transact(engine, work)
+
+
+async def _lock(tx: Tx, commands: Sequence[CloseCommand]) -> ToAccept:
+    """What is not the caller's is neither locked nor read, so that it answers as what is not there, and as soon."""
+    visible: dict[int, frozenset[str] | None] = {}
+    for command in commands:
+        before = visible.get(command.position_id, frozenset())
+        both = None if before is None or command.accounts is None else before | command.accounts
+        visible[command.position_id] = both
+    return await lock_books_to_accept(tx, keys=[_key(command) for command in commands], visible=visible)
 
 
 def _key(command: CloseCommand) -> Key:

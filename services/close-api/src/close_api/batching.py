@@ -1,8 +1,14 @@
-"""The queue in front of the database: a batch is what arrived while the one before it committed; no timer is added."""
+"""The queue in front of the database: a batch is what arrived while the one before it committed; no timer is added.
+
+Everybody whose closes wait has a queue of their own and they take turns, so that one who asks for thousands holds up
+nobody else: of a batch each gets an even share, what one has in a running batch keeps no other batch from beginning,
+and where there is no room left it is the longest queue that gives way.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,44 +28,79 @@ WAITING: Final = Gauge("close_api_waiting_closes", "Closes in the queue that no 
 
 
 class Overloaded(Exception):
-    """The queue is full; nothing was taken."""
+    """There is no room; nothing was taken."""
+
+
+@dataclass(slots=True)
+class _Call(Generic[Answer]):
+    """What waits together for its answers."""
+
+    answers: list[Answer | Exception | None]
+    left: int
+    done: asyncio.Future[None]
+
+    def answer(self, index: int, answer: Answer | Exception) -> None:
+        if self.answers[index] is not None or self.done.done():
+            return
+        self.answers[index] = answer
+        self.left -= 1
+        if not self.left:
+            self.done.set_result(None)
 
 
 @dataclass(slots=True)
 class _Waiting(Generic[Item, Answer]):
     item: Item
-    answer: asyncio.Future[Answer | Exception]
+    call: _Call[Answer]
+    index: int
 
 
 @dataclass(slots=True)
 class Batches(Generic[Item, Answer]):
-    """`work` gets up to `size` items and gives an answer, or the error to raise, for each in order; it never raises."""
+    """`work` gets up to `size` items and gives an answer, or the error to raise, for each in order; it never raises.
+
+    `capacity` is how many may wait, and `in_flight` how many batches run at once.
+    """
 
     work: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]]
     capacity: int
     size: int
     in_flight: int
-    _queue: asyncio.Queue[_Waiting[Item, Answer]] = field(init=False)
+    _queues: OrderedDict[str, deque[_Waiting[Item, Answer]]] = field(init=False, default_factory=OrderedDict)
+    _waiting: int = field(init=False, default=0)
+    _running: dict[str, int] = field(init=False, default_factory=dict)
+    _changed: asyncio.Condition = field(init=False, default_factory=asyncio.Condition)
 
-    def __post_init__(self) -> None:
-        self._queue = asyncio.Queue(self.capacity)
-
-    async def submit(self, item: Item, *, deadline_s: float) -> Answer:
+    async def submit(self, item: Item, *, whose: str, deadline_s: float) -> Answer:
         """The item's answer; raises Overloaded, or TimeoutError when no answer came in time.
 
         An item that no batch took before the deadline is dropped; one that was taken goes on to its end.
         """
-        waiting: _Waiting[Item, Answer] = _Waiting(item, asyncio.get_running_loop().create_future())
-        try:
-            self._queue.put_nowait(waiting)
-        except asyncio.QueueFull:
-            raise Overloaded from None
-        WAITING.set(self._queue.qsize())
-        async with timeout(deadline_s):
-            answer = await waiting.answer
+        (answer,) = await self.submit_many([(whose, item)], deadline_s=deadline_s)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def submit_many(self, items: Sequence[tuple[str, Item]], *, deadline_s: float) -> list[Answer | Exception]:
+        """The answer to each item, or its error as of `submit`; `items` are whose it is and what it is."""
+        call: _Call[Answer] = _Call([None] * len(items), len(items), asyncio.get_running_loop().create_future())
+        for index, (whose, item) in enumerate(items):
+            if self._waiting >= self.capacity and not self._make_room(whose):
+                call.answer(index, Overloaded())
+                continue
+            self._queues.setdefault(whose, deque()).append(_Waiting(item, call, index))
+            self._waiting += 1
+        WAITING.set(self._waiting)
+        async with self._changed:
+            self._changed.notify()
+        try:
+            async with timeout(deadline_s):
+                await call.done
+        except TimeoutError:
+            if len(items) == 1:
+                raise
+            call.done.cancel()
+        return [TimeoutError() if answer is None else answer for answer in call.answers]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then to the end of the queue."""
@@ -69,7 +110,8 @@ class Batches(Generic[Item, Answer]):
             done, _ = await asyncio.wait([stopping, *workers], return_when=asyncio.FIRST_COMPLETED)
             for one in done - {stopping}:
                 one.result()  # A worker ends only by a defect, which ends the service.
-            await self._queue.join()
+            async with self._changed:
+                await self._changed.wait_for(lambda: not self._waiting and not self._running)
         finally:
             for one in (stopping, *workers):
                 one.cancel()
@@ -78,15 +120,48 @@ class Batches(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         while True:
-            taken = [await self._queue.get()]
-            while len(taken) < self.size and not self._queue.empty():
-                taken.append(self._queue.get_nowait())
-            WAITING.set(self._queue.qsize())
-            wanted = [one for one in taken if not one.answer.done()]
+            async with self._changed:
+                await self._changed.wait_for(self._may_begin)
+                taken = self._take()
+            wanted = [one for _, one in taken if not one.call.done.done()]
             if wanted:
                 BATCH_SIZE.observe(len(wanted))
                 for one, answer in zip(wanted, await self.work([one.item for one in wanted]), strict=True):
-                    if not one.answer.done():
-                        one.answer.set_result(answer)
-            for _ in taken:
-                self._queue.task_done()
+                    one.call.answer(one.index, answer)
+            async with self._changed:
+                for whose, _ in taken:
+                    self._running[whose] -= 1
+                    if not self._running[whose]:
+                        del self._running[whose]
+                self._changed.notify_all()
+
+    def _may_begin(self) -> bool:
+        return self._waiting > 0 and any(whose not in self._running for whose in self._queues)
+
+    def _take(self) -> list[tuple[str, _Waiting[Item, Answer]]]:
+        """One of each queue in turn, until the batch is full; those of a running batch wait for its end."""
+        free = OrderedDict((whose, queue) for whose, queue in self._queues.items() if whose not in self._running)
+        taken: list[tuple[str, _Waiting[Item, Answer]]] = []
+        while free and len(taken) < self.size:
+            whose, queue = free.popitem(last=False)
+            taken.append((whose, queue.popleft()))
+            if queue:
+                free[whose] = queue
+                self._queues.move_to_end(whose)
+            else:
+                del self._queues[whose]
+        for whose, _ in taken:
+            self._running[whose] = self._running.get(whose, 0) + 1
+        self._waiting -= len(taken)
+        WAITING.set(self._waiting)
+        return taken
+
+    def _make_room(self, whose: str) -> bool:
+        """Whether the newest of the longest queue gave way, which it does for a queue that is shorter by two."""
+        longest = max(self._queues.values(), key=len)
+        if len(self._queues.get(whose, ())) + 1 >= len(longest):
+            return False
+        given_up = longest.pop()
+        given_up.call.answer(given_up.index, Overloaded())
+        self._waiting -= 1
+        return True

@@ -9,15 +9,17 @@ from typing import Final, assert_never
 
 from closeflow.domain.close.accept import (
     AlreadyClosing,
+    ExpectationFailed,
     ExposureUnproven,
+    FieldInvalid,
     KeyReused,
     NotFound,
     PositionClosed,
-    QuantityInvalid,
     Refused,
     TradingHalted,
     ZeroQuantity,
 )
+from closeflow.domain.text import decimal_text
 
 
 class Code(StrEnum):
@@ -31,6 +33,9 @@ class Code(StrEnum):
     LENGTH_REQUIRED = "length_required"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     EXPECTATION_FAILED = "expectation_failed"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
     IDEMPOTENCY_KEY_MISSING = "idempotency_key_missing"
     IDEMPOTENCY_KEY_INVALID = "idempotency_key_invalid"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
@@ -41,6 +46,9 @@ class Code(StrEnum):
     ZERO_QUANTITY = "zero_quantity"
     POSITION_ALREADY_CLOSING = "position_already_closing"
     EXPOSURE_UNPROVEN = "exposure_unproven"
+    EXPECTED_QUANTITY_MISMATCH = "expected_quantity_mismatch"
+    CLOSE_REQUEST_FINISHED = "close_request_finished"
+    OPERATION_REFUSED = "operation_refused"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
     INTERNAL_ERROR = "internal_error"
@@ -55,13 +63,19 @@ class Status:
     message: str
     """What is wrong and how to mend it."""
     retry_after_s: int | None = None
+    should_retry: bool = False
+    """Whether the same call with the same key may help; it never does harm."""
 
 
 STATUSES: Final[Mapping[Code, Status]] = {
     Code.MALFORMED_BODY: Status(400, "INVALID_ARGUMENT", "The body is not a JSON object; send one, or none."),
     Code.INVALID_FIELDS: Status(422, "INVALID_ARGUMENT", "Some values cannot be used; see fields."),
-    Code.BODY_TOO_LARGE: Status(413, "INVALID_ARGUMENT", "The body is larger than 64 KiB; send only the close."),
-    Code.BODY_TOO_SLOW: Status(408, "DEADLINE_EXCEEDED", "The body did not arrive in time; send the request again."),
+    Code.BODY_TOO_LARGE: Status(
+        413, "INVALID_ARGUMENT", "The body is larger than this call takes: 64 KiB, a batch 1 MiB."
+    ),
+    Code.BODY_TOO_SLOW: Status(
+        408, "DEADLINE_EXCEEDED", "The body did not arrive in time; send the request again.", None, True
+    ),
     Code.MALFORMED_REQUEST: Status(
         400, "INVALID_ARGUMENT", "Where the body ends cannot be said for certain; send it with one Content-Length."
     ),
@@ -72,6 +86,13 @@ STATUSES: Final[Mapping[Code, Status]] = {
         415, "INVALID_ARGUMENT", "Send the body as application/json in UTF-8, not compressed, or send none."
     ),
     Code.EXPECTATION_FAILED: Status(417, "INVALID_ARGUMENT", "Only Expect: 100-continue is understood."),
+    Code.UNAUTHENTICATED: Status(
+        401, "UNAUTHENTICATED", "Send Authorization: Bearer with a token that is valid now, issued for this service."
+    ),
+    Code.FORBIDDEN: Status(403, "PERMISSION_DENIED", "The token lacks the scope that this call needs; see scope."),
+    Code.RATE_LIMITED: Status(
+        429, "RESOURCE_EXHAUSTED", "More closes than this caller may ask for; repeat with the same key later.", 1, True
+    ),
     Code.IDEMPOTENCY_KEY_MISSING: Status(
         400, "INVALID_ARGUMENT", "Send the header Idempotency-Key: one new value for each close you mean."
     ),
@@ -91,6 +112,7 @@ STATUSES: Final[Mapping[Code, Status]] = {
         "UNAVAILABLE",
         "Trading is halted by an operator and nothing was accepted; repeat with the same Idempotency-Key.",
         30,
+        True,
     ),
     Code.METHOD_NOT_ALLOWED: Status(405, "UNIMPLEMENTED", "This address does not answer this method; see Allow."),
     Code.POSITION_CLOSED: Status(409, "FAILED_PRECONDITION", "The position is closed; there is nothing left to close."),
@@ -106,28 +128,46 @@ STATUSES: Final[Mapping[Code, Status]] = {
         "An earlier order of this position may still fill, or an earlier close of it is frozen; an operator has to "
         "settle it before a new close.",
     ),
+    Code.EXPECTED_QUANTITY_MISMATCH: Status(
+        412, "ABORTED", "The position is not as the call expects it; read it again and decide anew, under a new key."
+    ),
+    Code.CLOSE_REQUEST_FINISHED: Status(
+        409, "FAILED_PRECONDITION", "The close request is over and cannot be cancelled any more; see reasons."
+    ),
+    Code.OPERATION_REFUSED: Status(
+        409, "FAILED_PRECONDITION", "Something stands in the way of this operation; see reasons."
+    ),
     Code.OVERLOADED: Status(
-        503, "RESOURCE_EXHAUSTED", "Too many closes are waiting; repeat with the same Idempotency-Key.", 1
+        503, "RESOURCE_EXHAUSTED", "Too many closes are waiting; repeat with the same Idempotency-Key.", 1, True
     ),
     Code.UNAVAILABLE: Status(
-        503, "UNAVAILABLE", "The database gave no answer in time; repeat with the same Idempotency-Key.", 1
+        503, "UNAVAILABLE", "The database gave no answer in time; repeat with the same Idempotency-Key.", 1, True
     ),
     Code.INTERNAL_ERROR: Status(
-        500, "INTERNAL", "A defect of this service, logged under the trace id; nothing was done by this call."
+        500,
+        "INTERNAL",
+        "A defect of this service, logged under the trace id; repeat with the same key to see what was done.",
     ),
 }
 
 
 class Problem(Exception):
-    """An answer that is an error. `extra` joins `detail`, `headers` the response."""
+    """An answer that is an error. `extra` are its own members, `headers` those of the response over HTTP, and
+    `retry_after_s` the seconds to wait, where they are not those of the code."""
 
     def __init__(
-        self, code: Code, *, extra: Mapping[str, object] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        code: Code,
+        *,
+        extra: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(code.value)
         self.code = code
         self.extra = extra or {}
         self.headers = headers or {}
+        self.retry_after_s = STATUSES[code].retry_after_s if retry_after_s is None else retry_after_s
 
 
 def field_problem(*errors: FieldError) -> Problem:
@@ -162,7 +202,10 @@ def problem_of(refused: Refused) -> Problem:
             return Problem(Code.POSITION_ALREADY_CLOSING, extra={"active_close_request_id": active})
         case ExposureUnproven():
             return Problem(Code.EXPOSURE_UNPROVEN)
-        case QuantityInvalid(message=message):
-            return field_problem(FieldError("quantity", message))
+        case ExpectationFailed(quantity=quantity, version=version):
+            extra = {"quantity": decimal_text(quantity), "version": version}
+            return Problem(Code.EXPECTED_QUANTITY_MISMATCH, extra=extra)
+        case FieldInvalid(field=name, message=message):
+            return field_problem(FieldError(name, message))
         case _:
             assert_never(refused)

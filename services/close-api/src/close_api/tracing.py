@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from closeflow.telemetry import TraceContext, next_span, parse_traceparent
 
 _KEY: Final = "closeflow.trace"
+_HEADERS: Final = "closeflow.headers"
 _TRACEPARENT: Final = b"traceparent"
 _HEADER: Final = b"trace-id"
 
@@ -29,11 +31,11 @@ class Traced:
         given = next((value for name, value in scope["headers"] if name == _TRACEPARENT), None)
         trace = next_span(parse_traceparent(given.decode("latin-1") if given else None), os.urandom(24))
         scope[_KEY] = trace
-        header = (_HEADER, trace.trace_id.encode())
+        headers = scope[_HEADERS] = [(_HEADER, trace.trace_id.encode())]
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], header]
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         await self._app(scope, receive, named)
@@ -43,3 +45,8 @@ def trace_of(request: Request) -> TraceContext:
     """The span of the call, which `Traced` has put there."""
     trace: TraceContext = request.scope[_KEY]
     return trace
+
+
+def answer_with(request: Request, headers: Mapping[str, str]) -> None:
+    """These headers go with the answer, whatever it will be."""
+    request.scope[_HEADERS] += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]

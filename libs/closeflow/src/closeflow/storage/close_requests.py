@@ -30,9 +30,13 @@ _BY_KEYS: Final = text("""
     JOIN unnest(CAST(:position_ids AS bigint[]), CAST(:keys AS text[])) AS k (position_id, idempotency_key)
       ON (r.position_id, r.idempotency_key) = (k.position_id, k.idempotency_key)
 """)
-_LOCK_POSITIONS: Final = text(
-    "SELECT * FROM positions WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
-)
+# Whose positions are not the caller's are not found. By the primary key; what is checked beside it reads no other row.
+_LOCK_POSITIONS: Final = text("""
+    SELECT * FROM positions
+    WHERE id = ANY(CAST(:ids AS bigint[]))
+      AND (id = ANY(CAST(:unrestricted AS bigint[])) OR id || ' ' || account_id = ANY(CAST(:owned AS text[])))
+    ORDER BY id FOR NO KEY UPDATE
+""")
 # The kill switch and the time travel with it: a statement of their own would be one more round trip per batch.
 _CLOSED_BEFORE: Final = text("""
     SELECT DISTINCT position_id, CAST(NULL AS text) AS scope, CAST(NULL AS text) AS state,
@@ -75,14 +79,22 @@ class ToAccept:
     now: datetime
 
 
-async def lock_books_to_accept(tx: AsyncConnection, *, keys: Collection[Key]) -> ToAccept:
-    """Lock the positions and load what one decision about each of these keys may look at.
+async def lock_books_to_accept(
+    tx: AsyncConnection, *, keys: Collection[Key], visible: Mapping[int, Collection[str] | None]
+) -> ToAccept:
+    """Lock the positions and load what one decision about each of these keys may look at. `visible` says for each
+    position in which accounts it is looked for; None means all.
 
     Most closes are their position's first. Such a position has no request, hence no order and no execution of ours, so
     its book is the position alone and two statements are enough; the others are loaded by `lock_books`.
     """
-    ids = {"ids": sorted({position_id for position_id, _ in keys})}
-    positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, ids)]
+    wanted = {
+        "ids": sorted({position_id for position_id, _ in keys}),
+        "unrestricted": [one for one, accounts in visible.items() if accounts is None],
+        "owned": [f"{one} {account}" for one, accounts in visible.items() for account in accounts or ()],
+    }
+    positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, wanted)]
+    ids = {"ids": [one.id for one in positions]}
     # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
     rows = await fetch(tx, _CLOSED_BEFORE, ids)
     closed_before = {row["position_id"] for row in rows if row["position_id"] is not None}

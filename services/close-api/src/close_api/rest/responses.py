@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import Response
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel, Field, WithJsonSchema
 
-from close_api.errors import STATUSES, Code, Problem
-from closeflow.domain.model import AssetType, CloseRequest, Position, PositionStatus, RequestStatus, Side
+from close_api.rest.problems import ProblemAnswer
+from close_api.use_cases.reading import Timeline
+from closeflow.domain.close.pricing import time_in_force
+from closeflow.domain.model import (
+    AssetType,
+    CloseRequest,
+    OrderType,
+    Position,
+    PositionStatus,
+    RequestStatus,
+    Side,
+    TimeInForce,
+)
 from closeflow.domain.text import decimal_text, time_text
 
 _JSON: Final = "application/json"
@@ -57,77 +68,159 @@ class PositionAnswer(BaseModel):
     version: int
 
 
-class ErrorDetail(BaseModel):
-    """The code for programs, the message for people; some codes have members of their own beside them."""
+class ClosesPage(BaseModel):
+    """Close requests, the newest first."""
 
-    error: Code
-    message: str
+    close_requests: list[CloseAnswer]
+    next_page_token: str = Field(description="For the next page; empty at the end.")
 
 
-class ErrorAnswer(BaseModel):
-    """What went wrong; only a zero quantity answers with a plain text instead of an object."""
+class PositionsPage(BaseModel):
+    """Positions, the oldest first."""
 
-    detail: ErrorDetail | str
+    positions: list[PositionAnswer]
+    next_page_token: str = Field(description="For the next page; empty at the end.")
+
+
+class Fact(BaseModel):
+    """One thing that happened to a close."""
+
+    at: datetime
+    source: str = Field(description="The table that keeps it.")
+    what: str
+    detail: dict[str, Any]
+
+
+class TimelineAnswer(BaseModel):
+    """Every fact about a close request, in the order of time."""
+
+    close_request_id: UUID
+    timeline: list[Fact]
+
+
+class OrderPlan(BaseModel):
+    """The order that a close would begin with. Without a limit_price it would be priced from the market when it is
+    planned."""
+
+    symbol: str
+    side: Side
+    quantity: Number
+    order_type: OrderType
+    limit_price: Number | None
+    time_in_force: TimeInForce
+
+
+class DryRunAnswer(BaseModel):
+    """What a close would do; nothing was kept and nothing was sent."""
+
+    dry_run: Literal[True]
+    position_id: int
+    account_id: str
+    position_version: int
+    target_qty: Number
+    order: OrderPlan
+
+
+class BatchItemAnswer(BaseModel):
+    """What became of one close of a batch: the close request, or the problem that it would have got by itself."""
+
+    position_id: int | None
+    idempotency_key: str | None
+    status: int = Field(description="The status that it would have got by itself.")
+    replayed: bool
+    close_request: CloseAnswer | None = None
+    dry_run: DryRunAnswer | None = None
+    error: ProblemAnswer | None = None
+
+
+class BatchAnswer(BaseModel):
+    """One result for each close, in the order of the call."""
+
+    results: list[BatchItemAnswer]
 
 
 def close_json(request: CloseRequest, position: Position) -> bytes:
-    """The bytes of a CloseAnswer; what is left is never below 0 here."""
-    return orjson.dumps(
-        {
-            "close_request_id": request.id,
-            "position_id": request.position_id,
-            "position_status": position.status,
-            "close_request_status": request.status,
+    """The bytes of a CloseAnswer."""
+    return orjson.dumps(close_members(request, position))
+
+
+def close_members(request: CloseRequest, position: Position) -> dict[str, object]:
+    """The members of a CloseAnswer; what is left is never below 0 here."""
+    return {
+        "close_request_id": request.id,
+        "position_id": request.position_id,
+        "position_status": position.status,
+        "close_request_status": request.status,
+        "symbol": request.symbol,
+        "side": request.side,
+        "target_qty": _number(request.target_quantity),
+        "filled_qty": _number(request.filled_quantity),
+        "remaining_qty": _number(max(request.remaining_quantity, Decimal(0))),
+        "retry_count": request.retry_count,
+        "created_at": time_text(request.created_at),
+        "submitted_at": _time(request.submitted_at),
+        "completed_at": _time(request.completed_at),
+        "reason": request.reason,
+    }
+
+
+def plan_members(request: CloseRequest, position: Position) -> dict[str, object]:
+    """The members of a DryRunAnswer, from the request that would be accepted and the position as it would be then."""
+    return {
+        "dry_run": True,
+        "position_id": request.position_id,
+        "account_id": request.account_id,
+        "position_version": position.version,
+        "target_qty": _number(request.target_quantity),
+        "order": {
             "symbol": request.symbol,
             "side": request.side,
-            "target_qty": _number(request.target_quantity),
-            "filled_qty": _number(request.filled_quantity),
-            "remaining_qty": _number(max(request.remaining_quantity, Decimal(0))),
-            "retry_count": request.retry_count,
-            "created_at": time_text(request.created_at),
-            "submitted_at": _time(request.submitted_at),
-            "completed_at": _time(request.completed_at),
-            "reason": request.reason,
-        }
-    )
+            "quantity": _number(request.target_quantity),
+            "order_type": request.order_type,
+            "limit_price": None if request.limit_price is None else _number(request.limit_price),
+            "time_in_force": time_in_force(request.asset_type, request.target_quantity, request.time_in_force),
+        },
+    }
 
 
-def position_json(position: Position) -> bytes:
-    """The bytes of a PositionAnswer."""
-    return orjson.dumps(
-        {
-            "position_id": position.id,
-            "account_id": position.account_id,
-            "symbol": position.symbol,
-            "asset_type": position.asset_type,
-            "position_status": position.status,
-            "quantity": _number(position.quantity),
-            "opening_qty": _number(position.opening_quantity),
-            "multiplier": _number(position.multiplier),
-            "currency": position.currency,
-            "exposure_unproven": position.exposure_unproven,
-            "active_close_request_id": position.active_close_request_id,
-            "closed_at": _time(position.closed_at),
-            "version": position.version,
-        }
-    )
+def position_members(position: Position) -> dict[str, object]:
+    """The members of a PositionAnswer."""
+    return {
+        "position_id": position.id,
+        "account_id": position.account_id,
+        "symbol": position.symbol,
+        "asset_type": position.asset_type,
+        "position_status": position.status,
+        "quantity": _number(position.quantity),
+        "opening_qty": _number(position.opening_quantity),
+        "multiplier": _number(position.multiplier),
+        "currency": position.currency,
+        "exposure_unproven": position.exposure_unproven,
+        "active_close_request_id": position.active_close_request_id,
+        "closed_at": _time(position.closed_at),
+        "version": position.version,
+    }
+
+
+def timeline_json(request_id: UUID, timeline: Timeline) -> bytes:
+    """The bytes of a TimelineAnswer."""
+    facts = [
+        {"at": time_text(one.at), "source": one.source, "what": one.what, "detail": one.detail}
+        for one in timeline.facts
+    ]
+    return orjson.dumps({"close_request_id": request_id, "timeline": facts}, default=_plain)
+
+
+def _plain(value: object) -> object:
+    """Decimals inside documents keep their digits."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(decimal_text(value))
+    return str(value)
 
 
 def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response whose body is JSON already."""
     return Response(body, status, headers, _JSON)
-
-
-def problem_response(problem: Problem) -> Response:
-    """The error body of the contract; the seed's plain text stays for a zero quantity."""
-    status = STATUSES[problem.code]
-    headers = dict(problem.headers)
-    if status.retry_after_s is not None:
-        headers["retry-after"] = str(status.retry_after_s)
-    detail: object = {"error": problem.code, "message": status.message, **problem.extra}
-    if problem.code is Code.ZERO_QUANTITY:
-        detail = status.message
-    return json_response(orjson.dumps({"detail": detail}), status.http, headers)
 
 
 def _number(value: Decimal) -> orjson.Fragment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
@@ -61,10 +62,21 @@ _CACHE_CONDITIONS: Final = frozenset({"ifnonematch", "ifmodifiedsince", "ifrange
 """Of a read they only spare the answer, which may be given all the same."""
 
 
-def refuse_what_is_not_read(request: Request) -> None:
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a route reads beside its path: parameters of the query, and headers (in lower case) that others refuse."""
+
+    query: frozenset[str] = frozenset()
+    headers: frozenset[bytes] = frozenset()
+
+
+NOTHING: Final = Reads()
+
+
+def refuse_what_is_not_read(request: Request, read: Reads = NOTHING) -> None:
     """Raises Problem for a query, a header or a framing of the body that would be ignored otherwise."""
     if request.scope["query_string"]:
-        raise field_problem(*map(_unknown_parameter, _names(request.scope["query_string"])))
+        _refuse_parameters(request.scope["query_string"], read)
     reads = request.method in _READS
     given: dict[bytes, str] = {}
     unknown: list[bytes] = []
@@ -73,7 +85,7 @@ def refuse_what_is_not_read(request: Request) -> None:
             # One that is repeated is a list with commas, as RFC 9110 section 5.2 has it.
             text = value.decode("latin-1").strip()
             given[name] = f"{given[name]}, {text}" if name in given else text
-        elif _asks_for_more(name, reads):
+        elif name not in read.headers and _asks_for_more(name, reads):
             unknown.append(name)
     if unknown:
         raise field_problem(*(_unknown_header(name.decode("latin-1")) for name in unknown[:_MAX_NAMES]))
@@ -120,14 +132,24 @@ def _asks_for_more(name: bytes, reads: bool) -> bool:
     return squeezed in _ASKS_FOR_MORE or squeezed.startswith("idempot") or (squeezed in _CACHE_CONDITIONS and not reads)
 
 
+def _refuse_parameters(query: bytes, read: Reads) -> None:
+    names = _names(query)
+    unknown = [name for name in names if name not in read.query]
+    if unknown:
+        raise field_problem(*(_unknown_parameter(name, read) for name in unknown))
+    if len(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) > len(names):
+        raise field_problem(*(FieldError(name, "is given more than once, or there are too many") for name in names))
+
+
 def _names(query: bytes) -> list[str]:
     text = query.decode("latin-1")
     pairs = parse_qsl(text[:65_536], keep_blank_values=True)
     return list(dict.fromkeys(name for name, _ in pairs))[:_MAX_NAMES] or [text]
 
 
-def _unknown_parameter(name: str) -> FieldError:
-    return FieldError(name[:_NAME_LENGTH], "is not a parameter of this address; what to close goes into the body")
+def _unknown_parameter(name: str, read: Reads) -> FieldError:
+    known = f"known are {', '.join(sorted(read.query))}" if read.query else "what to close goes into the body"
+    return FieldError(name[:_NAME_LENGTH], f"is not a parameter of this address; {known}")
 
 
 def _unknown_header(name: str) -> FieldError:

@@ -1,7 +1,7 @@
 """Decide whether a close is accepted (moves P1, P8 and C1 of lifecycle.md).
 
-The checks run in this order: ownership, replay and fingerprint, halt, closed, zero, active, exposure, quantity. So a
-repeated key gets its first answer whatever became of the position since.
+The checks run in this order: ownership, replay and fingerprint, halt, closed, zero, active, exposure, version,
+quantity and the other fields. So a repeated key gets its first answer whatever became of the position since.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Final
 from uuid import UUID
 
 from closeflow.domain.close.outcome import publish_position
+from closeflow.domain.close.pricing import time_in_force
 from closeflow.domain.frozen import replace
-from closeflow.domain.lots import LOT_DIGITS, is_residual, tradable
+from closeflow.domain.lots import LOT_DIGITS, LOTS, is_residual, tradable
 from closeflow.domain.model import (
     ZERO,
     AssetType,
@@ -33,11 +34,13 @@ from closeflow.domain.model import (
 from closeflow.domain.outbox.events import submit_event
 from closeflow.domain.position.exposure import is_clear
 from closeflow.domain.position.freeze import is_frozen
-from closeflow.domain.text import decimal_text
+from closeflow.domain.text import EXACT, decimal_text, time_text
 from closeflow.domain.trading_controls import TradingState
 
 WORKING_TIMEOUT_S: Final = 60
 MAX_RETRIES: Final = 3
+ALL: Final = Decimal(100)
+"""The percentage that is the default."""
 TIME_IN_FORCE: Final[Mapping[AssetType, TimeInForce]] = {
     AssetType.STOCK: TimeInForce.DAY,  # Whole and fractional: the broker takes fractional shares for the day only.
     AssetType.OPTION: TimeInForce.DAY,
@@ -49,7 +52,8 @@ TIME_IN_FORCE: Final[Mapping[AssetType, TimeInForce]] = {
 class CloseCommand:
     """One call to close a position. `request_id` is the id a new request would get; a replay keeps the first one.
 
-    `quantity` None means all of it that can be traded. `accounts` None means every account.
+    `quantity` None means all of it that can be traded, or `percentage` of it (above 0, at most 100, rounded down to
+    the lot). `accounts` None means every account. `expected_quantity` is signed as the position's own.
     """
 
     request_id: UUID
@@ -60,14 +64,25 @@ class CloseCommand:
     only: AssetType | None = None
     """The asset type the route is for; a position of another type is not found there."""
     quantity: Decimal | None = None
+    percentage: Decimal | None = None
     order_type: OrderType = OrderType.LIMIT
     limit_price: Decimal | None = None
+    max_slippage_bps: int | None = None
+    time_in_force: TimeInForce | None = None
+    working_timeout_s: int = WORKING_TIMEOUT_S
+    deadline_at: datetime | None = None
+    expected_quantity: Decimal | None = None
+    expected_version: int | None = None
+    reason: str | None = None
+    """The caller's own words, kept with the request."""
+    dry_run: bool = False
+    """Every check is made and nothing is kept."""
     traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The book with its new request; the events belong in the same transaction."""
+    """The book with its new request; the events belong in the same transaction. Of a dry run it is what would be."""
 
     book: Book
     request: CloseRequest
@@ -133,10 +148,20 @@ class ExposureUnproven:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantityInvalid:
-    """Not a quantity of this position that can be traded; `message` says why, to the caller."""
+class ExpectationFailed:
+    """The position is not as the caller knew it: its quantity and version now."""
 
     position_id: int
+    quantity: Decimal
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInvalid:
+    """A field that does not fit this position; `message` says why, to the caller."""
+
+    position_id: int
+    field: str
     message: str
 
 
@@ -148,7 +173,8 @@ Refused = (
     | ZeroQuantity
     | AlreadyClosing
     | ExposureUnproven
-    | QuantityInvalid
+    | ExpectationFailed
+    | FieldInvalid
 )
 Decision = Accepted | Replayed | Refused
 
@@ -162,7 +188,7 @@ def accept_close(
         return NotFound(command.position_id)
     position = book.position
     if existing is not None:
-        same = existing.fingerprint == fingerprint(command)
+        same = existing.fingerprint == fingerprint(command, position.asset_type)
         return Replayed(position, existing) if same else KeyReused(existing.id)
     if trading is TradingState.HALTED:
         return TradingHalted(position.id)
@@ -175,27 +201,40 @@ def accept_close(
         return AlreadyClosing(position.id, active)
     if position.exposure_unproven or book.disputed or not is_clear(book) or is_frozen(book):
         return ExposureUnproven(position.id)
-    everything = tradable(position.asset_type, position.quantity)
-    target = everything if command.quantity is None else command.quantity
-    problem = _quantity_problem(position, target)
+    if not _as_expected(position, command):
+        return ExpectationFailed(position.id, position.quantity, position.version)
+    target = _target(position, command)
+    problem = _field_problem(position, command, target, now)
     if problem is not None:
-        return QuantityInvalid(position.id, problem)
+        return FieldInvalid(position.id, *problem)
     return _accept(book, _new_request(position, command, target, now), now)
 
 
-def fingerprint(command: CloseCommand) -> str:
+def fingerprint(command: CloseCommand, asset_type: AssetType) -> str:
     """SHA-256 of what the caller asked for, after defaults, so an empty body equals one that spells them out.
 
     Only what differs from its default is in the text: a field added later leaves the fingerprints of today as they
-    are. Equal decimals give equal text (10, 10.0, 1E+1).
+    are. Equal decimals give equal text (10, 10.0, 1E+1). The expected version is no part of it: it says what the
+    caller knew, not what is asked for, and a repetition may know more.
     """
-    asked = {
-        "limit_price": None if command.limit_price is None else decimal_text(command.limit_price),
+    asked: dict[str, object] = {
+        "deadline": None if command.deadline_at is None else time_text(command.deadline_at),
+        "expected_quantity": _decimal_or_none(command.expected_quantity),
+        "limit_price": _decimal_or_none(command.limit_price),
+        "max_slippage_bps": command.max_slippage_bps,
         "order_type": None if command.order_type is OrderType.LIMIT else command.order_type.value,
-        "quantity": None if command.quantity is None else decimal_text(command.quantity),
+        "percentage": None if command.percentage == ALL else _decimal_or_none(command.percentage),
+        "quantity": _decimal_or_none(command.quantity),
+        "reason": command.reason,
+        "time_in_force": None if command.time_in_force is TIME_IN_FORCE[asset_type] else command.time_in_force,
+        "working_timeout_s": None if command.working_timeout_s == WORKING_TIMEOUT_S else command.working_timeout_s,
     }
     text = "\n".join(f"{name}={value}" for name, value in sorted(asked.items()) if value is not None)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decimal_or_none(value: Decimal | None) -> str | None:
+    return None if value is None else decimal_text(value)
 
 
 def _may_see(position: Position, command: CloseCommand) -> bool:
@@ -208,6 +247,37 @@ def _active_request_id(book: Book) -> UUID | None:
     if book.position.active_close_request_id is not None:
         return book.position.active_close_request_id
     return next((request.id for request in book.requests.values() if request.unfinished), None)
+
+
+def _as_expected(position: Position, command: CloseCommand) -> bool:
+    if command.expected_version is not None and command.expected_version != position.version:
+        return False
+    return command.expected_quantity is None or command.expected_quantity == position.quantity
+
+
+def _target(position: Position, command: CloseCommand) -> Decimal:
+    if command.quantity is not None:
+        return command.quantity
+    everything = tradable(position.asset_type, position.quantity)
+    if command.percentage is None:
+        return everything
+    return tradable(position.asset_type, EXACT.divide(EXACT.multiply(everything, command.percentage), ALL))
+
+
+def _field_problem(position: Position, command: CloseCommand, target: Decimal, now: datetime) -> tuple[str, str] | None:
+    """The first field that does not fit, and why."""
+    if command.percentage is not None and target == ZERO:
+        lot = decimal_text(LOTS[position.asset_type])
+        return "percentage", f"comes to less than the smallest quantity of a {position.asset_type.value}, {lot}"
+    wrong = _quantity_problem(position, target)
+    if wrong is not None:
+        return "quantity", wrong
+    asked = command.time_in_force
+    if asked is not None and (possible := time_in_force(position.asset_type, target, asked)) is not asked:
+        return "time_in_force", f"must be {possible.value} for this quantity of {position.asset_type.value}"
+    if command.deadline_at is not None and command.deadline_at <= now:
+        return "deadline", f"must be in the future; it is {time_text(now)} now"
+    return None
 
 
 def _quantity_problem(position: Position, target: Decimal) -> str | None:
@@ -230,7 +300,7 @@ def _new_request(position: Position, command: CloseCommand, target: Decimal, now
         position_id=position.id,
         account_id=position.account_id,
         idempotency_key=command.idempotency_key,
-        fingerprint=fingerprint(command),
+        fingerprint=fingerprint(command, position.asset_type),
         requested_by=command.requested_by,
         status=RequestStatus.PENDING,
         symbol=position.symbol,
@@ -240,8 +310,11 @@ def _new_request(position: Position, command: CloseCommand, target: Decimal, now
         filled_quantity=ZERO,
         order_type=command.order_type,
         limit_price=command.limit_price,
-        time_in_force=TIME_IN_FORCE[position.asset_type],
-        working_timeout_s=WORKING_TIMEOUT_S,
+        requested_reason=command.reason,
+        max_slippage_bps=command.max_slippage_bps,
+        time_in_force=command.time_in_force or TIME_IN_FORCE[position.asset_type],
+        working_timeout_s=command.working_timeout_s,
+        deadline_at=command.deadline_at,
         max_retries=MAX_RETRIES,
         traceparent=command.traceparent,
         created_at=now,

@@ -1,0 +1,292 @@
+"""The routes that close and cancel: they read a call, hand it to the use case and write the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI, Response
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+
+from close_api.auth.caller import Caller
+from close_api.close_body import (
+    MAX_POSITION_ID,
+    CloseBody,
+    check_position_id,
+    close_command,
+    read_key_text,
+    read_values,
+)
+from close_api.errors import STATUSES, Code, FieldError, Problem, field_problem
+from close_api.rest.problems import problem_members
+from close_api.rest.request_body import (
+    KEY_HEADER,
+    MAX_BATCH_BYTES,
+    parse_object,
+    read_body,
+    read_cancel,
+    read_close,
+    read_key,
+    read_position_id,
+    read_request_id,
+)
+from close_api.rest.responses import (
+    BatchAnswer,
+    CloseAnswer,
+    DryRunAnswer,
+    close_json,
+    close_members,
+    json_response,
+    plan_members,
+)
+from close_api.rest.routes import POSITION_PARAMETER, REQUEST_PARAMETER, Door, problems, reads
+from close_api.tracing import trace_of
+from close_api.use_cases.cancelling import Cancelling
+from close_api.use_cases.closing import Answer, Closing
+from closeflow.domain.close.accept import Accepted, CloseCommand, Replayed
+from closeflow.domain.model import AssetType
+
+MAX_BATCH: Final = 500
+_VERSION: Final = re.compile(r'"?([1-9][0-9]{0,17})"?')
+_LONGEST_KEY: Final = 100
+
+
+class BatchClose(CloseBody):
+    """One close of a batch."""
+
+    position_id: int = Field(ge=1)
+    idempotency_key: str | None = Field(None, min_length=1, max_length=100)
+
+
+class BatchBody(BaseModel):
+    """Up to 500 closes. One without a key of its own gets one that is made of the batch's key and its position."""
+
+    closes: list[BatchClose] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class CancelBody(BaseModel):
+    """Why it is cancelled, in the caller's own words."""
+
+    reason: str | None = Field(None, min_length=1, max_length=500)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRoutes:
+    """`deadline_s` bounds the reading of a body."""
+
+    door: Door
+    closing: Closing
+    cancelling: Cancelling
+    deadline_s: float
+
+    async def close(self, request: Request, *, only: AssetType | None) -> Response:
+        """201 after the COMMIT, 200 for a replay and a dry run. `only` is the asset type of the route."""
+        position_id = read_position_id(request.path_params["position_id"])
+        key = read_key(request)
+        body = await read_close(request, deadline_s=self.deadline_s)
+        version = _expected_version(request)
+        caller = await self.door.admit(request, closes=1)
+        command = close_command(
+            caller,
+            position_id=position_id,
+            key=key,
+            body=body,
+            traceparent=trace_of(request).header(),
+            only=only,
+            expected_version=version,
+        )
+        return _close_response(command, await self.closing.close(caller, command))
+
+    async def batch(self, request: Request) -> Response:
+        """200 with one result for each close, in order."""
+        raw = await read_body(request, deadline_s=self.deadline_s, at_most=MAX_BATCH_BYTES)
+        values = parse_object(raw)
+        items = values.pop("closes", None)
+        if values:
+            raise field_problem(*(FieldError(name[:100], "is not a field of this call; remove it") for name in values))
+        if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH:
+            raise field_problem(FieldError("closes", f"must be a list of 1 to {MAX_BATCH} closes"))
+        batch_key = read_key(request) if request.headers.getlist(KEY_HEADER) else None
+        caller = await self.door.admit(request, closes=len(items))
+        read = [_read_item(caller, item, batch_key, trace_of(request).header()) for item in items]
+        answers = iter(await self.closing.close_many(caller, [one for one in read if isinstance(one, CloseCommand)]))
+        trace_id = trace_of(request).trace_id
+        results = [
+            _item_result(item, one, next(answers) if isinstance(one, CloseCommand) else one, batch_key, trace_id)
+            for item, one in zip(items, read, strict=True)
+        ]
+        return json_response(orjson.dumps({"results": results}))
+
+    async def cancel(self, request: Request) -> Response:
+        """200 with the close request as it is after the cancel was asked for."""
+        request_id = read_request_id(request.path_params["close_request_id"])
+        reason = await read_cancel(request, deadline_s=self.deadline_s)
+        caller = await self.door.admit(request, closes=1)
+        state = await self.cancelling.cancel(caller, request_id, reason=reason, traceparent=trace_of(request).header())
+        return json_response(close_json(*state))
+
+
+def _close_response(command: CloseCommand, answer: Answer) -> Response:
+    match answer:
+        case Replayed(position=position, request=first):
+            return json_response(close_json(first, position), 200, {"idempotency-replayed": "true"})
+        case Accepted(book=book, request=accepted) if command.dry_run:
+            return json_response(orjson.dumps(plan_members(accepted, book.position)))
+        case Accepted(book=book, request=accepted):
+            location = {"location": f"/v1/close-requests/{accepted.id}"}
+            return json_response(close_json(accepted, book.position), 201, location)
+
+
+def _expected_version(request: Request) -> int | None:
+    """The version in If-Match (RFC 9110 section 13.1.1); `*` asks only that the position is there."""
+    given = request.headers.getlist("if-match")
+    if not given or given == ["*"]:
+        return None
+    found = _VERSION.fullmatch(given[0].strip()) if len(given) == 1 else None
+    if found is None:
+        raise field_problem(FieldError("if-match", 'must be one ETag of the position, such as "7", or *'))
+    return int(found[1])
+
+
+def _read_item(caller: Caller, item: object, batch_key: str | None, traceparent: str) -> CloseCommand | Problem:
+    try:
+        if not isinstance(item, dict):
+            return Problem(Code.MALFORMED_BODY, extra={"reason": "not an object"})
+        fields = {name: value for name, value in item.items() if name not in ("position_id", "idempotency_key")}
+        position_id = check_position_id(item.get("position_id"))
+        key = _item_key(item, position_id, batch_key)
+        return close_command(
+            caller, position_id=position_id, key=key, body=read_values(fields), traceparent=traceparent
+        )
+    except Problem as problem:
+        return problem
+
+
+def _item_key(item: Mapping[str, object], position_id: int, batch_key: str | None) -> str:
+    if "idempotency_key" in item:
+        key = item["idempotency_key"]
+        if not isinstance(key, str):
+            raise Problem(Code.IDEMPOTENCY_KEY_INVALID)
+        return read_key_text(key)
+    if batch_key is None:
+        raise Problem(Code.IDEMPOTENCY_KEY_MISSING)
+    return derived_key(batch_key, position_id)
+
+
+def derived_key(batch_key: str, position_id: int) -> str:
+    """The key of a batch's close that has none of its own: the same whenever the batch is repeated."""
+    key = f"{batch_key}/{position_id}"
+    return key if len(key) <= _LONGEST_KEY else f"sha256-{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _item_result(
+    item: object, command: CloseCommand | Problem, answer: Answer | Problem, batch_key: str | None, trace_id: str
+) -> dict[str, object]:
+    position_id, key = None, None
+    if isinstance(command, CloseCommand):
+        position_id, key = command.position_id, command.idempotency_key
+    elif isinstance(item, dict):
+        position_id, key = _shown_id(item.get("position_id")), item.get("idempotency_key")
+        key = key if isinstance(key, str) else None
+    told: dict[str, object] = {"position_id": position_id, "idempotency_key": key}
+    match answer:
+        case Problem():
+            shown = problem_members(answer, trace_id)
+            return {**told, "status": STATUSES[answer.code].http, "replayed": False, "error": shown}
+        case Replayed(position=position, request=first):
+            return {**told, "status": 200, "replayed": True, "close_request": close_members(first, position)}
+        case Accepted(book=book, request=accepted) if isinstance(command, CloseCommand) and command.dry_run:
+            return {**told, "status": 200, "replayed": False, "dry_run": plan_members(accepted, book.position)}
+        case Accepted(book=book, request=accepted):
+            shown = close_members(accepted, book.position)
+            return {**told, "status": 201, "replayed": False, "close_request": shown}
+
+
+def _shown_id(value: object) -> int | None:
+    """As it was given, where it can be shown: a whole number that JSON readers take."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value.as_tuple().exponent != 0:
+        return None
+    return int(value) if abs(value) <= MAX_POSITION_ID else None
+
+
+_KEY_PARAMETER: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "description": "One value per close that is meant; bare or in double quotes.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 102},
+}
+_IF_MATCH: Final[dict[str, Any]] = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag of the position as the caller knows it; another version is refused with 412.",
+    "schema": {"type": "string", "pattern": '^("[1-9][0-9]{0,17}"|\\*)$'},
+}
+
+
+def _body(model: type[BaseModel], *, required: bool = False) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"required": required, "content": {"application/json": {"schema": schema}}}
+
+
+def add_closes(app: FastAPI, routes: CloseRoutes) -> None:
+    """The routes that write."""
+    accepted: dict[int | str, dict[str, Any]] = {
+        200: {
+            "model": CloseAnswer | DryRunAnswer,
+            "description": "The key was used for this close before: its state now. Or what a dry run would do",
+        },
+        201: {"model": CloseAnswer, "description": "Accepted"},
+    }
+    statuses = (400, 401, 403, 404, 408, 409, 411, 412, 413, 415, 417, 422, 429, 503)
+    call = {"parameters": [POSITION_PARAMETER, _KEY_PARAMETER, _IF_MATCH], "requestBody": _body(CloseBody)}
+
+    @app.post(
+        "/api/options/{position_id}/close",
+        summary="Close an option position",
+        status_code=201,
+        responses={**accepted, **problems(*statuses, seed=True)},
+        openapi_extra=call,
+    )
+    @reads(headers=("if-match",))
+    async def close_option(request: Request) -> Response:
+        return await routes.close(request, only=AssetType.OPTION)
+
+    @app.post(
+        "/v1/positions/{position_id}/close",
+        summary="Close a position, fully or partly",
+        status_code=201,
+        responses={**accepted, **problems(*statuses)},
+        openapi_extra=call,
+    )
+    @reads(headers=("if-match",))
+    async def close_position(request: Request) -> Response:
+        return await routes.close(request, only=None)
+
+    @app.post(
+        "/v1/positions:batchClose",
+        summary="Close up to 500 positions, each by itself",
+        responses={200: {"model": BatchAnswer, "description": "One result for each close"}, **problems(*statuses)},
+        openapi_extra={
+            "parameters": [{**_KEY_PARAMETER, "required": False}],
+            "requestBody": _body(BatchBody, required=True),
+        },
+    )
+    async def batch_close(request: Request) -> Response:
+        return await routes.batch(request)
+
+    @app.post(
+        "/v1/close-requests/{close_request_id}/cancel",
+        summary="Stop a close: withdraw it, or cancel its order at the broker",
+        responses={200: {"model": CloseAnswer, "description": "The request now"}, **problems(*statuses)},
+        openapi_extra={"parameters": [REQUEST_PARAMETER], "requestBody": _body(CancelBody)},
+    )
+    async def cancel_close(request: Request) -> Response:
+        return await routes.cancel(request)

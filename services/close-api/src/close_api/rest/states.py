@@ -1,0 +1,271 @@
+"""The routes that show what is: one, many, as it changes, and all that happened to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import orjson
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
+from starlette.requests import Request
+
+from close_api.close_body import read_moment
+from close_api.errors import FieldError, field_problem
+from close_api.rest.request_body import read_position_id, read_request_id
+from close_api.rest.responses import (
+    CloseAnswer,
+    ClosesPage,
+    PositionAnswer,
+    PositionsPage,
+    TimelineAnswer,
+    close_json,
+    close_members,
+    json_response,
+    position_members,
+    timeline_json,
+)
+from close_api.rest.routes import POSITION_PARAMETER, REQUEST_PARAMETER, Door, problems, reads
+from close_api.use_cases.reading import Changed, PositionFilter, Reading, RequestFilter
+from closeflow.domain.model import PositionStatus, RequestStatus
+
+T = TypeVar("T")
+
+MAX_WAIT_S: Final = 60
+_WAIT: Final = re.compile(r"([0-9]{1,3})s?", re.ASCII)
+_PAGE_SIZE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_LONGEST: Final = 500
+_ENDED: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class StateRoutes:
+    """`stopping` ends what waits, so that a stop of the service waits for nobody's long poll."""
+
+    door: Door
+    reading: Reading
+    stopping: asyncio.Event
+
+    async def close_request(self, request: Request) -> Response:
+        """The request's state, at once or, with `wait`, at its next change."""
+        request_id = read_request_id(request.path_params["close_request_id"])
+        wait_s = _wait(request)
+        caller = await self.door.admit(request)
+        state = await self.reading.request(caller, request_id)
+        if wait_s:
+            state = await self._unless_stopping(self.reading.wait(caller, request_id, wait_s=wait_s)) or state
+        return json_response(close_json(*state))
+
+    async def close_requests(self, request: Request) -> Response:
+        """A page of the caller's requests, the newest first."""
+        given = _text_parameters(request)
+        status = _choice(given, "status", RequestStatus)
+        position = read_position_id(given["position"], "position") if "position" in given else None
+        after = read_moment(given["created_after"], "created_after") if "created_after" in given else None
+        size, token = _page(given)
+        caller = await self.door.admit(request)
+        wanted = RequestFilter(account=given.get("account"), status=status, position_id=position, created_after=after)
+        page = await self.reading.requests(caller, wanted, page_size=size, page_token=token)
+        shown = [close_members(*state) for state in page.items]
+        return json_response(orjson.dumps({"close_requests": shown, "next_page_token": page.next_page_token}))
+
+    async def timeline(self, request: Request) -> Response:
+        """Every fact about a request."""
+        request_id = read_request_id(request.path_params["close_request_id"])
+        caller = await self.door.admit(request)
+        return json_response(timeline_json(request_id, await self.reading.timeline(caller, request_id)))
+
+    async def watch(self, request: Request) -> Response:
+        """Server-sent events until the request is over; each carries its whole state."""
+        request_id = read_request_id(request.path_params["close_request_id"])
+        last = request.headers.get("last-event-id")
+        caller = await self.door.admit(request)
+        await self.reading.request(caller, request_id)  # What is not there is a 404, not an empty stream.
+        changes = self.reading.watch(caller, request_id, last_event_id=last)
+        return StreamingResponse(
+            self._events(changes), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    async def position(self, request: Request) -> Response:
+        """The position's state; its ETag is its version."""
+        position_id = read_position_id(request.path_params["position_id"])
+        caller = await self.door.admit(request)
+        found = await self.reading.position(caller, position_id)
+        return json_response(orjson.dumps(position_members(found)), headers={"etag": f'"{found.version}"'})
+
+    async def positions(self, request: Request) -> Response:
+        """A page of the caller's positions, the oldest first."""
+        given = _text_parameters(request)
+        status = _choice(given, "status", PositionStatus)
+        size, token = _page(given)
+        caller = await self.door.admit(request)
+        wanted = PositionFilter(account=given.get("account"), status=status, symbol=given.get("symbol"))
+        page = await self.reading.positions(caller, wanted, page_size=size, page_token=token)
+        shown = [position_members(one) for one in page.items]
+        return json_response(orjson.dumps({"positions": shown, "next_page_token": page.next_page_token}))
+
+    async def _events(self, changes: AsyncIterator[Changed | None]) -> AsyncIterator[bytes]:
+        while True:
+            change = await self._unless_stopping(anext(changes, _ENDED))
+            if change is _ENDED or self.stopping.is_set():
+                return
+            if isinstance(change, Changed):
+                yield b"id: %b\nevent: close_request\ndata: %b\n\n" % (
+                    change.event_id.encode(),
+                    close_json(*change.state),
+                )
+            else:
+                yield b": still here\n\n"
+
+    async def _unless_stopping(self, awaited: Awaitable[T]) -> T | None:
+        """What is awaited, or None where the service stops before."""
+        waiting, stopping = asyncio.ensure_future(awaited), asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return waiting.result() if waiting.done() else None
+        finally:
+            stopping.cancel()
+            if not waiting.done():
+                waiting.cancel()
+
+
+def _text_parameters(request: Request) -> Mapping[str, str]:
+    given = dict(request.query_params)
+    for name, value in given.items():
+        if len(value) > _LONGEST or not value.isprintable():
+            raise field_problem(FieldError(name, f"must be at most {_LONGEST} printable characters"))
+        if not value and name != "page_token":
+            raise field_problem(FieldError(name, "is empty; leave it out"))
+    return given
+
+
+def _choice(given: Mapping[str, str], name: str, known: type[T]) -> T | None:
+    if name not in given:
+        return None
+    try:
+        return known(given[name])  # type: ignore[call-arg]
+    except ValueError:
+        raise field_problem(FieldError(name, f"must be one of {', '.join(known)}")) from None  # type: ignore[arg-type]
+
+
+def _page(given: Mapping[str, str]) -> tuple[int, str]:
+    size = given.get("page_size", "0")
+    if not _PAGE_SIZE.fullmatch(size):
+        raise field_problem(FieldError("page_size", "must be a whole number, at least 0"))
+    return int(size), given.get("page_token", "")
+
+
+def _wait(request: Request) -> int:
+    text = request.query_params.get("wait")
+    if text is None:
+        return 0
+    found = _WAIT.fullmatch(text)
+    if found is None or int(found[1]) > MAX_WAIT_S:
+        raise field_problem(FieldError("wait", f"must be whole seconds from 0s to {MAX_WAIT_S}s, such as 30s"))
+    return int(found[1])
+
+
+def _parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _texts(name: str, description: str) -> dict[str, Any]:
+    return _parameter(name, description, type="string", minLength=1, maxLength=_LONGEST)
+
+
+_PAGING: Final = [
+    _parameter("page_size", "50 where it is absent or 0, at most 500.", type="integer", minimum=0, maximum=999_999_999),
+    _parameter("page_token", "As the page before gave it, with the same filters.", type="string", maxLength=_LONGEST),
+]
+
+
+def add_states(app: FastAPI, routes: StateRoutes) -> None:
+    """The routes that read."""
+    _add_close_requests(app, routes)
+    one, many = (400, 401, 403, 404, 417, 422, 429, 503), (400, 401, 403, 417, 422, 429, 503)
+
+    @app.get(
+        "/v1/positions/{position_id}",
+        summary="A position as it is now",
+        responses={200: {"model": PositionAnswer, "description": "ETag is its version"}, **problems(*one)},
+        openapi_extra={"parameters": [POSITION_PARAMETER]},
+    )
+    async def position(request: Request) -> Response:
+        return await routes.position(request)
+
+    @app.get(
+        "/v1/positions",
+        summary="The caller's positions, page by page",
+        responses={200: {"model": PositionsPage}, **problems(*many)},
+        openapi_extra={
+            "parameters": [
+                _texts("account", "Only of this account."),
+                _parameter("status", "Only in this status.", type="string", enum=list(PositionStatus)),
+                _texts("symbol", "Only of this symbol."),
+                *_PAGING,
+            ]
+        },
+    )
+    @reads(query=("account", "status", "symbol", "page_size", "page_token"))
+    async def positions(request: Request) -> Response:
+        return await routes.positions(request)
+
+
+def _add_close_requests(app: FastAPI, routes: StateRoutes) -> None:
+    one, many = (400, 401, 403, 404, 417, 422, 429, 503), (400, 401, 403, 417, 422, 429, 503)
+    wait = _parameter(
+        "wait", f"Answer at the next change, after at most so many seconds (0s to {MAX_WAIT_S}s).",
+        type="string", pattern="^[0-9]{1,2}s?$",
+    )  # fmt: skip
+
+    @app.get(
+        "/v1/close-requests/{close_request_id}",
+        summary="A close request as it is now, or at its next change",
+        responses={200: {"model": CloseAnswer}, **problems(*one)},
+        openapi_extra={"parameters": [REQUEST_PARAMETER, wait]},
+    )
+    @reads(query=("wait",))
+    async def close_request(request: Request) -> Response:
+        return await routes.close_request(request)
+
+    @app.get(
+        "/v1/close-requests",
+        summary="The caller's close requests, page by page, the newest first",
+        responses={200: {"model": ClosesPage}, **problems(*many)},
+        openapi_extra={
+            "parameters": [
+                _texts("account", "Only of this account."),
+                _parameter("status", "Only in this status.", type="string", enum=list(RequestStatus)),
+                _parameter("position", "Only of this position.", type="integer", format="int64", minimum=1),
+                _parameter("created_after", "Only of later requests.", type="string", format="date-time"),
+                *_PAGING,
+            ]
+        },
+    )
+    @reads(query=("account", "status", "position", "created_after", "page_size", "page_token"))
+    async def close_requests(request: Request) -> Response:
+        return await routes.close_requests(request)
+
+    @app.get(
+        "/v1/close-requests/{close_request_id}/timeline",
+        summary="Every fact about a close request, in the order of time",
+        responses={200: {"model": TimelineAnswer}, **problems(*one)},
+        openapi_extra={"parameters": [REQUEST_PARAMETER]},
+    )
+    async def timeline(request: Request) -> Response:
+        return await routes.timeline(request)
+
+    @app.get(
+        "/v1/close-requests/{close_request_id}/watch",
+        summary="A close request as it changes, until it is over (server-sent events)",
+        responses={
+            200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Its states"},
+            **problems(*one),
+        },
+        openapi_extra={"parameters": [REQUEST_PARAMETER]},
+    )
+    async def watch(request: Request) -> Response:
+        return await routes.watch(request)

@@ -1,0 +1,97 @@
+"""Close positions: one, many, or only to see what would be done."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from close_api.auth.caller import Caller, Scope
+from close_api.batching import Batches, Overloaded
+from close_api.errors import Code, Problem, problem_of
+from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
+from closeflow.storage.close_requests import DatabaseAway, LockedElsewhere, RowRefused
+
+CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
+_REMEMBERED: Final = 100_000
+"""Accounts of positions, by which closes take turns."""
+
+Answer = Accepted | Replayed
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Closing:
+    """`deadline_s` bounds the wait for an answer."""
+
+    closes: Batches[CloseCommand, Decision]
+    deadline_s: float
+    _account_of: OrderedDict[int, str] = field(init=False, default_factory=OrderedDict)
+
+    async def close(self, caller: Caller, command: CloseCommand, *, deadline_s: float | None = None) -> Answer:
+        """The accepted close after its COMMIT, or the one that was accepted under the key before. Raises Problem.
+
+        Of a dry run it is what would be accepted; nothing is kept.
+        """
+        caller.require(Scope.WRITE)
+        within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
+        try:
+            decision: Decision | Exception = await self.closes.submit(
+                command, whose=self._whose(caller, command), deadline_s=within
+            )
+        except Exception as error:
+            decision = error
+        answer = self._answer(decision)
+        if isinstance(answer, Problem):
+            raise answer
+        return answer
+
+    async def close_many(
+        self, caller: Caller, commands: Sequence[CloseCommand], *, deadline_s: float | None = None
+    ) -> list[Answer | Problem]:
+        """What `close` gives or raises, for each in order; one that fails changes nothing for the others. Raises
+        Problem where the caller may close nothing."""
+        caller.require(Scope.WRITE)
+        if not commands:
+            return []
+        within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
+        items = [(self._whose(caller, command), command) for command in commands]
+        try:
+            decisions = await self.closes.submit_many(items, deadline_s=within)
+        except TimeoutError as error:
+            decisions = [error]
+        return [self._answer(decision) for decision in decisions]
+
+    def _answer(self, decision: Decision | Exception) -> Answer | Problem:
+        match decision:
+            case Accepted() | Replayed():
+                CLOSES.labels("accepted" if isinstance(decision, Accepted) else "replayed").inc()
+                position = decision.book.position if isinstance(decision, Accepted) else decision.position
+                self._remember(position.id, position.account_id)
+                return decision
+            case Overloaded():
+                return Problem(Code.OVERLOADED)
+            case DatabaseAway() | LockedElsewhere() | RowRefused() | TimeoutError():
+                return Problem(Code.UNAVAILABLE)
+            case Exception():
+                log.error("close_not_answered", exc_info=decision)
+                return Problem(Code.INTERNAL_ERROR)
+            case refused:
+                return problem_of(refused)
+
+    def _whose(self, caller: Caller, command: CloseCommand) -> str:
+        """The account whose close it is, as far as that is known before the database is asked; else the caller."""
+        account = self._account_of.get(command.position_id)
+        if account is None and caller.accounts is not None and len(caller.accounts) == 1:
+            (account,) = caller.accounts
+        return f"subject {caller.subject}" if account is None else f"account {account}"
+
+    def _remember(self, position_id: int, account_id: str) -> None:
+        self._account_of[position_id] = account_id
+        if len(self._account_of) > _REMEMBERED:
+            self._account_of.popitem(last=False)
