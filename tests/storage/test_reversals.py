@@ -133,7 +133,7 @@ async def test_what_was_filled_beyond_is_not_to_be_closed_before_its_incident_is
 
     async def disputed() -> bool:
         async with transaction(engine) as tx:
-            return (await lock_books_to_accept(tx, keys=[(tagged, "k")])).books[tagged].disputed
+            return (await lock_books_to_accept(tx, keys=[(tagged, "k")], visible={tagged: None})).books[tagged].disputed
 
     assert await disputed()
     async with transaction(engine) as tx:

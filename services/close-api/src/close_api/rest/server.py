@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from ssl import SSLContext
+from typing import Any, Final
 
 import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from close_api.rest.request_body import BROKEN
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Of the request line and all headers; a token takes at most 8 KiB of it."""
+HEAD_WITHIN_S: Final = 10.0
+_TOO_LARGE: Final = f"The address and headers are larger than {MAX_HEAD_BYTES // 1024} KiB; send less."
 
 
 class _Server(uvicorn.Server):
@@ -23,18 +30,96 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
+    """One connection. Its limits hold before anything is parsed: how many there are, how large a head may be and how
+    long it may take, and how long an answer may lie unread."""
+
+    max_connections = 1_000
+
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         # uvicorn's parser passes over bytes behind the last call of a connection: a body without a length.
         self.parser = httptools.HttpRequestParser(self)
+        self._in_head = True
+        self._head_bytes = 0
+        self._too_large = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Turn away what is over the limit; of the others a head is expected now."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._turn_away(503, b"retry-after: 1\r\n", "There are too many connections; use fewer, or try again.")
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is expected any more."""
+        self._head_ended()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A call begins; its head is expected now."""
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head_ended()
+        self._in_head = False
+        self._too_large = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
+        if self._too_large:
+            raise ValueError("the head is too large")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """What comes next is another head."""
+        super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for long. An answer that nobody fetches keeps no connection."""
+        if not self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self.transport.abort()
+            return
+        super().timeout_keep_alive_handler()
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._head_is_late)
+
+    def _head_ended(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self._turn_away(408, b"", "The call did not arrive in time.")
+
+    def _turn_away(self, status: int, header: bytes, told: str) -> None:
+        self._head_ended()
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(told)
+        self.transport.write(STATUS_LINE[status] + header + head + b"\r\n" + told.encode())
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """The parser ends at an offer to speak another protocol (Java's client makes one on every connection in plain
         text) and drops the body of that call. No offer is taken (RFC 9110 section 7.8): the call is read without it."""
         self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return  # It was turned away.
+        if self._in_head:
+            self._expect_head()
+            self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
+            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:  # The parser would gather it without an end.
+                self._turn_away(431, b"", _TOO_LARGE)
         except httptools.HttpParserError:
+            if self._too_large:
+                self._turn_away(431, b"", _TOO_LARGE)
+                return
             self.send_400_response("Invalid HTTP request received.")
         except httptools.HttpParserUpgrade as offer:
             if self.parser.get_method() == b"CONNECT":
@@ -66,18 +151,22 @@ class _Protocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
 
 
-def make_server(app: ASGIApp, *, answer_within_s: float) -> uvicorn.Server:
+def make_server(
+    app: ASGIApp, *, answer_within_s: float, max_connections: int = 1_000, tls: SSLContext | None = None
+) -> uvicorn.Server:
     """A server that leaves signals to the service; calls that it has taken when it stops are answered first."""
-    return _Server(
-        uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(2 * answer_within_s) + 1,
-        )
+    config = uvicorn.Config(
+        app,
+        http=type("Protocol", (_Protocol,), {"max_connections": max_connections}),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(2 * answer_within_s) + 1,
     )
+    if tls is not None:
+        config.load()
+        config.ssl = tls
+    return _Server(config)

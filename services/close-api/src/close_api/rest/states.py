@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,7 @@ import orjson
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
 from close_api.close_body import read_moment
 from close_api.errors import FieldError, field_problem
@@ -30,15 +32,32 @@ from close_api.rest.responses import (
 )
 from close_api.rest.routes import POSITION_PARAMETER, REQUEST_PARAMETER, Door, problems, reads
 from close_api.use_cases.reading import Changed, PositionFilter, Reading, RequestFilter
+from closeflow.clock import timeout
 from closeflow.domain.model import PositionStatus, RequestStatus
 
 T = TypeVar("T")
 
 MAX_WAIT_S: Final = 60
+READ_WITHIN_S: Final = 30.0
 _WAIT: Final = re.compile(r"([0-9]{1,3})s?", re.ASCII)
 _PAGE_SIZE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LONGEST: Final = 500
 _ENDED: Final = object()
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events. A reader that takes nothing for `READ_WITHIN_S` is cut off, and may resume."""
+
+    def __init__(self, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with timeout(READ_WITHIN_S):
+                await send(message)
+
+        with suppress(TimeoutError):
+            await super().__call__(scope, receive, in_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +104,7 @@ class StateRoutes:
         caller = await self.door.admit(request)
         await self.reading.request(caller, request_id)  # What is not there is a 404, not an empty stream.
         changes = self.reading.watch(caller, request_id, last_event_id=last)
-        return StreamingResponse(
-            self._events(changes), media_type="text/event-stream", headers={"cache-control": "no-store"}
-        )
+        return _EventStream(self._events(changes))
 
     async def position(self, request: Request) -> Response:
         """The position's state; its ETag is its version."""
