@@ -154,7 +154,7 @@ DONE: Final = ACCEPTED.replace("pending", "completed")
 
 
 def problem(message: str, **more: Any) -> str:
-    return json.dumps({"detail": {"error": "code", "message": message, **more}})
+    return json.dumps({"code": "code", "detail": message, **more})
 
 
 def test_a_close_sends_the_digits_given_and_waits_for_its_end(other_end: Answers) -> None:

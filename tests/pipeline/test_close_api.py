@@ -128,7 +128,7 @@ async def test_fifty_closes_of_one_position_over_two_processes_accept_one(desk: 
             assert Counter(answer.status_code for answer in contested) == {201: 1, 409: 49}
             assert Counter(answer.status_code for answer in shared) == {201: 20, 200: 20}
             won = next(answer for answer in contested if answer.status_code == 201).json()
-            active = {one.json()["detail"]["active_close_request_id"] for one in contested if one.status_code == 409}
+            active = {one.json()["active_close_request_id"] for one in contested if one.status_code == 409}
             assert active == {won["close_request_id"]}
             replayed = [await close(api, position, f"key-{_key_of(contested)}") for api in (first, second)]
             assert [answer.status_code for answer in replayed] == [200, 200]
@@ -154,7 +154,7 @@ async def test_a_close_can_be_followed_and_its_position_seen(desk: Desk) -> None
     assert '"quantity":-2.500000001' in seen.text
     assert (seen.json()["version"], seen.json()["active_close_request_id"]) == (2, made.json()["close_request_id"])
     assert (again.status_code, other.status_code) == (200, 422)
-    assert other.json()["detail"]["error"] == "idempotency_key_reused"
+    assert other.json()["code"] == "idempotency_key_reused"
     history = desk.run("SELECT entity, from_status, to_status FROM status_history WHERE from_status IS NOT NULL")
     assert history == [("position", "open", "closing")]
 
@@ -168,7 +168,7 @@ async def test_a_close_is_refused_while_an_earlier_one_of_the_position_is_frozen
             desk.run("UPDATE close_requests SET status = 'failed', frozen_reason = 'poison' WHERE id = %s", first)
             desk.run(ended, position)
             refused = await close(api, position, key="second")
-            assert (refused.status_code, refused.json()["detail"]["error"]) == (409, "exposure_unproven")
+            assert (refused.status_code, refused.json()["code"]) == (409, "exposure_unproven")
             desk.run("UPDATE close_requests SET frozen_reason = NULL WHERE id = %s", first)
             assert (await close(api, position, key="third")).status_code == 201
 
@@ -241,7 +241,7 @@ async def test_a_position_that_somebody_holds_does_not_hold_up_the_others(desk: 
             holder.rollback()
             again = await close(api, positions[3])
     assert [n for n, answer in enumerate(answers) if answer.status_code != 201] == [3]
-    assert (answers[3].json()["detail"]["error"], again.status_code) == ("unavailable", 201)
+    assert (answers[3].json()["code"], again.status_code) == ("unavailable", 201)
     assert desk.accepted() == 20
 
 
@@ -340,7 +340,7 @@ async def test_a_commit_whose_answer_is_lost_is_read_back(desk: Desk) -> None:
                 line.cut = Cut.BEFORE_COMMIT
                 lost = await close(api, positions[2])
                 assert (kept.status_code, lost.status_code, line.cuts) == (201, 503, 2)
-                assert lost.json()["detail"]["error"] == "unavailable"
+                assert lost.json()["code"] == "unavailable"
                 assert desk.accepted() == 2
                 again = [await close(api, one) for one in positions]
     assert [answer.status_code for answer in again] == [200, 200, 201]

@@ -112,8 +112,8 @@ def test_a_repeated_key_gets_the_same_close_and_another_key_a_conflict(desk: Des
     assert (replay.status_code, replay.headers["Idempotency-Replayed"]) == (httpx.codes.OK, "true")
     assert replay.json()["close_request_id"] == request
     assert conflict.status_code == httpx.codes.CONFLICT
-    detail = conflict.json()["detail"]
-    assert (detail["error"], detail["active_close_request_id"]) == ("position_already_closing", request)
+    problem = conflict.json()
+    assert (problem["code"], problem["active_close_request_id"]) == ("position_already_closing", request)
 
     desk.control.rescript(desk.at_broker(held)[0].client_order_id, Behaviour(execution=FillInParts(parts=2)))
     desk.until_status("closed", [held])
@@ -123,7 +123,7 @@ def test_a_repeated_key_gets_the_same_close_and_another_key_a_conflict(desk: Des
         request,
         "completed",
     )
-    assert desk.post(held, "other").json()["detail"]["error"] == "position_closed"
+    assert desk.post(held, "other").json()["code"] == "position_closed"
     desk.assert_closed_once([held])
 
 
@@ -142,7 +142,7 @@ def test_fifty_keys_at_once_over_two_processes_make_one_close(desk: Desk) -> Non
     codes = [answer.status_code for answer in answers]
     assert (codes.count(httpx.codes.CREATED), codes.count(httpx.codes.CONFLICT)) == (1, 49)
     (created,) = [answer.json() for answer in answers if answer.status_code == httpx.codes.CREATED]
-    assert {one.json()["detail"]["active_close_request_id"] for one in answers if one.status_code != 201} == {
+    assert {one.json()["active_close_request_id"] for one in answers if one.status_code != 201} == {
         created["close_request_id"]
     }
     desk.until_status("closed", [held])

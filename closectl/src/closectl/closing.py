@@ -33,7 +33,13 @@ class CloseRefused(Exception):
 
 
 def close_position(
-    api_url: str, position_id: int, *, body: Mapping[str, str | Decimal | None], key: str | None, wait_s: float
+    api_url: str,
+    position_id: int,
+    *,
+    body: Mapping[str, str | Decimal | None],
+    key: str | None,
+    wait_s: float,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """The close request as close-api states it, after at most `wait_s` seconds of waiting for its end.
 
@@ -42,7 +48,7 @@ def close_position(
     key = key or f"closectl-{uuid4().hex}"
     fields = [f"{json.dumps(name)}: {_literal(value)}" for name, value in body.items() if value is not None]
     headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
-    with _client(api_url) as http:
+    with _client(api_url, token) as http:
         answer = _post(
             http,
             http.build_request(
@@ -57,10 +63,11 @@ def close_position(
     return {**answer, "idempotency_key": key}
 
 
-def _client(api_url: str) -> httpx.Client:
+def _client(api_url: str, token: str | None) -> httpx.Client:
     """Proxies from the environment would be settings that nobody sees."""
     try:
-        return httpx.Client(base_url=api_url, timeout=10.0, trust_env=False)
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=api_url, timeout=10.0, trust_env=False, headers=headers)
     except httpx.InvalidURL as error:
         raise CloseRefused(f"CLOSECTL_API_URL {api_url} is not a URL ({error})", exit_code=2) from None
 
@@ -120,14 +127,14 @@ def _read(answer: httpx.Response) -> dict[str, Any] | None:
 def _refusal(http: httpx.Client, answer: httpx.Response) -> tuple[str, bool]:
     """What to tell, and whether it is close-api that said so."""
     try:
-        detail = json.loads(answer.content, parse_float=Decimal)["detail"]
+        problem = json.loads(answer.content, parse_float=Decimal)
+        told = problem["detail"]
+        _ = problem["code"]
     except (ValueError, KeyError, TypeError, RecursionError):
         told = f"{http.base_url} answered {answer.status_code}, not as close-api does; is CLOSECTL_API_URL its address?"
         return told, False
-    if not isinstance(detail, dict):
-        return f"{answer.status_code}: {_line(detail)}", True
-    fields = detail.get("fields")
-    parts = [detail.get("message", detail), detail.get("reason")]
+    fields = problem.get("fields")
+    parts = [told, problem.get("reason")]
     parts += [f"{one.get('field')} {one.get('message')}" for one in fields or () if isinstance(one, dict)]
     return f"{answer.status_code}: " + "; ".join(_line(part) for part in parts if part), True
 

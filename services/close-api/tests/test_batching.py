@@ -31,8 +31,10 @@ class Doubling:
 
 
 @asynccontextmanager
-async def running(work: Doubling, *, capacity: int = 100, size: int = 4) -> AsyncIterator[Batches[int, int]]:
-    batches: Batches[int, int] = Batches(work=work, capacity=capacity, size=size, in_flight=1)
+async def running(
+    work: Doubling, *, capacity: int = 100, size: int = 4, in_flight: int = 1
+) -> AsyncIterator[Batches[int, int]]:
+    batches: Batches[int, int] = Batches(work=work, capacity=capacity, size=size, in_flight=in_flight)
     stop = asyncio.Event()
     task = asyncio.create_task(batches.run(stop))
     try:
@@ -46,9 +48,9 @@ async def running(work: Doubling, *, capacity: int = 100, size: int = 4) -> Asyn
 async def test_what_waits_while_a_batch_is_at_work_is_the_next_batch() -> None:
     work = Doubling()
     async with running(work) as batches:
-        first = asyncio.create_task(batches.submit(0, deadline_s=5))
+        first = asyncio.create_task(batches.submit(0, whose="desk", deadline_s=5))
         await work.first_taken()
-        others = [asyncio.create_task(batches.submit(n, deadline_s=5)) for n in range(1, 7)]
+        others = [asyncio.create_task(batches.submit(n, whose="desk", deadline_s=5)) for n in range(1, 7)]
         await asyncio.sleep(0)
         work.allowed.set()
         assert await asyncio.gather(first, *others) == [0, 2, 4, 6, 8, 10, 12]
@@ -58,12 +60,12 @@ async def test_what_waits_while_a_batch_is_at_work_is_the_next_batch() -> None:
 async def test_a_full_queue_refuses_at_once() -> None:
     work = Doubling()
     async with running(work, capacity=2) as batches:
-        tasks = [asyncio.create_task(batches.submit(0, deadline_s=5))]
+        tasks = [asyncio.create_task(batches.submit(0, whose="desk", deadline_s=5))]
         await work.first_taken()
-        tasks += [asyncio.create_task(batches.submit(n, deadline_s=5)) for n in (1, 2)]
+        tasks += [asyncio.create_task(batches.submit(n, whose="desk", deadline_s=5)) for n in (1, 2)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await batches.submit(3, deadline_s=5)
+            await batches.submit(3, whose="desk", deadline_s=5)
         work.allowed.set()
         assert await asyncio.gather(*tasks) == [0, 2, 4]
 
@@ -72,7 +74,9 @@ async def test_one_items_error_is_raised_to_its_caller_only() -> None:
     work = Doubling()
     work.allowed.set()
     async with running(work) as batches:
-        found = await asyncio.gather(*(batches.submit(n, deadline_s=5) for n in (12, 13, 14)), return_exceptions=True)
+        found = await asyncio.gather(
+            *(batches.submit(n, whose="desk", deadline_s=5) for n in (12, 13, 14)), return_exceptions=True
+        )
     assert (found[0], found[2]) == (24, 28)
     assert isinstance(found[1], ValueError)
 
@@ -80,11 +84,11 @@ async def test_one_items_error_is_raised_to_its_caller_only() -> None:
 async def test_an_item_that_nobody_waits_for_any_more_is_not_worked_on() -> None:
     work = Doubling()
     async with running(work) as batches:
-        first = asyncio.create_task(batches.submit(0, deadline_s=5))
+        first = asyncio.create_task(batches.submit(0, whose="desk", deadline_s=5))
         await work.first_taken()
         with pytest.raises(TimeoutError):
-            await batches.submit(1, deadline_s=0)
-        second = asyncio.create_task(batches.submit(2, deadline_s=5))
+            await batches.submit(1, whose="desk", deadline_s=0)
+        second = asyncio.create_task(batches.submit(2, whose="desk", deadline_s=5))
         await asyncio.sleep(0)
         work.allowed.set()
         assert [await first, await second] == [0, 4]
@@ -94,6 +98,70 @@ async def test_an_item_that_nobody_waits_for_any_more_is_not_worked_on() -> None
 async def test_stopping_finishes_what_was_taken_in() -> None:
     work = Doubling()
     async with running(work) as batches:
-        tasks = [asyncio.create_task(batches.submit(n, deadline_s=5)) for n in range(6)]
+        tasks = [asyncio.create_task(batches.submit(n, whose="desk", deadline_s=5)) for n in range(6)]
         await work.first_taken()
     assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10]
+
+
+async def test_many_items_of_one_call_are_answered_in_order_and_each_by_itself() -> None:
+    work = Doubling()
+    work.allowed.set()
+    async with running(work) as batches:
+        found = await batches.submit_many([("desk", n) for n in (12, 13, 14, 15, 16)], deadline_s=5)
+    assert [found[0], *found[2:]] == [24, 28, 30, 32]
+    assert isinstance(found[1], ValueError)
+
+
+async def test_of_a_call_that_does_not_fit_what_fits_is_taken() -> None:
+    work = Doubling()
+    async with running(work, capacity=2) as batches:
+        first = asyncio.create_task(batches.submit(0, whose="desk", deadline_s=5))
+        await work.first_taken()
+        many = asyncio.create_task(batches.submit_many([("desk", n) for n in (1, 2, 3)], deadline_s=5))
+        await asyncio.sleep(0)
+        work.allowed.set()
+        found = await many
+        assert (await first, found[:2]) == (0, [2, 4])
+        assert isinstance(found[2], Overloaded)
+
+
+async def test_who_asks_for_much_takes_turns_with_who_asks_for_little() -> None:
+    work = Doubling()
+    async with running(work) as batches:
+        first = asyncio.create_task(batches.submit(0, whose="flood", deadline_s=5))
+        await work.first_taken()
+        flood = asyncio.create_task(batches.submit_many([("flood", n) for n in range(1, 9)], deadline_s=5))
+        await asyncio.sleep(0)
+        little = asyncio.create_task(batches.submit_many([("desk", 50), ("other", 60)], deadline_s=5))
+        await asyncio.sleep(0)
+        work.allowed.set()
+        await asyncio.gather(first, flood, little)
+    assert work.batches == [[0], [1, 50, 60, 2], [3, 4, 5, 6], [7, 8]]
+
+
+async def test_a_second_batch_begins_for_those_whose_closes_are_in_no_running_one() -> None:
+    work = Doubling()
+    async with running(work, in_flight=2) as batches:
+        flood = asyncio.create_task(batches.submit_many([("flood", n) for n in range(8)], deadline_s=5))
+        await work.first_taken()
+        other = asyncio.create_task(batches.submit(50, whose="desk", deadline_s=5))
+        await work.first_taken()
+        assert work.batches == [[0, 1, 2, 3], [50]]
+        work.allowed.set()
+        await asyncio.gather(flood, other)
+
+
+async def test_where_there_is_no_room_the_longest_queue_gives_way() -> None:
+    work = Doubling()
+    async with running(work, capacity=4) as batches:
+        first = asyncio.create_task(batches.submit(0, whose="flood", deadline_s=5))
+        await work.first_taken()
+        flood = asyncio.create_task(batches.submit_many([("flood", n) for n in (1, 2, 3, 4)], deadline_s=5))
+        await asyncio.sleep(0)
+        others = asyncio.create_task(batches.submit_many([("desk", n) for n in (50, 51, 52)], deadline_s=5))
+        await asyncio.sleep(0)
+        work.allowed.set()
+        flooded, other = await flood, await others
+        assert [type(one) for one in flooded] == [int, int, Overloaded, Overloaded]
+        assert [type(one) for one in other] == [int, int, Overloaded]
+        assert await first == 0

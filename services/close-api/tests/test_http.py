@@ -16,18 +16,19 @@ import httpx
 import pytest
 
 from close_api.batching import Batches
+from close_api.close_body import CloseBody
 from close_api.errors import STATUSES, Code
-from close_api.rest.app import Api, build_app
+from close_api.rest.app import build_app
 from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,
     CloseCommand,
     Decision,
     ExposureUnproven,
+    FieldInvalid,
     KeyReused,
     NotFound,
     PositionClosed,
-    FieldInvalid,
     Replayed,
     ZeroQuantity,
     accept_close,
@@ -36,6 +37,8 @@ from closeflow.domain.model import AssetType, Book, Position, PositionStatus
 from closeflow.domain.trading_controls import TradingState
 from closeflow.storage.close_requests import DatabaseAway, RowRefused
 from closeflow.storage.core.engine import make_engine
+
+from .doors import doors_of
 
 NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 ACTIVE: Final = UUID(int=5)
@@ -76,7 +79,7 @@ async def calling(work: Deciding, *, capacity: int = 10) -> AsyncIterator[httpx.
     """A client of the application. Its database is an address where nothing listens."""
     batches: Batches[CloseCommand, Decision] = Batches(work=work, capacity=capacity, size=64, in_flight=1)
     engine = make_engine("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
-    app = build_app(Api(engine, batches, "closeflow", 2.0))
+    app = build_app(doors_of(engine, batches))
     stop = asyncio.Event()
     task = asyncio.create_task(batches.run(stop))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -144,7 +147,7 @@ async def test_a_replay_is_marked_and_shows_the_state_now() -> None:
         (AlreadyClosing(7, ACTIVE), 409, {"error": "position_already_closing", "active_close_request_id": str(ACTIVE)}),
         (ExposureUnproven(7), 409, {"error": "exposure_unproven"}),
         (
-            FieldInvalid(7, "must be whole"),
+            FieldInvalid(7, "quantity", "must be whole"),
             422,
             {"error": "invalid_fields", "fields": [{"field": "quantity", "message": "must be whole"}]},
         ),
@@ -158,20 +161,41 @@ async def test_each_refusal_has_its_status_and_code(
 ) -> None:
     async with calling(Deciding(outcome)) as client:
         answer = await close(client)
-    found = answer.json()["detail"]
-    message = found.pop("message")
-    assert (answer.status_code, found) == (status, detail)
-    assert message.endswith(".")
+    found = answer.json()
+    code = detail.pop("error")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, found["status"], found["code"]) == (status, status, code)
+    assert found["type"] == f"/docs/errors#{code}"
+    assert found["trace_id"] == answer.headers["trace-id"]
+    assert {name: found[name] for name in detail} == detail
+    assert found["detail"].endswith(".")
+    assert answer.headers["should-retry"] == ("true" if status == 503 else "false")
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("outcome", [PositionClosed(7), AlreadyClosing(7, ACTIVE)])
+async def test_the_seeds_route_keeps_the_seeds_error_bodies(outcome: Decision) -> None:
+    async with calling(Deciding(outcome)) as client:
+        answer = await close(client, "/api/options/7/close")
+    detail = answer.json()["detail"]
+    assert (answer.status_code, answer.headers["content-type"]) == (409, "application/json")
+    assert detail["error"] in ("position_closed", "position_already_closing")
+    assert ("active_close_request_id" in detail) == isinstance(outcome, AlreadyClosing)
+
+
+async def test_what_helps_later_says_when() -> None:
+    async with calling(Deciding(DatabaseAway("x"))) as client:
+        answer = await close(client)
+    status = answer.status_code
     assert ("retry-after" in answer.headers) == (status == 503)
     assert "trace-id" in answer.headers
 
 
 async def test_a_zero_quantity_is_answered_in_plain_words() -> None:
     async with calling(Deciding(ZeroQuantity(7))) as client:
-        answer = await close(client)
-    assert answer.status_code == 400
-    assert "zero quantity" in answer.json()["detail"]
+        answers = [await close(client), await close(client, "/api/options/7/close")]
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert all("zero quantity" in answer.json()["detail"] for answer in answers)
 
 
 async def test_a_full_queue_asks_to_come_back() -> None:
@@ -180,7 +204,7 @@ async def test_a_full_queue_asks_to_come_back() -> None:
         answers = await asyncio.gather(*(close(client) for _ in range(20)))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused
-    assert {answer.json()["detail"]["error"] for answer in refused} == {"overloaded"}
+    assert {answer.json()["code"] for answer in refused} == {"overloaded"}
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     assert len(work.asked) == len(answers) - len(refused)
 
@@ -195,7 +219,13 @@ async def test_the_route_for_options_asks_for_an_option() -> None:
 
 async def test_every_not_found_is_the_same_bytes() -> None:
     async with calling(Deciding(NotFound(7))) as client:
-        answers = [await close(client), await close(client, "/api/options/8/close"), await client.get("/nowhere")]
+        trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+        key = {"Idempotency-Key": "k", **trace}
+        answers = [
+            await client.post("/v1/positions/7/close", headers=key),
+            await client.post("/v1/positions/8/close", headers=key),
+            await client.get("/nowhere", headers=trace),
+        ]
     assert {answer.status_code for answer in answers} == {404}
     assert len({answer.content for answer in answers}) == 1
 
@@ -206,7 +236,8 @@ async def test_an_impossible_id_is_refused_before_anything_is_asked(path: str, p
     work = Deciding()
     async with calling(work) as client:
         answer = await close(client, path.format(position_id))
-    assert (answer.status_code, answer.json()["detail"]["error"]) == (422, "invalid_fields")
+    problem = answer.json() if path.startswith("/v1") else answer.json()["detail"]
+    assert (answer.status_code, problem.get("code", problem.get("error"))) == (422, "invalid_fields")
     assert not work.asked
 
 
@@ -241,9 +272,9 @@ async def test_without_its_database_it_lives_but_is_not_ready() -> None:
 )
 async def test_no_address_drops_a_query_or_a_body(path: str) -> None:
     async with calling(Deciding()) as client:
-        answers = [await client.get(path, params={"wait": "30s"}), await client.request("GET", path, content=b"{}")]
+        answers = [await client.get(path, params={"nothing": "30s"}), await client.request("GET", path, content=b"{}")]
     assert [answer.status_code for answer in answers] == [422, 400]
-    assert answers[0].json()["detail"]["fields"][0]["field"] == "wait"
+    assert answers[0].json()["fields"][0]["field"] == "nothing"
 
 
 @pytest.mark.parametrize("path", ["/v1/positions/7/close", "/api/options/7/close"])
@@ -254,7 +285,8 @@ async def test_a_close_with_a_query_is_refused_before_anything_is_asked(path: st
         answer = await close(client, f"{path}?{query}")
         assert (await close(client, f"{path}?")).status_code in (201, 404)
     assert answer.status_code == 422
-    assert [one["field"] for one in answer.json()["detail"]["fields"]] == [query.partition("=")[0]]
+    problem = answer.json() if path.startswith("/v1") else answer.json()["detail"]
+    assert [one["field"] for one in problem["fields"]] == [query.partition("=")[0]]
     assert len(work.asked) == 1
 
 
@@ -269,7 +301,7 @@ async def test_no_address_is_redirected() -> None:
         answer = await client.post(
             "/v1/positions/7/close/", headers={"Idempotency-Key": "k", "Host": "elsewhere.example"}
         )
-    assert (answer.status_code, answer.json()["detail"]["error"]) == (404, "not_found")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert "location" not in answer.headers
 
 
@@ -291,19 +323,25 @@ async def test_the_trace_of_the_caller_goes_on() -> None:
 async def test_the_openapi_document_says_what_the_routes_do() -> None:
     async with calling(Deciding()) as client:
         document = (await client.get("/openapi.json")).json()
-    assert set(document["paths"]) == {
+    assert set(document["paths"]) >= {
         "/api/options/{position_id}/close",
         "/v1/positions/{position_id}/close",
+        "/v1/positions:batchClose",
         "/v1/positions/{position_id}",
+        "/v1/positions",
         "/v1/close-requests/{close_request_id}",
+        "/v1/close-requests/{close_request_id}/watch",
+        "/v1/close-requests/{close_request_id}/timeline",
+        "/v1/close-requests/{close_request_id}/cancel",
+        "/v1/close-requests",
     }
     operation = document["paths"]["/v1/positions/{position_id}/close"]["post"]
-    assert set(operation["responses"]) == {"200", "201", "503"} | {
-        f"4{n}" for n in ("00", "04", "08", "09", "11", "13", "15", "17", "22")
+    assert set(operation["responses"]) == {"200", "201", "503", "429"} | {
+        f"4{n}" for n in ("00", "01", "03", "04", "08", "09", "11", "12", "13", "15", "17", "22")
     }
-    assert [one["name"] for one in operation["parameters"]] == ["position_id", "Idempotency-Key"]
-    body = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == {"quantity", "order_type", "limit_price"}
+    assert [one["name"] for one in operation["parameters"]] == ["position_id", "Idempotency-Key", "If-Match"]
+    body = document["components"]["schemas"]["CloseBody"]
+    assert set(body["properties"]) == set(CloseBody.model_fields)
     assert (body["additionalProperties"], body["properties"]["quantity"]["type"]) == (False, "number")
     text = json.dumps(document)
     assert all(f'"{code}"' in text for code in Code)

@@ -13,10 +13,12 @@ from typing import Final
 import pytest
 
 from close_api.batching import Batches
-from close_api.rest.app import Api, build_app
+from close_api.rest.app import build_app
 from close_api.rest.server import make_server
 from closeflow.domain.close.accept import CloseCommand, Decision, PositionClosed
 from closeflow.storage.core.engine import make_engine
+
+from .doors import doors_of
 
 CLOSE: Final = "POST /v1/positions/7/close HTTP/{version}\r\nHost: api\r\nIdempotency-Key: k\r\n{headers}\r\n"
 _CODE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
@@ -39,7 +41,7 @@ async def listening(work: Deciding) -> AsyncIterator[int]:
     """The port of a server whose closes are decided by `work`."""
     batches: Batches[CloseCommand, Decision] = Batches(work=work, capacity=10, size=64, in_flight=1)
     engine = make_engine("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
-    server = make_server(build_app(Api(engine, batches, "closeflow", 2.0)), answer_within_s=2.0)
+    server = make_server(build_app(doors_of(engine, batches)), answer_within_s=2.0)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         stop = asyncio.Event()
         tasks = [asyncio.create_task(batches.run(stop)), asyncio.create_task(server.serve([bound]))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -11,8 +13,14 @@ import structlog
 import uvicorn
 
 from close_api.accept import accept_batch
+from close_api.auth.claims import TokenRules
+from close_api.auth.keys import Keys
+from close_api.auth.rate_limit import RateLimits
+from close_api.auth.tls import Certificates, TlsFiles
+from close_api.auth.tokens import Authentication, Disabled, Tokens
 from close_api.batching import Batches
-from close_api.rest.app import Api, build_app
+from close_api.doors import make_doors
+from close_api.rest.app import build_app
 from close_api.rest.server import make_server
 from close_api.settings import Settings
 from closeflow.clock_and_job_watch import beating
@@ -39,7 +47,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         pool_size=settings.postgres_pool_size,
         application_name="close-api",
         pool_timeout_s=deadline_s,
-        lock_timeout_ms=LOCK_TIMEOUT_MS,
+        statement_timeout_ms=settings.request_deadline_ms,
+        lock_timeout_ms=min(LOCK_TIMEOUT_MS, settings.request_deadline_ms),
         by_index=True,
     )
     closes: Batches[CloseCommand, Decision] = Batches(
@@ -48,14 +57,53 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         size=settings.batch_size,
         in_flight=settings.batches_in_flight,
     )
-    api = Api(engine, closes, settings.replication_slot, deadline_s)
     listening = _listen(settings)
-    log.info("listening", host=settings.http_host, port=listening.getsockname()[1])
     try:
-        async with beating(engine, "close-api"):
-            await _answer(make_server(build_app(api), answer_within_s=deadline_s), listening, closes, stop)
+        async with _identity(settings) as identity, beating(engine, "close-api"):
+            doors = make_doors(
+                engine,
+                closes,
+                identity=identity,
+                rates=RateLimits(limit=settings.rate_limit_closes, window_s=settings.rate_limit_window_s),
+                slot=settings.replication_slot,
+                deadline_s=deadline_s,
+                stopping=stop,
+            )
+            tls = _certificates(settings)
+            server = make_server(
+                build_app(doors),
+                answer_within_s=deadline_s,
+                max_connections=settings.max_connections,
+                tls=None if tls is None else tls.http_context(),
+            )
+            log.info("listening", host=settings.http_host, port=listening.getsockname()[1], tls=tls is not None)
+            await _answer(server, listening, closes, stop)
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def _identity(settings: Settings) -> AsyncIterator[Authentication]:
+    """Who callers are, by their tokens."""
+    if settings.auth == "disabled":
+        yield Disabled()
+        return
+    assert settings.jwks is not None
+    assert settings.issuer is not None
+    assert settings.audience is not None
+    keys = Keys(settings.jwks, refresh_s=settings.jwks_refresh_s, max_age_s=settings.jwks_max_age_s)
+    rules = TokenRules(settings.issuer, settings.audience, settings.token_leeway_s)
+    try:
+        await keys.load()
+        yield Tokens(keys, rules, cache_size=settings.token_cache_size)
+    finally:
+        await keys.close()
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    if settings.tls_certificate_path is None or settings.tls_key_path is None:
+        return None
+    return Certificates(TlsFiles(settings.tls_certificate_path, settings.tls_key_path, settings.tls_client_ca_path))
 
 
 async def _answer(

@@ -69,7 +69,7 @@ class Batches(Generic[Item, Answer]):
     _queues: OrderedDict[str, deque[_Waiting[Item, Answer]]] = field(init=False, default_factory=OrderedDict)
     _waiting: int = field(init=False, default=0)
     _running: dict[str, int] = field(init=False, default_factory=dict)
-    _changed: asyncio.Condition = field(init=False, default_factory=asyncio.Condition)
+    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     async def submit(self, item: Item, *, whose: str, deadline_s: float) -> Answer:
         """The item's answer; raises Overloaded, or TimeoutError when no answer came in time.
@@ -91,8 +91,7 @@ class Batches(Generic[Item, Answer]):
             self._queues.setdefault(whose, deque()).append(_Waiting(item, call, index))
             self._waiting += 1
         WAITING.set(self._waiting)
-        async with self._changed:
-            self._changed.notify()
+        self._changed.set()
         try:
             async with timeout(deadline_s):
                 await call.done
@@ -110,8 +109,7 @@ class Batches(Generic[Item, Answer]):
             done, _ = await asyncio.wait([stopping, *workers], return_when=asyncio.FIRST_COMPLETED)
             for one in done - {stopping}:
                 one.result()  # A worker ends only by a defect, which ends the service.
-            async with self._changed:
-                await self._changed.wait_for(lambda: not self._waiting and not self._running)
+            await self._until(lambda: not self._waiting and not self._running)
         finally:
             for one in (stopping, *workers):
                 one.cancel()
@@ -120,20 +118,24 @@ class Batches(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         while True:
-            async with self._changed:
-                await self._changed.wait_for(self._may_begin)
-                taken = self._take()
+            await self._until(self._may_begin)
+            taken = self._take()
             wanted = [one for _, one in taken if not one.call.done.done()]
             if wanted:
                 BATCH_SIZE.observe(len(wanted))
                 for one, answer in zip(wanted, await self.work([one.item for one in wanted]), strict=True):
                     one.call.answer(one.index, answer)
-            async with self._changed:
-                for whose, _ in taken:
-                    self._running[whose] -= 1
-                    if not self._running[whose]:
-                        del self._running[whose]
-                self._changed.notify_all()
+            for whose, _ in taken:
+                self._running[whose] -= 1
+                if not self._running[whose]:
+                    del self._running[whose]
+            self._changed.set()
+
+    async def _until(self, met: Callable[[], bool]) -> None:
+        """Wait for a condition of the queues; nothing happens between its being met and the return."""
+        while not met():
+            self._changed.clear()
+            await self._changed.wait()
 
     def _may_begin(self) -> bool:
         return self._waiting > 0 and any(whose not in self._running for whose in self._queues)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -14,13 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from close_api.doors import Doors
 from close_api.errors import Code, Problem
 from close_api.readiness import Readiness
 from close_api.rest.closes import CloseRoutes, add_closes
 from close_api.rest.openapi import describe
 from close_api.rest.problems import ERROR_PAGE, error_page, problem_response
 from close_api.rest.responses import json_response
-from close_api.rest.routes import DirectRoute
+from close_api.rest.routes import DirectRoute, Door
 from close_api.rest.states import StateRoutes, add_states
 from close_api.tracing import Traced, trace_of
 from close_api.use_cases.closing import CLOSES
@@ -31,21 +31,12 @@ _LOOKS: Final = ["GET", "HEAD"]
 """Probes ask with either; the answer to HEAD is that to GET without its body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
-    """What the application is made of; `ready` says whether closes can be accepted."""
-
-    closes: CloseRoutes
-    states: StateRoutes
-    ready: Callable[[], Awaitable[Readiness]]
-
-
-def build_app(api: Api) -> ASGIApp:
+def build_app(doors: Doors) -> ASGIApp:
     """The application, with every answer named by its trace id."""
-    return Traced(routed(api))
+    return Traced(routed(doors))
 
 
-def routed(api: Api) -> FastAPI:
+def routed(doors: Doors) -> FastAPI:
     """The routes, as the OpenAPI describes them."""
     app = FastAPI(
         title="close-api",
@@ -56,20 +47,21 @@ def routed(api: Api) -> FastAPI:
         exception_handlers={Problem: _on_problem, HTTPException: _on_http_error, Exception: _on_defect},
     )
     app.router.route_class = DirectRoute
-    add_closes(app, api.closes)
-    add_states(app, api.states)
-    _add_service(app, api)
+    door = Door(doors.identity, doors.rates)
+    add_closes(app, CloseRoutes(door, doors.closing, doors.cancelling, doors.deadline_s))
+    add_states(app, StateRoutes(door, doors.reading, doors.stopping))
+    _add_service(app, doors.ready)
     return app
 
 
-def _add_service(app: FastAPI, api: Api) -> None:
+def _add_service(app: FastAPI, ready: Callable[[], Awaitable[Readiness]]) -> None:
     @app.api_route("/healthz", methods=_LOOKS, summary="200 while the process turns", include_in_schema=False)
     async def healthz(_request: Request) -> Response:
         return json_response(b'{"status":"ok"}')
 
     @app.api_route("/readyz", methods=_LOOKS, summary="Whether closes can be accepted", include_in_schema=False)
     async def readyz(_request: Request) -> Response:
-        state = await api.ready()
+        state = await ready()
         body = orjson.dumps({"status": state.status, "reasons": state.reasons})
         return json_response(body, 503 if state.status == "unready" else 200)
 

@@ -1,0 +1,56 @@
+"""What both doors share: who may come in, what can be done, and whether it can be done now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from close_api.auth.caller import Identity
+from close_api.auth.rate_limit import RateLimits
+from close_api.batching import Batches
+from close_api.readiness import Readiness, look
+from close_api.use_cases.cancelling import Cancelling
+from close_api.use_cases.closing import Closing
+from close_api.use_cases.reading import Reading
+from closeflow.domain.close.accept import CloseCommand, Decision
+from closeflow.storage.close_requests import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """`ready` asks the database; `stopping` is set when the service is asked to stop; `deadline_s` bounds the reading
+    of a call, and again the wait for its answer."""
+
+    identity: Identity
+    rates: RateLimits
+    closing: Closing
+    cancelling: Cancelling
+    reading: Reading
+    ready: Callable[[], Awaitable[Readiness]]
+    stopping: asyncio.Event
+    deadline_s: float
+
+
+def make_doors(
+    engine: Engine,
+    closes: Batches[CloseCommand, Decision],
+    *,
+    identity: Identity,
+    rates: RateLimits,
+    slot: str,
+    deadline_s: float,
+    stopping: asyncio.Event,
+) -> Doors:
+    """The use cases over one pool."""
+    return Doors(
+        identity=identity,
+        rates=rates,
+        closing=Closing(closes, deadline_s),
+        cancelling=Cancelling(engine, deadline_s),
+        reading=Reading(engine, deadline_s),
+        ready=partial(look, engine, slot=slot),
+        stopping=stopping,
+        deadline_s=deadline_s,
+    )
