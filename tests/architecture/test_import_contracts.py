@@ -66,6 +66,12 @@ PLANTS: Final = (
         "import closeflow.domain.ids",
         "closeflow.telemetry.planted -> closeflow.domain.ids",
     ),
+    Plant(
+        "closeflow-layers",
+        f"{CLOSEFLOW}/kafka/planted.py",
+        "import closeflow.operating.closes",
+        "closeflow.kafka.planted -> closeflow.operating.closes",
+    ),
     Plant("closeflow-layers", f"{CLOSEFLOW}/utils/__init__.py", "", "closeflow.utils"),
     Plant(
         "domain-layers",
@@ -130,6 +136,12 @@ PLANTS: Final = (
         "services/close-api/src/close_api/planted.py",
         "from closeflow.broker.alpaca import AlpacaBroker",
         "close_api.planted -> closeflow.broker.alpaca",
+    ),
+    Plant(
+        "broker",
+        f"{CLOSEFLOW}/operating/planted.py",
+        "from closeflow.broker.protocol import Broker",
+        "closeflow.operating.planted -> closeflow.broker.protocol",
     ),
     Plant(
         "adapters",

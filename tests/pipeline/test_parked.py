@@ -16,11 +16,11 @@ import pytest
 import devstack
 from broker_simulator.control import Behaviour, NeverFill, Outage
 from broker_simulator.process import SimulatorProcess
-from closectl.operating.incidents import close_incident_by_hand
 from closeflow.contracts import BROKER_FILL, SUBMIT_ORDER, ErrorClass
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka import DeadLetter, KafkaConnection, Producer, open_producer
+from closeflow.operating.incidents import close_incident_by_hand
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import make_engine
 from fill_processor.batch_transaction import Processor

@@ -24,12 +24,12 @@ from broker_simulator.control import OrderSeen, PositionSpec
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.broker import Account
 from closectl.import_positions import import_positions
-from closectl.operating.closes import cancel_request, retry_request
 from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import verify
 from closeflow.domain.model import AssetType
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.kafka.read_to_end import TailRecord, open_tail
+from closeflow.operating.closes import cancel_request, retry_request
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.storage.imported_positions import NewPosition
 from demo.system import ACCOUNT, SIMULATOR, System

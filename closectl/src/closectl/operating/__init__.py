@@ -1,1 +1,1 @@
-"""What an operator does by hand: the decisions of `closeflow.domain`, each in one transaction with its record."""
+"""What an operator does by hand, as commands, and those of its verbs that ask the broker first."""

@@ -13,12 +13,12 @@ from closectl.arguments import AsJson, By, IncidentId, Limit, Reason, named, pro
 from closectl.arguments import subject as subject_
 from closectl.command_line import examples
 from closectl.environment import with_database
-from closectl.operating.acting import Acted, NotThere
-from closectl.operating.closes import abandon_request, cancel_request, retry_request
-from closectl.operating.incidents import close_incident_by_hand
-from closectl.operating.senders import confirm_sender_exit
 from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
+from closeflow.operating.acting import Acted, NotThere
+from closeflow.operating.closes import abandon_request, cancel_request, retry_request
+from closeflow.operating.incidents import close_incident_by_hand
+from closeflow.operating.senders import confirm_sender_exit
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.incidents import IncidentRow, find_incident, list_incidents
 from closeflow.storage.operator_actions import list_actions

@@ -24,13 +24,14 @@ from closectl.arguments import (
 )
 from closectl.command_line import examples
 from closectl.environment import absence_window, account_at_broker, broker_name, with_database
-from closectl.operating.acting import Acted, NotThere
-from closectl.operating.amending import adjust_position, end_one_order, end_position_, name_execution
 from closectl.operating.commands import perform, tell
+from closectl.operating.ending import end_one_order
 from closectl.operating.lost import Inquiry, Judged
 from closectl.output import fail, print_json, print_rows
 from closeflow.domain.operator.adjust import Adjustment, Ending, Fill
 from closeflow.domain.operator.requests import Done, Outcome
+from closeflow.operating.acting import Acted, NotThere
+from closeflow.operating.adjusting import adjust_position, end_position_, name_execution
 from closeflow.storage.core.engine import Database
 from closeflow.unit_of_work import MoveRefused
 

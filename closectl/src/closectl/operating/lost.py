@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from closectl.broker import Account
-from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
 from closectl.operating.asking import ask_about
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
@@ -15,6 +14,7 @@ from closeflow.domain.operator.declare_lost import declare_lost
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.sending.absence import Asked, Point, evidence
+from closeflow.operating.acting import NotThere, OperatorAction, lock_one, write
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.orders_in_doubt import load_known
 

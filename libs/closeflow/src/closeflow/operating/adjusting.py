@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
 
-from closectl.broker import Account
-from closectl.operating.acting import NotThere, OperatorAction, lock_one, write
-from closectl.operating.asking import HAS_IT, ask_about
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import Book, Order
-from closeflow.domain.operator.adjust import Adjustment, Ending, Fill, adjust, end_order, end_position, name_fill
-from closeflow.domain.operator.requests import Done, Outcome, Refused
+from closeflow.domain.operator.adjust import Adjustment, Ending, Fill, adjust, end_position, name_fill
+from closeflow.domain.operator.requests import Done, Outcome
+from closeflow.operating.acting import NotThere, OperatorAction, lock_one, write
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.orders_in_doubt import order_of_execution
 from closeflow.storage.position_adjustments import insert_adjustment, last_adjustment
@@ -49,39 +45,6 @@ async def end_position_(
         if isinstance(outcome, Done) and not dry:
             await insert_adjustment(tx, position_id=position_id, adjustment=given, at=now)
             await write(tx, act, before, outcome, told={"delta": given.delta})
-        return outcome
-
-    return await retrying(database, work)
-
-
-async def end_one_order(
-    database: Database, account: Account | str, client_order_id: str, *, by: str, reason: str, dry: bool
-) -> Outcome:
-    """Ask the broker what became of the order, then end it under the locks. Raises NotThere."""
-    parsed = parse_client_order_id(client_order_id)
-    act = OperatorAction(by=by, action="end_order", subject=client_order_id, reason=reason)
-
-    async def load(tx: Transaction) -> tuple[Book, Order]:
-        book = await lock_one(tx, request_id=parsed[0]) if parsed is not None else None
-        if book is None or client_order_id not in book.orders:
-            raise NotThere(f"there is no order {client_order_id}; `closectl show` names the orders of a close")
-        return book, book.orders[client_order_id]
-
-    async def look(tx: Transaction) -> tuple[Order, datetime]:
-        return (await load(tx))[1], await database_now(tx)
-
-    order, at = await retrying(database, look)
-    asked = await ask_about(account, order, at=at)
-    if isinstance(asked, str):
-        return Refused((asked,))
-    said = asked.looked_up and asked.looked_up.removeprefix(HAS_IT)
-
-    async def work(tx: Transaction) -> Outcome:
-        before, known = await load(tx)
-        there = asked.quantity_there
-        outcome = end_order(before, known, at_broker=said, quantity_there=there, now=await database_now(tx))
-        if isinstance(outcome, Done) and not dry:
-            await write(tx, act, before, outcome, told={"at_broker": said or "not found"})
         return outcome
 
     return await retrying(database, work)

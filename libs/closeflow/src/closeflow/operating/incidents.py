@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from closectl.operating.acting import Acted, NotThere, OperatorAction, lock_one, write
 from closeflow.domain.model import Book
 from closeflow.domain.operator.requests import Already, Done, Outcome, release
+from closeflow.operating.acting import Acted, NotThere, OperatorAction, lock_one, write
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.incidents import close_incident, lock_incident, open_incidents_of_request, request_of_incident
 from closeflow.storage.operator_actions import record_action

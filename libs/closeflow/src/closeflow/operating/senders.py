@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from closectl.operating.acting import Acted, NotThere
 from closeflow.domain.operator.requests import Already, Refused
 from closeflow.domain.text import time_text
+from closeflow.operating.acting import Acted, NotThere
 from closeflow.storage.core.engine import Database, Transaction, retrying
 from closeflow.storage.operator_actions import record_action
 from closeflow.storage.senders import confirm_exit, list_senders

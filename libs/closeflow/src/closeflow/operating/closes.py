@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from closectl.operating.acting import OperatorAction, on_book
 from closeflow.domain.operator.requests import Outcome, abandon, cancel, retry_now
+from closeflow.operating.acting import OperatorAction, on_book
 from closeflow.storage.core.engine import Database
 
 RESEND_AFTER: Final = timedelta(seconds=30)
