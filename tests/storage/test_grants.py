@@ -52,6 +52,9 @@ INSERT_WITHHELD: Final = """
 INSERT_NON_TRADE: Final = """
     INSERT INTO non_trade_activities (broker, account_id, activity_id, kind, outcome)
     VALUES ('alpaca', 'acc', 'a9', 'SPLIT', 'told')"""
+RECORD_ACTION: Final = """
+    INSERT INTO operator_actions (by, action, subject, reason, before, after, account_id, trace_id)
+    VALUES ('me', 'halt', 'global', 'r', '{}', '{}', 'acc', 't')"""
 
 # what is done -> who may
 MAY: Final[tuple[tuple[str, set[str]], ...]] = (
@@ -71,7 +74,8 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE close_requests SET requested_reason = 'other'", set()),
     ("UPDATE close_requests SET xact_id = '3'", set()),
     (INSERT_ORDER, {SUB}),
-    ("UPDATE orders SET status = 'denied'", {SUB, FP, OP, REC}),
+    ("UPDATE orders SET status = 'denied'", STATE),
+    ("UPDATE orders SET reject_code = 'x'", {SUB, FP, OP}),
     ("UPDATE orders SET cancel_requested_at = now()", STATE),
     ("UPDATE orders SET executed_qty = 1", {FP, OP}),
     ("UPDATE orders SET reconcile_not_found_count = 1", {SUB, FP, OP}),
@@ -107,7 +111,8 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("INSERT INTO incidents (kind, severity) VALUES ('x', 'warning')", STATE | {GATEWAY}),
     ("UPDATE incidents SET closed_at = now()", STATE | {GATEWAY}),
     ("UPDATE incidents SET kind = 'other'", set()),
-    ("INSERT INTO operator_actions (by, action, subject, reason) VALUES ('me', 'halt', 'global', 'r')", {REC, OP}),
+    (RECORD_ACTION, {API, REC, OP}),
+    ("INSERT INTO operator_actions (by, action, subject, reason, at) VALUES ('me', 'a', 's', 'r', now())", {REC, OP}),
     ("UPDATE operator_actions SET reason = ''", set()),
     ("SELECT FROM operator_actions", STATE),
     ("UPDATE trading_controls SET state = 'halted'", {OP}),

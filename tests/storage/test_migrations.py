@@ -201,7 +201,7 @@ def test_no_table_in_use_is_read_whole_under_a_lock_that_stops_its_writers(datab
         one for one in said if re.match("CREATE (UNIQUE )?INDEX", one) and one.split(" ON ")[1].split()[0] not in made
     ]
     checks = [one for one in said if "ADD CONSTRAINT" in one]
-    assert (len(built), len(checks)) == (7, 2)
+    assert (len(built), len(checks)) == (11, 2)
     assert [one for one in built if "CONCURRENTLY" not in one] == []
     assert [one for one in checks if not one.endswith("NOT VALID")] == []
     with owner(database.admin_dsn) as db:

@@ -17,7 +17,7 @@ from closeflow.domain.model import Book, CloseRequest, Position
 from closeflow.storage.book import mapping
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.core.engine import LOCK_NOT_AVAILABLE, is_poison, retrying, sqlstate
-from closeflow.storage.core.statements import fetch
+from closeflow.storage.core.statements import Row, fetch
 
 T = TypeVar("T")
 Tx = AsyncConnection
@@ -52,8 +52,38 @@ _DISPUTED: Final = text("""
       AND EXISTS (SELECT FROM incidents i
                   WHERE i.position_id = p.overfill_of AND i.kind = 'overfill' AND i.closed_at IS NULL)
 """)
-_REQUEST: Final = text("SELECT * FROM close_requests WHERE id = :id")
-_POSITION: Final = text("SELECT * FROM positions WHERE id = :id")
+# Whose a row is belongs to the question for it, so that another account's costs what one that is not there costs.
+OWNED: Final = "(CAST(:accounts AS text[]) IS NULL OR {0}.account_id = ANY(CAST(:accounts AS text[])))"
+"""Of a table by its alias: whether the row is of one of the caller's accounts; NULL stands for every account."""
+_POSITION_COLUMNS: Final = (
+    "id",
+    "account_id",
+    "symbol",
+    "asset_type",
+    "multiplier",
+    "currency",
+    "opening_qty",
+    "quantity",
+    "status",
+    "version",
+    "active_close_request_id",
+    "closed_at",
+    "reopened_at",
+    "overfill_of",
+    "exposure_unproven",
+)
+STATE: Final = "r.*, " + ", ".join(f'p.{name} AS "position.{name}"' for name in _POSITION_COLUMNS)
+"""The columns of a request `r` with its position `p`, for `state_of`: one snapshot of both."""
+# By the primary keys of both tables.
+_STATE: Final = text(f"""
+    SELECT {STATE} FROM close_requests r JOIN positions p ON p.id = r.position_id
+    WHERE r.id = :id AND {OWNED.format("r")}
+""")  # noqa: S608 (constants of ours)
+_STATES: Final = text(f"""
+    SELECT {STATE} FROM close_requests r JOIN positions p ON p.id = r.position_id
+    WHERE r.id = ANY(CAST(:ids AS uuid[]))
+""")  # noqa: S608
+_POSITION: Final = text(f"SELECT p.* FROM positions p WHERE p.id = :id AND {OWNED.format('p')}")  # noqa: S608
 
 
 class RowRefused(Exception):
@@ -124,22 +154,40 @@ async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Ke
     return {(request.position_id, request.idempotency_key): request for request in found}
 
 
-async def find_position(tx: AsyncConnection, *, position_id: int) -> Position | None:
-    """A position as it is committed, not locked; None when there is none."""
-    rows = await fetch(tx, _POSITION, {"id": position_id})
+RequestState = tuple[CloseRequest, Position]
+"""A close request and its position, both of one moment."""
+
+
+async def find_position(
+    tx: AsyncConnection, *, position_id: int, accounts: Collection[str] | None = None
+) -> Position | None:
+    """A position as it is committed, not locked; None when there is none, or none of these accounts."""
+    rows = await fetch(tx, _POSITION, {"id": position_id, "accounts": listed(accounts)})
     return mapping.position(rows[0]) if rows else None
 
 
-async def find_request(tx: AsyncConnection, *, request_id: UUID) -> tuple[CloseRequest, Position] | None:
-    """A request with its position, without locks."""
-    rows = await fetch(tx, _REQUEST, {"id": request_id})
-    if not rows:
-        return None
-    request = mapping.request(rows[0])
-    position = await find_position(tx, position_id=request.position_id)
-    if position is None:
-        raise LookupError(f"close request {request.id} has no position {request.position_id}")
-    return request, position
+async def find_request(
+    tx: AsyncConnection, *, request_id: UUID, accounts: Collection[str] | None = None
+) -> RequestState | None:
+    """A request with its position, not locked; None when there is none, or none of these accounts."""
+    rows = await fetch(tx, _STATE, {"id": request_id, "accounts": listed(accounts)})
+    return state_of(rows[0]) if rows else None
+
+
+async def find_requests(tx: AsyncConnection, *, request_ids: Collection[UUID]) -> dict[UUID, RequestState]:
+    """Many requests with their positions, whosever they are: who asks has seen each of them before."""
+    rows = await fetch(tx, _STATES, {"ids": list(request_ids)})
+    return {row["id"]: state_of(row) for row in rows}
+
+
+def state_of(row: Row) -> RequestState:
+    """A row of the columns `STATE`."""
+    return mapping.request(row), mapping.position({name: row[f"position.{name}"] for name in _POSITION_COLUMNS})
+
+
+def listed(accounts: Collection[str] | None) -> list[str] | None:
+    """The parameter `accounts` of `OWNED`."""
+    return None if accounts is None else sorted(accounts)
 
 
 async def transact(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from closeflow.storage.core.engine import LOCK_NOT_AVAILABLE, driver_url, sqlstate
 
-HEAD: Final = "0032"
+HEAD: Final = "0034"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 DEBEZIUM: Final = "closeflow_debezium"

@@ -131,8 +131,11 @@ operator_actions: Final = Table(
     document("before"),
     document("after"),
     stamp("at"),
+    words("account_id", nullable=True),  # NULL where no account alone is concerned
+    words("trace_id", nullable=True),
 )
 Index(None, operator_actions.c.subject, operator_actions.c.id)
+Index(None, operator_actions.c.account_id, operator_actions.c.id)
 
 trading_controls: Final = Table(
     "trading_controls",

@@ -129,6 +129,8 @@ Index(
     postgresql_where=text("status <> 'closed' AND overfill_of IS NULL AND reopened_at IS NULL"),
 )
 Index(None, positions.c.account_id, positions.c.symbol, positions.c.updated_at)
+Index(None, positions.c.status, positions.c.account_id, positions.c.id)
+Index(None, positions.c.symbol, positions.c.status, positions.c.account_id, positions.c.id)
 Index("positions_held_idx", positions.c.account_id, positions.c.symbol, postgresql_where=text("quantity <> 0"))
 Index(
     "positions_closing_idx",
@@ -199,6 +201,7 @@ Index("close_requests_active_key", close_requests.c.position_id, unique=True, po
 Index("close_requests_unfinished_idx", close_requests.c.status, close_requests.c.id, postgresql_where=UNFINISHED)
 Index(None, close_requests.c.next_attempt_at, postgresql_where=UNFINISHED)
 Index(None, close_requests.c.account_id, close_requests.c.id)
+Index(None, close_requests.c.status, close_requests.c.account_id, close_requests.c.id)
 
 outbox_events: Final = Table(
     "outbox_events",
