@@ -8,7 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from closeflow.domain.model import CloseRequest
 from closeflow.storage.core.engine import Transaction
+from closeflow.storage.core.statements import fetch
 
 Fields = dict[str, Any]
 
@@ -38,7 +40,13 @@ _INCIDENTS: Final = text("""
 # One line per fact, each with its time and the table it comes from; ties in the order in which they follow.
 _TIMELINE: Final = text("""
     WITH o AS (SELECT client_order_id FROM orders WHERE close_request_id = :id),
-    facts (at, rank, source, what, detail) AS (
+    about (subject, is_a) AS (
+        SELECT CAST(:id AS text), 'close'
+        UNION ALL SELECT client_order_id, 'order' FROM o
+        UNION ALL SELECT CAST(:position_id AS text), 'position'
+        UNION ALL SELECT CAST(i.id AS text), 'incident' FROM incidents i
+        WHERE i.close_request_id = :id OR i.client_order_id IN (SELECT client_order_id FROM o)
+    ), facts (at, rank, source, what, detail) AS (
         SELECT h.at, h.id, 'status_history', h.entity || ' ' || COALESCE(h.from_status || ' -> ', '') || h.to_status,
                jsonb_build_object('entity_id', h.entity_id, 'reason', h.reason, 'by', h.by)
         FROM status_history h
@@ -48,8 +56,12 @@ _TIMELINE: Final = text("""
                AND h.at >= :created_at)
         UNION ALL
         SELECT e.occurred_at, 0, 'outbox_events', 'event ' || e.event_type,
-               jsonb_build_object('topic', e.topic, 'id', e.id, 'emission', e.emission, 'attempt', e.attempt)
-        FROM outbox_events e WHERE e.close_request_id = :id
+               jsonb_build_object('topic', e.topic, 'id', e.id, 'emission', e.emission, 'attempt', e.attempt,
+                                  'seen_in_kafka', a.day IS NOT NULL)
+        FROM outbox_events e
+        LEFT JOIN outbox_audit a ON a.day = e.created_on AND e.xact_id < a.audited_through
+            AND NOT a.missing @> jsonb_build_array(jsonb_build_object('id', e.id, 'emission', e.emission))
+        WHERE e.close_request_id = :id
         UNION ALL
         SELECT s.started_at, s.n, 'order_sends', s.kind || ' sent (' || s.n || ')',
                jsonb_build_object('client_order_id', s.client_order_id, 'sender', s.sender)
@@ -68,6 +80,13 @@ _TIMELINE: Final = text("""
         SELECT x.occurred_at, COALESCE(x.broker_seq, 0), 'executions', x.kind || ' ' || x.quantity || ' @ ' || x.price,
                jsonb_build_object('client_order_id', x.client_order_id, 'exec_id', x.exec_id, 'source', x.source)
         FROM executions x WHERE x.client_order_id IN (SELECT client_order_id FROM o)
+        UNION ALL
+        SELECT d.at, d.id, 'operator_actions', d.action || ' by ' || d.by,
+               jsonb_build_object('subject', d.subject, 'reason', d.reason, 'trace_id', d.trace_id)
+        FROM about n JOIN operator_actions d USING (subject)
+        WHERE n.is_a IN ('close', 'order')
+           OR (d.at >= :created_at AND (n.is_a, d.action) IN (('incident', 'close_incident'), ('position', 'adjust'),
+                                        ('position', 'end_position'), ('position', 'override_exposure')))
     )
     SELECT at, source, what, detail FROM facts ORDER BY at, source, rank
 """)
@@ -83,6 +102,13 @@ async def list_positions(
 async def list_requests(tx: Transaction, *, status: str | None, position_id: int | None, limit: int) -> list[Fields]:
     """Close requests, the newest first (their ids are in the order of time)."""
     return await _all(tx, _REQUESTS, {"status": status, "position_id": position_id, "limit": limit})
+
+
+async def list_facts(tx: Transaction, *, request: CloseRequest) -> list[Fields]:
+    """All that is known to have happened to a request, each with `at`, `source` (the table), `what` and `detail`."""
+    return await fetch(
+        tx, _TIMELINE, {"id": request.id, "position_id": request.position_id, "created_at": request.created_at}
+    )
 
 
 async def request_with_timeline(tx: Transaction, *, request_id: UUID) -> Fields | None:
