@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 import jwt
@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from demo.services import Service, ServiceSpec, free_port
-
-if TYPE_CHECKING:
-    from tests.conftest import Database
+from devstack import Stack
+from tests.conftest import Database, fresh_database
 
 ISSUER: Final = "https://issuer.example"
 AUDIENCE: Final = "closeflow"
@@ -85,6 +84,11 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.jwks.write_text(self.issuer.jwks())
+        self.empty()
+
+    def empty(self) -> None:
+        """Leave nothing but two accounts; ids of positions go on."""
+        self.run("TRUNCATE accounts, positions, close_requests, outbox_events, incidents, operator_actions CASCADE")
         self.run("INSERT INTO accounts (account_id, broker) VALUES (%s, 'sim'), (%s, 'sim')", MINE, FOREIGN)
 
     @property
@@ -143,15 +147,24 @@ class Desk:
         return int(self.run("SELECT count(*) FROM close_requests")[0][0])
 
 
-@pytest.fixture
-def desk(database: Database, tmp_path: Path) -> Desk:
-    return Desk(database, tmp_path)
+@pytest.fixture(scope="module")
+def _desk(stack: Stack, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with fresh_database(stack, template) as database:
+        yield Desk(database, tmp_path_factory.mktemp("doors"))
 
 
-@pytest.fixture
-def api(desk: Desk) -> Iterator[Running]:
-    with desk.api() as running:
+@pytest.fixture(scope="module")
+def api(_desk: Desk) -> Iterator[Running]:
+    """One for the tests of a file, because a start takes seconds."""
+    with _desk.api() as running:
         yield running
+
+
+@pytest.fixture
+def desk(_desk: Desk) -> Desk:
+    """Empty at the beginning of each test."""
+    _desk.empty()
+    return _desk
 
 
 @pytest.fixture

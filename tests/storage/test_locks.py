@@ -44,7 +44,9 @@ async def test_a_position_to_be_closed_is_held_until_its_transaction_ends(
 ) -> None:
     with owner(database.admin_dsn) as db:
         position_id = add_position(db)
-    assert await is_held(engine, lambda tx: lock_books_to_accept(tx, keys=[(position_id, "k")], visible={position_id: None}))
+    assert await is_held(
+        engine, lambda tx: lock_books_to_accept(tx, keys=[(position_id, "k")], visible={position_id: None})
+    )
 
 
 LOCKING = {name: one.text for name, one in statements() if "FOR NO KEY UPDATE" in one.text}

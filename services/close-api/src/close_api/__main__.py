@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
 
 from close_api.accept import accept_batch
+from close_api.auth.caller import Identity
 from close_api.auth.claims import TokenRules
 from close_api.auth.keys import Keys
 from close_api.auth.rate_limit import RateLimits
 from close_api.auth.tls import Certificates, TlsFiles
-from close_api.auth.tokens import Authentication, Disabled, Tokens
+from close_api.auth.tokens import Disabled, Tokens
 from close_api.batching import Batches
 from close_api.doors import make_doors
 from close_api.rest.app import build_app
@@ -58,12 +58,15 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         in_flight=settings.batches_in_flight,
     )
     listening = _listen(settings)
+    keys = _keys(settings)
     try:
-        async with _identity(settings) as identity, beating(engine, "close-api"):
+        if keys is not None:
+            await keys.load()
+        async with beating(engine, "close-api"):
             doors = make_doors(
                 engine,
                 closes,
-                identity=identity,
+                identity=_identity(settings, keys),
                 rates=RateLimits(limit=settings.rate_limit_closes, window_s=settings.rate_limit_window_s),
                 slot=settings.replication_slot,
                 deadline_s=deadline_s,
@@ -77,27 +80,25 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 tls=None if tls is None else tls.http_context(),
             )
             log.info("listening", host=settings.http_host, port=listening.getsockname()[1], tls=tls is not None)
-            await _answer(server, listening, closes, stop)
+            await _answer(server, listening, closes, keys, stop)
     finally:
         await engine.dispose()
 
 
-@asynccontextmanager
-async def _identity(settings: Settings) -> AsyncIterator[Authentication]:
-    """Who callers are, by their tokens."""
-    if settings.auth == "disabled":
-        yield Disabled()
-        return
-    assert settings.jwks is not None
+def _keys(settings: Settings) -> Keys | None:
+    """The keys that tokens are checked with; None where nobody needs a token."""
+    if settings.jwks is None or settings.auth == "disabled":
+        return None
+    return Keys(settings.jwks, refresh_s=settings.jwks_refresh_s, max_age_s=settings.jwks_max_age_s)
+
+
+def _identity(settings: Settings, keys: Keys | None) -> Identity:
+    if keys is None:
+        return Disabled()
     assert settings.issuer is not None
     assert settings.audience is not None
-    keys = Keys(settings.jwks, refresh_s=settings.jwks_refresh_s, max_age_s=settings.jwks_max_age_s)
     rules = TokenRules(settings.issuer, settings.audience, settings.token_leeway_s)
-    try:
-        await keys.load()
-        yield Tokens(keys, rules, cache_size=settings.token_cache_size)
-    finally:
-        await keys.close()
+    return Tokens(keys, rules, cache_size=settings.token_cache_size)
 
 
 def _certificates(settings: Settings) -> Certificates | None:
@@ -107,7 +108,11 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 async def _answer(
-    server: uvicorn.Server, listening: socket.socket, closes: Batches[CloseCommand, Decision], stop: asyncio.Event
+    server: uvicorn.Server,
+    listening: socket.socket,
+    closes: Batches[CloseCommand, Decision],
+    keys: Keys | None,
+    stop: asyncio.Event,
 ) -> None:
     """Serve until `stop`; then take no new connection, answer every request that is there, and end the queue."""
     answered = asyncio.Event()
@@ -124,7 +129,10 @@ async def _answer(
 
     ending = asyncio.create_task(end())
     try:
-        await run_parts(stop, {"server": answer(), "batches": closes.run(answered)})
+        parts: dict[str, Coroutine[Any, Any, object]] = {"server": answer(), "batches": closes.run(answered)}
+        if keys is not None:
+            parts["keys"] = keys.run(stop)
+        await run_parts(stop, parts)
     finally:
         ending.cancel()
 
