@@ -20,6 +20,7 @@ from closeflow.contracts import BROKER_FILL, SUBMIT_ORDER, ErrorClass
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka import DeadLetter, KafkaConnection, Producer, open_producer
+from closeflow.operating.acting import Operator
 from closeflow.operating.incidents import close_incident_by_hand
 from closeflow.storage.core.engine import Database as Engine
 from closeflow.storage.core.engine import make_engine
@@ -113,7 +114,7 @@ async def close_incident(bench: Bench, roles: Roles, kind: str, subject: object)
         kind=kind,
         subject=str(subject),
     )
-    await close_incident_by_hand(roles.operator, row["id"], by="ann", reason="mended")
+    await close_incident_by_hand(roles.operator, row["id"], Operator(by="ann", reason="mended"))
 
 
 def parked(bench: Bench, order_id: str) -> list[tuple[str, bool]]:

@@ -29,6 +29,7 @@ from closectl.verifying.run import verify
 from closeflow.domain.model import AssetType
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.kafka.read_to_end import TailRecord, open_tail
+from closeflow.operating.acting import Operator
 from closeflow.operating.closes import cancel_request, retry_request
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.storage.imported_positions import NewPosition
@@ -133,7 +134,7 @@ class Desk:
     def _act(self, verb: Callable[..., Awaitable[Outcome]], request_id: str) -> None:
         async def act() -> None:
             async with self._operator() as database:
-                done = await verb(database, UUID(request_id), by="desk", reason="seen with the broker")
+                done = await verb(database, UUID(request_id), Operator(by="desk", reason="seen with the broker"))
                 assert isinstance(done, Done), done
 
         asyncio.run(act())

@@ -12,6 +12,7 @@ from closectl.environment import with_database
 from closectl.operating.commands import perform
 from closectl.output import print_json, print_rows
 from closeflow.domain.trading_controls import TradingState
+from closeflow.operating.acting import Operator
 from closeflow.operating.trading_controls import change_limits, set_trading
 from closeflow.storage import trading_controls as rows
 from closeflow.storage.core.engine import Database, transaction
@@ -51,7 +52,7 @@ def release(reason: Reason, account: Account = None, by: By = "") -> None:
 
 
 def _set(state: TradingState, account: str | None, by: str, reason: str) -> None:
-    perform(lambda database: set_trading(database, state, account=account, by=by, reason=reason))
+    perform(lambda database: set_trading(database, state, Operator(by=by, reason=reason), account=account))
 
 
 @controls.command("show", epilog=examples("controls show"))
@@ -104,10 +105,9 @@ def set_limits(
         lambda database: change_limits(
             database,
             account,
+            Operator(by=by, reason=reason),
             max_order_quantity=max_order_qty,
             max_order_notional=max_order_notional,
             submits_per_minute=submits_per_minute,
-            by=by,
-            reason=reason,
         )
     )

@@ -15,7 +15,7 @@ from closectl.command_line import examples
 from closectl.environment import with_database
 from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
-from closeflow.operating.acting import Acted, NotThere
+from closeflow.operating.acting import Acted, NotThere, Operator
 from closeflow.operating.closes import abandon_request, cancel_request, retry_request
 from closeflow.operating.incidents import close_incident_by_hand
 from closeflow.operating.senders import confirm_sender_exit
@@ -69,7 +69,7 @@ def retry_(request_id: RequestId, reason: Reason, by: By = "") -> None:
     Refused while an order of the position may still fill, while it is frozen, and after its cancel or deadline. A close
     that failed is closed again with `closectl close`, under a new key.
     """
-    perform(lambda database: retry_request(database, request_id, by=by, reason=reason))
+    perform(lambda database: retry_request(database, request_id, Operator(by=by, reason=reason)))
 
 
 @requests.command("abandon", epilog=_example("abandon", "it is closed elsewhere"))
@@ -78,7 +78,7 @@ def abandon_(request_id: RequestId, reason: Reason, by: By = "") -> None:
 
     Refused while an order of the position may still fill.
     """
-    perform(lambda database: abandon_request(database, request_id, by=by, reason=reason))
+    perform(lambda database: abandon_request(database, request_id, Operator(by=by, reason=reason)))
 
 
 @requests.command("cancel", epilog=_example("cancel", "the desk keeps the position"))
@@ -87,7 +87,7 @@ def cancel_(request_id: RequestId, reason: Reason, by: By = "") -> None:
 
     What filled before the broker took the cancel stays filled.
     """
-    perform(lambda database: cancel_request(database, request_id, by=by, reason=reason))
+    perform(lambda database: cancel_request(database, request_id, Operator(by=by, reason=reason)))
 
 
 @incidents.command("list", epilog=examples("incidents list", "incidents list --kind gap --closed"))
@@ -132,7 +132,7 @@ def close_incident_(incident_id: IncidentId, reason: Reason, by: By = "") -> Non
 
     As long as another incident that freezes the request is open, it stays frozen.
     """
-    perform(lambda database: close_incident_by_hand(database, incident_id, by=by, reason=reason))
+    perform(lambda database: close_incident_by_hand(database, incident_id, Operator(by=by, reason=reason)))
 
 
 @senders.command("list", epilog=examples("senders list"))
@@ -162,7 +162,7 @@ def sender_exited_(
 
     A paused process that wakes up could still send what it had begun; an order is lost only when it cannot (R6).
     """
-    perform(lambda database: confirm_sender_exit(database, instance_id, by=by, reason=reason))
+    perform(lambda database: confirm_sender_exit(database, instance_id, Operator(by=by, reason=reason)))
 
 
 @actions.command("list", epilog=examples("actions list --subject global"))

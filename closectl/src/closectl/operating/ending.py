@@ -10,19 +10,19 @@ from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import Book, Order
 from closeflow.domain.operator.adjust import end_order
 from closeflow.domain.operator.requests import Done, Outcome, Refused
-from closeflow.operating.acting import NotThere, OperatorAction, lock_one, write
+from closeflow.operating.acting import NotThere, Operator, OperatorAction, lock_one, write
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 
 
 async def end_one_order(
-    database: Database, account: Account | str, client_order_id: str, *, by: str, reason: str, dry: bool
+    database: Database, account: Account | str, client_order_id: str, operator: Operator, *, dry: bool
 ) -> Outcome:
     """Ask the broker what became of the order, then end it under the locks. Raises NotThere."""
     parsed = parse_client_order_id(client_order_id)
-    act = OperatorAction(by=by, action="end_order", subject=client_order_id, reason=reason)
+    act = OperatorAction(operator, "end_order", client_order_id)
 
     async def load(tx: Transaction) -> tuple[Book, Order]:
-        book = await lock_one(tx, request_id=parsed[0]) if parsed is not None else None
+        book = await lock_one(tx, operator, request_id=parsed[0]) if parsed is not None else None
         if book is None or client_order_id not in book.orders:
             raise NotThere(f"there is no order {client_order_id}; `closectl show` names the orders of a close")
         return book, book.orders[client_order_id]

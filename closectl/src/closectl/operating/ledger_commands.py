@@ -28,9 +28,9 @@ from closectl.operating.commands import perform, tell
 from closectl.operating.ending import end_one_order
 from closectl.operating.lost import Inquiry, Judged
 from closectl.output import fail, print_json, print_rows
-from closeflow.domain.operator.adjust import Adjustment, Ending, Fill
+from closeflow.domain.operator.adjust import Ending, Fill
 from closeflow.domain.operator.requests import Done, Outcome
-from closeflow.operating.acting import Acted, NotThere
+from closeflow.operating.acting import Acted, NotThere, Operator
 from closeflow.operating.adjusting import adjust_position, end_position_, name_execution
 from closeflow.storage.core.engine import Database
 from closeflow.unit_of_work import MoveRefused
@@ -49,7 +49,7 @@ def lost_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False, as_j
     Shows the evidence first (R6), the broker's included (CLOSECTL_BROKER_*), and is refused while anything of it is
     missing. Should the order be found later after all, its fills are booked and an incident is opened (O20).
     """
-    _judge(lambda inquiry: inquiry.order(order_id, by=by, reason=reason, dry=not yes), yes, as_json)
+    _judge(lambda inquiry: inquiry.order(order_id, Operator(by=by, reason=reason), dry=not yes), yes, as_json)
 
 
 def override_(position_id: PositionId, reason: Reason, by: By = "", yes: Yes = False, as_json: AsJson = False) -> None:
@@ -57,7 +57,7 @@ def override_(position_id: PositionId, reason: Reason, by: By = "", yes: Yes = F
 
     A fill without a name has to be named first (`closectl orders execution`).
     """
-    _judge(lambda inquiry: inquiry.position(position_id, by=by, reason=reason, dry=not yes), yes, as_json)
+    _judge(lambda inquiry: inquiry.position(position_id, Operator(by=by, reason=reason), dry=not yes), yes, as_json)
 
 
 def _judge(work: Callable[[Inquiry], Awaitable[Judged]], yes: bool, as_json: bool) -> None:
@@ -115,7 +115,9 @@ def execution_(
         occurred_at=at,
         cum_quantity=cum,
     )
-    _perform(lambda database: name_execution(database, order_id, fill, by=by, reason=reason, dry=not yes), yes)
+    _perform(
+        lambda database: name_execution(database, order_id, fill, Operator(by=by, reason=reason), dry=not yes), yes
+    )
 
 
 ADJUST_EXAMPLES: Final = examples(
@@ -143,8 +145,8 @@ def adjust_(
     """
     if yes and expected is None:
         raise typer.BadParameter("with --yes give --if-quantity, which the look without --yes shows")
-    adjustment = Adjustment(delta=delta, reason=reason, by=by)
-    _perform(lambda database: adjust_position(database, position_id, adjustment, expected=expected, dry=not yes), yes)
+    who = Operator(by=by, reason=reason)
+    _perform(lambda database: adjust_position(database, position_id, delta, who, expected=expected, dry=not yes), yes)
 
 
 END_EXAMPLES: Final = examples(
@@ -169,7 +171,9 @@ def end_(
     What became of the position (shares of an assignment) is imported.
     """
     _perform(
-        lambda database: end_position_(database, position_id, ending, expected, by=by, reason=reason, dry=not yes),
+        lambda database: end_position_(
+            database, position_id, ending, expected, Operator(by=by, reason=reason), dry=not yes
+        ),
         yes,
     )
 
@@ -186,7 +190,9 @@ def end_order_(order_id: OrderId, reason: Reason, by: By = "", yes: Yes = False)
     A trade that is withheld (`execution_withheld`) is taken for one that is booked.
     """
     account = account_at_broker()
-    _perform(lambda database: end_one_order(database, account, order_id, by=by, reason=reason, dry=not yes), yes)
+    _perform(
+        lambda database: end_one_order(database, account, order_id, Operator(by=by, reason=reason), dry=not yes), yes
+    )
 
 
 def _perform(work: Callable[[Database], Awaitable[Outcome]], yes: bool) -> None:

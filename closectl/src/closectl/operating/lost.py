@@ -14,7 +14,7 @@ from closeflow.domain.operator.declare_lost import declare_lost
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.sending.absence import Asked, Point, evidence
-from closeflow.operating.acting import NotThere, OperatorAction, lock_one, write
+from closeflow.operating.acting import NotThere, Operator, OperatorAction, lock_one, write
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.orders_in_doubt import load_known
 
@@ -38,26 +38,26 @@ class Inquiry:
     account: Account | str
     within: timedelta
 
-    async def order(self, client_order_id: str, *, by: str, reason: str, dry: bool) -> Judged:
+    async def order(self, client_order_id: str, operator: Operator, *, dry: bool) -> Judged:
         """Declare one order lost. Raises NotThere."""
         parsed = parse_client_order_id(client_order_id)
         absent = f"there is no order {client_order_id}; `closectl show` names the orders of a close"
         if parsed is None:
             raise NotThere(absent)
-        act = OperatorAction(by=by, action="declare_lost", subject=client_order_id, reason=reason)
+        act = OperatorAction(operator, "declare_lost", client_order_id)
 
         async def load(tx: Transaction) -> Book:
-            book = await lock_one(tx, request_id=parsed[0])
+            book = await lock_one(tx, operator, request_id=parsed[0])
             if client_order_id not in book.orders:
                 raise NotThere(absent)
             return book
 
         return await self._judge(act, load, only=client_order_id, dry=dry)
 
-    async def position(self, position_id: int, *, by: str, reason: str, dry: bool) -> Judged:
+    async def position(self, position_id: int, operator: Operator, *, dry: bool) -> Judged:
         """Declare every order lost that keeps a position from being clear (P8). Raises NotThere."""
-        act = OperatorAction(by=by, action="override_exposure", subject=str(position_id), reason=reason)
-        return await self._judge(act, lambda tx: lock_one(tx, position_id=position_id), only=None, dry=dry)
+        act = OperatorAction(operator, "override_exposure", str(position_id))
+        return await self._judge(act, lambda tx: lock_one(tx, operator, position_id=position_id), only=None, dry=dry)
 
     async def _judge(self, act: OperatorAction, load: Load, *, only: str | None, dry: bool) -> Judged:
         async def look(tx: Transaction) -> tuple[datetime, list[Order]]:
@@ -70,7 +70,7 @@ class Inquiry:
         async def work(tx: Transaction) -> Judged:
             book = await load(tx)
             gathered, now = await self._gather(tx, book, asked, only), await database_now(tx)
-            outcome = declare_lost(book, gathered, reason=act.reason, now=now, only=only)
+            outcome = declare_lost(book, gathered, reason=act.operator.reason, now=now, only=only)
             if isinstance(outcome, Done) and not dry:
                 told = {name: [f"{one.name}: {one.detail}" for one in points] for name, points in gathered.items()}
                 await write(tx, act, book, outcome, told={"evidence": told})

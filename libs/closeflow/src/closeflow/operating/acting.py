@@ -11,6 +11,7 @@ from closeflow.domain.batch import one_book
 from closeflow.domain.model import Book
 from closeflow.domain.operator.requests import Done, Outcome
 from closeflow.storage.book.load import lock_books
+from closeflow.storage.close_requests import find_position, find_request
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.operator_actions import act_as, record_action
 from closeflow.unit_of_work import save
@@ -19,13 +20,23 @@ Decide = Callable[[Book, datetime], Outcome]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorAction:
-    """Who does what to what, and why."""
+class Operator:
+    """Who acts, and why. What is of none of the `accounts` is not there for him, None being every account; `trace_id`
+    names the call that he made."""
 
     by: str
+    reason: str
+    accounts: frozenset[str] | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAction:
+    """What an operator does to what."""
+
+    operator: Operator
     action: str
     subject: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +65,60 @@ async def on_book(
     """
 
     async def work(tx: Transaction) -> Outcome:
-        before = await lock_one(tx, position_id=position_id, request_id=request_id)
-        outcome = decide(before, await database_now(tx))
-        if isinstance(outcome, Done) and not dry:
-            await write(tx, act, before, outcome)
-        return outcome
+        return (await decide_on_book(tx, act, decide, position_id=position_id, request_id=request_id, dry=dry))[1]
 
     return await retrying(database, work)
 
 
-async def lock_one(tx: Transaction, *, position_id: int | None = None, request_id: UUID | None = None) -> Book:
-    """The book of a position, with a named request even if that is over; raises NotThere."""
+async def decide_on_book(
+    tx: Transaction,
+    act: OperatorAction,
+    decide: Decide,
+    *,
+    position_id: int | None = None,
+    request_id: UUID | None = None,
+    dry: bool = False,
+) -> tuple[Book, Outcome]:
+    """What `on_book` does, in a transaction of the caller's; also the book as it was."""
+    before = await lock_one(tx, act.operator, position_id=position_id, request_id=request_id)
+    outcome = decide(before, await database_now(tx))
+    if isinstance(outcome, Done) and not dry:
+        await write(tx, act, before, outcome)
+    return before, outcome
+
+
+async def lock_one(
+    tx: Transaction, operator: Operator, *, position_id: int | None = None, request_id: UUID | None = None
+) -> Book:
+    """The book of a position, with a named request even if that is over; raises NotThere.
+
+    Whether the operator may see it is asked before anything is locked: a position's account never changes.
+    """
+    absent = (
+        f"there is no position {position_id}; `closectl positions list` shows those that are"
+        if request_id is None
+        else f"there is no close request {request_id}; `closectl list` shows those that are"
+    )
+    if not await _is_seen(tx, operator, position_id, request_id):
+        raise NotThere(absent)
     books = await lock_books(
         tx,
         position_ids=[] if position_id is None else [position_id],
         request_ids=[] if request_id is None else [request_id],
     )
-    if request_id is not None and not any(request_id in book.requests for book in books.values()):
-        raise NotThere(f"there is no close request {request_id}; `closectl list` shows those that are")
-    if not books:
-        raise NotThere(f"there is no position {position_id}; `closectl positions list` shows those that are")
+    if not books or (request_id is not None and not any(request_id in book.requests for book in books.values())):
+        raise NotThere(absent)
     (book,) = books.values()
     return book
+
+
+async def _is_seen(tx: Transaction, operator: Operator, position_id: int | None, request_id: UUID | None) -> bool:
+    if operator.accounts is None:
+        return True
+    if request_id is not None:
+        return await find_request(tx, request_id=request_id, accounts=operator.accounts) is not None
+    assert position_id is not None, "a book is asked for by one of its ids"
+    return await find_position(tx, position_id=position_id, accounts=operator.accounts) is not None
 
 
 async def write(
@@ -83,18 +126,33 @@ async def write(
 ) -> None:
     """The decision, its events and incidents, and the record of it, with what else is `told` of how it came about;
     every move goes through the transition table."""
-    await act_as(tx, by=act.by, reason=act.reason)
+    operator = act.operator
+    await act_as(tx, by=operator.by, reason=operator.reason)
     now = await database_now(tx)
     await save(tx, one_book(before, done.book, now=now, events=done.events, incidents=done.incidents))
     was, changed = _difference(before, done.book)
+    await record(tx, act, account=before.position.account_id, before=was, after={**changed, **(told or {})})
+
+
+async def record(
+    tx: Transaction,
+    act: OperatorAction,
+    *,
+    account: str | None,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
+) -> None:
+    """The row of what was done, in the transaction that does it; `account` is the one that it concerns alone."""
     await record_action(
         tx,
-        by=act.by,
+        by=act.operator.by,
         action=act.action,
         subject=act.subject,
-        reason=act.reason,
-        before=was,
-        after={**changed, **(told or {})},
+        reason=act.operator.reason,
+        before=before,
+        after=after,
+        account_id=account,
+        trace_id=act.operator.trace_id,
     )
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.operator.adjust import Adjustment, Ending, Fill, adjust, end_position, name_fill
 from closeflow.domain.operator.requests import Done, Outcome
-from closeflow.operating.acting import NotThere, OperatorAction, lock_one, write
+from closeflow.operating.acting import NotThere, Operator, OperatorAction, lock_one, write
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.orders_in_doubt import order_of_execution
 from closeflow.storage.position_adjustments import insert_adjustment, last_adjustment
 
 
 async def adjust_position(
-    database: Database, position_id: int, adjustment: Adjustment, *, expected: Decimal | None, dry: bool
+    database: Database, position_id: int, delta: Decimal, operator: Operator, *, expected: Decimal | None, dry: bool
 ) -> Outcome:
     """Append to the adjustments and conclude, in one transaction. Raises NotThere."""
-    act = OperatorAction(by=adjustment.by, action="adjust", subject=str(position_id), reason=adjustment.reason)
+    adjustment = Adjustment(delta=delta, reason=operator.reason, by=operator.by)
+    act = OperatorAction(operator, "adjust", str(position_id))
 
     async def work(tx: Transaction) -> Outcome:
-        before = await lock_one(tx, position_id=position_id)
+        before = await lock_one(tx, operator, position_id=position_id)
         last, now = await last_adjustment(tx, position_id=position_id), await database_now(tx)
         outcome = adjust(before, adjustment, expected=expected, last=last, now=now)
         if isinstance(outcome, Done) and not dry:
@@ -32,14 +34,15 @@ async def adjust_position(
 
 
 async def end_position_(
-    database: Database, position_id: int, ending: Ending, seen: Decimal, *, by: str, reason: str, dry: bool
+    database: Database, position_id: int, ending: Ending, seen: Decimal, operator: Operator, *, dry: bool
 ) -> Outcome:
     """Adjust it to zero for what happened at the broker. Raises NotThere."""
-    given = Adjustment(delta=-seen, reason=f"{ending}: {reason}", by=by)
-    act = OperatorAction(by=by, action="end_position", subject=str(position_id), reason=given.reason)
+    operator = replace(operator, reason=f"{ending}: {operator.reason}")
+    given = Adjustment(delta=-seen, reason=operator.reason, by=operator.by)
+    act = OperatorAction(operator, "end_position", str(position_id))
 
     async def work(tx: Transaction) -> Outcome:
-        before = await lock_one(tx, position_id=position_id)
+        before = await lock_one(tx, operator, position_id=position_id)
         last, now = await last_adjustment(tx, position_id=position_id), await database_now(tx)
         outcome = end_position(before, ending, given, last=last, now=now)
         if isinstance(outcome, Done) and not dry:
@@ -51,17 +54,17 @@ async def end_position_(
 
 
 async def name_execution(
-    database: Database, client_order_id: str, fill: Fill, *, by: str, reason: str, dry: bool
+    database: Database, client_order_id: str, fill: Fill, operator: Operator, *, dry: bool
 ) -> Outcome:
     """Book an execution that closes a gap. Raises NotThere."""
     parsed = parse_client_order_id(client_order_id)
     absent = f"there is no order {client_order_id}; `closectl show` names the orders of a close"
-    act = OperatorAction(by=by, action="name_execution", subject=client_order_id, reason=reason)
+    act = OperatorAction(operator, "name_execution", client_order_id)
 
     async def work(tx: Transaction) -> Outcome:
         if parsed is None:
             raise NotThere(absent)
-        before = await lock_one(tx, request_id=parsed[0])
+        before = await lock_one(tx, operator, request_id=parsed[0])
         order = before.orders.get(client_order_id)
         if order is None:
             raise NotThere(absent)

@@ -7,18 +7,15 @@ from typing import Final
 
 from closeflow.domain.operator.requests import Already, Refused
 from closeflow.domain.text import time_text
-from closeflow.operating.acting import Acted, NotThere
+from closeflow.operating.acting import Acted, NotThere, Operator, OperatorAction, record
 from closeflow.storage.core.engine import Database, Transaction, retrying
-from closeflow.storage.operator_actions import record_action
 from closeflow.storage.senders import confirm_exit, list_senders
 
 SEEN_WITHIN: Final = timedelta(seconds=10)
 """A sender says every second that it lives; one that was heard of within this time has not exited."""
 
 
-async def confirm_sender_exit(
-    database: Database, instance_id: str, *, by: str, reason: str
-) -> Already | Refused | Acted:
+async def confirm_sender_exit(database: Database, instance_id: str, operator: Operator) -> Already | Refused | Acted:
     """Raises NotThere. A sender that was heard of a moment ago is refused."""
 
     async def work(tx: Transaction) -> Already | Refused | Acted:
@@ -33,10 +30,9 @@ async def confirm_sender_exit(
             seen = time_text(sender["last_seen_at"])
             return Refused((f"sender {instance_id} ({where}) lives: it was heard of at {seen}; end it first",))
         await confirm_exit(tx, instance_id=instance_id)
+        act = OperatorAction(operator, "confirm_exit", instance_id)
         before = {"last_seen_at": sender["last_seen_at"]}
-        await record_action(
-            tx, by=by, action="confirm_exit", subject=instance_id, reason=reason, before=before, after={"exited": True}
-        )
+        await record(tx, act, account=None, before=before, after={"exited": True})
         return Acted(f"sender {instance_id} has exited, confirmed; {sender['unanswered']} of its sends have no answer")
 
     return await retrying(database, work)

@@ -158,6 +158,8 @@ class IncidentRow:
     severity: str
     subject: str
     detail: str
+    account_id: str | None
+    """Whose it is; None where it is not about one account alone."""
     close_request_id: UUID | None
     opened_at: datetime
     last_seen_at: datetime
@@ -169,9 +171,15 @@ class IncidentRow:
 
 _INCIDENTS: Final = """
     SELECT i.id, i.kind, i.severity, i.subject, COALESCE(i.detail ->> 'text', '') AS detail,
+           COALESCE(p.account_id, r.account_id, o.account_id) AS account_id,
            COALESCE(i.close_request_id, o.close_request_id) AS close_request_id, i.opened_at, i.last_seen_at, i.count,
            i.closed_at, i.closed_by, i.resolution
     FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id
+    LEFT JOIN close_requests r ON r.id = i.close_request_id LEFT JOIN positions p ON p.id = i.position_id
+"""
+_OWNED: Final = """
+    (CAST(:accounts AS text[]) IS NULL
+     OR COALESCE(p.account_id, r.account_id, o.account_id) = ANY(CAST(:accounts AS text[])))
 """
 
 
@@ -180,15 +188,18 @@ _LIST_INCIDENTS: Final = text(f"""
       AND (CAST(:kind AS text) IS NULL OR i.kind = :kind)
     ORDER BY i.opened_at DESC, i.id DESC LIMIT :limit
 """)
+# By the primary key, backwards, past those of other kinds and accounts; of the open ones there are few.
+_PAGE: Final = f"""
+    {_INCIDENTS} WHERE i.id < :below AND {_OWNED} AND (CAST(:kind AS text) IS NULL OR i.kind = :kind)
+      AND (CAST(:account AS text) IS NULL OR COALESCE(p.account_id, r.account_id, o.account_id) = :account) @state
+    ORDER BY i.id DESC LIMIT :limit
+"""
+_OPEN_PAGE: Final = text(_PAGE.replace("@state", "AND i.closed_at IS NULL"))
+_WHOLE_PAGE: Final = text(_PAGE.replace("@state", ""))
 
 
-_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id")
+_INCIDENT: Final = text(f"{_INCIDENTS} WHERE i.id = :id AND {_OWNED}")
 _LOCK_INCIDENT: Final = text("SELECT id FROM incidents WHERE id = :id FOR NO KEY UPDATE")
-_REQUEST_OF_INCIDENT: Final = text("""
-    SELECT COALESCE(i.close_request_id, o.close_request_id) AS request_id
-    FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id WHERE i.id = :id
-""")
-
 
 _INCIDENTS_OF_REQUEST: Final = text(f"""
     {_INCIDENTS} WHERE i.closed_at IS NULL AND COALESCE(i.close_request_id, o.close_request_id) = :request_id
@@ -208,10 +219,20 @@ async def list_incidents(tx: Transaction, *, closed: bool, kind: str | None, lim
     return [IncidentRow(**row) for row in rows]
 
 
-async def request_of_incident(tx: Transaction, *, incident_id: int) -> UUID | None:
-    """The request that the incident, or its order, is of. Neither ever changes."""
-    rows = await fetch(tx, _REQUEST_OF_INCIDENT, {"id": incident_id})
-    return rows[0]["request_id"] if rows else None
+async def page_of_incidents(
+    tx: Transaction,
+    *,
+    accounts: Collection[str] | None,
+    account: str | None,
+    kind: str | None,
+    closed: bool,
+    below: int,
+    limit: int,
+) -> list[IncidentRow]:
+    """The newest incidents with a number below `below`: the open ones, with `closed` those that are over too; only
+    what is about one of `accounts` alone, None being everything."""
+    given = {"accounts": _listed(accounts), "account": account, "kind": kind, "below": below, "limit": limit}
+    return [IncidentRow(**row) for row in await fetch(tx, _WHOLE_PAGE if closed else _OPEN_PAGE, given)]
 
 
 async def lock_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
@@ -220,10 +241,16 @@ async def lock_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | N
     return await find_incident(tx, incident_id=incident_id)
 
 
-async def find_incident(tx: Transaction, *, incident_id: int) -> IncidentRow | None:
-    """The incident, open or closed; None when there is none of this number."""
-    rows = await fetch(tx, _INCIDENT, {"id": incident_id})
+async def find_incident(
+    tx: Transaction, *, incident_id: int, accounts: Collection[str] | None = None
+) -> IncidentRow | None:
+    """The incident, open or closed; None when there is none of this number, or it is about none of `accounts`."""
+    rows = await fetch(tx, _INCIDENT, {"id": incident_id, "accounts": _listed(accounts)})
     return IncidentRow(**rows[0]) if rows else None
+
+
+def _listed(accounts: Collection[str] | None) -> list[str] | None:
+    return None if accounts is None else sorted(accounts)
 
 
 async def open_incidents_of_request(tx: Transaction, *, request_id: UUID) -> list[IncidentRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,9 +31,11 @@ _COUNT_SUBMITS: Final = text("""
     UPDATE account_limits SET window_started_at = :window_started_at, window_count = :window_count
     WHERE account_id = :account_id
 """)
-_LIST_CONTROLS: Final = text(
-    "SELECT scope, state, reason, by, at FROM trading_controls ORDER BY scope <> :global, scope"
-)
+_LIST_CONTROLS: Final = text("""
+    SELECT scope, state, reason, by, at FROM trading_controls
+    WHERE CAST(:accounts AS text[]) IS NULL OR scope = :global OR scope = ANY(CAST(:accounts AS text[]))
+    ORDER BY scope <> :global, scope
+""")
 _LOCK_SCOPE: Final = text("""
     SELECT scope, state, reason, by, at FROM trading_controls WHERE scope = :scope FOR NO KEY UPDATE
 """)
@@ -41,12 +44,15 @@ _SET_STATE: Final = text("""
     ON CONFLICT (scope) DO UPDATE
     SET state = EXCLUDED.state, reason = EXCLUDED.reason, by = EXCLUDED.by, at = EXCLUDED.at
 """)
-_ACCOUNT: Final = text("SELECT account_id FROM accounts WHERE account_id = :account_id")
-_LIST_LIMITS: Final = text("""
+_OWNED: Final = "(CAST(:accounts AS text[]) IS NULL OR account_id = ANY(CAST(:accounts AS text[])))"
+_ACCOUNT: Final = text(f"SELECT account_id FROM accounts WHERE account_id = :account_id AND {_OWNED}")  # noqa: S608
+_LIST_LIMITS: Final = text(f"""
     SELECT * FROM account_limits
-    WHERE CAST(:account_id AS text) IS NULL OR account_id = :account_id ORDER BY account_id
-""")
-_LOCK_LIMITS: Final = text("SELECT * FROM account_limits WHERE account_id = :account_id FOR NO KEY UPDATE")
+    WHERE (CAST(:account_id AS text) IS NULL OR account_id = :account_id) AND {_OWNED} ORDER BY account_id
+""")  # noqa: S608 (constants of ours)
+_LOCK_LIMITS: Final = text(f"""
+    SELECT * FROM account_limits WHERE account_id = :account_id AND {_OWNED} FOR NO KEY UPDATE
+""")  # noqa: S608
 _SET_LIMITS: Final = text("""
     UPDATE account_limits SET max_order_qty = :max_order_qty, max_order_notional = :max_order_notional,
         submits_per_minute = :submits_per_minute
@@ -82,9 +88,9 @@ async def count_submits(tx: Transaction, *, controls: Controls) -> None:
         await change(tx, _COUNT_SUBMITS, {"account_id": controls.account_id, **window})
 
 
-async def list_controls(tx: Transaction) -> list[Row]:
-    """Every scope with its state, the global one first."""
-    return await fetch(tx, _LIST_CONTROLS, {"global": GLOBAL})
+async def list_controls(tx: Transaction, *, accounts: Collection[str] | None = None) -> list[Row]:
+    """Every scope that was ever set, with its state: the global one first, then those of `accounts`, None being all."""
+    return await fetch(tx, _LIST_CONTROLS, {"global": GLOBAL, "accounts": _listed(accounts)})
 
 
 async def lock_scope(tx: Transaction, *, scope: str) -> Row | None:
@@ -98,19 +104,21 @@ async def set_state(tx: Transaction, *, scope: str, state: TradingState, reason:
     await change(tx, _SET_STATE, {"scope": scope, "state": state, "reason": storable(reason), "by": storable(by)})
 
 
-async def account_exists(tx: Transaction, *, account_id: str) -> bool:
-    """Whether the account was imported."""
-    return bool(await fetch(tx, _ACCOUNT, {"account_id": account_id}))
+async def account_exists(tx: Transaction, *, account_id: str, accounts: Collection[str] | None = None) -> bool:
+    """Whether the account was imported, and is one of `accounts`; None being all."""
+    return bool(await fetch(tx, _ACCOUNT, {"account_id": account_id, "accounts": _listed(accounts)}))
 
 
-async def list_limits(tx: Transaction, *, account_id: str | None) -> list[Row]:
-    """The limits of one account, or of all by its id."""
-    return await fetch(tx, _LIST_LIMITS, {"account_id": account_id})
+async def list_limits(tx: Transaction, *, account_id: str | None, accounts: Collection[str] | None = None) -> list[Row]:
+    """The limits of one account, or of all by its id; only of `accounts`, None being all."""
+    return await fetch(tx, _LIST_LIMITS, {"account_id": account_id, "accounts": _listed(accounts)})
 
 
-async def lock_limits(tx: Transaction, *, account_id: str) -> AccountLimits | None:
-    """The account's limits, locked before they are changed; None for an unknown account."""
-    rows = await fetch(tx, _LOCK_LIMITS, {"account_id": account_id})
+async def lock_limits(
+    tx: Transaction, *, account_id: str, accounts: Collection[str] | None = None
+) -> AccountLimits | None:
+    """The account's limits, locked before they are changed; None for an unknown account, or none of `accounts`."""
+    rows = await fetch(tx, _LOCK_LIMITS, {"account_id": account_id, "accounts": _listed(accounts)})
     return _limits(rows[0]) if rows else None
 
 
@@ -129,6 +137,10 @@ async def set_limits(
         "submits_per_minute": submits_per_minute,
     }
     await change(tx, _SET_LIMITS, {"account_id": account_id, **limits})
+
+
+def _listed(accounts: Collection[str] | None) -> list[str] | None:
+    return None if accounts is None else sorted(accounts)
 
 
 def _limits(row: Row) -> AccountLimits:
