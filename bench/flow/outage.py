@@ -53,7 +53,7 @@ async def _accepts(flow: Flow, first: int, last: int, rate: float) -> list[float
         await steady.close(http, number)
         took.append(time.perf_counter() - began)
 
-    async with aiohttp.ClientSession(flow.system.url()) as http:
+    async with aiohttp.ClientSession(flow.system.url(), headers=flow.system.authorization()) as http:
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             for number in range(first, last + 1):

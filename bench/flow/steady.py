@@ -37,7 +37,7 @@ STAGES: Final = ("accepted -> claimed", "claimed -> begun", "begun -> filled", "
 async def measure(system: System, first: int, last: int, rate: float) -> list[float]:
     """Seconds from request to closed, one for each position."""
     asked: dict[int, float] = {}
-    async with aiohttp.ClientSession(system.url()) as http:
+    async with aiohttp.ClientSession(system.url(), headers=system.authorization()) as http:
         begin = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             for number in range(first, last + 1):

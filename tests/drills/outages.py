@@ -54,12 +54,12 @@ class Portfolio(threading.Thread):
         super().__init__()
         self.asked = threading.Semaphore(0)
         self.refused: list[str] = []
-        self._url = system.url()
+        self._url, self._headers = system.url(), system.authorization()
         self._portfolio = portfolio
         self._every_s = every_s
 
     def run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=6.0) as http:
+        with httpx.Client(base_url=self._url, headers=self._headers, timeout=6.0) as http:
             for number, held in enumerate(self._portfolio):
                 if number >= BEFORE:
                     time.sleep(self._every_s)

@@ -69,7 +69,7 @@ class Desk:
     def __init__(self, system: System) -> None:
         self.system = system
         self.control = system.control()
-        self.http = httpx.Client(base_url=system.url(), timeout=10.0)
+        self.http = httpx.Client(base_url=system.url(), headers=system.authorization(), timeout=10.0)
         self._database = psycopg.connect(system.admin_dsn, autocommit=True, row_factory=dict_row)
         self.expected_incidents: list[str] = []
         self._incidents_before = [row["id"] for row in self.rows("SELECT id FROM incidents")]

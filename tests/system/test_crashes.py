@@ -39,7 +39,7 @@ def closing(desk: Desk, portfolio: Sequence[Held], *, every_s: float = 0.04) -> 
     refused: list[str] = []
 
     def ask_for_all() -> None:
-        with httpx.Client(base_url=desk.system.url(), timeout=5.0) as http:
+        with httpx.Client(base_url=desk.system.url(), headers=desk.system.authorization(), timeout=5.0) as http:
             for number, held in enumerate(portfolio):
                 if number == BEFORE_THE_CRASH:
                     go_on.wait(WITHIN_S)

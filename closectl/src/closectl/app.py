@@ -178,7 +178,8 @@ def close(
         fail("CLOSECTL_API_URL is not set; give the address of close-api, such as http://127.0.0.1:8080", code=2)
     body = {"quantity": quantity, "order_type": order_type, "limit_price": limit_price}
     try:
-        answer = close_position(settings.api_url, position_id, body=body, key=key, wait_s=wait)
+        token = None if settings.api_token is None else settings.api_token.get_secret_value()
+        answer = close_position(settings.api_url, position_id, body=body, key=key, wait_s=wait, token=token)
     except CloseRefused as error:
         fail(str(error), code=error.exit_code)
     if as_json:

@@ -38,6 +38,7 @@ class ClosectlSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="CLOSECTL_", frozen=True, extra="forbid")
 
     api_url: HttpUrl | None = None
+    api_token: Credential = None
     postgres_dsn: OptionalDsn = None
     kafka_bootstrap_servers: Servers | None = None
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"

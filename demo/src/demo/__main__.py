@@ -167,6 +167,7 @@ def _closectl() -> list[str]:
 def _settings(system: System) -> dict[str, str]:
     return {
         "CLOSECTL_API_URL": system.url(),
+        "CLOSECTL_API_TOKEN": system.authorization()["Authorization"].removeprefix("Bearer "),
         "CLOSECTL_POSTGRES_DSN": system.dsn("closeflow_operator"),
         "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS": system.stack.kafka_bootstrap_servers,
         "CLOSECTL_BROKER_URL": system.url(SIMULATOR),

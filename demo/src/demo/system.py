@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import devstack
 from broker_simulator.control import Control
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
+from closectl.development_key import AUDIENCE, ISSUER, JWKS, Algorithm, Grant, Scope, issue_token, make_key
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import ensure_topics, load_topics, remove_topics
 from closeflow.storage.schema import migrate
@@ -25,6 +27,7 @@ sys.path.insert(0, str(REPOSITORY))  # connect/register.py is a script at the ro
 from connect.register import Outbox, outbox_of, register, unregister, write_credentials  # noqa: E402
 
 ACCOUNT: Final = "main"
+TOKEN_TTL: Final = timedelta(days=1)
 SIMULATOR: Final = "broker-simulator"
 SERVICES: Final = ("close-api", "order-submitter", "fill-processor", "broker-gateway", "reconciler")
 Report = Callable[[str], None]
@@ -59,6 +62,10 @@ class System:
         """The base address of a service's HTTP server."""
         return f"http://127.0.0.1:{self.port(name)}"
 
+    def grpc_address(self, name: str = "close-api") -> str:
+        """Where a close-api listens for gRPC, as the Python client has it."""
+        return f"grpc://127.0.0.1:{self.port(f'{name} gRPC')}"
+
     @property
     def admin_dsn(self) -> str:
         """The owner's connection to this system's own database."""
@@ -77,6 +84,19 @@ class System:
     def kafka(self) -> KafkaConnection:
         """The stack's Kafka, in plain text on the loopback address."""
         return KafkaConnection(self.stack.kafka_bootstrap_servers)
+
+    def authorization(self) -> dict[str, str]:
+        """The header of a caller who may do everything with every account, good for a day."""
+        grant = Grant(subject="demo", accounts=None, scopes=list(Scope))
+        return {"Authorization": f"Bearer {issue_token(self._key, grant, ttl=TOKEN_TTL, now=datetime.now(UTC))}"}
+
+    @property
+    def _key(self) -> Path:
+        """The directory of the key that signs tokens, made at its first use."""
+        directory = self.directory / "token-key"
+        if not (directory / JWKS).exists():
+            make_key(directory, Algorithm.EDDSA)
+        return directory
 
     def control(self) -> Control:
         """The broker-simulator's control endpoint."""
@@ -162,7 +182,16 @@ class System:
             return {"PORT": port, "STATE_PATH": str(self.directory / "broker-simulator.sqlite3")}
         dsn = self.dsn(f"closeflow_{service.replace('-', '_')}")
         if service == "close-api":
-            return {"POSTGRES_DSN": dsn, "AUTH": "disabled", "HTTP_PORT": port, "REPLICATION_SLOT": self.outbox.slot}
+            return {
+                "POSTGRES_DSN": dsn,
+                "AUTH": "jwt",
+                "JWKS": str(self._key / JWKS),
+                "ISSUER": ISSUER,
+                "AUDIENCE": AUDIENCE,
+                "HTTP_PORT": port,
+                "GRPC_PORT": str(self.port(f"{name} gRPC")),
+                "REPLICATION_SLOT": self.outbox.slot,
+            }
         settings = {
             "POSTGRES_DSN": dsn,
             "KAFKA_BOOTSTRAP_SERVERS": self.stack.kafka_bootstrap_servers,
