@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -42,6 +43,9 @@ GOOD: Final = {
     "exec_id": "e",
     "account": "main",
     "max_order_qty": "1",
+    "directory": "no-directory/of-a-key",
+    "key": "no-directory/of-a-key",
+    "subject": "portfolio",
 }
 
 
@@ -78,8 +82,9 @@ def one_line(done: Done) -> bool:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_no_value_of_any_parameter_is_answered_with_more_than_a_line(
-    path: tuple[str, ...], module_database: OnTestStack
+    path: tuple[str, ...], module_database: OnTestStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # Where `token key` makes the directories that it is given.
     settings = {**NOWHERE, "postgres_dsn": module_database.dsn(ROLE)}
     names = [one.name for one in COMMANDS[path].params if not getattr(one, "is_flag", False)]
     for name in names:

@@ -30,6 +30,7 @@ from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
 from closectl.positions_file import REQUIRED, BadFile, read_positions
 from closectl.settings import ClosectlSettings
+from closectl.tokens import token
 from closectl.verifying import print_report, report_json, verify
 from closeflow.domain.model import OrderType, PositionStatus, RequestStatus
 from closeflow.settings import load
@@ -63,6 +64,7 @@ for verb, why in ((halt, "prices are wrong"), (reduce, "no new exposure today"),
     )(verb)
 app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
+app.add_typer(token, name="token")
 
 
 @positions.command(
