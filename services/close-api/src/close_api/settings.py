@@ -123,6 +123,8 @@ class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
 
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
+    grpc_host: str = "127.0.0.1"
+    grpc_port: Port = 9090
     replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
     postgres_pool_size: Annotated[int, Field(ge=3, le=100)] = 6
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 1024
