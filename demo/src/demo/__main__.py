@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from statistics import median
 from typing import Any, Final, NoReturn
 
-import httpx
 from rich.console import Console
 
 import devstack
@@ -26,7 +26,7 @@ from closeflow.kafka.topics import load_topics
 from closeflow.storage.core.engine import Database, make_engine
 from demo.progress import POLL_S, Progress, is_final, read_rows
 from demo.restarts import Restarts
-from demo.scenario import STORIES, Asked, close_all, script, surprises
+from demo.scenario import ALREADY_CLOSING, STORIES, Asked, close_all, script, surprises
 from demo.services import DidNotStart
 from demo.system import ACCOUNT, REPOSITORY, SIMULATOR, System
 from demo.trouble import Stopped, alone, explain, refuse_ended
@@ -123,6 +123,7 @@ def _run(system: System, console: Console) -> NoReturn:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"  over gRPC      {system.grpc_address()}   (schemas/proto)", highlight=False, soft_wrap=True)
     console.print(f"broker-simulator {system.url(SIMULATOR)}/control/docs", highlight=False, soft_wrap=True)
     console.print(f"logs             {system.directory}", highlight=False, soft_wrap=True)
     console.print("\nin another shell, to use closectl:\n", highlight=False, soft_wrap=True)
@@ -167,7 +168,7 @@ def _closectl() -> list[str]:
 def _settings(system: System) -> dict[str, str]:
     return {
         "CLOSECTL_API_URL": system.url(),
-        "CLOSECTL_API_TOKEN": system.authorization()["Authorization"].removeprefix("Bearer "),
+        "CLOSECTL_API_TOKEN": system.token(),
         "CLOSECTL_POSTGRES_DSN": system.dsn("closeflow_operator"),
         "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS": system.stack.kafka_bootstrap_servers,
         "CLOSECTL_BROKER_URL": system.url(SIMULATOR),
@@ -190,7 +191,8 @@ async def _with_database(system: System, work: Callable[[Database], Any]) -> Non
 
 
 async def _close_and_watch(system: System, database: Database, console: Console) -> None:
-    asked = await close_all(system.url(), await read_rows(database))
+    doors = system.url(), system.grpc_address()
+    asked = await close_all(doors, system.token(), await read_rows(database))
     if found := surprises(asked):
         raise Violation("; ".join(found))
     deadline = time.monotonic() + CLOSED_WITHIN_S
@@ -225,10 +227,11 @@ async def _summarise(system: System, rows: list[dict[str, Any]], asked: list[Ask
                 console.print(f"  {row['symbol']:20} {order.client_order_id}  {told}", highlight=False, soft_wrap=True)
     times = sorted((row["request"]["completed_at"] - row["request"]["created_at"]).total_seconds() for row in rows)
     replays = sum(one.replayed for one in asked)
-    conflicts = sum(one.status == httpx.codes.CONFLICT for one in asked)
+    conflicts = sum(one.code == ALREADY_CLOSING for one in asked)
+    over = Counter(one.address.partition(":")[0] for one in asked)
     console.print(
         f"\n{len(rows)} positions closed; request to closed: median {median(times):.2f} s, longest {times[-1]:.2f} s; "
-        f"{replays} replayed, {conflicts} refused with 409",
+        f"{replays} replayed, {conflicts} refused; asked over " + ", ".join(f"{way} {n}" for way, n in over.items()),
         highlight=False,
     )
     counts = await _records_per_topic(system)

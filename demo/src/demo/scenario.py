@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
-
-import httpx
+from uuid import UUID
 
 from broker_simulator.control import AcceptSilently, Behaviour, Control, FillInParts, FillThen, Reject, StreamFaults
 from closeflow.domain.model import AssetType
 from closeflow.storage.imported_positions import NewPosition
+from closeflow_client import AsyncClient, CloseflowError, CloseRequest
 
 IN_PARTS: Final = "MSFT"
 CANCELED_HALFWAY: Final = "JPM"
@@ -21,15 +21,15 @@ REJECTED_ONCE: Final = "DIS"
 NEVER_ANSWERED: Final = "NVDA"
 REPEATED_KEY: Final = "AAPL"
 OTHER_KEY: Final = "INTC"
-DEADLINE_S: Final = 15.0
+ALREADY_CLOSING: Final = "position_already_closing"
 
 STORIES: Final = {
     IN_PARTS: "fills in 5 parts",
     CANCELED_HALFWAY: "120 filled, the rest cancelled by the broker, then retried",
     REJECTED_ONCE: "rejected once (market price moved), then retried",
     NEVER_ANSWERED: "the broker takes the order, never answers and loses its updates",
-    REPEATED_KEY: "asked twice with one key: one close",
-    OTHER_KEY: "asked again with another key: 409",
+    REPEATED_KEY: "asked over REST and over gRPC with one key: one close",
+    OTHER_KEY: "asked again with another key: refused",
 }
 
 
@@ -63,52 +63,67 @@ def script(control: Control, positions: Iterable[NewPosition]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call of the close route, and what came back."""
+    """One call to close, over the door at `address`, and what came back: a request, or a refusal by its code."""
 
+    address: str
     position_id: int
     symbol: str
     key: str
-    status: int
-    replayed: bool
-    answer: dict[str, Any]
+    answer: CloseRequest | CloseflowError
     asked_at: float
 
+    @property
+    def replayed(self) -> bool:
+        """Whether the answer is that to an earlier call."""
+        return isinstance(self.answer, CloseRequest) and self.answer.replayed
 
-async def close_all(api_url: str, positions: list[dict[str, Any]]) -> list[Asked]:
-    """Close every position at once over REST, one of them twice with one key, one also with another key."""
-    async with httpx.AsyncClient(base_url=api_url, timeout=DEADLINE_S) as http:
+    @property
+    def code(self) -> str:
+        """Of the refusal; "" where it was accepted."""
+        return self.answer.code if isinstance(self.answer, CloseflowError) else ""
+
+
+async def close_all(doors: tuple[str, str], token: str, positions: list[dict[str, Any]]) -> list[Asked]:
+    """Close every position at once, half over each door; afterwards one again with its key, and one with another key,
+    over the door that did not take it."""
+    async with AsyncClient(doors[0], token) as rest, AsyncClient(doors[1], token) as grpc:
+        clients = ((doors[0], rest), (doors[1], grpc))
         first = await asyncio.gather(
-            *(_close(http, row["id"], row["symbol"], f"demo-{row['id']}") for row in positions)
+            *(_close(*clients[n % 2], row, f"demo-{row['id']}") for n, row in enumerate(positions))
         )
         again = []
-        for row in positions:
+        for n, row in enumerate(positions):
+            other = clients[1 - n % 2]
             if row["symbol"] == REPEATED_KEY:
-                again.append(await _close(http, row["id"], row["symbol"], f"demo-{row['id']}"))
+                again.append(await _close(*other, row, f"demo-{row['id']}"))
             if row["symbol"] == OTHER_KEY:
-                again.append(await _close(http, row["id"], row["symbol"], f"demo-{row['id']}-again"))
+                again.append(await _close(*other, row, f"demo-{row['id']}-again"))
         return [*first, *again]
 
 
-async def _close(http: httpx.AsyncClient, position_id: int, symbol: str, key: str) -> Asked:
+async def _close(address: str, client: AsyncClient, row: dict[str, Any], key: str) -> Asked:
     asked_at = time.time()
-    answer = await http.post(f"/v1/positions/{position_id}/close", headers={"Idempotency-Key": key}, json={})
-    replayed = answer.headers.get("Idempotency-Replayed") == "true"
-    return Asked(position_id, symbol, key, answer.status_code, replayed, answer.json(), asked_at)
+    answer: CloseRequest | CloseflowError
+    try:
+        answer = await client.close(row["id"], key=key)
+    except CloseflowError as error:
+        answer = error
+    return Asked(address, row["id"], row["symbol"], key, answer, asked_at)
 
 
 def surprises(asked: list[Asked]) -> list[str]:
-    """What the close route should not have answered."""
+    """What the doors should not have answered."""
     found = []
-    seen: dict[int, str] = {}
+    seen: dict[int, UUID] = {}
     for one in asked:
-        if one.position_id not in seen:
-            seen[one.position_id] = str(one.answer.get("close_request_id"))
-            expected = one.status == httpx.codes.CREATED
-        elif one.symbol == REPEATED_KEY:
-            same = one.answer.get("close_request_id") == seen[one.position_id]
-            expected = one.status == httpx.codes.OK and one.replayed and same
+        request = one.answer if isinstance(one.answer, CloseRequest) else None
+        if one.position_id not in seen and request is not None:
+            seen[one.position_id] = request.close_request_id
+            expected = not request.replayed
+        elif one.symbol == REPEATED_KEY and request is not None:
+            expected = request.replayed and request.close_request_id == seen[one.position_id]
         else:
-            expected = one.status == httpx.codes.CONFLICT
+            expected = one.code == ALREADY_CLOSING
         if not expected:
-            found.append(f"{one.symbol} with key {one.key}: {one.status} {one.answer}")
+            found.append(f"{one.symbol} with key {one.key} over {one.address}: {one.answer}")
     return found

@@ -85,10 +85,14 @@ class System:
         """The stack's Kafka, in plain text on the loopback address."""
         return KafkaConnection(self.stack.kafka_bootstrap_servers)
 
-    def authorization(self) -> dict[str, str]:
-        """The header of a caller who may do everything with every account, good for a day."""
+    def token(self) -> str:
+        """Of a caller who may do everything with every account; good for a day."""
         grant = Grant(subject="demo", accounts=None, scopes=list(Scope))
-        return {"Authorization": f"Bearer {issue_token(self._key, grant, ttl=TOKEN_TTL, now=datetime.now(UTC))}"}
+        return issue_token(self._key, grant, ttl=TOKEN_TTL, now=datetime.now(UTC))
+
+    def authorization(self) -> dict[str, str]:
+        """The header of such a caller."""
+        return {"Authorization": f"Bearer {self.token()}"}
 
     @property
     def _key(self) -> Path:
