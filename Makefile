@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo clients/python
-SOURCES := libs services clients closectl devstack demo connect migrations tests bench conftest.py
+SOURCES := libs services clients closectl devstack demo connect migrations tests bench schemas/proto conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -41,7 +41,11 @@ check: $(STAMP) ## Format, lint, types (mypy --strict), import contracts, schema
 	@$(BIN)/mypy $(filter-out services,$(SOURCES)) $(wildcard services/*/src)
 	@set -e; for tests in $(wildcard services/*/tests); do $(BIN)/mypy --no-error-summary $$tests; done
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -q libs/closeflow/tests/contracts/test_schema_files.py
+	@$(BIN)/pytest -q libs/closeflow/tests/contracts/test_schema_files.py tests/architecture/test_proto.py
+
+.PHONY: proto
+proto: $(STAMP) ## Write what is made from close.proto: the code of both sides, the errors in its comments
+	@$(BIN)/python schemas/proto/generate.py
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
 # tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an

@@ -1,0 +1,1 @@
+"""Made from close.proto by `make proto`; never edited by hand."""
