@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo clients/python
-SOURCES := libs services clients closectl devstack demo connect migrations tests bench schemas/proto conftest.py
+SOURCES := libs services clients closectl devstack demo examples connect migrations tests bench schemas/proto conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
