@@ -17,7 +17,7 @@ from .repository import REPOSITORY, TOOLS, Finished, run
 SOURCE_ROOTS: Final = tuple(
     sorted(
         path.relative_to(REPOSITORY)
-        for pattern in ("libs/*/src", "services/*/src", "closectl/src", "devstack/src", "demo/src")
+        for pattern in ("libs/*/src", "services/*/src", "closectl/src", "devstack/src", "demo/src", "clients/*/src")
         for path in REPOSITORY.glob(pattern)
     )
 )
@@ -121,6 +121,18 @@ PLANTS: Final = (
         "services/fill-processor/src/fill_processor/planted.py",
         "import faust",
         "fill_processor.planted -> faust",
+    ),
+    Plant(
+        "client",
+        "clients/python/src/closeflow_client/planted.py",
+        "from closeflow.domain.enums import OrderType",
+        "closeflow_client.planted -> closeflow.domain.enums",
+    ),
+    Plant(
+        "client",
+        "clients/python/src/closeflow_client/planted.py",
+        "from close_api.errors import Code",
+        "closeflow_client.planted -> close_api.errors",
     ),
     Plant(
         "servers",
