@@ -47,6 +47,10 @@ check: $(STAMP) ## Format, lint, types (mypy --strict), import contracts, schema
 proto: $(STAMP) ## Write what is made from close.proto: the code of both sides, the errors in its comments
 	@$(BIN)/python schemas/proto/generate.py
 
+.PHONY: openapi
+openapi: $(STAMP) ## Write schemas/openapi.json, which the REST routes describe
+	@$(BIN)/python -m close_api.rest.openapi_file schemas/openapi.json
+
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
 # tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an
 # instance of their own (conftest.py says which tests run beside which). Bytecode is kept, because services start often.

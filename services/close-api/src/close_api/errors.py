@@ -199,7 +199,9 @@ def problem_of(refused: Refused) -> Problem:
         case ZeroQuantity():
             return Problem(Code.ZERO_QUANTITY)
         case AlreadyClosing(active_request_id=active):
-            return Problem(Code.POSITION_ALREADY_CLOSING, extra={"active_close_request_id": active})
+            return Problem(
+                Code.POSITION_ALREADY_CLOSING, extra={} if active is None else {"active_close_request_id": active}
+            )
         case ExposureUnproven():
             return Problem(Code.EXPOSURE_UNPROVEN)
         case ExpectationFailed(quantity=quantity, version=version):

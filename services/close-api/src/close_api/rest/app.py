@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
-
-import orjson
 import structlog
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from close_api.doors import Doors
 from close_api.errors import Code, Problem
-from close_api.readiness import Readiness
 from close_api.rest.closes import CloseRoutes, add_closes
-from close_api.rest.openapi import describe
-from close_api.rest.problems import ERROR_PAGE, error_page, problem_response
-from close_api.rest.responses import json_response
+from close_api.rest.documented import DESCRIPTION
+from close_api.rest.problems import problem_response
 from close_api.rest.routes import DirectRoute, Door
+from close_api.rest.service import add_service
 from close_api.rest.states import StateRoutes, add_states
 from close_api.tracing import Traced, trace_of
 from close_api.use_cases.closing import CLOSES
 
 log = structlog.get_logger(__name__)
-
-_LOOKS: Final = ["GET", "HEAD"]
-"""Probes ask with either; the answer to HEAD is that to GET without its body."""
 
 
 def build_app(doors: Doors) -> ASGIApp:
@@ -41,41 +33,22 @@ def routed(doors: Doors) -> FastAPI:
     app = FastAPI(
         title="close-api",
         version="1",
-        description="Accepts closes of trading positions, each once.",
+        description=DESCRIPTION,
         redirect_slashes=False,  # A redirect would repeat whatever host the caller named.
         openapi_url=None,
+        generate_unique_id_function=_operation_id,
         exception_handlers={Problem: _on_problem, HTTPException: _on_http_error, Exception: _on_defect},
     )
     app.router.route_class = DirectRoute
     door = Door(doors.identity, doors.rates)
     add_closes(app, CloseRoutes(door, doors.closing, doors.cancelling, doors.deadline_s))
     add_states(app, StateRoutes(door, doors.reading, doors.stopping))
-    _add_service(app, doors.ready)
+    add_service(app, doors.ready)
     return app
 
 
-def _add_service(app: FastAPI, ready: Callable[[], Awaitable[Readiness]]) -> None:
-    @app.api_route("/healthz", methods=_LOOKS, summary="200 while the process turns", include_in_schema=False)
-    async def healthz(_request: Request) -> Response:
-        return json_response(b'{"status":"ok"}')
-
-    @app.api_route("/readyz", methods=_LOOKS, summary="Whether closes can be accepted", include_in_schema=False)
-    async def readyz(_request: Request) -> Response:
-        state = await ready()
-        body = orjson.dumps({"status": state.status, "reasons": state.reasons})
-        return json_response(body, 503 if state.status == "unready" else 200)
-
-    @app.api_route("/openapi.json", methods=_LOOKS, include_in_schema=False)
-    async def openapi(_request: Request) -> Response:
-        return json_response(orjson.dumps(describe(app)))
-
-    @app.api_route("/metrics", methods=_LOOKS, include_in_schema=False)
-    async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-    @app.api_route(ERROR_PAGE, methods=_LOOKS, summary="What each error means", include_in_schema=False)
-    async def errors(_request: Request) -> Response:
-        return Response(error_page(), media_type="text/html")
+def _operation_id(route: APIRoute) -> str:
+    return route.name
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

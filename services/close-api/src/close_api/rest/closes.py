@@ -7,16 +7,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from fastapi import FastAPI, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from close_api.auth.caller import Caller
 from close_api.close_body import (
     MAX_POSITION_ID,
+    MAX_REASON,
     CloseBody,
     check_position_id,
     close_command,
@@ -24,6 +25,18 @@ from close_api.close_body import (
     read_values,
 )
 from close_api.errors import STATUSES, Code, FieldError, Problem, field_problem
+from close_api.rest.documented import (
+    CLOSE,
+    CLOSE_REQUESTS,
+    CLOSES,
+    POSITION_PARAMETER,
+    REQUEST_PARAMETER,
+    WRITE,
+    Described,
+    answered,
+    problems,
+    takes,
+)
 from close_api.rest.problems import problem_members
 from close_api.rest.request_body import (
     KEY_HEADER,
@@ -45,7 +58,7 @@ from close_api.rest.responses import (
     json_response,
     plan_members,
 )
-from close_api.rest.routes import POSITION_PARAMETER, REQUEST_PARAMETER, Door, problems, reads
+from close_api.rest.routes import Door, reads
 from close_api.tracing import trace_of
 from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import Answer, Closing
@@ -55,25 +68,33 @@ from closeflow.domain.model import AssetType
 MAX_BATCH: Final = 500
 _VERSION: Final = re.compile(r'"?([1-9][0-9]{0,17})"?')
 _LONGEST_KEY: Final = 100
+_BARE_KEY: Final = "^[ -~]{1,100}$"
+_KEY_PATTERN: Final = r'^([!#-~]([ -~]{0,98}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,100}")$'
 
 
 class BatchClose(CloseBody):
     """One close of a batch."""
 
-    position_id: int = Field(ge=1)
-    idempotency_key: str | None = Field(None, min_length=1, max_length=100)
+    position_id: int = Field(ge=1, le=MAX_POSITION_ID)
+    idempotency_key: str | None = Field(None, pattern=_BARE_KEY, description="1 to 100 printable ASCII characters.")
 
 
 class BatchBody(BaseModel):
     """Up to 500 closes. One without a key of its own gets one that is made of the batch's key and its position."""
 
+    model_config = ConfigDict(extra="forbid")
+
     closes: list[BatchClose] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class CancelBody(BaseModel):
-    """Why it is cancelled, in the caller's own words."""
+    """Everything may be left out."""
 
-    reason: str | None = Field(None, min_length=1, max_length=500)
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(
+        None, min_length=1, max_length=MAX_REASON, description="Your own words, kept with the request."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,68 +236,65 @@ def _shown_id(value: object) -> int | None:
     return int(value) if abs(value) <= MAX_POSITION_ID else None
 
 
-_KEY_PARAMETER: Final[dict[str, Any]] = {
+_KEY_PARAMETER: Final[Described] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "description": "One value per close that is meant; bare or in double quotes.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 102},
+    "description": "One value per close that is meant, 1 to 100 printable ASCII characters; bare, or in double quotes "
+    "with \\ before what is a quote or a \\ itself (RFC 8941).",
+    "schema": {"type": "string", "pattern": _KEY_PATTERN},
+    "example": "rebalance-2026-03-02/4711",
 }
-_IF_MATCH: Final[dict[str, Any]] = {
+_IF_MATCH: Final[Described] = {
     "name": "If-Match",
     "in": "header",
     "required": False,
     "description": "The ETag of the position as the caller knows it; another version is refused with 412.",
     "schema": {"type": "string", "pattern": '^("[1-9][0-9]{0,17}"|\\*)$'},
+    "example": '"3"',
 }
-
-
-def _body(model: type[BaseModel], *, required: bool = False) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"required": required, "content": {"application/json": {"schema": schema}}}
+_CLOSES: Final[dict[str, object]] = {
+    "all of it": {},
+    "half of it, at a price": {"percentage": 50, "limit_price": 101.5, "time_in_force": "day"},
+    "so many, if nothing changed": {
+        "quantity": 4,
+        "max_slippage_bps": 20,
+        "expected_quantity": 10,
+        "deadline": "2026-03-02T20:45:00Z",
+        "reason": "reduce before earnings",
+    },
+    "only to see the plan": {"dry_run": True},
+}
+_BATCHES: Final[dict[str, object]] = {
+    "three, one with a key of its own": {
+        "closes": [
+            {"position_id": 4711},
+            {"position_id": 4712, "percentage": 50},
+            {"position_id": 4713, "idempotency_key": "stop-loss-4713"},
+        ]
+    }
+}
+_CANCELS: Final[dict[str, object]] = {"with a reason": {"reason": "the client called it off"}}
 
 
 def add_closes(app: FastAPI, routes: CloseRoutes) -> None:
     """The routes that write."""
-    accepted: dict[int | str, dict[str, Any]] = {
-        200: {
-            "model": CloseAnswer | DryRunAnswer,
-            "description": "The key was used for this close before: its state now. Or what a dry run would do",
-        },
-        201: {"model": CloseAnswer, "description": "Accepted"},
-    }
-    statuses = (400, 401, 403, 404, 408, 409, 411, 412, 413, 415, 417, 422, 429, 503)
-    call = {"parameters": [POSITION_PARAMETER, _KEY_PARAMETER, _IF_MATCH], "requestBody": _body(CloseBody)}
-
-    @app.post(
-        "/api/options/{position_id}/close",
-        summary="Close an option position",
-        status_code=201,
-        responses={**accepted, **problems(*statuses, seed=True)},
-        openapi_extra=call,
-    )
-    @reads(headers=("if-match",))
-    async def close_option(request: Request) -> Response:
-        return await routes.close(request, only=AssetType.OPTION)
-
-    @app.post(
-        "/v1/positions/{position_id}/close",
-        summary="Close a position, fully or partly",
-        status_code=201,
-        responses={**accepted, **problems(*statuses)},
-        openapi_extra=call,
-    )
-    @reads(headers=("if-match",))
-    async def close_position(request: Request) -> Response:
-        return await routes.close(request, only=None)
+    _add_close(app, routes)
 
     @app.post(
         "/v1/positions:batchClose",
+        tags=[CLOSES],
         summary="Close up to 500 positions, each by itself",
-        responses={200: {"model": BatchAnswer, "description": "One result for each close"}, **problems(*statuses)},
+        description="Each close has its own key, status, body and error, and fails or succeeds by itself; the "
+        "answer is 200 and has one result for each, in order. One without a key gets one made of the header's and its "
+        "position, so that the whole batch can be repeated.",
+        responses={
+            200: answered("One result for each close", model=BatchAnswer),
+            **problems(*WRITE, Code.IDEMPOTENCY_KEY_INVALID),
+        },
         openapi_extra={
             "parameters": [{**_KEY_PARAMETER, "required": False}],
-            "requestBody": _body(BatchBody, required=True),
+            "requestBody": takes(BatchBody, _BATCHES, required=True),
         },
     )
     async def batch_close(request: Request) -> Response:
@@ -284,9 +302,56 @@ def add_closes(app: FastAPI, routes: CloseRoutes) -> None:
 
     @app.post(
         "/v1/close-requests/{close_request_id}/cancel",
+        tags=[CLOSE_REQUESTS],
         summary="Stop a close: withdraw it, or cancel its order at the broker",
-        responses={200: {"model": CloseAnswer, "description": "The request now"}, **problems(*statuses)},
-        openapi_extra={"parameters": [REQUEST_PARAMETER], "requestBody": _body(CancelBody)},
+        description="It is withdrawn if no order of it was sent; else its order is cancelled at the broker, which may "
+        "have filled it by then: follow the request until it is over. Repeating it is harmless, and it needs no key.",
+        responses={
+            200: answered("The request now", model=CloseAnswer),
+            **problems(*WRITE, Code.NOT_FOUND, Code.CLOSE_REQUEST_FINISHED, Code.UNAVAILABLE),
+        },
+        openapi_extra={"parameters": [REQUEST_PARAMETER], "requestBody": takes(CancelBody, _CANCELS)},
     )
-    async def cancel_close(request: Request) -> Response:
+    async def cancel_close_request(request: Request) -> Response:
         return await routes.cancel(request)
+
+
+def _add_close(app: FastAPI, routes: CloseRoutes) -> None:
+    accepted: dict[int | str, Described] = {
+        200: answered(
+            "The key was used for this close before: its state now. Or what a dry run would do",
+            "Idempotency-Replayed",
+            model=CloseAnswer | DryRunAnswer,
+        ),
+        201: answered("Accepted: it is durable, and orders follow", "Location", model=CloseAnswer),
+    }
+    call = {"parameters": [POSITION_PARAMETER, _KEY_PARAMETER, _IF_MATCH], "requestBody": takes(CloseBody, _CLOSES)}
+
+    @app.post(
+        "/v1/positions/{position_id}/close",
+        tags=[CLOSES],
+        summary="Close a position, fully or partly",
+        description="Without a body it closes all of the position with a limit order that is priced from the market. "
+        "Sent again with the same key it answers with the same close request as it is then, so whoever is in doubt "
+        "repeats the call.",
+        status_code=201,
+        responses={**accepted, **problems(*CLOSE)},
+        openapi_extra=call,
+    )
+    @reads(headers=("if-match",))
+    async def close_position(request: Request) -> Response:
+        return await routes.close(request, only=None)
+
+    @app.post(
+        "/api/options/{position_id}/close",
+        tags=[CLOSES],
+        summary="Close an option position",
+        description="As /v1/positions/{position_id}/close, for positions in options alone and with errors in a form of "
+        "their own. Both addresses share their keys.",
+        status_code=201,
+        responses={**accepted, **problems(*CLOSE, seed=True)},
+        openapi_extra=call,
+    )
+    @reads(headers=("if-match",))
+    async def close_option(request: Request) -> Response:
+        return await routes.close(request, only=AssetType.OPTION)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from html import escape
 from typing import Final
+from uuid import UUID
 
 import orjson
 from fastapi import Response
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from close_api.errors import STATUSES, Code, Problem
+from close_api.errors import STATUSES, Code, Problem, Status
 from close_api.tracing import trace_of
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -26,8 +27,24 @@ class FieldProblem(BaseModel):
     message: str
 
 
-class ProblemAnswer(BaseModel):
-    """What went wrong (RFC 9457). Some codes have members of their own, such as `reason`, `reasons` or `scope`."""
+class ProblemMembers(BaseModel):
+    """What some codes tell beside the message."""
+
+    fields: list[FieldProblem] | None = Field(None, description="invalid_fields: each value that cannot be used.")
+    active_close_request_id: UUID | None = Field(None, description="position_already_closing: the other close.")
+    reason: str | None = Field(
+        None, description="malformed_body, malformed_request, unauthenticated: what is wrong with it."
+    )
+    reasons: list[str] | None = Field(
+        None, description="close_request_finished, operation_refused: what stands in the way."
+    )
+    scope: str | None = Field(None, description="forbidden: the scope that the token lacks.")
+    quantity: str | None = Field(None, description="expected_quantity_mismatch: the position's quantity now.")
+    version: int | None = Field(None, description="expected_quantity_mismatch: the position's version now.")
+
+
+class ProblemAnswer(ProblemMembers):
+    """What went wrong (RFC 9457)."""
 
     type: str = Field(description="Where the code is explained, relative to this service.")
     title: str
@@ -35,12 +52,10 @@ class ProblemAnswer(BaseModel):
     detail: str = Field(description="What is wrong and how to mend it.")
     code: Code
     trace_id: str
-    fields: list[FieldProblem] | None = None
-    active_close_request_id: str | None = None
 
 
-class SeedDetail(BaseModel):
-    """The code for programs, the message for people; some codes have members of their own beside them."""
+class SeedDetail(ProblemMembers):
+    """The code for programs, the message for people."""
 
     error: Code
     message: str
@@ -66,6 +81,14 @@ def problem_members(problem: Problem, trace_id: str) -> dict[str, object]:
     }
 
 
+def seed_body(problem: Problem) -> dict[str, object]:
+    """The members of an error on the seed's route."""
+    message = STATUSES[problem.code].message
+    if problem.code is Code.ZERO_QUANTITY:
+        return {"detail": message}
+    return {"detail": {"error": problem.code, "message": message, **problem.extra}}
+
+
 def problem_response(request: Request, problem: Problem) -> Response:
     """The answer to a call that failed, in the form of its route."""
     status = STATUSES[problem.code]
@@ -74,24 +97,32 @@ def problem_response(request: Request, problem: Problem) -> Response:
         headers["retry-after"] = str(problem.retry_after_s)
     headers["should-retry"] = "true" if status.should_retry else "false"
     if request.url.path.startswith(_SEED):
-        detail: object = {"error": problem.code, "message": status.message, **problem.extra}
-        if problem.code is Code.ZERO_QUANTITY:
-            detail = status.message
-        return Response(orjson.dumps({"detail": detail}), status.http, headers, "application/json")
+        return Response(orjson.dumps(seed_body(problem)), status.http, headers, "application/json")
     body = orjson.dumps(problem_members(problem, trace_of(request).trace_id))
     return Response(body, status.http, headers, PROBLEM_JSON)
 
 
-def error_page() -> bytes:
-    """Every code with its statuses and what to do, as HTML; `type` of a problem points into it."""
-    rows = "".join(
+def error_table() -> str:
+    """Every code with its statuses and what to do, as an HTML table with the codes as anchors."""
+    head = "".join(f"<th>{one}</th>" for one in ("code", "HTTP", "gRPC", "repeat with the same key?", "what it means"))
+    rows = "\n".join(
         f'<tr id="{code}"><td><code>{code}</code></td><td>{status.http}</td><td>{status.grpc}</td>'
-        f"<td>{'yes' if status.should_retry else 'no'}</td><td>{escape(status.message)}</td></tr>"
+        f"<td>{_repeat(status)}</td><td>{escape(status.message)}</td></tr>"
         for code, status in STATUSES.items()
     )
+    return f'<table class="errors">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>'
+
+
+def error_page() -> bytes:
+    """The table as a page; `type` of a problem points into it."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>close-api: errors</title>'
         "<style>body{font:16px/1.5 sans-serif;margin:2rem}td,th{padding:.3rem .8rem;text-align:left;vertical-align:top}"
-        "tr:target{background:#ffd}</style><h1>Errors of close-api</h1><table><tr><th>code</th><th>HTTP</th>"
-        f"<th>gRPC</th><th>repeat with the same key?</th><th>what it means</th></tr>{rows}</table></html>"
+        f"tr:target{{background:#ffd}}</style><h1>Errors of close-api</h1>{error_table()}</html>"
     ).encode()
+
+
+def _repeat(status: Status) -> str:
+    if not status.should_retry:
+        return "no"
+    return "yes" if status.retry_after_s is None else f"yes, after {status.retry_after_s} s"

@@ -40,14 +40,14 @@ class CloseAnswer(BaseModel):
     close_request_status: RequestStatus
     symbol: str
     side: Side
-    target_qty: Number
+    target_qty: Number = Field(description="What was asked for, unsigned.")
     filled_qty: Number
-    remaining_qty: Number
-    retry_count: int
+    remaining_qty: Number = Field(description="target_qty - filled_qty, never below 0.")
+    retry_count: int = Field(description="Attempts after the first one.")
     created_at: datetime
-    submitted_at: datetime | None
-    completed_at: datetime | None
-    reason: str | None
+    submitted_at: datetime | None = Field(description="When the first order was about to be sent.")
+    completed_at: datetime | None = Field(description="When it came to its end.")
+    reason: str | None = Field(description="Why it waits, or why it failed.")
 
 
 class PositionAnswer(BaseModel):
@@ -58,14 +58,16 @@ class PositionAnswer(BaseModel):
     symbol: str
     asset_type: AssetType
     position_status: PositionStatus
-    quantity: Number
+    quantity: Number = Field(description="Signed: a short position is below 0.")
     opening_qty: Number
-    multiplier: Number
-    currency: str
-    exposure_unproven: bool
-    active_close_request_id: UUID | None
+    multiplier: Number = Field(description="Units of the underlying for one of the quantity: 100 for most options.")
+    currency: str = Field(description="ISO 4217, or the broker's name of a coin.")
+    exposure_unproven: bool = Field(
+        description="An order of an earlier close may still fill; an operator has to settle it before a new close."
+    )
+    active_close_request_id: UUID | None = Field(description="The close that is under way.")
     closed_at: datetime | None
-    version: int
+    version: int = Field(description="Rises with every visible change; also the ETag.")
 
 
 class ClosesPage(BaseModel):
@@ -87,8 +89,8 @@ class Fact(BaseModel):
 
     at: datetime
     source: str = Field(description="The table that keeps it.")
-    what: str
-    detail: dict[str, Any]
+    what: str = Field(description="What happened, in words.")
+    detail: dict[str, Any] = Field(description="What is known of it; its members differ by source.")
 
 
 class TimelineAnswer(BaseModel):
@@ -106,7 +108,7 @@ class OrderPlan(BaseModel):
     side: Side
     quantity: Number
     order_type: OrderType
-    limit_price: Number | None
+    limit_price: Number | None = Field(description="null where it would be priced from the market.")
     time_in_force: TimeInForce
 
 
@@ -116,7 +118,7 @@ class DryRunAnswer(BaseModel):
     dry_run: Literal[True]
     position_id: int
     account_id: str
-    position_version: int
+    position_version: int = Field(description="As it would be with the close.")
     target_qty: Number
     order: OrderPlan
 
@@ -124,13 +126,13 @@ class DryRunAnswer(BaseModel):
 class BatchItemAnswer(BaseModel):
     """What became of one close of a batch: the close request, or the problem that it would have got by itself."""
 
-    position_id: int | None
-    idempotency_key: str | None
+    position_id: int | None = Field(description="As it was given; null where it is no whole number.")
+    idempotency_key: str | None = Field(description="The key of this close: its own, or the one made for it.")
     status: int = Field(description="The status that it would have got by itself.")
-    replayed: bool
-    close_request: CloseAnswer | None = None
-    dry_run: DryRunAnswer | None = None
-    error: ProblemAnswer | None = None
+    replayed: bool = Field(description="The key was used for this close before.")
+    close_request: CloseAnswer | None = Field(None, description="Of a status 200 or 201.")
+    dry_run: DryRunAnswer | None = Field(None, description="Of a dry run.")
+    error: ProblemAnswer | None = Field(None, description="Of any other status.")
 
 
 class BatchAnswer(BaseModel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
 
 from fastapi import Response
 from fastapi.routing import APIRoute
@@ -12,26 +11,11 @@ from starlette.requests import Request
 
 from close_api.auth.caller import Caller, Identity
 from close_api.auth.rate_limit import RateLimits
-from close_api.close_body import MAX_POSITION_ID
 from close_api.errors import Code, Problem
-from close_api.rest.problems import PROBLEM_JSON, ProblemAnswer, SeedErrorAnswer
 from close_api.rest.unread_input import NOTHING, Reads, refuse_what_is_not_read
 from close_api.tracing import answer_with
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-POSITION_PARAMETER: Final[dict[str, Any]] = {
-    "name": "position_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_POSITION_ID},
-}
-REQUEST_PARAMETER: Final[dict[str, Any]] = {
-    "name": "close_request_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "format": "uuid"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +61,3 @@ class DirectRoute(APIRoute):
             return answer
 
         return handle
-
-
-def problems(*statuses: int, seed: bool = False) -> dict[int | str, dict[str, Any]]:
-    """What a route documents of its errors."""
-    if seed:
-        return {status: {"model": SeedErrorAnswer} for status in statuses}
-    schema = {"$ref": f"#/components/schemas/{ProblemAnswer.__name__}"}
-    return {status: {"content": {PROBLEM_JSON: {"schema": schema}}, "description": ""} for status in statuses}

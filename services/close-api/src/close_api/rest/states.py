@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import orjson
 from fastapi import FastAPI, Response
@@ -16,7 +16,17 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from close_api.close_body import read_moment
-from close_api.errors import FieldError, field_problem
+from close_api.errors import Code, FieldError, field_problem
+from close_api.rest.documented import (
+    CLOSE_REQUESTS,
+    POSITION_PARAMETER,
+    POSITIONS,
+    READ,
+    REQUEST_PARAMETER,
+    Described,
+    answered,
+    problems,
+)
 from close_api.rest.request_body import read_position_id, read_request_id
 from close_api.rest.responses import (
     CloseAnswer,
@@ -30,7 +40,7 @@ from close_api.rest.responses import (
     position_members,
     timeline_json,
 )
-from close_api.rest.routes import POSITION_PARAMETER, REQUEST_PARAMETER, Door, problems, reads
+from close_api.rest.routes import Door, reads
 from close_api.use_cases.reading import Changed, PositionFilter, Reading, RequestFilter
 from closeflow.clock import timeout
 from closeflow.domain.model import PositionStatus, RequestStatus
@@ -45,13 +55,17 @@ _LONGEST: Final = 500
 _ENDED: Final = object()
 
 
-class _EventStream(StreamingResponse):
+class EventStream(StreamingResponse):
     """Server-sent events. A reader that takes nothing for `READ_WITHIN_S` is cut off, and may resume."""
 
+    media_type = "text/event-stream"
+
     def __init__(self, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        super().__init__(events, headers={"cache-control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events as they come."""
+
         async def in_time(message: Message) -> None:
             async with timeout(READ_WITHIN_S):
                 await send(message)
@@ -104,7 +118,7 @@ class StateRoutes:
         caller = await self.door.admit(request)
         await self.reading.request(caller, request_id)  # What is not there is a 404, not an empty stream.
         changes = self.reading.watch(caller, request_id, last_event_id=last)
-        return _EventStream(self._events(changes))
+        return EventStream(self._events(changes))
 
     async def position(self, request: Request) -> Response:
         """The position's state; its ETag is its version."""
@@ -185,38 +199,62 @@ def _wait(request: Request) -> int:
     return int(found[1])
 
 
-def _parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
+def _parameter(name: str, description: str, **schema: object) -> Described:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
-def _texts(name: str, description: str) -> dict[str, Any]:
+def _texts(name: str, description: str) -> Described:
     return _parameter(name, description, type="string", minLength=1, maxLength=_LONGEST)
 
 
 _PAGING: Final = [
-    _parameter("page_size", "50 where it is absent or 0, at most 500.", type="integer", minimum=0, maximum=999_999_999),
+    _parameter(
+        "page_size",
+        "How many at most: 50 where it is absent or 0, at most 500.",
+        type="integer",
+        minimum=0,
+        maximum=999_999_999,
+    ),
     _parameter("page_token", "As the page before gave it, with the same filters.", type="string", maxLength=_LONGEST),
 ]
+
+
+_WAIT_PARAMETER: Final = _parameter(
+    "wait",
+    "Answer at the next change, at once if the request is over, and after at most so many seconds "
+    f"(0s to {MAX_WAIT_S}s).",
+    type="string",
+    pattern="^([0-5]?[0-9]|60)s?$",
+)
+_LAST_EVENT_ID: Final[Described] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The id of the last event that was received: what changed since is told at once, nothing twice.",
+    "schema": {"type": "string", "maxLength": _LONGEST},
+}
 
 
 def add_states(app: FastAPI, routes: StateRoutes) -> None:
     """The routes that read."""
     _add_close_requests(app, routes)
-    one, many = (400, 401, 403, 404, 417, 422, 429, 503), (400, 401, 403, 417, 422, 429, 503)
+    _add_following(app, routes)
 
     @app.get(
         "/v1/positions/{position_id}",
+        tags=[POSITIONS],
         summary="A position as it is now",
-        responses={200: {"model": PositionAnswer, "description": "ETag is its version"}, **problems(*one)},
+        responses={200: answered("The position", "ETag", model=PositionAnswer), **problems(*READ, Code.NOT_FOUND)},
         openapi_extra={"parameters": [POSITION_PARAMETER]},
     )
-    async def position(request: Request) -> Response:
+    async def get_position(request: Request) -> Response:
         return await routes.position(request)
 
     @app.get(
         "/v1/positions",
-        summary="The caller's positions, page by page",
-        responses={200: {"model": PositionsPage}, **problems(*many)},
+        tags=[POSITIONS],
+        summary="The caller's positions, page by page, the oldest first",
+        responses={200: answered("A page", model=PositionsPage), **problems(*READ)},
         openapi_extra={
             "parameters": [
                 _texts("account", "Only of this account."),
@@ -227,31 +265,27 @@ def add_states(app: FastAPI, routes: StateRoutes) -> None:
         },
     )
     @reads(query=("account", "status", "symbol", "page_size", "page_token"))
-    async def positions(request: Request) -> Response:
+    async def list_positions(request: Request) -> Response:
         return await routes.positions(request)
 
 
 def _add_close_requests(app: FastAPI, routes: StateRoutes) -> None:
-    one, many = (400, 401, 403, 404, 417, 422, 429, 503), (400, 401, 403, 417, 422, 429, 503)
-    wait = _parameter(
-        "wait", f"Answer at the next change, after at most so many seconds (0s to {MAX_WAIT_S}s).",
-        type="string", pattern="^[0-9]{1,2}s?$",
-    )  # fmt: skip
-
     @app.get(
         "/v1/close-requests/{close_request_id}",
+        tags=[CLOSE_REQUESTS],
         summary="A close request as it is now, or at its next change",
-        responses={200: {"model": CloseAnswer}, **problems(*one)},
-        openapi_extra={"parameters": [REQUEST_PARAMETER, wait]},
+        responses={200: answered("The request now", model=CloseAnswer), **problems(*READ, Code.NOT_FOUND)},
+        openapi_extra={"parameters": [REQUEST_PARAMETER, _WAIT_PARAMETER]},
     )
     @reads(query=("wait",))
-    async def close_request(request: Request) -> Response:
+    async def get_close_request(request: Request) -> Response:
         return await routes.close_request(request)
 
     @app.get(
         "/v1/close-requests",
+        tags=[CLOSE_REQUESTS],
         summary="The caller's close requests, page by page, the newest first",
-        responses={200: {"model": ClosesPage}, **problems(*many)},
+        responses={200: answered("A page", model=ClosesPage), **problems(*READ)},
         openapi_extra={
             "parameters": [
                 _texts("account", "Only of this account."),
@@ -263,26 +297,32 @@ def _add_close_requests(app: FastAPI, routes: StateRoutes) -> None:
         },
     )
     @reads(query=("account", "status", "position", "created_after", "page_size", "page_token"))
-    async def close_requests(request: Request) -> Response:
+    async def list_close_requests(request: Request) -> Response:
         return await routes.close_requests(request)
+
+
+def _add_following(app: FastAPI, routes: StateRoutes) -> None:
+    @app.get(
+        "/v1/close-requests/{close_request_id}/watch",
+        tags=[CLOSE_REQUESTS],
+        summary="A close request as it changes, until it is over (server-sent events)",
+        description="The first event is the state now, and each has the whole state. Lines that begin with a "
+        "colon only keep the connection alive. The stream ends after the final state; one that ends before is asked "
+        "for again with Last-Event-ID.",
+        status_code=200,
+        response_class=EventStream,
+        responses={200: answered("Its states"), **problems(*READ, Code.NOT_FOUND)},
+        openapi_extra={"parameters": [REQUEST_PARAMETER, _LAST_EVENT_ID]},
+    )
+    async def watch_close_request(request: Request) -> Response:
+        return await routes.watch(request)
 
     @app.get(
         "/v1/close-requests/{close_request_id}/timeline",
+        tags=[CLOSE_REQUESTS],
         summary="Every fact about a close request, in the order of time",
-        responses={200: {"model": TimelineAnswer}, **problems(*one)},
+        responses={200: answered("Its timeline", model=TimelineAnswer), **problems(*READ, Code.NOT_FOUND)},
         openapi_extra={"parameters": [REQUEST_PARAMETER]},
     )
-    async def timeline(request: Request) -> Response:
+    async def get_timeline(request: Request) -> Response:
         return await routes.timeline(request)
-
-    @app.get(
-        "/v1/close-requests/{close_request_id}/watch",
-        summary="A close request as it changes, until it is over (server-sent events)",
-        responses={
-            200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Its states"},
-            **problems(*one),
-        },
-        openapi_extra={"parameters": [REQUEST_PARAMETER]},
-    )
-    async def watch(request: Request) -> Response:
-        return await routes.watch(request)
