@@ -274,7 +274,10 @@ def _add_close_requests(app: FastAPI, routes: StateRoutes) -> None:
         "/v1/close-requests/{close_request_id}",
         tags=[CLOSE_REQUESTS],
         summary="A close request as it is now, or at its next change",
-        responses={200: answered("The request now", model=CloseAnswer), **problems(*READ, Code.NOT_FOUND)},
+        responses={
+            200: answered("The request now", model=CloseAnswer),
+            **problems(*READ, Code.NOT_FOUND, Code.OVERLOADED),
+        },
         openapi_extra={"parameters": [REQUEST_PARAMETER, _WAIT_PARAMETER]},
     )
     @reads(query=("wait",))
@@ -311,7 +314,7 @@ def _add_following(app: FastAPI, routes: StateRoutes) -> None:
         "for again with Last-Event-ID.",
         status_code=200,
         response_class=EventStream,
-        responses={200: answered("Its states"), **problems(*READ, Code.NOT_FOUND)},
+        responses={200: answered("Its states"), **problems(*READ, Code.NOT_FOUND, Code.OVERLOADED)},
         openapi_extra={"parameters": [REQUEST_PARAMETER, _LAST_EVENT_ID]},
     )
     async def watch_close_request(request: Request) -> Response:
