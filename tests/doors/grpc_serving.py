@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from prometheus_client import REGISTRY
 
 from close_api.auth.caller import ANYONE, Caller, Scope
+from close_api.auth.rate_limit import RateLimits
 from close_api.batching import Batches
+from close_api.doors import Doors
 from close_api.errors import Code, Problem
-from close_api.grpc.calls import Door
-from close_api.grpc.close_stream import CloseStream
 from close_api.grpc.server import GrpcServer, Limits, make_grpc_server, serve
-from close_api.grpc.service import Service
+from close_api.readiness import Readiness
 from close_api.use_cases.closing import Closing
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow_client.generated.close_pb2_grpc import CloseServiceStub
@@ -36,7 +37,9 @@ CALLERS: Final[Mapping[str, Caller]] = {
     "Bearer reader": Caller("reader", frozenset({"ACC"}), frozenset({Scope.READ})),
     "Bearer nothing": Caller("nothing", frozenset({"ACC"}), frozenset()),
 }
+LIMITS: Final = Limits()
 ACC: Final = (("authorization", "Bearer acc"),)
+OTHER: Final = (("authorization", "Bearer other"),)
 
 
 class Tokens:
@@ -52,40 +55,18 @@ class Tokens:
         return caller
 
 
-@dataclass(frozen=True)
-class OneRate:
-    def headers(self) -> Mapping[str, str]:
-        return {"ratelimit": '"closes";r=9;t=60'}
-
-
-class Rates:
-    """Counts, and refuses while `refusing`."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[str, int]] = []
-        self.refusing = False
-
-    def take(self, subject: str, closes: int) -> OneRate:
-        self.taken.append((subject, closes))
-        if self.refusing:
-            raise Problem(Code.RATE_LIMITED, retry_after_s=7)
-        return OneRate()
-
-
 @dataclass
 class Served:
     """A running server with all that it stands on."""
 
     made: GrpcServer
-    stop: asyncio.Event
     ended: asyncio.Task[None]
     positions: Positions
     reading: InMemoryReading
     cancelling: InMemoryCancelling
     tokens: Tokens
-    rates: Rates
-    ready: list[bool] = field(default_factory=lambda: [True])
-    """The last one is what readiness says."""
+    readiness: list[Readiness]
+    """The last one is what /readyz says."""
 
     @property
     def address(self) -> str:
@@ -106,38 +87,44 @@ class Served:
 @asynccontextmanager
 async def serving(
     *,
-    limits: Limits | None = None,
-    idle_s: float = 30.0,
-    age_s: float = 60.0,
+    limits: Limits = LIMITS,
     deadline_s: float = 5.0,
     grace_s: float = 5.0,
+    rate_limit: int = 1_000_000,
     reflected: bool = False,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[Served]:
     """A server over positions in memory; at the end it has stopped by itself and raised nothing."""
-    positions, tokens, rates = Positions(), Tokens(), Rates()
+    positions, tokens, readiness = Positions(), Tokens(), [Readiness("ready")]
     reading, cancelling = InMemoryReading(positions), InMemoryCancelling(positions)
-    batches: Batches[CloseCommand, Decision] = Batches(
-        work=positions.decide, capacity=1000, size=64, in_flight=1
+    batches: Batches[CloseCommand, Decision] = Batches(work=positions.decide, capacity=1000, size=64, in_flight=1)
+
+    async def ready() -> Readiness:
+        return readiness[-1]
+
+    doors = Doors(
+        identity=tokens,
+        rates=RateLimits(limit=rate_limit, window_s=60),
+        closing=Closing(batches, deadline_s),
+        cancelling=cancelling,
+        reading=reading,
+        ready=ready,
+        stopping=asyncio.Event(),
+        deadline_s=deadline_s,
     )
-    closing = Closing(batches, deadline_s)
-    door = Door(tokens, rates)
-    service = Service(door, closing, reading, cancelling, CloseStream(door, closing, idle_s, age_s))
-    made = make_grpc_server(service, limits or Limits(), host="127.0.0.1", port=0, reflected=reflected)
-    stop, batches_stop = asyncio.Event(), asyncio.Event()
-    ready = [True]
-
-    async def is_ready() -> bool:
-        return ready[-1]
-
-    working = asyncio.create_task(batches.run(batches_stop))
-    ended = asyncio.create_task(serve(made, stop, ready=is_ready, grace_s=grace_s))
+    made = make_grpc_server(
+        doors, host="127.0.0.1", port=0, credentials=credentials, reflected=reflected, limits=limits
+    )
+    answered = asyncio.Event()
+    working = asyncio.create_task(batches.run(answered))
+    ended = asyncio.create_task(serve(made, grace_s=grace_s))
     try:
-        yield Served(made, stop, ended, positions, reading, cancelling, tokens, rates, ready)
+        yield Served(made, ended, positions, reading, cancelling, tokens, readiness)
     finally:
         positions.open.set()
-        stop.set()
+        doors.stopping.set()
         await ended
-        batches_stop.set()
+        answered.set()
         await working
 
 
@@ -152,6 +139,25 @@ class Told:
     fields: Mapping[str, str]
     retry_after_s: int | None
     trailers: Mapping[str, str | bytes]
+
+    def without_trace(self) -> Told:
+        """All that is not the trace id, down to the bytes of the details."""
+        trace_id = self.metadata["trace_id"]
+        metadata = {name: value for name, value in self.metadata.items() if name != "trace_id"}
+        trailers = {
+            name: value.replace(trace_id.encode(), b"") if isinstance(value, bytes) else value.replace(trace_id, "")
+            for name, value in self.trailers.items()
+        }
+        return replace(self, metadata=metadata, trailers=trailers)
+
+
+async def failing(call: Any) -> Told:
+    """The error that a call, or the reading of an answer, ends with."""
+    try:
+        found = await (call.read() if hasattr(call, "read") else call)
+    except grpc.aio.AioRpcError as error:
+        return told(error)
+    raise AssertionError(f"answered with {found}")
 
 
 def told(error: grpc.aio.AioRpcError) -> Told:
@@ -174,10 +180,33 @@ def details_of(status: Status) -> dict[str, Any]:
     found: dict[str, Message] = {}
     for packed in status.details:
         for kind in (ErrorInfo, BadRequest, RetryInfo):
-            if packed.Is(kind.DESCRIPTOR):
+            if packed.type_url.endswith(f"/{kind.DESCRIPTOR.full_name}"):
                 detail = kind()
                 packed.Unpack(detail)
                 assert kind.__name__ not in found
                 found[kind.__name__] = detail
     assert len(found) == len(status.details)
     return found
+
+
+def waiting_closes() -> int:
+    """Closes in the queue that no batch has taken."""
+    return int(REGISTRY.get_sample_value("close_api_waiting_closes") or 0)
+
+
+def calls_ended(method: str, answer: str) -> int:
+    """How many calls of the method ended so, since this process began."""
+    found = REGISTRY.get_sample_value("close_api_grpc_calls_total", {"method": method, "answer": answer})
+    return int(found or 0)
+
+
+def runs(coroutine: str) -> bool:
+    """Whether a task of this loop runs a coroutine of that name."""
+    return any(getattr(task.get_coro(), "__qualname__", "") == coroutine for task in asyncio.all_tasks())
+
+
+async def until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    """Wait for something of this process."""
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110 (nobody sets an event for it)
+            await asyncio.sleep(0.005)

@@ -46,6 +46,8 @@ class Positions:
     batches: list[int] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Closes are answered while it is set."""
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a batch has taken the first closes."""
     fails_with: Exception | None = None
     trading: TradingState = TradingState.ACTIVE
 
@@ -57,6 +59,7 @@ class Positions:
 
     async def decide(self, commands: Sequence[CloseCommand]) -> list[Decision | Exception]:
         self.asked += commands
+        self.taken.set()
         self.batches.append(len(commands))
         await self.open.wait()
         return [self.fails_with or self._decide(command) for command in commands]

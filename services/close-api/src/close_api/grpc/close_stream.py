@@ -7,36 +7,32 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from close_api.auth.caller import Caller, Scope
-from close_api.errors import Code, FieldError, Problem, field_problem
+from close_api.errors import FieldError, Problem, field_problem
 from close_api.grpc.answers import write_answer
-from close_api.grpc.calls import TRACE_ID, Call, Door, Refused, stopping
+from close_api.grpc.calls import AGED, STOPPING, TRACE_ID, Call, Door, StreamLimits, ended
 from close_api.grpc.generated import close_pb2 as pb
 from close_api.grpc.requests import MAX_CLOSES, read_close, refuse_unknown
 from close_api.grpc.statuses import status_of
 from close_api.use_cases.closing import CLOSES, Closing
-from closeflow.clock import monotonic, timeout
+from closeflow.clock import monotonic
 from closeflow.domain.close.accept import CloseCommand
 from closeflow.tasks import end_tasks
 
 IN_FLIGHT: Final = 4
 """Messages of one stream that are worked on at a time; the others wait in the transport, which stops the sender."""
-AGED: Final = "The stream is at its longest; send the rest, with the same keys, on another one."
 IDLE: Final = "Nothing was asked on this stream for long; begin another one when there is something to close."
-UNREAD: Final = "The answers of this stream are not read; read them while sending."
 
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """`idle_s` bounds the wait for the next message, and for an answer to be taken; `age_s` the whole stream."""
+    """What every stream of closes does."""
 
     door: Door
     closing: Closing
-    idle_s: float
-    age_s: float
+    limits: StreamLimits
 
     async def serve(self, call: Call) -> None:
         """Until the caller has sent all, or an end of ours: then after the answers to what was read. Raises Problem."""
@@ -48,14 +44,6 @@ class CloseStream:
             await work.write()
         finally:
             await end_tasks((reading, *work.working))
-
-    async def write(self, call: Call, answer: Message) -> None:
-        """Raises Problem when the caller does not take it in time."""
-        try:
-            async with timeout(self.idle_s):
-                await call.context.write(answer)
-        except TimeoutError:
-            raise Refused(Problem(Code.UNAVAILABLE), UNREAD) from None
 
     async def answer(self, call: Call, message: pb.ClosePositionsRequest) -> pb.ClosePositionsResponse:
         """A result for each close. Raises Problem where the message as a whole cannot be answered."""
@@ -111,12 +99,12 @@ class _Messages:
         while (one := await self._begun.get()) is not None:
             if isinstance(one, Exception):
                 raise one
-            await self._stream.write(self._call, await one)
+            await self._call.write(await one, within_s=self._stream.limits.idle_s)
             self.working.discard(one)
             self._free.release()
 
     async def _read(self, stopped: asyncio.Task[Any]) -> None:
-        until = monotonic() + self._stream.age_s
+        until = monotonic() + self._stream.limits.age_s
         while (message := await self._next(stopped, until)) is not grpc.aio.EOF:
             if isinstance(message, Problem):
                 raise message
@@ -129,7 +117,7 @@ class _Messages:
         await self._free.acquire()
         reading = asyncio.ensure_future(self._call.context.read())
         left = until - monotonic()
-        within = min(self._stream.idle_s, left)
+        within = min(self._stream.limits.idle_s, left)
         try:
             await asyncio.wait((reading, stopped), timeout=within, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
@@ -137,8 +125,8 @@ class _Messages:
         finally:
             await end_tasks((reading,))
         if stopped.done():
-            raise stopping()
-        raise Refused(Problem(Code.UNAVAILABLE), AGED if within == left else IDLE)
+            raise ended(STOPPING)
+        raise ended(AGED if within == left else IDLE)
 
 
 def _read(close: pb.Close, caller: Caller, traceparent: str) -> CloseCommand | Problem:

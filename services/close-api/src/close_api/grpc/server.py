@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from close_api.doors import Doors
+from close_api.grpc.calls import STOPPING, Call, StreamLimits, ended, race
+from close_api.grpc.methods import Handler, many_answers, one_answer
 from close_api.grpc.requests import MAX_STREAM_MESSAGE_BYTES
-from close_api.grpc.service import SERVICE, Service, handlers
+from close_api.grpc.service import SERVICE, handlers
 from closeflow.clock import timeout
 
 MAX_METADATA_BYTES: Final = 16 * 1024
@@ -47,6 +48,7 @@ class Limits:
     keepalive_timeout_s: float = 20.0
     shortest_ping_interval_s: float = 20.0
     """More than two pings that follow each other sooner end the connection (GOAWAY, ENHANCE_YOUR_CALM)."""
+    streams: StreamLimits = field(default_factory=StreamLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +58,26 @@ class GrpcServer:
     server: grpc.aio.Server
     port: int
     health: health.aio.HealthServicer
-    stop: asyncio.Event
-    """Of the service's door: set when it begins to stop."""
+    doors: Doors
 
 
 def make_grpc_server(
-    service: Service,
-    limits: Limits,
+    doors: Doors,
     *,
     host: str,
     port: int,
     credentials: grpc.ServerCredentials | None = None,
+    limits: Limits,
     reflected: bool = False,
 ) -> GrpcServer:
     """Listen, with TLS where there are credentials; port 0 takes a free one. Raises PortTaken. Runs in the event loop
     that it serves in."""
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers(service)),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers(doors, limits.streams)),))
     healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(health.SERVICE_NAME, _health_handlers(healthy, doors)),)
+    )
     if reflected:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -87,13 +90,14 @@ def make_grpc_server(
         raise PortTaken(
             f"cannot listen on {address}; stop what has the port, or set CLOSE_API_GRPC_HOST and CLOSE_API_GRPC_PORT"
         ) from None
-    return GrpcServer(server, bound, healthy, service.door.stop)
+    return GrpcServer(server, bound, healthy, doors)
 
 
-async def serve(made: GrpcServer, stop: asyncio.Event, *, ready: Callable[[], Awaitable[bool]], grace_s: float) -> None:
-    """Answer until `stop`. Then health says so, no call is taken any more, waiting and streams come to their end, and
-    what is in flight is answered, for at most `grace_s`. `ready` is what /readyz answers by."""
-    await _show(made.health, await ready())
+async def serve(made: GrpcServer, *, grace_s: float) -> None:
+    """Answer until `doors.stopping`. Then health says so, no call is taken any more, waits and streams come to their
+    end, and what is in flight is answered, for at most `grace_s`. Health is what /readyz says."""
+    stop = made.doors.stopping
+    await _look(made)
     await made.server.start()
     log.info("grpc_listening", port=made.port)
     try:
@@ -102,18 +106,38 @@ async def serve(made: GrpcServer, stop: asyncio.Event, *, ready: Callable[[], Aw
                 async with timeout(READINESS_EVERY_S):
                     await stop.wait()
             except TimeoutError:
-                await _show(made.health, await ready())
-        await made.health.enter_graceful_shutdown()
+                await _look(made)
     finally:
-        made.stop.set()
+        await made.health.enter_graceful_shutdown()
         await made.server.stop(grace_s)
 
 
-async def _show(healthy: health.aio.HealthServicer, ready: bool) -> None:
-    """Of the server as a whole and of the one service alike."""
+async def _look(made: GrpcServer) -> None:
+    """Of the server as a whole and of the one service alike; a degraded one serves."""
+    ready = (await made.doors.ready()).status != "unready"
     status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in (health.OVERALL_HEALTH, SERVICE):
-        await healthy.set(name, status)
+        await made.health.set(name, status)
+
+
+def _health_handlers(healthy: health.aio.HealthServicer, doors: Doors) -> dict[str, Handler]:
+    """The standard service, read as carefully as ours; who watches it keeps no stop waiting."""
+
+    async def check(call: Call, message: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
+        answer: health_pb2.HealthCheckResponse = await healthy.Check(message, call.context)
+        return answer
+
+    async def watch(call: Call, message: health_pb2.HealthCheckRequest) -> None:
+        await race(healthy.Watch(message, call.context), doors.stopping)
+        away = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+        await call.write(away, within_s=doors.deadline_s)
+        raise ended(STOPPING)
+
+    request, read_within_s = health_pb2.HealthCheckRequest, doors.deadline_s
+    return {
+        "Check": one_answer("Health/Check", request, check, read_within_s=read_within_s),
+        "Watch": many_answers("Health/Watch", request, watch, read_within_s=read_within_s),
+    }
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

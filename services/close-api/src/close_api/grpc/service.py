@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
-
-import grpc
 
 from close_api.auth.caller import Scope
 from close_api.close_body import check_position_id, read_moment, read_reason
+from close_api.doors import Doors
 from close_api.errors import Problem
 from close_api.grpc.answers import (
     POSITION_STATUSES,
@@ -19,9 +19,10 @@ from close_api.grpc.answers import (
     write_answer,
     write_request,
 )
-from close_api.grpc.calls import TRACE_ID, Call, Door, both_streams, race, server_stream, stopping, unary
+from close_api.grpc.calls import AGED, STOPPING, TRACE_ID, Call, Door, StreamLimits, ended, race
 from close_api.grpc.close_stream import CloseStream
 from close_api.grpc.generated import close_pb2 as pb
+from close_api.grpc.methods import Handler, both_streams, many_answers, one_answer
 from close_api.grpc.requests import (
     MAX_STREAM_MESSAGE_BYTES,
     read_choice,
@@ -44,13 +45,13 @@ ANSWER_BEFORE_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The calls; all raise Problem. `stream` has the limits of what stays open."""
+    """The calls that are not the stream of closes; all raise Problem."""
 
     door: Door
     closing: Closing
     reading: Reading
     cancelling: Cancelling
-    stream: CloseStream
+    streams: StreamLimits
 
     async def close_position(self, call: Call, message: pb.ClosePositionRequest) -> pb.ClosePositionResponse:
         """Answer after the COMMIT."""
@@ -58,7 +59,7 @@ class Service:
             read = read_close(message.close)
             caller = await self.door.admit(call, Scope.WRITE, closes=1)
             command = read.command(caller, call.trace.header())
-            answer = await self.closing.close(caller, command, deadline_s=call.within_s())
+            answer = await self.closing.close(caller, command)
         except Problem as problem:
             CLOSES.labels(problem.code.value).inc()
             raise
@@ -72,7 +73,7 @@ class Service:
         wait_s = read_wait(message)
         caller = await self.door.admit(call, Scope.READ)
         state = await self.reading.request(caller, request_id)
-        wait_s = min(wait_s, call.within_s() - ANSWER_BEFORE_S)
+        wait_s = min(wait_s, call.left_s() - ANSWER_BEFORE_S)
         if wait_s > 0:
             state = await race(self.reading.wait(caller, request_id, wait_s=wait_s), self.door.stop) or state
         return pb.GetCloseRequestResponse(close_request=request_message(*state))
@@ -105,19 +106,19 @@ class Service:
         await call.context.send_initial_metadata(((TRACE_ID, call.trace.trace_id),))
         changes = self.reading.watch(caller, request_id, last_event_id=last)
         try:
-            async with aclosing(changes), timeout(self.stream.age_s):
+            async with aclosing(changes), timeout(self.streams.age_s):
                 while True:
                     change = await race(anext(changes, _ENDED), self.door.stop)
                     if change is _ENDED:
                         return
                     if self.door.stop.is_set():
-                        raise stopping()
+                        raise ended(STOPPING)
                     if change is not None:
                         shown = request_message(*change.state)
                         answer = pb.WatchCloseRequestResponse(event_id=change.event_id, close_request=shown)
-                        await self.stream.write(call, answer)
+                        await call.write(answer, within_s=self.streams.idle_s)
         except TimeoutError:
-            raise stopping() from None
+            raise ended(AGED) from None
 
     async def cancel_close_request(
         self, call: Call, message: pb.CancelCloseRequestRequest
@@ -152,19 +153,22 @@ class Service:
 _ENDED: Final[Any] = object()
 
 
-def handlers(service: Service) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+def handlers(doors: Doors, streams: StreamLimits) -> dict[str, Handler]:
     """The methods by their names in close.proto."""
+    door = Door(doors.identity, doors.rates, doors.stopping)
+    calls = Service(door, doors.closing, doors.reading, doors.cancelling, streams)
+    closes = CloseStream(door, doors.closing, streams)
+    one = partial(one_answer, read_within_s=doors.deadline_s)
+    many = partial(many_answers, read_within_s=doors.deadline_s)
     return {
-        "ClosePosition": unary("ClosePosition", pb.ClosePositionRequest, service.close_position),
+        "ClosePosition": one("ClosePosition", pb.ClosePositionRequest, calls.close_position),
         "ClosePositions": both_streams(
-            "ClosePositions", pb.ClosePositionsRequest, service.stream.serve, at_most=MAX_STREAM_MESSAGE_BYTES
+            "ClosePositions", pb.ClosePositionsRequest, closes.serve, at_most=MAX_STREAM_MESSAGE_BYTES
         ),
-        "GetCloseRequest": unary("GetCloseRequest", pb.GetCloseRequestRequest, service.get_close_request),
-        "ListCloseRequests": unary("ListCloseRequests", pb.ListCloseRequestsRequest, service.list_close_requests),
-        "WatchCloseRequest": server_stream(
-            "WatchCloseRequest", pb.WatchCloseRequestRequest, service.watch_close_request
-        ),
-        "CancelCloseRequest": unary("CancelCloseRequest", pb.CancelCloseRequestRequest, service.cancel_close_request),
-        "GetPosition": unary("GetPosition", pb.GetPositionRequest, service.get_position),
-        "ListPositions": unary("ListPositions", pb.ListPositionsRequest, service.list_positions),
+        "GetCloseRequest": one("GetCloseRequest", pb.GetCloseRequestRequest, calls.get_close_request),
+        "ListCloseRequests": one("ListCloseRequests", pb.ListCloseRequestsRequest, calls.list_close_requests),
+        "WatchCloseRequest": many("WatchCloseRequest", pb.WatchCloseRequestRequest, calls.watch_close_request),
+        "CancelCloseRequest": one("CancelCloseRequest", pb.CancelCloseRequestRequest, calls.cancel_close_request),
+        "GetPosition": one("GetPosition", pb.GetPositionRequest, calls.get_position),
+        "ListPositions": one("ListPositions", pb.ListPositionsRequest, calls.list_positions),
     }

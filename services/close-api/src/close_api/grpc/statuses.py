@@ -19,7 +19,6 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 """The metadata that carries a google.rpc.Status with the details."""
 OVER_HTTP_ONLY: Final = frozenset(
     {
-        Code.BODY_TOO_SLOW,
         Code.MALFORMED_REQUEST,
         Code.LENGTH_REQUIRED,
         Code.UNSUPPORTED_MEDIA_TYPE,
@@ -32,6 +31,7 @@ OVER_HTTP_ONLY: Final = frozenset(
 _SAID: Final[Mapping[Code, str]] = {
     Code.MALFORMED_BODY: "The message cannot be read as the request of this call; make it from close.proto.",
     Code.BODY_TOO_LARGE: "The message is larger than this call takes: 64 KiB, one of ClosePositions 1 MiB.",
+    Code.BODY_TOO_SLOW: "The message did not arrive in time; send the call again.",
     Code.IDEMPOTENCY_KEY_MISSING: "Set idempotency_key: one new value for each close you mean.",
     Code.IDEMPOTENCY_KEY_INVALID: "idempotency_key must be 1 to 100 printable ASCII characters.",
 }
