@@ -20,6 +20,7 @@ from close_api.auth.tls import Certificates, TlsFiles
 from close_api.auth.tokens import Disabled, Tokens
 from close_api.batching import Batches
 from close_api.doors import make_doors
+from close_api.grpc.server import GrpcServer, Limits, PortTaken, make_grpc_server, serve
 from close_api.rest.app import build_app
 from close_api.rest.server import make_server
 from close_api.settings import Settings
@@ -34,10 +35,6 @@ LOCK_TIMEOUT_MS: Final = 1_000
 """Longer than any transaction of ours holds a position; shorter than callers wait, because a batch waits as one."""
 
 log = structlog.get_logger(__name__)
-
-
-class PortTaken(Exception):
-    """The address cannot be listened on."""
 
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -73,14 +70,22 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 stopping=stop,
             )
             tls = _certificates(settings)
-            server = make_server(
+            rest = make_server(
                 build_app(doors),
                 answer_within_s=deadline_s,
                 max_connections=settings.max_connections,
                 tls=None if tls is None else tls.http_context(),
             )
+            grpc = make_grpc_server(
+                doors,
+                host=settings.grpc_host,
+                port=settings.grpc_port,
+                credentials=None if tls is None else tls.grpc_credentials(),
+                limits=Limits(concurrent_calls=settings.max_calls, connections=settings.max_connections),
+                reflected=settings.grpc_reflection,
+            )
             log.info("listening", host=settings.http_host, port=listening.getsockname()[1], tls=tls is not None)
-            await _answer(server, listening, closes, keys, stop)
+            await _answer((rest, listening), grpc, closes, keys, stop)
     finally:
         await engine.dispose()
 
@@ -108,30 +113,37 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 async def _answer(
-    server: uvicorn.Server,
-    listening: socket.socket,
+    rest: tuple[uvicorn.Server, socket.socket],
+    grpc: GrpcServer,
     closes: Batches[CloseCommand, Decision],
     keys: Keys | None,
     stop: asyncio.Event,
 ) -> None:
-    """Serve until `stop`; then take no new connection, answer every request that is there, and end the queue."""
-    answered = asyncio.Event()
+    """Serve until `stop`; then take no new connection, answer every call that is there, and end the queue."""
+    server, listening = rest
+    answering, answered = {"REST", "gRPC"}, asyncio.Event()
 
-    async def answer() -> None:
+    async def until_answered(door: str, serving: Coroutine[Any, Any, None]) -> None:
         try:
-            await server.serve([listening])
+            await serving
         finally:
-            answered.set()
+            answering.discard(door)
+            if not answering:
+                answered.set()
 
     async def end() -> None:
         await stop.wait()
         server.should_exit = True
 
+    parts: dict[str, Coroutine[Any, Any, object]] = {
+        "server": until_answered("REST", server.serve([listening])),
+        "gRPC server": until_answered("gRPC", serve(grpc, grace_s=grpc.doors.deadline_s)),
+        "batches": closes.run(answered),
+    }
+    if keys is not None:
+        parts["keys"] = keys.run(stop)
     ending = asyncio.create_task(end())
     try:
-        parts: dict[str, Coroutine[Any, Any, object]] = {"server": answer(), "batches": closes.run(answered)}
-        if keys is not None:
-            parts["keys"] = keys.run(stop)
         await run_parts(stop, parts)
     finally:
         ending.cancel()

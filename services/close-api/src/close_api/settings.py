@@ -117,7 +117,8 @@ class TlsSettings(ServiceSettings):
 
 
 class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
-    """`request_deadline_ms` bounds the reading of a body and the wait for the database alike."""
+    """`request_deadline_ms` bounds the reading of a body and the wait for the database alike. `max_connections` are
+    those of each door, and `max_calls` what gRPC answers at once."""
 
     model_config = SettingsConfigDict(env_prefix="CLOSE_API_")
 
@@ -125,12 +126,14 @@ class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
     http_port: Port = 8080
     grpc_host: str = "127.0.0.1"
     grpc_port: Port = 9090
+    grpc_reflection: bool = False
     replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
     postgres_pool_size: Annotated[int, Field(ge=3, le=100)] = 6
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 1024
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 64
     batches_in_flight: Annotated[int, Field(ge=1, le=8)] = 2
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_calls: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     request_deadline_ms: Annotated[int, Field(ge=100, le=60_000)] = 5_000
 
 
