@@ -36,6 +36,11 @@ ODD: Final[Mapping[str, str]] = {
         "has `request_failed` with the trace id"
     ),
     "close_api_commits_unknown_total": "rises while the database fails over; if it goes on, look at the network to it",
+    "close_api_tokens_refused_total": (
+        "`no_keys`: the issuer's key set is away (`key_set_given_up` in the log); `unknown_key`, `issuer`, `audience`: "
+        "a caller with tokens of another issuer; `signature`: somebody tries"
+    ),
+    "close_api_verifying_keys": "0: every token is refused; the log has `key_set_not_read` or `key_not_used`",
     "close_api_waiting_closes": "grows: the database is slow; at `CLOSE_API_QUEUE_CAPACITY` come `overloaded`",
     "closeflow_broker_answers_total": (
         "`Unanswered` rises: the broker or the network (each is looked up); `NotAccepted`: its rate limit, or the key; "

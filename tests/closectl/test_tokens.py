@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import stat
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import jwt
 import pytest
@@ -170,3 +172,33 @@ def test_a_directory_that_cannot_be_is_told(tmp_path: Path, monkeypatch: pytest.
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert [*tmp_path.iterdir()] == []
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every close with 401, and keeps what it was sent."""
+
+    sent: ClassVar[list[str | None]] = []
+
+    def do_POST(self) -> None:
+        self.sent.append(self.headers["authorization"])
+        body = json.dumps({"code": "unauthenticated", "detail": "Send a token."}).encode()
+        self.send_response(401)
+        self.send_header("content-type", "application/problem+json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nowhere."""
+
+
+def test_a_close_is_sent_with_the_token_of_the_settings_and_nothing_repeats_it(tmp_path: Path) -> None:
+    made(tmp_path / "dev")
+    token = issued(tmp_path / "dev", "--all-accounts")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = closectl("close", "104", api_url=f"http://127.0.0.1:{server.server_port}", api_token=token)
+        server.shutdown()
+    assert Refusing.sent == [f"Bearer {token}"]
+    assert done.exit_code == 1
+    assert token not in done.stdout + done.stderr

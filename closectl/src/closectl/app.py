@@ -43,8 +43,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Close trading positions and see what became of them. Settings: CLOSECTL_API_URL, CLOSECTL_POSTGRES_DSN, "
-    "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS, CLOSECTL_BROKER_URL (`make run` prints them).",
+    help="Close trading positions and see what became of them. Settings: CLOSECTL_API_URL, CLOSECTL_API_TOKEN, "
+    "CLOSECTL_POSTGRES_DSN, CLOSECTL_KAFKA_BOOTSTRAP_SERVERS, CLOSECTL_BROKER_URL (`make run` prints them).",
 )
 positions = typer.Typer(no_args_is_help=True, help="Positions: import, list, adjust, override.")
 app.add_typer(positions, name="positions")
@@ -174,7 +174,8 @@ def close(
     wait: Annotated[float, seconds("Wait this long for the close to end.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Close a position over REST (CLOSECTL_API_URL). Without --key a new one is made, and printed."""
+    """Close a position over REST (CLOSECTL_API_URL, CLOSECTL_API_TOKEN). Without --key a new one is made, and
+    printed."""
     settings = load(ClosectlSettings)
     if settings.api_url is None:
         fail("CLOSECTL_API_URL is not set; give the address of close-api, such as http://127.0.0.1:8080", code=2)

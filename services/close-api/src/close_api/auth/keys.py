@@ -100,7 +100,7 @@ class Keys:
             if fetching is not None:
                 with suppress(TimeoutError):
                     async with timeout(PATIENCE_S):
-                        await asyncio.shield(fetching)
+                        await asyncio.wait([fetching])  # It goes on, whoever stops waiting.
             generation = self.generation()
         return generation, self._set.keys.get(kid)
 
