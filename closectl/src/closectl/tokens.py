@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Final
 
 import typer
@@ -84,7 +85,7 @@ def key_(
         f"{directory / PRIVATE_KEY}  keep it to yourself",
         f"{directory / JWKS}  key {kid}",
         "start close-api with:",
-        f"  CLOSE_API_AUTH=jwt CLOSE_API_JWKS={directory.absolute() / JWKS}"
+        f"  CLOSE_API_AUTH=jwt CLOSE_API_JWKS={quote(str(directory.absolute() / JWKS))}"
         f" CLOSE_API_ISSUER={ISSUER} CLOSE_API_AUDIENCE={AUDIENCE}",
     ):
         typer.echo(visible(line))
