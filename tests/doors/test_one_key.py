@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -22,7 +23,10 @@ from demo.services import free_port
 
 from .conftest import MINE, Desk, Running
 
-KILLS: Final = 20
+KILLS: Final = int(os.environ.get("DOOR_KILLS", "5"))
+"""Twenty take a minute and a half."""
+UP_S: Final = 1.5
+"""For how long it runs before it is killed, so that those who wait between two attempts get their turn too."""
 WORKERS: Final = 8
 
 
@@ -86,7 +90,7 @@ async def test_of_fifty_keys_over_two_doors_of_two_processes_one_is_accepted(des
 
 
 @pytest.mark.timeout(300)
-def test_every_key_has_one_request_after_twenty_kills_and_its_answer_names_it(desk: Desk) -> None:
+def test_every_key_has_one_request_after_kills_under_load_and_its_answer_names_it(desk: Desk) -> None:
     """Clients over both doors close one position after the other and retry; close-api is killed under them and started
     again at the same address."""
     ports = (free_port(), free_port())
@@ -97,7 +101,7 @@ def test_every_key_has_one_request_after_twenty_kills_and_its_answer_names_it(de
     def closing(worker: int) -> dict[int, UUID]:
         address = f"http://127.0.0.1:{ports[0]}" if worker % 2 else f"grpc://127.0.0.1:{ports[1]}"
         answered: dict[int, UUID] = {}
-        with Client(address, token, timeout=5.0, retry_for=60.0) as client:
+        with Client(address, token, timeout=5.0, retry_for=120.0) as client:
             for position in positions[worker::WORKERS]:
                 if killed_all.is_set():
                     return answered
@@ -109,10 +113,10 @@ def test_every_key_has_one_request_after_twenty_kills_and_its_answer_names_it(de
         try:
             for kill in range(KILLS + 1):
                 with desk.api(ports=ports) as running:
-                    before = desk.requests()
-                    until = time.monotonic() + 30
-                    while desk.requests() < before + 20 + 3 * kill and time.monotonic() < until:
-                        time.sleep(0.005)
+                    before, began = desk.requests(), time.monotonic()
+                    while desk.requests() < before + 20 or time.monotonic() < began + UP_S + 0.01 * kill:
+                        assert time.monotonic() < began + 60, "nothing is accepted"
+                        time.sleep(0.002)
                     if kill < KILLS:
                         running.service.process.send_signal(signal.SIGKILL)
                         running.service.process.wait()
