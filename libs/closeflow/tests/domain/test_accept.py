@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from hashlib import sha256
 from typing import Final
-from uuid import UUID
 
 import pytest
 
@@ -15,7 +12,6 @@ from closeflow.contracts.outbox import event_value
 from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,
-    CloseCommand,
     Decision,
     ExpectationFailed,
     ExposureUnproven,
@@ -27,7 +23,6 @@ from closeflow.domain.close.accept import (
     TradingHalted,
     ZeroQuantity,
     accept_close,
-    fingerprint,
 )
 from closeflow.domain.model import (
     AssetType,
@@ -36,7 +31,6 @@ from closeflow.domain.model import (
     Order,
     OrderStatus,
     OrderType,
-    Position,
     PositionStatus,
     RequestStatus,
     Side,
@@ -48,81 +42,7 @@ from closeflow.domain.model import (
 from closeflow.domain.trading_controls import TradingState
 from closeflow.domain.transitions import illegal_moves
 
-NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
-STOCK: Final = AssetType.STOCK
-FIRST: Final = UUID(int=1)
-SECOND: Final = UUID(int=2)
-ACTIVE: Final = TradingState.ACTIVE
-
-
-def book(
-    quantity: str = "10",
-    status: PositionStatus = PositionStatus.OPEN,
-    asset_type: AssetType = AssetType.STOCK,
-    *orders: Order,
-    active: UUID | None = None,
-    exposure_unproven: bool = False,
-) -> Book:
-    position = Position(
-        id=7,
-        account_id="ACC",
-        symbol="AAPL",
-        asset_type=asset_type,
-        multiplier=Decimal(1),
-        currency="USD",
-        opening_quantity=Decimal(10),
-        quantity=Decimal(quantity),
-        status=status,
-        version=4,
-        active_close_request_id=active,
-        exposure_unproven=exposure_unproven,
-    )
-    return Book(
-        position=position,
-        base_quantity=Decimal(quantity),
-        ledger_quantity=Decimal(quantity),
-        orders={order.client_order_id: order for order in orders},
-    )
-
-
-def command(quantity: str | None = None, **changes: object) -> CloseCommand:
-    made = CloseCommand(
-        request_id=FIRST,
-        position_id=7,
-        idempotency_key="k",
-        requested_by="desk",
-        quantity=None if quantity is None else Decimal(quantity),
-        traceparent="00-aa-bb-01",
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def order(status: OrderStatus, *statements: Statement, stated: str = "0") -> Order:
-    return Order(
-        client_order_id="cf-0",
-        close_request_id=SECOND,
-        attempt=1,
-        position_id=7,
-        account_id="ACC",
-        symbol="AAPL",
-        side=Side.SELL,
-        quantity=Decimal(10),
-        order_type=OrderType.LIMIT,
-        time_in_force=TimeInForce.DAY,
-        status=status,
-        created_at=NOW,
-        statements=statements,
-        stated_cum_quantity=Decimal(stated),
-    )
-
-
-def accepted(found: Decision) -> Accepted:
-    assert isinstance(found, Accepted), found
-    return found
-
-
-def request_of(close: CloseCommand, before: Book | None = None) -> CloseRequest:
-    return accepted(accept_close(before or book(), close, None, trading=ACTIVE, now=NOW)).request
+from .accepting import ACTIVE, FIRST, NOW, SECOND, accepted, book, command, order, request_of
 
 
 def test_an_accepted_close_moves_the_position_and_asks_for_the_first_attempt() -> None:
@@ -241,75 +161,6 @@ def test_the_checks_come_in_the_contracts_order() -> None:
     assert answer(book()) is FieldInvalid
 
 
-@pytest.mark.parametrize(
-    ("asset_type", "position", "percentage", "target"),
-    [
-        (AssetType.STOCK, "10", "50", "5"),
-        (AssetType.STOCK, "-10", "25", "2.5"),
-        (AssetType.STOCK, "10", "33.333333333333333333", "3.333333333"),
-        (AssetType.OPTION, "10", "99", "9"),
-        (AssetType.OPTION, "3", "100", "3"),
-        (AssetType.CRYPTO, "0.3000000019", "100", "0.300000001"),
-        (AssetType.STOCK, "99999999999999.999999999", "100", "99999999999999.999999999"),
-    ],
-)
-def test_a_percentage_is_of_the_position_rounded_down_to_the_lot(
-    asset_type: AssetType, position: str, percentage: str, target: str
-) -> None:
-    asked = command(percentage=Decimal(percentage))
-    assert request_of(asked, book(position, asset_type=asset_type)).target_quantity == Decimal(target)
-
-
-WHAT_FITS_NOT: Final = [
-    ("percentage", AssetType.OPTION, {"percentage": Decimal(10)}),
-    ("time_in_force", AssetType.OPTION, {"time_in_force": TimeInForce.GTC}),
-    ("time_in_force", AssetType.CRYPTO, {"time_in_force": TimeInForce.DAY}),
-    ("time_in_force", AssetType.STOCK, {"quantity": Decimal("0.5"), "time_in_force": TimeInForce.GTC}),
-    ("deadline", AssetType.STOCK, {"deadline_at": NOW}),
-    ("deadline", AssetType.STOCK, {"deadline_at": NOW - timedelta(days=1)}),
-]
-
-
-@pytest.mark.parametrize(("field", "asset_type", "asked"), WHAT_FITS_NOT)
-def test_a_field_that_does_not_fit_the_position_is_refused_by_its_name(
-    field: str, asset_type: AssetType, asked: dict[str, object]
-) -> None:
-    before = book("3", asset_type=asset_type)
-    found = accept_close(before, command(**asked), None, trading=ACTIVE, now=NOW)
-    assert isinstance(found, FieldInvalid)
-    assert found.field == field
-
-
-def test_what_is_asked_for_is_kept_with_the_request() -> None:
-    asked = command(
-        max_slippage_bps=25,
-        time_in_force=TimeInForce.IOC,
-        working_timeout_s=7,
-        deadline_at=NOW + timedelta(hours=1),
-        reason="the desk asked",
-    )
-    kept = request_of(asked)
-    assert (kept.max_slippage_bps, kept.time_in_force, kept.working_timeout_s) == (25, TimeInForce.IOC, 7)
-    assert (kept.deadline_at, kept.requested_reason) == (NOW + timedelta(hours=1), "the desk asked")
-
-
-@pytest.mark.parametrize(
-    ("expected", "refused"),
-    [
-        ({"expected_quantity": Decimal("-10.0")}, False),
-        ({"expected_quantity": Decimal(10)}, True),
-        ({"expected_version": 4}, False),
-        ({"expected_version": 3}, True),
-        ({"expected_version": 4, "expected_quantity": Decimal(1)}, True),
-    ],
-)
-def test_a_position_that_is_not_as_expected_is_not_closed(expected: dict[str, object], refused: bool) -> None:
-    found = accept_close(book("-10"), command(**expected), None, trading=ACTIVE, now=NOW)
-    assert isinstance(found, ExpectationFailed) is refused
-    if isinstance(found, ExpectationFailed):
-        assert (found.quantity, found.version) == (Decimal(-10), 4)
-
-
 @pytest.mark.parametrize("before", [ALL_WRONG, book(status=PositionStatus.CLOSING, active=FIRST)])
 def test_a_repeated_key_gets_its_first_answer_whatever_the_position_is_now(before: Book) -> None:
     first = replace(request_of(command()), status=RequestStatus.FAILED)
@@ -375,45 +226,3 @@ def test_the_second_close_in_a_fold_sees_the_first() -> None:
     assert other == AlreadyClosing(7, FIRST)
     again = accept_close(first.book, command(request_id=SECOND), first.request, trading=ACTIVE, now=NOW)
     assert again == Replayed(first.book.position, first.request)
-
-
-def test_a_fingerprint_is_taken_after_defaults_and_of_values_not_of_their_spelling() -> None:
-    assert fingerprint(command(), STOCK) == fingerprint(command(order_type=OrderType.LIMIT), STOCK)
-    assert fingerprint(command(), STOCK) == fingerprint(command(only=AssetType.OPTION, requested_by="other"), STOCK)
-    assert len({fingerprint(command(text), STOCK) for text in ("10", "10.0", "1E+1")}) == 1
-    spelled = command(percentage=Decimal("1E+2"), working_timeout_s=60, time_in_force=TimeInForce.DAY)
-    assert fingerprint(spelled, STOCK) == fingerprint(command(), STOCK)
-    assert fingerprint(command(time_in_force=TimeInForce.GTC), AssetType.CRYPTO) == fingerprint(command(), STOCK)
-    berlin = NOW.astimezone(timezone(timedelta(hours=1)))
-    assert fingerprint(command(deadline_at=berlin), STOCK) == fingerprint(command(deadline_at=NOW), STOCK)
-
-
-def test_what_the_caller_knew_of_the_version_is_no_part_of_what_is_asked_for() -> None:
-    assert fingerprint(command(expected_version=3), STOCK) == fingerprint(command(expected_version=4), STOCK)
-
-
-def test_a_fingerprint_differs_whenever_something_else_is_asked_for() -> None:
-    asked = [
-        command(),
-        command("10"),
-        command("1"),
-        command(order_type=OrderType.MARKET),
-        command(limit_price=Decimal(10)),
-        command("10", limit_price=Decimal(10)),
-        command(percentage=Decimal(10)),
-        command(max_slippage_bps=10),
-        command(max_slippage_bps=0),
-        command(time_in_force=TimeInForce.GTC),
-        command(working_timeout_s=61),
-        command(deadline_at=NOW),
-        command(expected_quantity=Decimal(10)),
-        command(reason="the desk asked"),
-    ]
-    assert len({fingerprint(one, STOCK) for one in asked}) == len(asked)
-
-
-def test_todays_fingerprints_stay_what_they_are() -> None:
-    """They are stored for as long as positions exist: a change of the form would turn replays into 422."""
-    nothing, all_three = sha256(b""), sha256(b"limit_price=1.1\norder_type=market\nquantity=2.5")
-    asked = command("2.50", order_type=OrderType.MARKET, limit_price=Decimal("1.10"))
-    assert (fingerprint(command(), STOCK), fingerprint(asked, STOCK)) == (nothing.hexdigest(), all_three.hexdigest())
