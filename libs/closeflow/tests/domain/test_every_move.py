@@ -58,7 +58,7 @@ from .builders import (
     refused,
     working,
 )
-from .test_accept import command
+from .accepting import command
 from .test_plan_order import CLOSED, MARKET, pending, planned
 from .test_timeouts import retryable, woken
 from .test_transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES
