@@ -5,7 +5,7 @@ Whose a row is, is part of every question, so what is not there and what is not 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
@@ -35,6 +35,7 @@ from closeflow.storage.core.engine import CommitUnknown
 from closeflow.storage.timeline import list_facts
 
 T = TypeVar("T")
+Changes = AsyncGenerator["Changed | None", None]
 
 DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 500
@@ -129,7 +130,7 @@ class Reading:
             changed = await watch.changed(within_s=wait_s)
         return changed or await self.request(caller, request_id)
 
-    def watch(self, caller: Caller, request_id: UUID, *, last_event_id: str | None) -> AsyncIterator[Changed | None]:
+    def watch(self, caller: Caller, request_id: UUID, *, last_event_id: str | None) -> Changes:
         """The state now, unless it is the one that `last_event_id` names, then each that follows, the final one last.
         Some in between may be skipped; None says that nothing changed for `keep_alive_s`.
 
@@ -138,9 +139,7 @@ class Reading:
         self._watchers.refuse_if_full()
         return self._watch(caller, request_id, last_event_id)
 
-    async def _watch(
-        self, caller: Caller, request_id: UUID, last_event_id: str | None
-    ) -> AsyncIterator[Changed | None]:
+    async def _watch(self, caller: Caller, request_id: UUID, last_event_id: str | None) -> Changes:
         state = await self.request(caller, request_id)
         seen = event_id(state)
         with self._watchers.watching(request_id, seen=seen) as watch:
