@@ -42,8 +42,9 @@ _MOMENT: Final = re.compile(
 )
 
 
-def _bounded(value: object) -> Decimal:
-    """A number exactly as it was written, bounded before anything formats it, so that 1e999999 costs nothing."""
+def bounded(value: object) -> Decimal:
+    """A number exactly as it was written, bounded before anything formats it, so that 1e999999 costs nothing. Raises
+    ValueError."""
     if not isinstance(value, Decimal):
         raise ValueError("must be a JSON number; leave it out for the default")
     if not value.is_finite():
@@ -54,27 +55,29 @@ def _bounded(value: object) -> Decimal:
     return value
 
 
-def _positive(value: object) -> Decimal:
+def positive(value: object) -> Decimal:
+    """A number above 0, as `bounded`."""
     if isinstance(value, Decimal) and not (value.is_finite() and value > 0):
         raise ValueError("must be a finite number greater than 0")
-    return _bounded(value)
+    return bounded(value)
 
 
 def _percentage(value: object) -> Decimal:
-    found = _positive(value)
+    found = positive(value)
     if found > ALL:
         raise ValueError("must be greater than 0 and at most 100")
     return found
 
 
 def _whole(value: object) -> int:
-    found = _bounded(value)
+    found = bounded(value)
     if found != found.to_integral_value():
         raise ValueError("must be a whole number")
     return int(found)
 
 
-def _moment(value: object) -> datetime:
+def moment(value: object) -> datetime:
+    """A time with an offset, in UTC. Raises ValueError."""
     if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         raise ValueError("must be a time with an offset, such as 2026-03-02T15:00:00Z (RFC 3339)")
     try:
@@ -83,7 +86,8 @@ def _moment(value: object) -> datetime:
         raise ValueError("is not a time that exists") from None
 
 
-def _reason(value: object) -> str:
+def words(value: object) -> str:
+    """What somebody says in his own words. Raises ValueError."""
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_REASON or not value.isprintable():
         raise ValueError(f"must be 1 to {MAX_REASON} printable characters")
     return value
@@ -107,7 +111,7 @@ def _between(low: int, high: int) -> Callable[[object], int]:
 
 _Quantity = Annotated[
     Decimal | None,
-    PlainValidator(_positive),
+    PlainValidator(positive),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10**15}),
 ]
 _Percentage = Annotated[
@@ -117,7 +121,7 @@ _Percentage = Annotated[
 ]
 _Signed = Annotated[
     Decimal | None,
-    PlainValidator(_bounded),
+    PlainValidator(bounded),
     WithJsonSchema({"type": "number", "exclusiveMinimum": -(10**15), "exclusiveMaximum": 10**15}),
 ]
 _Slippage = Annotated[
@@ -130,14 +134,14 @@ _Timeout = Annotated[
     PlainValidator(_between(1, LONGEST_WORKING_TIMEOUT_S)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LONGEST_WORKING_TIMEOUT_S}),
 ]
-_Moment = Annotated[datetime | None, PlainValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+_Moment = Annotated[datetime | None, PlainValidator(moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 _TimeInForce = Annotated[
     TimeInForce | None,
     BeforeValidator(_given),
     WithJsonSchema({"type": "string", "enum": [one.value for one in TimeInForce]}),
 ]
 _Reason = Annotated[
-    str | None, PlainValidator(_reason), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_REASON})
+    str | None, PlainValidator(words), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_REASON})
 ]
 
 
@@ -227,7 +231,7 @@ def check_position_id(position_id: object) -> int:
 def read_moment(value: object, name: str) -> datetime:
     """A time with an offset (RFC 3339). Raises Problem `invalid_fields`."""
     try:
-        return _moment(value)
+        return moment(value)
     except ValueError as error:
         raise field_problem(FieldError(name, str(error))) from None
 
@@ -235,7 +239,7 @@ def read_moment(value: object, name: str) -> datetime:
 def read_reason(value: object) -> str:
     """Words of the caller's own. Raises Problem `invalid_fields`."""
     try:
-        return _reason(value)
+        return words(value)
     except ValueError as error:
         raise field_problem(FieldError("reason", str(error))) from None
 

@@ -27,6 +27,7 @@ from close_api.rest.documented import (
     answered,
     problems,
 )
+from close_api.rest.parameters import PAGING, parameter, read_page, read_texts, text_parameter
 from close_api.rest.request_body import read_position_id, read_request_id
 from close_api.rest.responses import (
     CloseAnswer,
@@ -50,8 +51,6 @@ T = TypeVar("T")
 MAX_WAIT_S: Final = 60
 READ_WITHIN_S: Final = 30.0
 _WAIT: Final = re.compile(r"([0-9]{1,3})s?", re.ASCII)
-_PAGE_SIZE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
-_LONGEST: Final = 500
 _ENDED: Final = object()
 
 
@@ -94,11 +93,11 @@ class StateRoutes:
 
     async def close_requests(self, request: Request) -> Response:
         """A page of the caller's requests, the newest first."""
-        given = _text_parameters(request)
+        given = read_texts(request)
         status = _choice(given, "status", RequestStatus)
         position = read_position_id(given["position"], "position") if "position" in given else None
         after = read_moment(given["created_after"], "created_after") if "created_after" in given else None
-        size, token = _page(given)
+        size, token = read_page(given)
         caller = await self.door.admit(request)
         wanted = RequestFilter(account=given.get("account"), status=status, position_id=position, created_after=after)
         page = await self.reading.requests(caller, wanted, page_size=size, page_token=token)
@@ -129,9 +128,9 @@ class StateRoutes:
 
     async def positions(self, request: Request) -> Response:
         """A page of the caller's positions, the oldest first."""
-        given = _text_parameters(request)
+        given = read_texts(request)
         status = _choice(given, "status", PositionStatus)
-        size, token = _page(given)
+        size, token = read_page(given)
         caller = await self.door.admit(request)
         wanted = PositionFilter(account=given.get("account"), status=status, symbol=given.get("symbol"))
         page = await self.reading.positions(caller, wanted, page_size=size, page_token=token)
@@ -163,16 +162,6 @@ class StateRoutes:
                 waiting.cancel()
 
 
-def _text_parameters(request: Request) -> Mapping[str, str]:
-    given = dict(request.query_params)
-    for name, value in given.items():
-        if len(value) > _LONGEST or not value.isprintable():
-            raise field_problem(FieldError(name, f"must be at most {_LONGEST} printable characters"))
-        if not value and name != "page_token":
-            raise field_problem(FieldError(name, "is empty; leave it out"))
-    return given
-
-
 def _choice(given: Mapping[str, str], name: str, known: type[T]) -> T | None:
     if name not in given:
         return None
@@ -180,13 +169,6 @@ def _choice(given: Mapping[str, str], name: str, known: type[T]) -> T | None:
         return known(given[name])  # type: ignore[call-arg]
     except ValueError:
         raise field_problem(FieldError(name, f"must be one of {', '.join(known)}")) from None  # type: ignore[arg-type]
-
-
-def _page(given: Mapping[str, str]) -> tuple[int, str]:
-    size = given.get("page_size", "0")
-    if not _PAGE_SIZE.fullmatch(size):
-        raise field_problem(FieldError("page_size", "must be a whole number, at least 0"))
-    return int(size), given.get("page_token", "")
 
 
 def _wait(request: Request) -> int:
@@ -199,27 +181,7 @@ def _wait(request: Request) -> int:
     return int(found[1])
 
 
-def _parameter(name: str, description: str, **schema: object) -> Described:
-    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-
-
-def _texts(name: str, description: str) -> Described:
-    return _parameter(name, description, type="string", minLength=1, maxLength=_LONGEST)
-
-
-_PAGING: Final = [
-    _parameter(
-        "page_size",
-        "How many at most: 50 where it is absent or 0, at most 500.",
-        type="integer",
-        minimum=0,
-        maximum=999_999_999,
-    ),
-    _parameter("page_token", "As the page before gave it, with the same filters.", type="string", maxLength=_LONGEST),
-]
-
-
-_WAIT_PARAMETER: Final = _parameter(
+_WAIT_PARAMETER: Final = parameter(
     "wait",
     "Answer at the next change, at once if the request is over, and after at most so many seconds "
     f"(0s to {MAX_WAIT_S}s).",
@@ -257,10 +219,10 @@ def add_states(app: FastAPI, routes: StateRoutes) -> None:
         responses={200: answered("A page", model=PositionsPage), **problems(*READ)},
         openapi_extra={
             "parameters": [
-                _texts("account", "Only of this account."),
-                _parameter("status", "Only in this status.", type="string", enum=list(PositionStatus)),
-                _texts("symbol", "Only of this symbol."),
-                *_PAGING,
+                text_parameter("account", "Only of this account."),
+                parameter("status", "Only in this status.", type="string", enum=list(PositionStatus)),
+                text_parameter("symbol", "Only of this symbol."),
+                *PAGING,
             ]
         },
     )
@@ -291,11 +253,11 @@ def _add_close_requests(app: FastAPI, routes: StateRoutes) -> None:
         responses={200: answered("A page", model=ClosesPage), **problems(*READ)},
         openapi_extra={
             "parameters": [
-                _texts("account", "Only of this account."),
-                _parameter("status", "Only in this status.", type="string", enum=list(RequestStatus)),
-                _parameter("position", "Only of this position.", type="integer", format="int64", minimum=1),
-                _parameter("created_after", "Only of later requests.", type="string", format="date-time"),
-                *_PAGING,
+                text_parameter("account", "Only of this account."),
+                parameter("status", "Only in this status.", type="string", enum=list(RequestStatus)),
+                parameter("position", "Only of this position.", type="integer", format="int64", minimum=1),
+                parameter("created_after", "Only of later requests.", type="string", format="date-time"),
+                *PAGING,
             ]
         },
     )

@@ -5,15 +5,15 @@ Whose a row is, is part of every question, so what is not there and what is not 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from close_api.auth.caller import Caller, Scope
 from close_api.errors import Code, FieldError, Problem, field_problem
-from close_api.use_cases.page_tokens import last_key, page_token
+from close_api.use_cases.paging import Page, Paging
 from close_api.use_cases.watching import Watchers, event_id
 from closeflow.clock import timeout
 from closeflow.domain.model import Position, PositionStatus, RequestStatus
@@ -37,22 +37,12 @@ from closeflow.storage.timeline import list_facts
 T = TypeVar("T")
 Changes = AsyncGenerator["Changed | None", None]
 
-DEFAULT_PAGE: Final = 50
-LARGEST_PAGE: Final = 500
 KEEP_ALIVE_S: Final = 15.0
 MAX_WATCHERS: Final = 1000
 _MAX_ID: Final = 2**63 - 1
 _REQUEST_KEY: Final = 16
 _POSITION_KEY: Final = 8
 _LONGEST_NAME: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some of a list, in its order; `next_page_token` gives those behind, and is "" at the end."""
-
-    items: list[T]
-    next_page_token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +144,12 @@ class Reading:
     async def requests(
         self, caller: Caller, filter: RequestFilter, *, page_size: int, page_token: str
     ) -> Page[RequestState]:
-        """Close requests, the newest first; see `_Paging` for the size and the token."""
+        """Close requests, the newest first; see `Paging` for the size and the token."""
         caller.require(Scope.READ)
         _check_names(account=filter.account)
         after = None if filter.created_after is None else time_text(filter.created_after)
         position = None if filter.position_id is None else str(filter.position_id)
-        paging = _Paging(("close-requests", filter.account, filter.status, position, after), page_size, page_token)
+        paging = Paging(("close-requests", filter.account, filter.status, position, after), page_size, page_token)
         before = paging.last(_REQUEST_KEY)
         if filter.position_id is not None and not 1 <= filter.position_id <= _MAX_ID:
             return Page([], "")
@@ -200,10 +190,10 @@ class Reading:
     async def positions(
         self, caller: Caller, filter: PositionFilter, *, page_size: int, page_token: str
     ) -> Page[Position]:
-        """Positions, ids ascending; see `_Paging` for the size and the token."""
+        """Positions, ids ascending; see `Paging` for the size and the token."""
         caller.require(Scope.READ)
         _check_names(account=filter.account, symbol=filter.symbol)
-        paging = _Paging(("positions", filter.account, filter.status, filter.symbol), page_size, page_token)
+        paging = Paging(("positions", filter.account, filter.status, filter.symbol), page_size, page_token)
         after = paging.last(_POSITION_KEY)
         found = await self._ask(
             lambda tx: list_positions(
@@ -232,30 +222,6 @@ async def answered(engine: Engine, work: Callable[[Tx], Awaitable[T]], *, deadli
             return await transact(engine, work)
     except (DatabaseAway, CommitUnknown, LockedElsewhere, RowRefused, TimeoutError):
         raise Problem(Code.UNAVAILABLE) from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Paging:
-    """What page is asked for: of at most 500 items, 50 where `asked` is 0 (AIP-158), behind what `token` names."""
-
-    of: Sequence[str | None]
-    asked: int
-    token: str
-
-    def __post_init__(self) -> None:
-        if self.asked < 0:
-            raise field_problem(FieldError("page_size", "must not be below 0; 0 is the default"))
-
-    @property
-    def size(self) -> int:
-        return min(self.asked, LARGEST_PAGE) or DEFAULT_PAGE
-
-    def last(self, length: int) -> bytes | None:
-        return last_key(self.of, self.token, length=length) if self.token else None
-
-    def page(self, found: list[T], key: Callable[[T], bytes]) -> Page[T]:
-        items = found[: self.size]
-        return Page(items, page_token(self.of, key(items[-1])) if len(found) > self.size else "")
 
 
 def _there(found: T | None) -> T:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from close_api.errors import Problem
-from close_api.use_cases.page_tokens import last_key, page_token
+from close_api.use_cases.paging import last_key, page_token
 
 LIST = ("positions", "ACC", None)
 
