@@ -21,7 +21,9 @@ from close_api.doors import Doors
 from close_api.errors import Code, Problem
 from close_api.grpc.server import GrpcServer, Limits, make_grpc_server, serve
 from close_api.readiness import Readiness
+from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import Closing
+from close_api.use_cases.reading import Reading
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow_client.generated.close_pb2_grpc import CloseServiceStub
 
@@ -106,8 +108,8 @@ async def serving(
         identity=tokens,
         rates=RateLimits(limit=rate_limit, window_s=60),
         closing=Closing(batches, deadline_s),
-        cancelling=cancelling,
-        reading=reading,
+        cancelling=cast(Cancelling, cancelling),
+        reading=cast(Reading, reading),
         ready=ready,
         stopping=asyncio.Event(),
         deadline_s=deadline_s,

@@ -1,4 +1,5 @@
-"""The use cases over positions in memory, decided by the domain as ever, for tests of what a door makes of them."""
+"""The use cases over positions in memory, decided by the domain as ever, for tests of what a door makes of them: each
+has the methods of the real one that the gRPC door calls."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from uuid import UUID
 
 from close_api.auth.caller import Caller
 from close_api.errors import Code, Problem
-from close_api.use_cases.cancelling import Cancelling
-from close_api.use_cases.reading import Changed, Page, PositionFilter, Reading, RequestFilter, RequestState
+from close_api.use_cases.reading import Changed, Page, PositionFilter, RequestFilter
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, accept_close
 from closeflow.domain.frozen import replace
 from closeflow.domain.model import AssetType, Book, CloseRequest, Position, PositionStatus, RequestStatus
 from closeflow.domain.trading_controls import TradingState
+from closeflow.storage.close_requests import RequestState
 
 NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
@@ -90,7 +91,7 @@ class Positions:
                 self.books[position_id] = replace(book, requests={**book.requests, request_id: done})
 
 
-class InMemoryReading(Reading):
+class InMemoryReading:
     """`asked` holds the filters and pages that were asked for; `changed` wakes who waits."""
 
     def __init__(self, positions: Positions) -> None:
@@ -107,6 +108,7 @@ class InMemoryReading(Reading):
         return self.positions_in_memory.state_of(caller, request_id)
 
     async def wait(self, caller: Caller, request_id: UUID, *, wait_s: float) -> RequestState:
+        await self.request(caller, request_id)
         self.waits.append(wait_s)
         self.watching += 1
         try:
@@ -137,9 +139,9 @@ class InMemoryReading(Reading):
             self.watching -= 1
 
     async def requests(
-        self, caller: Caller, wanted: RequestFilter, *, page_size: int, page_token: str
+        self, caller: Caller, filter: RequestFilter, *, page_size: int, page_token: str
     ) -> Page[RequestState]:
-        self.asked.append((wanted, page_size, page_token))
+        self.asked.append((filter, page_size, page_token))
         found = [
             (request, book.position)
             for book in self.positions_in_memory.books.values()
@@ -155,14 +157,14 @@ class InMemoryReading(Reading):
         return book.position
 
     async def positions(
-        self, caller: Caller, wanted: PositionFilter, *, page_size: int, page_token: str
+        self, caller: Caller, filter: PositionFilter, *, page_size: int, page_token: str
     ) -> Page[Position]:
-        self.asked.append((wanted, page_size, page_token))
+        self.asked.append((filter, page_size, page_token))
         found = [one.position for one in self.positions_in_memory.books.values()]
         return Page([one for one in found if caller.may_see(one.account_id)][:2], "")
 
 
-class InMemoryCancelling(Cancelling):
+class InMemoryCancelling:
     """Asks for nothing but that the request is there."""
 
     def __init__(self, positions: Positions) -> None:

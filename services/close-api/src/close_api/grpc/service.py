@@ -72,10 +72,12 @@ class Service:
         request_id = read_request_id(message.close_request_id)
         wait_s = read_wait(message)
         caller = await self.door.admit(call, Scope.READ)
-        state = await self.reading.request(caller, request_id)
         wait_s = min(wait_s, call.left_s() - ANSWER_BEFORE_S)
+        state = None
         if wait_s > 0:
-            state = await race(self.reading.wait(caller, request_id, wait_s=wait_s), self.door.stop) or state
+            state = await race(self.reading.wait(caller, request_id, wait_s=wait_s), self.door.stop)
+        if state is None:
+            state = await self.reading.request(caller, request_id)
         return pb.GetCloseRequestResponse(close_request=request_message(*state))
 
     async def list_close_requests(
