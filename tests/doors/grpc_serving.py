@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -96,7 +97,7 @@ async def serving(
     reflected: bool = False,
     credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[Served]:
-    """A server over positions in memory; at the end it has stopped by itself and raised nothing."""
+    """A server over positions in memory; at the end it has stopped by itself, and neither gRPC nor asyncio has warned."""
     positions, tokens, readiness = Positions(), Tokens(), [Readiness("ready")]
     reading, cancelling = InMemoryReading(positions), InMemoryCancelling(positions)
     batches: Batches[CloseCommand, Decision] = Batches(work=positions.decide, capacity=1000, size=64, in_flight=1)
@@ -120,14 +121,41 @@ async def serving(
     answered = asyncio.Event()
     working = asyncio.create_task(batches.run(answered))
     ended = asyncio.create_task(serve(made, grace_s=grace_s))
+    with warnings_of("grpc", "asyncio") as warned:
+        try:
+            yield Served(made, ended, positions, reading, cancelling, tokens, readiness)
+        finally:
+            positions.open.set()
+            doors.stopping.set()
+            await ended
+            answered.set()
+            await working
+    assert [record.getMessage() for record in warned] == []
+
+
+class Keeping(logging.Handler):
+    """Keeps warnings and what is worse."""
+
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__(logging.WARNING)
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def warnings_of(*names: str) -> Iterator[list[logging.LogRecord]]:
+    """What these loggers of the standard library say meanwhile, from a warning on."""
+    records: list[logging.LogRecord] = []
+    handler = Keeping(records)
+    for name in names:
+        logging.getLogger(name).addHandler(handler)
     try:
-        yield Served(made, ended, positions, reading, cancelling, tokens, readiness)
+        yield records
     finally:
-        positions.open.set()
-        doors.stopping.set()
-        await ended
-        answered.set()
-        await working
+        for name in names:
+            logging.getLogger(name).removeHandler(handler)
 
 
 @dataclass(frozen=True)

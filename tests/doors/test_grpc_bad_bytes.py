@@ -201,6 +201,13 @@ async def test_a_body_that_is_not_one_message_closes_nothing(body: bytes) -> Non
         assert await raw.ending_of(1, within_s=WITHIN_S)
 
 
+async def test_a_message_that_does_not_come_to_its_end_is_not_waited_for() -> None:
+    async with unharmed(deadline_s=0.5) as served, connected(served.made.port) as raw:
+        block = frame(HEADERS, call_head(CLOSE, TOKEN), flags=END_HEADERS, stream=1)
+        raw.send(SETTLED, block, frame(DATA, MESSAGE[:-1], stream=1))
+        assert await raw.ending_of(1, within_s=WITHIN_S)
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +23,8 @@ MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 READINESS_EVERY_S: Final = 2.0
 _IDENTITY_ONLY: Final = 1
 """Bit set of the compressions that are understood: none, so that no small message becomes a large one here."""
+
+_LIBRARY_LOG: Final = logging.getLogger("grpc._cython.cygrpc")
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +75,7 @@ def make_grpc_server(
 ) -> GrpcServer:
     """Listen, with TLS where there are credentials; port 0 takes a free one. Raises PortTaken. Runs in the event loop
     that it serves in."""
+    _LIBRARY_LOG.addFilter(_is_not_of_metadata)
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers(doors, limits.streams)),))
     healthy = health.aio.HealthServicer()
@@ -118,6 +122,11 @@ async def _look(made: GrpcServer) -> None:
     status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in (health.OVERALL_HEALTH, SERVICE):
         await made.health.set(name, status)
+
+
+def _is_not_of_metadata(record: logging.LogRecord) -> bool:
+    """The library logs each value of metadata that is not UTF-8, a token among them, with a traceback and twice."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _health_handlers(healthy: health.aio.HealthServicer, doors: Doors) -> dict[str, Handler]:
