@@ -36,6 +36,10 @@ ODD: Final[Mapping[str, str]] = {
         "has `request_failed` with the trace id"
     ),
     "close_api_commits_unknown_total": "rises while the database fails over; if it goes on, look at the network to it",
+    "close_api_grpc_calls_total": (
+        "`unauthenticated` rises: tokens expire or a key is gone; `malformed_body`, `invalid_fields`: a caller that was "
+        "made for another version; `internal_error`: the log has `call_failed` with the trace id"
+    ),
     "close_api_tokens_refused_total": (
         "`no_keys`: the issuer's key set is away (`key_set_given_up` in the log); `unknown_key`, `issuer`, `audience`: "
         "a caller with tokens of another issuer; `signature`: somebody tries"
