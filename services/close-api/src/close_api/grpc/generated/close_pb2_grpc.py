@@ -35,6 +35,7 @@ class CloseServiceStub:
     close.proto.
     INVALID_FIELDS (INVALID_ARGUMENT): Some values cannot be used; see fields.
     BODY_TOO_LARGE (INVALID_ARGUMENT): The message is larger than this call takes: 64 KiB, one of ClosePositions 1 MiB.
+    BODY_TOO_SLOW (DEADLINE_EXCEEDED): The message did not arrive in time; send the call again.
     UNAUTHENTICATED (UNAUTHENTICATED): Send Authorization: Bearer with a token that is valid now, issued for this
     service.
     FORBIDDEN (PERMISSION_DENIED): The token lacks the scope that this call needs; see scope.
@@ -128,6 +129,7 @@ class CloseServiceServicer:
     close.proto.
     INVALID_FIELDS (INVALID_ARGUMENT): Some values cannot be used; see fields.
     BODY_TOO_LARGE (INVALID_ARGUMENT): The message is larger than this call takes: 64 KiB, one of ClosePositions 1 MiB.
+    BODY_TOO_SLOW (DEADLINE_EXCEEDED): The message did not arrive in time; send the call again.
     UNAUTHENTICATED (UNAUTHENTICATED): Send Authorization: Bearer with a token that is valid now, issued for this
     service.
     FORBIDDEN (PERMISSION_DENIED): The token lacks the scope that this call needs; see scope.
@@ -288,6 +290,7 @@ class CloseService:
     close.proto.
     INVALID_FIELDS (INVALID_ARGUMENT): Some values cannot be used; see fields.
     BODY_TOO_LARGE (INVALID_ARGUMENT): The message is larger than this call takes: 64 KiB, one of ClosePositions 1 MiB.
+    BODY_TOO_SLOW (DEADLINE_EXCEEDED): The message did not arrive in time; send the call again.
     UNAUTHENTICATED (UNAUTHENTICATED): Send Authorization: Bearer with a token that is valid now, issued for this
     service.
     FORBIDDEN (PERMISSION_DENIED): The token lacks the scope that this call needs; see scope.
