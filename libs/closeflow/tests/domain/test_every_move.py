@@ -38,6 +38,7 @@ from closeflow.domain.sending.send_check import Withdraw
 from closeflow.domain.trading_controls import TradingState
 from closeflow.domain.transitions import illegal_moves
 
+from .accepting import command
 from .builders import (
     NOW,
     OTHER_ID,
@@ -58,7 +59,6 @@ from .builders import (
     refused,
     working,
 )
-from .accepting import command
 from .test_plan_order import CLOSED, MARKET, pending, planned
 from .test_timeouts import retryable, woken
 from .test_transitions import ORDER_MOVES, POSITION_MOVES, REQUEST_MOVES

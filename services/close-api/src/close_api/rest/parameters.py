@@ -11,15 +11,15 @@ from starlette.requests import Request
 from close_api.errors import FieldError, field_problem
 
 _PAGE_SIZE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
-_LONGEST: Final = 500
+LONGEST_TEXT: Final = 500
 
 
 def read_texts(request: Request) -> Mapping[str, str]:
     """What is given, by name. Raises Problem `invalid_fields` for what is empty, too long or not printable."""
     given = dict(request.query_params)
     for name, value in given.items():
-        if len(value) > _LONGEST or not value.isprintable():
-            raise field_problem(FieldError(name, f"must be at most {_LONGEST} printable characters"))
+        if len(value) > LONGEST_TEXT or not value.isprintable():
+            raise field_problem(FieldError(name, f"must be at most {LONGEST_TEXT} printable characters"))
         if not value and name != "page_token":
             raise field_problem(FieldError(name, "is empty; leave it out"))
     return given
@@ -40,10 +40,12 @@ def parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
 
 def text_parameter(name: str, description: str) -> dict[str, Any]:
     """How it describes one that `read_texts` takes."""
-    return parameter(name, description, type="string", minLength=1, maxLength=_LONGEST)
+    return parameter(name, description, type="string", minLength=1, maxLength=LONGEST_TEXT)
 
 
 PAGING: Final = [
     parameter("page_size", "50 where it is absent or 0, at most 500.", type="integer", minimum=0, maximum=999_999_999),
-    parameter("page_token", "As the page before gave it, with the same filters.", type="string", maxLength=_LONGEST),
+    parameter(
+        "page_token", "As the page before gave it, with the same filters.", type="string", maxLength=LONGEST_TEXT
+    ),
 ]

@@ -27,7 +27,7 @@ from close_api.rest.documented import (
     answered,
     problems,
 )
-from close_api.rest.parameters import PAGING, parameter, read_page, read_texts, text_parameter
+from close_api.rest.parameters import LONGEST_TEXT, PAGING, parameter, read_page, read_texts, text_parameter
 from close_api.rest.request_body import read_position_id, read_request_id
 from close_api.rest.responses import (
     CloseAnswer,
@@ -193,7 +193,7 @@ _LAST_EVENT_ID: Final[Described] = {
     "in": "header",
     "required": False,
     "description": "The id of the last event that was received: what changed since is told at once, nothing twice.",
-    "schema": {"type": "string", "maxLength": _LONGEST},
+    "schema": {"type": "string", "maxLength": LONGEST_TEXT},
 }
 
 
