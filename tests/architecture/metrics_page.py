@@ -37,7 +37,7 @@ ODD: Final[Mapping[str, str]] = {
     ),
     "close_api_commits_unknown_total": "rises while the database fails over; if it goes on, look at the network to it",
     "close_api_grpc_calls_total": (
-        "`unauthenticated` rises: tokens expire or a key is gone; `malformed_body`, `invalid_fields`: a caller that was "
+        "`unauthenticated` rises: tokens expire or a key is gone; `malformed_body`, `invalid_fields`: a caller that is "
         "made for another version; `internal_error`: the log has `call_failed` with the trace id"
     ),
     "close_api_tokens_refused_total": (

@@ -97,7 +97,7 @@ async def serving(
     reflected: bool = False,
     credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[Served]:
-    """A server over positions in memory; at the end it has stopped by itself, and neither gRPC nor asyncio has warned."""
+    """A server over positions in memory; at the end it stopped by itself, and neither gRPC nor asyncio warned."""
     positions, tokens, readiness = Positions(), Tokens(), [Readiness("ready")]
     reading, cancelling = InMemoryReading(positions), InMemoryCancelling(positions)
     batches: Batches[CloseCommand, Decision] = Batches(work=positions.decide, capacity=1000, size=64, in_flight=1)
