@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo clients/python
-SOURCES := libs services clients closectl devstack demo examples connect migrations tests bench schemas/proto conftest.py
+SOURCES := libs services clients closectl devstack demo examples connect migrations tests bench schemas/proto docs/site conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -50,6 +50,10 @@ proto: $(STAMP) ## Write what is made from close.proto: the code of both sides, 
 .PHONY: openapi
 openapi: $(STAMP) ## Write schemas/openapi.json, which the REST routes describe
 	@$(BIN)/python -m close_api.rest.openapi_file schemas/openapi.json
+
+.PHONY: docs
+docs: $(STAMP) ## Write the pages for those who call the doors into var/docs; they open from disk
+	@$(BIN)/python -m docs.site
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
 # tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an
