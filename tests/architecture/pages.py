@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from . import lifecycle_page, metrics_page, rules_page
+from . import errors_page, lifecycle_page, metrics_page, rules_page
 from .markdown import DOCS
 
 PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     DOCS / "lifecycle.md": lifecycle_page.page,
+    DOCS / "errors.md": errors_page.page,
     DOCS / "rules.md": rules_page.page,
     DOCS / "metrics.md": metrics_page.page,
 }
