@@ -13,7 +13,8 @@ from uuid import UUID
 
 from close_api.auth.caller import Caller
 from close_api.errors import Code, Problem
-from close_api.use_cases.reading import Changed, Page, PositionFilter, RequestFilter
+from close_api.use_cases.paging import Page
+from close_api.use_cases.reading import Changed, PositionFilter, RequestFilter
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, accept_close
 from closeflow.domain.frozen import replace
 from closeflow.domain.model import AssetType, Book, CloseRequest, Position, PositionStatus, RequestStatus

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from doors import doors_of
 
 from close_api.batching import Batches
 from close_api.close_body import CloseBody
@@ -37,8 +38,6 @@ from closeflow.domain.model import AssetType, Book, Position, PositionStatus
 from closeflow.domain.trading_controls import TradingState
 from closeflow.storage.close_requests import DatabaseAway, RowRefused
 from closeflow.storage.core.engine import make_engine
-
-from .doors import doors_of
 
 NOW: Final = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 ACTIVE: Final = UUID(int=5)

@@ -9,10 +9,10 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from close_api.close_body import CloseBody
 from close_api.errors import Code, Problem
 from close_api.rest.request_body import (
     MAX_BODY_BYTES,
-    CloseBody,
     parse_object,
     read_close,
     read_key,

@@ -11,14 +11,13 @@ from decimal import Decimal
 from typing import Final
 
 import pytest
+from doors import doors_of
 
 from close_api.batching import Batches
 from close_api.rest.app import build_app
 from close_api.rest.server import make_server
 from closeflow.domain.close.accept import CloseCommand, Decision, PositionClosed
 from closeflow.storage.core.engine import make_engine
-
-from .doors import doors_of
 
 CLOSE: Final = "POST /v1/positions/7/close HTTP/{version}\r\nHost: api\r\nIdempotency-Key: k\r\n{headers}\r\n"
 _CODE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})")
