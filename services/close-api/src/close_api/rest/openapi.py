@@ -40,6 +40,12 @@ turn `failed` to `completed`.
     "TimeInForce": "FIX TimeInForce (59), as far as closes use it.",
 }
 """Schemas whose classes say it for their own readers."""
+_EVENTS: Final = {
+    "type": ["string", "object"],
+    "description": "Events of the name `close_request`: `id` resumes behind it, and `data` is a CloseAnswer.",
+    "properties": {"id": {"type": "string"}, "event": {"const": "close_request"}, "data": {"type": "string"}},
+}
+"""As text, or event by event as readers of server-sent events have them: OpenAPI 3.1 knows no more of them."""
 _READ_BY_ROUTES: Final = (CloseBody, BatchBody, CancelBody, ProblemAnswer, SeedErrorAnswer)
 
 
@@ -58,7 +64,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
         if SERVICE in operation["tags"]:
             operation["security"] = []
         for status, examples in ANSWERS.get(operation["operationId"], {}).items():
-            for content in operation["responses"][status]["content"].values():
+            for kind, content in operation["responses"][status]["content"].items():
+                if kind == "text/event-stream":
+                    content["schema"] = dict(_EVENTS)
                 content["examples"] = named(examples)
                 content["schema"].pop("title", None)
     return document
