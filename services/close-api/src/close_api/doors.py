@@ -13,6 +13,7 @@ from close_api.batching import Batches
 from close_api.readiness import Readiness, look
 from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import Closing
+from close_api.use_cases.operating import Operating
 from close_api.use_cases.reading import Reading
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.storage.close_requests import Engine
@@ -28,6 +29,7 @@ class Doors:
     closing: Closing
     cancelling: Cancelling
     reading: Reading
+    operating: Operating
     ready: Callable[[], Awaitable[Readiness]]
     stopping: asyncio.Event
     deadline_s: float
@@ -42,14 +44,16 @@ def make_doors(
     slot: str,
     deadline_s: float,
     stopping: asyncio.Event,
+    operator_engine: Engine | None = None,
 ) -> Doors:
-    """The use cases over one pool."""
+    """The use cases over one pool; those of operators over their own, without which they have none."""
     return Doors(
         identity=identity,
         rates=rates,
         closing=Closing(closes, deadline_s),
         cancelling=Cancelling(engine, deadline_s),
         reading=Reading(engine, deadline_s),
+        operating=Operating(operator_engine, deadline_s),
         ready=partial(look, engine, slot=slot),
         stopping=stopping,
         deadline_s=deadline_s,

@@ -14,6 +14,8 @@ from close_api.close_body import CloseBody
 from close_api.rest.closes import BatchBody, CancelBody
 from close_api.rest.documented import HEADERS, SERVICE, TAGS, error_examples, named
 from close_api.rest.examples import ANSWERS
+from close_api.rest.operator_examples import OPERATOR_ANSWERS
+from close_api.rest.operator_models import BODIES
 from close_api.rest.problems import ProblemAnswer, SeedErrorAnswer
 
 _TEMPLATE: Final = "#/components/schemas/{model}"
@@ -46,7 +48,10 @@ _EVENTS: Final = {
     "properties": {"id": {"type": "string"}, "event": {"const": "close_request"}, "data": {"type": "string"}},
 }
 """As text, or event by event as readers of server-sent events have them: OpenAPI 3.1 knows no more of them."""
-_READ_BY_ROUTES: Final = (CloseBody, BatchBody, CancelBody, ProblemAnswer, SeedErrorAnswer)
+_READ_BY_ROUTES: Final = (CloseBody, BatchBody, CancelBody, *BODIES, ProblemAnswer, SeedErrorAnswer)
+
+
+_ANSWERS: Final = {**ANSWERS, **OPERATOR_ANSWERS}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for operation in operations(document):
         if SERVICE in operation["tags"]:
             operation["security"] = []
-        for status, examples in ANSWERS.get(operation["operationId"], {}).items():
+        for status, examples in _ANSWERS.get(operation["operationId"], {}).items():
             for kind, content in operation["responses"][status]["content"].items():
                 if kind == "text/event-stream":
                     content["schema"] = dict(_EVENTS)
