@@ -178,8 +178,10 @@ async def test_who_asks_too_often_is_told_as_documented(path: str) -> None:
 
 
 def test_every_operation_is_called_here() -> None:
+    """Those of operators are in test_operating."""
     called = {
         path.replace("/7", "/{position_id}").replace(REQUEST, "/v1/close-requests/{close_request_id}")
         for path in (*READS, *WRITES, *SERVICE)
     }
-    assert {place[1] for place, _ in operations()} - called == set()
+    described = {place[1] for place, _ in operations() if not place[1].startswith("/v1/operator/")}
+    assert described - called == set()

@@ -42,6 +42,8 @@ from tests.doors.books import (
     pool,
     run,
 )
+from tests.doors.conftest import MINE as MY_ACCOUNT
+from tests.doors.conftest import Desk
 from tests.doors.documented import DOCUMENT, undocumented
 
 Writes = tuple[tuple[str, str, dict[str, object]], ...]
@@ -497,6 +499,21 @@ async def test_a_bad_question_is_named(still: Rest, path: str, field: str) -> No
 async def test_a_body_that_is_none_is_refused(still: Rest, body: bytes) -> None:
     answer = await still.call("POST", f"close-requests/{RETRYABLE}/retry", content=body)
     assert answer.status_code == (422 if not body else 400)
+
+
+def test_a_process_serves_operators_where_it_has_their_login(desk: Desk) -> None:
+    headers = {"Authorization": f"Bearer {desk.issuer.token(MY_ACCOUNT, subject='ann')}"}
+    path, body = f"/v1/operator/trading-controls/{MY_ACCOUNT}", {"state": "halted", "reason": "prices are wrong"}
+    with desk.api() as api:
+        answer = httpx.put(f"{api.url}{path}", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (404, OFF)
+    with desk.api(OPERATOR_POSTGRES_DSN=desk.database.dsn(OPERATOR)) as api:
+        answer = httpx.put(f"{api.url}{path}", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "done")
+        (position,) = desk.open_positions(1)
+        close = {**headers, "Idempotency-Key": "k"}
+        assert httpx.post(f"{api.url}/v1/positions/{position}/close", headers=close).json()["code"] == "trading_halted"
+    assert desk.run("SELECT by, action, account_id FROM operator_actions") == [("ann", "halt", MY_ACCOUNT)]
 
 
 def test_every_operator_route_is_described() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
+from pydantic import SecretStr
 
 from close_api.accept import accept_batch
 from close_api.auth.caller import Identity
@@ -28,26 +29,25 @@ from closeflow.clock_and_job_watch import beating
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.core.engine import make_engine
+from closeflow.storage.core.engine import Database, make_engine
 from closeflow.telemetry import configure_logging
 
 LOCK_TIMEOUT_MS: Final = 1_000
 """Longer than any transaction of ours holds a position; shorter than callers wait, because a batch waits as one."""
+
+OPERATOR_POOL_SIZE: Final = 2
+"""For what people do one after the other."""
 
 log = structlog.get_logger(__name__)
 
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     deadline_s = settings.request_deadline_ms / 1000
-    engine = make_engine(
-        settings.postgres_dsn.get_secret_value(),
-        pool_size=settings.postgres_pool_size,
-        application_name="close-api",
-        pool_timeout_s=deadline_s,
-        statement_timeout_ms=settings.request_deadline_ms,
-        lock_timeout_ms=min(LOCK_TIMEOUT_MS, settings.request_deadline_ms),
-        by_index=True,
-    )
+    engine = _pool(settings, settings.postgres_dsn, size=settings.postgres_pool_size, name="close-api")
+    operator_dsn = settings.operator_postgres_dsn
+    operator_engine = None
+    if operator_dsn is not None:
+        operator_engine = _pool(settings, operator_dsn, size=OPERATOR_POOL_SIZE, name="close-api operators")
     closes: Batches[CloseCommand, Decision] = Batches(
         work=partial(accept_batch, engine, deadline_s=deadline_s),
         capacity=settings.queue_capacity,
@@ -68,6 +68,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 slot=settings.replication_slot,
                 deadline_s=deadline_s,
                 stopping=stop,
+                operator_engine=operator_engine,
             )
             tls = _certificates(settings)
             rest = make_server(
@@ -88,6 +89,20 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             await _answer((rest, listening), grpc, closes, keys, stop)
     finally:
         await engine.dispose()
+        if operator_engine is not None:
+            await operator_engine.dispose()
+
+
+def _pool(settings: Settings, dsn: SecretStr, *, size: int, name: str) -> Database:
+    return make_engine(
+        dsn.get_secret_value(),
+        pool_size=size,
+        application_name=name,
+        pool_timeout_s=settings.request_deadline_ms / 1000,
+        statement_timeout_ms=settings.request_deadline_ms,
+        lock_timeout_ms=min(LOCK_TIMEOUT_MS, settings.request_deadline_ms),
+        by_index=True,
+    )
 
 
 def _keys(settings: Settings) -> Keys | None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from closeflow.settings import HttpUrl, Port, PostgresSettings, ServiceSettings, is_loopback
+from closeflow.settings import HttpUrl, OptionalDsn, Port, PostgresSettings, ServiceSettings, is_loopback
 
 _URL: TypeAdapter[str] = TypeAdapter(HttpUrl)
 
@@ -118,7 +118,8 @@ class TlsSettings(ServiceSettings):
 
 class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
     """`request_deadline_ms` bounds the reading of a body and the wait for the database alike. `max_connections` are
-    those of each door, and `max_calls` what gRPC answers at once."""
+    those of each door, and `max_calls` what gRPC answers at once. Operators are served over REST where
+    `operator_postgres_dsn` is the login of the role closeflow_operator, which may do what close-api's own may not."""
 
     model_config = SettingsConfigDict(env_prefix="CLOSE_API_")
 
@@ -129,6 +130,7 @@ class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
     grpc_reflection: bool = False
     replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
     postgres_pool_size: Annotated[int, Field(ge=3, le=100)] = 6
+    operator_postgres_dsn: OptionalDsn = None
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 1024
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 64
     batches_in_flight: Annotated[int, Field(ge=1, le=8)] = 2
