@@ -170,13 +170,14 @@ class Told:
     retry_after_s: int | None
     trailers: Mapping[str, str | bytes]
 
-    def without_trace(self) -> Told:
-        """All that is not the trace id, down to the bytes of the details."""
+    def without_passing(self) -> Told:
+        """All but the trace id and what is left of the rate, down to the bytes of the details."""
         trace_id = self.metadata["trace_id"]
         metadata = {name: value for name, value in self.metadata.items() if name != "trace_id"}
         trailers = {
             name: value.replace(trace_id.encode(), b"") if isinstance(value, bytes) else value.replace(trace_id, "")
             for name, value in self.trailers.items()
+            if name != "ratelimit"
         }
         return replace(self, metadata=metadata, trailers=trailers)
 

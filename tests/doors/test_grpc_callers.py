@@ -86,4 +86,4 @@ async def test_what_is_not_there_and_what_is_not_the_callers_are_the_same_bytes(
         for ask, theirs, nobodys in pairs:
             first, second = await failing(ask(theirs)), await failing(ask(nobodys))
             assert first.code is grpc.StatusCode.NOT_FOUND
-            assert first.without_trace() == second.without_trace()
+            assert first.without_passing() == second.without_passing()
