@@ -36,10 +36,12 @@ from closeflow_client.exchange import (
     Send,
     Steps,
     Watching,
+    batches_of,
     close_many,
     exchange,
     wait_until_final,
 )
+from closeflow_client.rest.messages import request_of
 from closeflow_client.retry import Unanswered
 
 from .answers import REQUEST_ID, TRACE_ID, request_body
@@ -240,6 +242,18 @@ def test_many_go_in_batches_and_come_back_in_order() -> None:
     assert [one.position_id for one in found if isinstance(one, CloseRequest)] == list(range(1, 1002))
     assert [one.key for one in found] == [one.key for one in asked]
     assert [len(call.closes) for call in played.sent if isinstance(call, CloseMany)] == [500, 500, 1]
+
+
+def test_a_batch_is_no_larger_than_the_server_reads() -> None:
+    """1 MiB. A reason has up to 500 characters, and each up to four bytes."""
+    large = [Close(10**18 + n, key="\\" * 90 + str(n), reason="\U0001f600" * 500) for n in range(1000)]
+    batches = list(batches_of(large))
+    assert [one for batch in batches for one in batch] == large
+    sizes = [len(request_of(CloseMany(tuple(batch))).body or b"") for batch in batches]
+    assert all(size < 2**20 for size in sizes)
+    assert max(sizes) > 600_000
+    assert [len(batch) for batch in batches_of(closes(1001))] == [500, 500, 1]
+    assert list(batches_of([])) == []
 
 
 def test_only_what_may_be_retried_is_sent_again_with_the_same_keys() -> None:

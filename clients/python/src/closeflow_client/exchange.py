@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
@@ -27,7 +27,10 @@ from closeflow_client.values import CloseRequest, read_close_request
 Result = TypeVar("Result")
 
 BATCH: Final = 500
-"""As many closes as a `:batchClose` takes."""
+"""As many closes as a `:batchClose` takes, in at most 1 MiB."""
+_BATCH_BYTES: Final = 900_000
+_CLOSE_BYTES: Final = 1_000
+"""What a close takes at most, without its reason."""
 _LONGEST_WAIT_S: Final = 30
 _LEAST_WAIT_S: Final = 0.5
 ENDED: Final = Unanswered("the stream ended before the close request did", sent=False)
@@ -114,9 +117,22 @@ def close_many(closes: Sequence[Close], limits: Limits) -> Steps[list[Outcome]]:
     """Close all of them, in batches; every close has a key. One outcome for each, in order: nothing is raised for what
     the server answered or did not answer. Only what may be retried is sent again."""
     outcomes: list[Outcome] = []
-    for first in range(0, len(closes), BATCH):
-        outcomes += yield from _batch(closes[first : first + BATCH], limits)
+    for some in batches_of(closes):
+        outcomes += yield from _batch(some, limits)
     return outcomes
+
+
+def batches_of(closes: Sequence[Close]) -> Iterator[Sequence[Close]]:
+    """In their order, as many at a time as one call takes."""
+    first, size = 0, 0
+    for n, one in enumerate(closes):
+        needs = _CLOSE_BYTES + len((one.reason or "").encode())
+        if n - first == BATCH or size + needs > _BATCH_BYTES:
+            yield closes[first:n]
+            first, size = n, 0
+        size += needs
+    if first < len(closes):
+        yield closes[first:]
 
 
 def _batch(closes: Sequence[Close], limits: Limits) -> Steps[list[Outcome]]:

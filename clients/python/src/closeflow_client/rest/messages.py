@@ -97,7 +97,7 @@ def json_text(value: object) -> str:
         case list():
             return "[" + ",".join(map(json_text, value)) + "]"
         case _:
-            return json.dumps(value)
+            return json.dumps(value, ensure_ascii=False)
 
 
 def _path(request_id: UUID) -> str:

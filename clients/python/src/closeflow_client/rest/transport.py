@@ -18,6 +18,7 @@ from closeflow_client.rest.messages import HttpRequest, reply_of, request_of, wa
 from closeflow_client.retry import Unanswered
 from closeflow_client.transport import USER_AGENT, Broken
 
+_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 _SILENCE_S: Final = 45.0
 """A watched stream has a sign of life every 15 seconds."""
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
@@ -27,7 +28,7 @@ class RestTransport:
     """Over one pool of connections, from any thread."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
-        self._client = httpx.Client(base_url=address.url, verify=_verify(address, tls), headers=_HEADERS)
+        self._client = httpx.Client(**_settings(address, tls))
 
     def send(self, call: Call[Any], authorization: str | None, timeout_s: float) -> Reply:
         """Make one attempt."""
@@ -64,7 +65,7 @@ class AsyncRestTransport:
     """Over one pool of connections, in one event loop."""
 
     def __init__(self, address: Address, tls: Tls) -> None:
-        self._client = httpx.AsyncClient(base_url=address.url, verify=_verify(address, tls), headers=_HEADERS)
+        self._client = httpx.AsyncClient(**_settings(address, tls))
 
     async def send(self, call: Call[Any], authorization: str | None, timeout_s: float) -> Reply:
         """Make one attempt."""
@@ -98,11 +99,13 @@ class AsyncRestTransport:
         await self._client.aclose()
 
 
-_HEADERS: Final = {"user-agent": USER_AGENT}
-
-
-def _verify(address: Address, tls: Tls) -> ssl.SSLContext | bool:
-    return tls.context() if address.encrypted else True
+def _settings(address: Address, tls: Tls) -> dict[str, Any]:
+    return {
+        "base_url": address.url,
+        "verify": tls.context() if address.encrypted else True,
+        "headers": {"user-agent": USER_AGENT},
+        "limits": _LIMITS,
+    }
 
 
 def _arguments(asked: HttpRequest, authorization: str | None, timeout_s: float) -> dict[str, Any]:
