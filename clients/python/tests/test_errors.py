@@ -28,6 +28,13 @@ def test_each_code_has_a_class_of_its_own() -> None:
         assert (error_of(code, "why").code, one.code) == (code, code)
 
 
+def test_a_caller_may_derive_from_them() -> None:
+    class Ours(CloseflowError):
+        """No code of the server."""
+
+    assert (Ours("why").code, type(error_of("unknown", ""))) == ("unknown", CloseflowError)
+
+
 def test_an_unknown_code_is_the_base_and_keeps_its_code() -> None:
     error = error_of("moon_too_full", "Wait for it to wane.", status=409)
     assert type(error) is CloseflowError

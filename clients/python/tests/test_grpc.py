@@ -252,13 +252,17 @@ def test_a_close_request_is_read_cancelled_and_waited_for(kind: str) -> None:
 def test_a_watch_resumes_where_it_was(kind: str) -> None:
     submitted, completed = pb.CLOSE_REQUEST_STATUS_SUBMITTED, pb.CLOSE_REQUEST_STATUS_COMPLETED
     script = (
-        Give((change("e1"), change("e2", close_request_status=submitted)), then=Cut()),
+        Give((change("e1"), change("e2", close_request_status=submitted)), then=Hang()),
         refuse("unavailable", Status.UNAVAILABLE, retry_after_s=0.1),
         Give((change("e2", close_request_status=submitted),)),
         Give((change("e3", close_request_status=completed),), then=Hang()),
     )
     with scripted_grpc(*script) as server, blocking(kind, server.address) as client:
-        states = [one.close_request_status for one in client.watch(REQUEST_ID)]
+        states = []
+        for one in client.watch(REQUEST_ID):
+            states.append(one.close_request_status)
+            if one.close_request_status == "submitted":
+                server.cut()
     assert states == ["pending", "submitted", "completed"]
     assert [call.messages[0].last_event_id for call in server.calls] == ["", "e2", "e2", "e2"]
 

@@ -92,16 +92,16 @@ def test_kills_at_any_moment_change_nothing(tmp_path: Path, round_: int) -> None
     """Also before the record is there, while it is written, and between two calls."""
     record, kills = tmp_path / "book.json", 0
     with fake_close_api(100) as server:
-        delay_s = 0.0
+        delay_s = 0.1 + 0.037 * round_
         while True:
             program = start(server.address, record)
             with suppress(subprocess.TimeoutExpired):
-                program.wait(0.1 + 0.037 * round_ + delay_s)
+                program.wait(delay_s)
                 break
             program.kill()
             program.communicate()
             kills += program.returncode == -9
-            delay_s += 0.05
+            delay_s *= 1.3
         finish(program)
         assert_closed_once(server, record)
     assert kills >= 3

@@ -48,8 +48,8 @@ class Client:
     """close-api over REST (`http://`, `https://`) or gRPC (`grpc://`, `grpcs://`), from any number of threads.
 
     What it sends is retried for up to `retry_for` seconds where that is safe, always under the same key; `timeout`
-    bounds one attempt. Every method raises CloseflowError, with a class for each code; a wrong argument TypeError
-    or ValueError before anything is sent.
+    bounds one attempt (over REST, each wait for the network in it). Every method raises CloseflowError, with a class
+    for each code; a wrong argument TypeError or ValueError before anything is sent.
     """
 
     def __init__(

@@ -44,9 +44,10 @@ class CloseflowError(Exception):
     classes: ClassVar[dict[str, type[CloseflowError]]] = {}
     code: str = "unknown"
 
-    def __init_subclass__(cls, *, code: str) -> None:
-        cls.code = code
-        CloseflowError.classes[code] = cls
+    def __init_subclass__(cls, *, code: str | None = None) -> None:
+        if code is not None:
+            cls.code = code
+            CloseflowError.classes[code] = cls
 
     def __init__(
         self,
