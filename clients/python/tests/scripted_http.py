@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
+from .answers import TRACE_ID, problem
+
 _JSON: Final = "application/json"
 
 
@@ -141,6 +143,16 @@ class ScriptedServer:
                 _stream(connection, act)
                 return not act.cut
         return False
+
+
+def refused(code: str, status: int, *, again: bool, retry_after: str | None = None, **members: Any) -> Say:
+    """An error as close-api writes it; `again` is its Should-Retry."""
+    headers = {"content-type": "application/problem+json", "should-retry": str(again).lower(), "trace-id": TRACE_ID}
+    return Say(
+        status,
+        problem(code, status, **members),
+        headers | ({"retry-after": retry_after} if retry_after is not None else {}),
+    )
 
 
 @contextmanager
