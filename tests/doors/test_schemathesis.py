@@ -76,4 +76,3 @@ def _generate(desk: Desk, api: Running, tmp_path: Path) -> None:
     made = re.search(r"Test cases:\s+([0-9,]+) generated", ran.stdout)
     assert made is not None, ran.stdout[-2_000:]
     assert int(made[1].replace(",", "")) > 500, ran.stdout[-2_000:]
-    print(made[0])
