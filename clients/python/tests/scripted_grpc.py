@@ -42,6 +42,9 @@ class Refuse:
     status: Status | None = None
     raw: bytes | None = None
 
+    def __str__(self) -> str:
+        return f"{self.code.name} {self.text}"  # The bytes of its details differ from process to process.
+
 
 @dataclass(frozen=True)
 class Cut:
