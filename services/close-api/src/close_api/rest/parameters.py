@@ -44,7 +44,13 @@ def text_parameter(name: str, description: str) -> dict[str, Any]:
 
 
 PAGING: Final = [
-    parameter("page_size", "50 where it is absent or 0, at most 500.", type="integer", minimum=0, maximum=999_999_999),
+    parameter(
+        "page_size",
+        "How many at most: 50 where it is absent or 0, never more than 500.",
+        type="integer",
+        minimum=0,
+        maximum=999_999_999,
+    ),
     parameter(
         "page_token", "As the page before gave it, with the same filters.", type="string", maxLength=LONGEST_TEXT
     ),
