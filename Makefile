@@ -41,7 +41,7 @@ check: $(STAMP) ## Format, lint, types (mypy --strict), import contracts, schema
 	@$(BIN)/mypy $(filter-out services,$(SOURCES)) $(wildcard services/*/src)
 	@set -e; for tests in $(wildcard services/*/tests); do $(BIN)/mypy --no-error-summary $$tests; done
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -q libs/closeflow/tests/contracts/test_schema_files.py tests/architecture/test_proto.py
+	@$(BIN)/pytest -q libs/closeflow/tests/contracts/test_schema_files.py tests/architecture/test_proto.py tests/doors/test_openapi.py
 
 .PHONY: proto
 proto: $(STAMP) ## Write what is made from close.proto: the code of both sides, the errors in its comments
