@@ -125,4 +125,4 @@ def error_page() -> bytes:
 def _repeat(status: Status) -> str:
     if not status.should_retry:
         return "no"
-    return "yes" if status.retry_after_s is None else f"yes, after {status.retry_after_s} s"
+    return "yes" if status.retry_after_s is None else f"yes, after&nbsp;{status.retry_after_s}&nbsp;s"
