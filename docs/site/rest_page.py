@@ -96,7 +96,7 @@ def _body(document: Document, body: Document) -> Iterator[str]:
 def _answers(document: Document, answers: Document) -> str:
     rows = []
     for status, answer in sorted(answers.items()):
-        kinds = "".join(_content(document, status, media, content) for media, content in answer["content"].items())
+        kinds = "".join(_content(document, media, content) for media, content in answer["content"].items())
         told = _codes(document, answer) if _is_error(answer) else prose(answer["description"]) + kinds
         rows.append((f'<span class="status s{status[0]}">{status}</span>', told + _named_headers(answer)))
     return table(("status", "answer"), rows)
@@ -116,10 +116,11 @@ def _codes(document: Document, answer: Document) -> str:
     )
 
 
-def _content(document: Document, status: str, media: str, content: Document) -> str:
+def _content(document: Document, media: str, content: Document) -> str:
     schema = content.get("schema") or {}
     kind = f"{type_of(schema)} as " if schema else ""
-    return f"<p>{kind}<code>{media}</code></p>{''.join(_examples(document, content))}"
+    said = prose(schema.get("description", ""))
+    return f"<p>{kind}<code>{media}</code></p>{said}{''.join(_examples(document, content))}"
 
 
 def _examples(document: Document, content: Document) -> Iterator[str]:

@@ -28,7 +28,8 @@ def type_of(schema: Schema) -> str:
         return " | ".join(_value(one) for one in schema["enum"])
     if schema.get("type") == "array":
         return " ".join(["list of", type_of(schema["items"]), *_counts(schema, "Items")])
-    name = schema.get("format") or schema.get("type", "anything")
+    type_ = schema.get("type", "anything")
+    name = schema.get("format") or (type_ if isinstance(type_, str) else " or ".join(type_))
     return " ".join([name, *_counts(schema, "Length"), " and ".join(_bounds(schema))]).strip()
 
 
