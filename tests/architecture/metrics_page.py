@@ -45,7 +45,6 @@ ODD: Final[Mapping[str, str]] = {
         "a caller with tokens of another issuer; `signature`: somebody tries"
     ),
     "close_api_verifying_keys": "0: every token is refused; the log has `key_set_not_read` or `key_not_used`",
-    "close_api_watchers": "near 1000: those who come on top get `overloaded`; start another close-api",
     "close_api_waiting_closes": "grows: the database is slow; at `CLOSE_API_QUEUE_CAPACITY` come `overloaded`",
     "close_api_watchers": "near 1000: more calls wait for changes than one process takes; they get `overloaded`",
     "closeflow_broker_answers_total": (

@@ -68,8 +68,8 @@ MUTANTS: Final = (
     Mutant(
         "no lock on the position that is closed",
         f"{STORAGE}/close_requests.py",
-        'ORDER BY id FOR NO KEY UPDATE"\n',
-        'ORDER BY id"\n',
+        '    ORDER BY id FOR NO KEY UPDATE\n""")\n',
+        '    ORDER BY id\n""")\n',
         ("tests/storage/test_locks.py::test_a_position_to_be_closed_is_held_until_its_transaction_ends",),
     ),
     Mutant(
