@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from .conftest import FOREIGN, Desk
+from .conftest import FOREIGN, MINE, Desk
 
 KEY: Final = {"Idempotency-Key": "the book of today"}
 
@@ -89,6 +89,7 @@ def test_the_second_close_of_a_position_in_a_batch_sees_the_first(rest: httpx.Cl
     (position,) = desk.open_positions(1)
     one = {"position_id": position, "idempotency_key": "one"}
     results = batch(rest, [one, one, {"position_id": position, "idempotency_key": "two"}]).json()["results"]
+    assert results[2]["error"]["should_retry"] is False
     assert [each["status"] for each in results] == [201, 200, 409]
     active = results[0]["close_request"]["close_request_id"]
     assert results[2]["error"]["active_close_request_id"] == active
@@ -134,3 +135,19 @@ def test_a_batch_that_is_none_is_refused_as_a_whole(
     answer = rest.post("/v1/positions:batchClose", content=content, headers=KEY)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert desk.requests() == 0
+
+
+def test_a_close_that_was_halted_says_when_to_come_back(rest: httpx.Client, desk: Desk) -> None:
+    (position,) = desk.open_positions(1)
+    desk.run("INSERT INTO trading_controls (scope, state, reason, by) VALUES (%s, 'halted', 'a test', 'test')", MINE)
+    try:
+        (result,) = batch(rest, [{"position_id": position}]).json()["results"]
+    finally:
+        desk.run("DELETE FROM trading_controls WHERE scope = %s", MINE)
+    told = result["error"]
+    assert (result["status"], told["code"], told["should_retry"], told["retry_after_s"]) == (
+        503,
+        "trading_halted",
+        True,
+        30,
+    )

@@ -151,7 +151,11 @@ def _result(result: Any) -> Any:
     if not isinstance(result, dict) or not isinstance(result.get("error"), dict):
         return result
     status = result.get("status")
-    return _problem(status if isinstance(status, int) else 0, result["error"])
+    error = _problem(status if isinstance(status, int) else 0, result["error"])
+    again, seconds = result["error"].get("should_retry"), result["error"].get("retry_after_s")
+    error.should_retry = again if isinstance(again, bool) else None
+    error.retry_after_s = float(seconds) if isinstance(seconds, int | Decimal) else None
+    return error
 
 
 def _error(status: int, headers: Mapping[str, str], values: Mapping[str, Any], now: datetime) -> CloseflowError:

@@ -37,7 +37,7 @@ from close_api.rest.documented import (
     problems,
     takes,
 )
-from close_api.rest.problems import problem_members
+from close_api.rest.problems import item_problem
 from close_api.rest.request_body import (
     KEY_HEADER,
     MAX_BATCH_BYTES,
@@ -218,7 +218,7 @@ def _item_result(
     told: dict[str, object] = {"position_id": position_id, "idempotency_key": key}
     match answer:
         case Problem():
-            shown = problem_members(answer, trace_id)
+            shown = item_problem(answer, trace_id)
             return {**told, "status": STATUSES[answer.code].http, "replayed": False, "error": shown}
         case Replayed(position=position, request=first):
             return {**told, "status": 200, "replayed": True, "close_request": close_members(first, position)}

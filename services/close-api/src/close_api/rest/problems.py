@@ -32,6 +32,8 @@ class ProblemMembers(BaseModel):
 
     fields: list[FieldProblem] | None = Field(None, description="invalid_fields: each value that cannot be used.")
     active_close_request_id: UUID | None = Field(None, description="position_already_closing: the other close.")
+    should_retry: bool | None = Field(None, description="Of one close of a batch: as the header Should-Retry.")
+    retry_after_s: int | None = Field(None, description="Of one close of a batch: as the header Retry-After.")
     reason: str | None = Field(
         None, description="malformed_body, malformed_request, unauthenticated: what is wrong with it."
     )
@@ -87,6 +89,13 @@ def seed_body(problem: Problem) -> dict[str, object]:
     if problem.code is Code.ZERO_QUANTITY:
         return {"detail": message}
     return {"detail": {"error": problem.code, "message": message, **problem.extra}}
+
+
+def item_problem(problem: Problem, trace_id: str) -> dict[str, object]:
+    """The members of the problem of one close of a batch, with what the headers say of one by itself."""
+    later = {} if problem.retry_after_s is None else {"retry_after_s": problem.retry_after_s}
+    retry = {"should_retry": STATUSES[problem.code].should_retry, **later}
+    return {**problem_members(problem, trace_id), **retry}
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
