@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 NOWHERE: Final = 9_000_000_000
 PATH: Final = "/closeflow.close.v1.CloseService/"
 AT_A_TIME: Final = 50
-"""Calls on one connection; beyond 100 the server may refuse a stream before it looks at it."""
 UNARY: Final = ("ClosePosition", "GetCloseRequest", "ListCloseRequests", "CancelCloseRequest", "GetPosition")
 
 

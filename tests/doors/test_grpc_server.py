@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any, Final
@@ -63,15 +65,26 @@ async def test_garbage_asks_nothing_of_health(method: str) -> None:
     assert refused.reason == "MALFORMED_BODY"
 
 
+async def ending(watching: Any) -> grpc.StatusCode:
+    """How a watch ends, after what else it says."""
+    with suppress(grpc.aio.AioRpcError):
+        while await watching.read() is not grpc.aio.EOF:
+            pass
+    code: grpc.StatusCode = await watching.code()
+    return code
+
+
 async def test_who_watches_health_is_told_of_a_stop_and_does_not_delay_it() -> None:
-    async with serving(grace_s=30.0) as served, served.channel() as channel:
-        health: Any = health_pb2_grpc.HealthStub(channel)
-        watching = health.Watch(health_pb2.HealthCheckRequest())
-        assert (await watching.read()).status == Health.SERVING
-        served.made.doors.stopping.set()
-        assert (await watching.read()).status == Health.NOT_SERVING
-        async with asyncio.timeout(5.0):
-            await served.ended
+    with capture_logs() as logs:
+        async with serving(grace_s=30.0) as served, served.channel() as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watching = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(20)]
+            assert {(await one.read()).status for one in watching} == {Health.SERVING}
+            served.made.doors.stopping.set()
+            async with asyncio.timeout(5.0):
+                assert {await ending(one) for one in watching} == {grpc.StatusCode.UNAVAILABLE}
+                await served.ended
+    assert [one for one in logs if one["log_level"] == "error"] == []
 
 
 async def services(channel: grpc.aio.Channel) -> list[str]:
@@ -151,6 +164,46 @@ async def test_more_calls_at_a_time_than_the_limit_are_refused() -> None:
         assert await asyncio.gather(*first) == [grpc.StatusCode.OK] * 2
     assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 3
     assert len(served.positions.accepted()) == 2
+
+
+def calls_kept() -> int:
+    """Calls of the library that something still refers to."""
+    return sum(type(one).__name__ == "_ServicerContext" for one in gc.get_objects())
+
+
+async def test_a_call_that_is_over_is_cleared_away_without_the_collector() -> None:
+    """It counts as a stream of its connection until then, and close-api collects seldom."""
+    bad = pb.GetPositionRequest(position_id=0)
+    async with serving() as served, served.stub() as api:
+        gc.collect()
+        gc.disable()
+        try:
+            before = calls_kept()
+            for n in range(1, 11):
+                close = pb.Close(position_id=n, idempotency_key="k")
+                await api.ClosePosition(pb.ClosePositionRequest(close=close), metadata=ACC)
+                await failing(api.GetPosition(bad, metadata=ACC))
+                await failing(api.GetPosition(bad))
+                call = api.ClosePositions(metadata=ACC)
+                await call.write(pb.ClosePositionsRequest(closes=[close, pb.Close()]))
+                await call.read()
+                await call.write(pb.ClosePositionsRequest())
+                await failing(call)
+            await until(lambda: calls_kept() == before)
+        finally:
+            gc.enable()
+
+
+async def test_a_caller_may_keep_many_calls_going_on_one_connection() -> None:
+    async with serving() as served, served.stub() as api:
+        close = pb.ClosePositionRequest(close=pb.Close(position_id=7, idempotency_key="k"))
+        for _ in range(5):
+            served.positions.open.clear()
+            calls = [api.ClosePosition(close, metadata=ACC) for _ in range(300)]
+            codes = asyncio.gather(*(call.code() for call in calls))
+            await until(lambda: waiting_closes() > 0)
+            served.positions.open.set()
+            assert set(await codes) == {grpc.StatusCode.OK}
 
 
 async def test_an_idle_connection_is_ended_and_one_that_is_old_too() -> None:

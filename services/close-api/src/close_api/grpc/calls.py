@@ -40,6 +40,13 @@ class Refused(Exception):
         self.message = message
 
 
+def without_frames(problem: Problem) -> Problem:
+    """The problem without where it was raised: the frames lead to the call, which must not wait for the collector
+    (see `Call.end`)."""
+    problem.__traceback__ = problem.__context__ = problem.__cause__ = None
+    return problem
+
+
 def ended(why: str) -> Refused:
     """How a stream ends that its caller did not end."""
     return Refused(Problem(Code.UNAVAILABLE), why)
@@ -92,10 +99,14 @@ class Call:
         except TimeoutError:
             raise ended(UNREAD) from None
 
-    async def abort(self, status: Status, code: grpc.StatusCode) -> None:
-        """End the call with an error and its details. Always raises: what ends the handler."""
-        self.trailers.append((DETAILS_KEY, status.SerializeToString(deterministic=True)))
-        await self.context.abort(code, status.message, tuple(self.trailers))
+    def end(self, status: Status | None = None, code: grpc.StatusCode = grpc.StatusCode.OK) -> None:
+        """Say how the call ends, before its method returns. Nothing is raised: an exception that the library keeps with
+        the call would keep the call too, and its stream would count until the collector finds it."""
+        if status is not None:
+            self.trailers.append((DETAILS_KEY, status.SerializeToString(deterministic=True)))
+            self.context.set_code(code)
+            self.context.set_details(status.message)
+        self.context.set_trailing_metadata(tuple(self.trailers))
 
 
 @dataclass(frozen=True, slots=True)

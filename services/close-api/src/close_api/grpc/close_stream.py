@@ -12,7 +12,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from close_api.auth.caller import Caller, Scope
 from close_api.errors import FieldError, Problem, field_problem
 from close_api.grpc.answers import write_answer
-from close_api.grpc.calls import AGED, STOPPING, TRACE_ID, Call, Door, StreamLimits, ended
+from close_api.grpc.calls import AGED, STOPPING, TRACE_ID, Call, Door, StreamLimits, ended, without_frames
 from close_api.grpc.generated import close_pb2 as pb
 from close_api.grpc.requests import MAX_CLOSES, read_close, refuse_unknown
 from close_api.grpc.statuses import status_of
@@ -133,7 +133,7 @@ def _read(close: pb.Close, caller: Caller, traceparent: str) -> CloseCommand | P
     try:
         return read_close(close).command(caller, traceparent)
     except Problem as problem:
-        return problem
+        return without_frames(problem)
 
 
 def _write_problem(problem: Problem, result: pb.CloseResult, trace_id: str) -> None:

@@ -6,6 +6,7 @@ leave a call open whose message does not come whole, and pass over a second one.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from prometheus_client import Counter
 
 from close_api.errors import Code, Problem
-from close_api.grpc.calls import LONGEST_CALL_S, Call, Context, Refused
+from close_api.grpc.calls import LONGEST_CALL_S, Call, Context, Refused, without_frames
 from close_api.grpc.requests import MAX_MESSAGE_BYTES, reader, refuse_unknown
 from close_api.grpc.statuses import grpc_code, status_of
 from closeflow.clock import timeout
@@ -40,16 +41,12 @@ def one_answer(
     """One message, one answer. `serve` raises Problem; it is cancelled when the call ends before, and what it has
     handed on then goes on."""
 
-    async def answer(_messages: AsyncIterator[Any], context: Context) -> Answer:
-        call = Call(context)
+    async def work(call: Call) -> Answer:
+        async with timeout(LONGEST_CALL_S):
+            return await serve(call, await _only_message(call.context, read_within_s))
 
-        async def work() -> Answer:
-            async with timeout(LONGEST_CALL_S):
-                return await serve(call, await _only_message(context, read_within_s))
-
-        found = await _guarded(name, call, work())
-        context.set_trailing_metadata(tuple(call.trailers))
-        return found
+    async def answer(_messages: AsyncIterator[Any], context: Context) -> Answer | None:
+        return await _ended(name, Call(context), work)
 
     return grpc.stream_unary_rpc_method_handler(
         answer, request_deserializer=reader(request), response_serializer=_serialize
@@ -76,9 +73,7 @@ def both_streams(
 
 def _stream(name: str, work: Callable[[Call], Awaitable[None]], read: Callable[[bytes], object]) -> Handler:
     async def answer(_messages: AsyncIterator[Any], context: Context) -> None:
-        call = Call(context)
-        await _guarded(name, call, work(call))
-        context.set_trailing_metadata(tuple(call.trailers))
+        await _ended(name, Call(context), work)
 
     return grpc.stream_stream_rpc_method_handler(answer, request_deserializer=read, response_serializer=_serialize)
 
@@ -99,18 +94,21 @@ async def _only_message(context: Context, within_s: float) -> Any:
     return message
 
 
-async def _guarded(method: str, call: Call, work: Awaitable[T]) -> T:
+async def _ended(method: str, call: Call, work: Callable[[Call], Awaitable[T]]) -> T | None:
     """The work's result; whatever it raises becomes the call's error, and nothing of the inside goes out with it."""
     message: str | None = None
     try:
-        found = await work
+        found = await work(call)
     except Refused as refused:
         problem, message = refused.problem, refused.message
     except Problem as raised:
         problem = raised
     except TimeoutError:
         problem = Problem(Code.UNAVAILABLE)
-    except grpc.aio.AbortError:
+    except asyncio.CancelledError:
+        CALLS.labels(method, "cancelled").inc()
+        raise
+    except grpc.aio.AbortError:  # Of the library's own services, which say by themselves how the call ends.
         CALLS.labels(method, "aborted").inc()
         raise
     except Exception as error:
@@ -118,11 +116,13 @@ async def _guarded(method: str, call: Call, work: Awaitable[T]) -> T:
         problem = Problem(Code.INTERNAL_ERROR)
     else:
         CALLS.labels(method, "ok").inc()
+        call.end()
         return found
     CALLS.labels(method, problem.code.value).inc()
     call.trailers += [(name, value) for name, value in problem.headers.items() if name.startswith(_RATE)]
-    await call.abort(status_of(problem, call.trace.trace_id, message=message), grpc_code(problem.code))
-    raise AssertionError("abort raises")
+    call.end(status_of(problem, call.trace.trace_id, message=message), grpc_code(problem.code))
+    without_frames(problem)
+    return None
 
 
 def _serialize(message: Message) -> bytes:
