@@ -186,7 +186,7 @@ def test_a_close_that_never_left_is_told_so() -> None:
         ((301, ""), 2, "answered 301, not as close-api does"),
         ((502, "<html>bad gateway</html>"), 2, "answered 502, not as close-api does"),
         ((409, problem("The position is closed.")), 1, "closectl: 409: The position is closed."),
-        ((400, json.dumps({"detail": "zero quantity"})), 1, "closectl: 400: zero quantity"),
+        ((400, problem("zero quantity")), 1, "closectl: 400: zero quantity"),
         (
             (422, problem("See fields.", fields=[{"field": "quantity", "message": "is over the position"}])),
             1,

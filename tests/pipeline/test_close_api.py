@@ -43,6 +43,7 @@ class Desk:
             "POSTGRES_DSN": dsn or self.database.dsn(ROLE),
             "AUTH": "disabled",
             "HTTP_PORT": str(port),
+            "GRPC_PORT": "0",
             "REQUEST_DEADLINE_MS": str(DEADLINE_MS),
             "REPLICATION_SLOT": self.slot,
         } | settings
