@@ -352,3 +352,16 @@ def test_every_code_has_a_status() -> None:
 
 def _command() -> CloseCommand:
     return CloseCommand(request_id=ACTIVE, position_id=7, idempotency_key="k", requested_by="desk")
+
+
+async def test_readiness_ends_when_the_service_is_asked_to_stop() -> None:
+    batches: Batches[CloseCommand, Decision] = Batches(work=Deciding(), capacity=1, size=1, in_flight=1)
+    engine = make_engine("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
+    doors = doors_of(engine, batches)
+    transport = httpx.ASGITransport(build_app(doors))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        before = (await client.get("/readyz")).json()["reasons"]
+        doors.stopping.set()
+        answer = await client.get("/readyz")
+    assert before == ["the database does not answer"]
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["the service is stopping"])

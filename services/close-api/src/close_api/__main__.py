@@ -68,6 +68,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 slot=settings.replication_slot,
                 deadline_s=deadline_s,
                 stopping=stop,
+                keyless=lambda: keys is not None and not keys.known,
                 operator_engine=operator_engine,
             )
             tls = _certificates(settings)

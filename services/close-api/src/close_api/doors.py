@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
 from close_api.auth.caller import Identity
 from close_api.auth.rate_limit import RateLimits
@@ -45,8 +44,19 @@ def make_doors(
     deadline_s: float,
     stopping: asyncio.Event,
     operator_engine: Engine | None = None,
+    keyless: Callable[[], bool] = bool,
 ) -> Doors:
-    """The use cases over one pool; those of operators over their own, without which they have none."""
+    """The use cases over one pool; those of operators over their own, without which they have none. `keyless` says
+    whether no token can be checked now."""
+
+    async def ready() -> Readiness:
+        if stopping.is_set():
+            return Readiness("unready", ("the service is stopping",))
+        state = await look(engine, slot=slot)
+        if state.status == "unready" or not keyless():
+            return state
+        return Readiness("degraded", (*state.reasons, "there are no keys to check tokens with; see key_set in the log"))
+
     return Doors(
         identity=identity,
         rates=rates,
@@ -54,7 +64,7 @@ def make_doors(
         cancelling=Cancelling(engine, deadline_s),
         reading=Reading(engine, deadline_s),
         operating=Operating(operator_engine, deadline_s),
-        ready=partial(look, engine, slot=slot),
+        ready=ready,
         stopping=stopping,
         deadline_s=deadline_s,
     )
