@@ -175,3 +175,17 @@ async def test_the_timeline_tells_who_cancelled(database: Database, made: Closes
     (action,) = [one for one in timeline.facts if one.source == "operator_actions"]
     assert action.what == "cancel by desk"
     assert action.detail == {"subject": str(WORKING), "reason": "the desk keeps it", "trace_id": TRACE}
+
+
+async def test_an_order_that_the_broker_has_not_spoken_of_is_cancelled_too(
+    database: Database, made: Closes, cancelling: Cancelling
+) -> None:
+    await made.accept(6)
+    await made.submit(6)
+    request, position = await cancel(cancelling, REQUESTS[6])
+    assert (request.status, position.status) == (RequestStatus.SUBMITTED, PositionStatus.CLOSING)
+    order = "SELECT status, cancel_requested_at FROM orders WHERE client_order_id = %s"
+    ((status, asked_at),) = run(database, order, order_id(6))
+    assert (status, asked_at) == (OrderStatus.PLANNED, request.cancel_requested_at)
+    await made.state(6, BrokerStatus.CANCELED, cum="0")
+    assert (await cancel(cancelling, REQUESTS[6]))[0].reason == "canceled_by_user"
