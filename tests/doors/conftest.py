@@ -101,6 +101,7 @@ class Desk:
         http_port, grpc_port = ports or (free_port(), free_port())
         environment = {
             "POSTGRES_DSN": self.database.dsn("closeflow_close_api"),
+            "OPERATOR_POSTGRES_DSN": self.database.dsn("closeflow_operator"),
             "AUTH": "jwt",
             "JWKS": str(self.jwks),
             "ISSUER": ISSUER,

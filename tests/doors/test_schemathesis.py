@@ -14,17 +14,20 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 from .conftest import MINE, Desk, Running
 
-EXAMPLES: Final = os.environ.get("SCHEMATHESIS_EXAMPLES", "12")
+EXAMPLES: Final = os.environ.get("SCHEMATHESIS_EXAMPLES", "3")
 CHECKS: Final = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,unsupported_method,ignored_auth"
 )
 
 
+@pytest.mark.timeout(int(os.environ.get("SCHEMATHESIS_WITHIN_S", "420")))
 def test_generated_calls_get_what_the_document_says(desk: Desk, api: Running, tmp_path: Path) -> None:
     slot = f"closeflow_{desk.database.name}"
     desk.run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot)  # Without it the service is not ready.
@@ -37,8 +40,9 @@ def test_generated_calls_get_what_the_document_says(desk: Desk, api: Running, tm
 def _generate(desk: Desk, api: Running, tmp_path: Path) -> None:
     first = desk.open_positions(50, "1000")[0]
     desk.open_positions(5, asset_type="option")
-    # Its numbers, and some that are there.
     document = json.loads((REPOSITORY / "schemas" / "openapi.json").read_text())
+    # A watch ends when its close does, and nothing works on the closes here; it has tests of its own.
+    document["paths"] = {path: one for path, one in document["paths"].items() if not path.endswith("/watch")}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
