@@ -41,7 +41,8 @@ def told(done: Done, code: int = 2) -> str:
         ("api_url", "http://127.0.0.1:99999", "must have a port from 1 to 65535"),
         ("api_url", "http://api.example", "is not encrypted and not on this machine"),
         ("broker", "", "should have at least 1 character"),
-        ("broker_key_id", "", "should have at least 1"),
+        ("broker_key_id", "", "must not be empty; give its value, or unset it"),
+        ("api_token", "", "must not be empty; give its value, or unset it"),
         ("broker_secret_key", "hunter2-ключ", "must be printable ASCII"),
         ("absence_window_s", "nan", "is wrong"),
     ],
@@ -190,8 +191,21 @@ def test_a_close_that_never_left_is_told_so() -> None:
         (
             (422, problem("See fields.", fields=[{"field": "quantity", "message": "is over the position"}])),
             1,
-            "422: See fields.; quantity is over the position",
+            "422: See fields. (quantity is over the position)",
         ),
+        (
+            (401, problem("Send a token.", reason="the token has expired")),
+            1,
+            "401: Send a token. (the token has expired) The token is CLOSECTL_API_TOKEN;",
+        ),
+        ((403, problem("See scope.", scope="close:write", trace_id="7f")), 1, "403: See scope. (scope close:write)"),
+        (
+            (409, problem("Follow it.", active_close_request_id=REQUEST)),
+            1,
+            f"409: Follow it. (active_close_request_id {REQUEST})",
+        ),
+        ((409, problem("See reasons.", reasons=["it is over", "it is frozen"])), 1, "(it is over; it is frozen)"),
+        ((500, problem("A defect.", trace_id="7f")), 1, "500: A defect. (trace_id 7f)"),
         ((503, problem("Trading is halted.")), 1, "repeat the command with --key k7, which closes once"),
     ],
 )

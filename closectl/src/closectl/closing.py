@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 from uuid import uuid4
@@ -14,6 +14,7 @@ import httpx
 FINAL: Final = frozenset({"completed", "failed"})
 POLL_S: Final = 0.05
 _LONGEST_REASON: Final = 500
+_OF_EVERY_PROBLEM: Final = frozenset({"type", "title", "status", "detail", "code", "trace_id"})
 _NOT_SENT: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -133,10 +134,23 @@ def _refusal(http: httpx.Client, answer: httpx.Response) -> tuple[str, bool]:
     except (ValueError, KeyError, TypeError, RecursionError):
         told = f"{http.base_url} answered {answer.status_code}, not as close-api does; is CLOSECTL_API_URL its address?"
         return told, False
-    fields = problem.get("fields")
-    parts = [told, problem.get("reason")]
-    parts += [f"{one.get('field')} {one.get('message')}" for one in fields or () if isinstance(one, dict)]
-    return f"{answer.status_code}: " + "; ".join(_line(part) for part in parts if part), True
+    facts = "; ".join(map(_line, _facts(problem, with_trace=answer.is_server_error)))
+    told = f"{answer.status_code}: {_line(told)}" + (f" ({facts})" if facts else "")
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        told += " The token is CLOSECTL_API_TOKEN; for development `closectl token issue` makes one."
+    return told, True
+
+
+def _facts(problem: Mapping[str, Any], *, with_trace: bool) -> Iterator[str]:
+    """What the problem says beside its detail, which often points at it."""
+    for name, value in problem.items():
+        if name in ("fields", "reasons"):
+            for one in value if isinstance(value, list) else ():
+                yield f"{one.get('field')} {one.get('message')}" if isinstance(one, dict) else str(one)
+        elif name == "reason":
+            yield str(value)
+        elif name not in _OF_EVERY_PROBLEM or (with_trace and name == "trace_id"):
+            yield f"{name} {value}"
 
 
 def _line(text: object) -> str:

@@ -19,12 +19,15 @@ from closeflow.settings import (
 
 
 def _header(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+    text = None if value is None else value.get_secret_value()
+    if text == "":
+        raise ValueError("must not be empty; give its value, or unset it")
+    if text is not None and not (text.isascii() and text.isprintable()):
         raise ValueError("must be printable ASCII")
     return value
 
 
-Credential = Annotated[SecretStr | None, Field(min_length=1), AfterValidator(_header)]
+Credential = Annotated[SecretStr | None, AfterValidator(_header)]
 NotEmpty = Annotated[str, Field(min_length=1)]
 
 
