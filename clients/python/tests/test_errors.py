@@ -58,6 +58,25 @@ def test_the_text_says_all_that_is_known() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "members", "text"),
+    [
+        ("unauthenticated", {"reason": "the token has expired", "trace_id": "abc"}, "Why; the token has expired"),
+        ("close_request_finished", {"reasons": ["it is completed", "it is old"]}, "Why; it is completed; it is old"),
+        ("close_request_finished", {"reasons": "it is completed"}, "Why; it is completed"),  # As gRPC has it.
+        ("forbidden", {"scope": "close:write"}, "Why; scope close:write"),
+        ("expected_quantity_mismatch", {"quantity": "10", "version": 4}, "Why; quantity 10; version 4"),
+        (
+            "position_already_closing",
+            {"active_close_request_id": ACTIVE_ID},
+            f"Why; active_close_request_id {ACTIVE_ID}",
+        ),
+    ],
+)
+def test_the_text_says_what_the_message_points_at(code: str, members: dict[str, object], text: str) -> None:
+    assert str(error_of(code, "Why.", members=members)) == f"{code}: {text}"
+
+
 def test_members_have_their_types() -> None:
     closing = error_of("position_already_closing", "", members={"active_close_request_id": ACTIVE_ID})
     assert isinstance(closing, PositionAlreadyClosing)

@@ -21,6 +21,8 @@ TEMPORARY: Final[frozenset[int | str | None]] = frozenset(
     {408, 429, 502, 503, 504, "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 )
 """The statuses of what passes; everything else would be refused again."""
+_POINTED_AT: Final = ("reason", "reasons", "scope", "active_close_request_id", "quantity", "version")
+"""The members that messages point at; their own words need no name before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class CloseflowError(Exception):
     def __str__(self) -> str:
         parts = [f"{self.code}: {self.message.removesuffix('.')}"]
         parts += [f"{one.field}: {one.message}" for one in self.fields]
+        parts += [text for name in _POINTED_AT if (text := _member_text(name, self.members.get(name)))]
         if self.outcome_unknown:
             parts.append(
                 "an attempt got no answer and may have been accepted; the same call with the same key finds out"
@@ -97,6 +100,13 @@ class CloseflowError(Exception):
         made = type(self)(self.message)
         made.__dict__.update(self.__dict__)
         return made
+
+
+def _member_text(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if name in ("reason", "reasons") else f"{name} {text}"
 
 
 def error_of(code: str, message: str, **facts: Any) -> CloseflowError:
