@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from closeflow.tasks import being_cancelled, end_tasks
+import pytest
+
+from closeflow.tasks import being_cancelled, end_tasks, race
 
 
 class Forgetful:
@@ -47,3 +49,20 @@ async def test_a_task_knows_that_it_is_to_end() -> None:
     except TimeoutError:
         known.append(being_cancelled())
     assert known == [True, False]
+
+
+async def test_a_race_gives_what_comes_before_the_stop_and_leaves_nothing_behind() -> None:
+    stop = asyncio.Event()
+    assert await race(asyncio.sleep(0, "found"), stop) == "found"
+    waiting = asyncio.create_task(asyncio.sleep(3600, "late"))
+    asyncio.get_running_loop().call_soon(stop.set)
+    assert await race(waiting, stop) is None
+    assert waiting.cancelled()
+
+
+async def test_a_race_raises_what_was_awaited_raises() -> None:
+    async def broken() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await race(broken(), asyncio.Event())

@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from close_api.close_body import CloseBody
+from close_api.close_body import CloseBody, read_request_id, read_values
 from close_api.errors import Code, Problem
 from close_api.rest.request_body import (
     MAX_BODY_BYTES,
@@ -17,7 +17,6 @@ from close_api.rest.request_body import (
     read_close,
     read_key,
     read_position_id,
-    read_request_id,
 )
 from closeflow.domain.model import OrderType
 

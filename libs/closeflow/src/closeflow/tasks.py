@@ -7,8 +7,10 @@ takes the place of the cancellation. A loop that goes on after errors which pass
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 CANCEL_AGAIN_S: Final = 10.0
 """Longer than anything in a task may take that was cancelled: leaving a consumer group, closing a client."""
@@ -18,6 +20,17 @@ def being_cancelled() -> bool:
     """Whether somebody has asked the current task to end, also by a time-out around what it does now."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def race(awaited: Awaitable[T], stop: asyncio.Event) -> T | None:
+    """What is awaited, or None where `stop` is set before; what is awaited has then been cancelled, and has ended."""
+    waiting, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((waiting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        stopped.cancel()
+        await end_tasks((waiting,))
 
 
 async def end_tasks(tasks: Iterable[asyncio.Future[Any]], *, again_s: float = CANCEL_AGAIN_S) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Self
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -41,6 +42,7 @@ _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 
+_REQUEST_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 def bounded(value: object) -> Decimal:
     """A number exactly as it was written, bounded before anything formats it, so that 1e999999 costs nothing. Raises
@@ -234,6 +236,13 @@ def read_moment(value: object, name: str) -> datetime:
         return moment(value)
     except ValueError as error:
         raise field_problem(FieldError(name, str(error))) from None
+def read_request_id(text: str) -> UUID:
+    """A UUID in its usual form, in either case. Raises Problem `invalid_fields`."""
+    if not _REQUEST_ID.fullmatch(text):
+        raise field_problem(FieldError("close_request_id", "must be a UUID"))
+    return UUID(text)
+
+
 
 
 def read_reason(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -17,7 +16,6 @@ from close_api.auth.rate_limit import RateLimits
 from close_api.errors import Code, Problem
 from close_api.grpc.statuses import DETAILS_KEY
 from closeflow.clock import timeout
-from closeflow.tasks import end_tasks
 from closeflow.telemetry import TraceContext, next_span, parse_traceparent
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -123,14 +121,3 @@ class Door:
         call.trailers += self.rates.take(caller.subject, closes).headers().items()
         caller.require(scope)
         return caller
-
-
-async def race(awaited: Awaitable[T], stop: asyncio.Event) -> T | None:
-    """What is awaited, or None where the service stops before; what is awaited has then been cancelled."""
-    waiting, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((waiting, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return waiting.result() if waiting.done() else None
-    finally:
-        stopped.cancel()
-        await end_tasks((waiting,))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final, NoReturn, TypeVar
-from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -41,7 +39,6 @@ MAX_STREAM_MESSAGE_BYTES: Final = 1024 * 1024
 MAX_CLOSES: Final = 100
 MAX_WAIT_S: Final = 60
 _LONGEST_TEXT: Final = 500
-_REQUEST_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NOT_A_FIELD: Final = "is not a field of this call; remove it"
 _ORDER_TYPES: Final[Mapping[int, str]] = {int(number): one.value for one, number in ORDER_TYPES.items()}
 _TIMES_IN_FORCE: Final[Mapping[int, str]] = {int(number): one.value for one, number in TIMES_IN_FORCE.items()}
@@ -111,13 +108,6 @@ def read_close(close: pb.Close) -> CloseCall:
     if wrong:
         raise field_problem(*wrong)
     return CloseCall(position_id, key, read_values(values) if values else EMPTY, expected_version)
-
-
-def read_request_id(text: str) -> UUID:
-    """A UUID in its usual form, in either case. Raises Problem `invalid_fields`."""
-    if not _REQUEST_ID.fullmatch(text):
-        _refuse("close_request_id", "must be a UUID")
-    return UUID(text)
 
 
 def read_wait(request: pb.GetCloseRequestRequest) -> float:

@@ -12,11 +12,12 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from close_api.doors import Doors
-from close_api.grpc.calls import STOPPING, Call, StreamLimits, ended, race
+from close_api.grpc.calls import STOPPING, Call, StreamLimits, ended
 from close_api.grpc.methods import Handler, many_answers, one_answer
 from close_api.grpc.requests import MAX_STREAM_MESSAGE_BYTES
 from close_api.grpc.service import SERVICE, handlers
 from closeflow.clock import timeout
+from closeflow.tasks import race
 
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from close_api.auth.caller import Scope
-from close_api.close_body import check_position_id, read_moment, read_reason
+from close_api.close_body import check_position_id, read_moment, read_reason, read_request_id
 from close_api.doors import Doors
 from close_api.errors import Problem
 from close_api.grpc.answers import (
@@ -19,7 +19,7 @@ from close_api.grpc.answers import (
     write_answer,
     write_request,
 )
-from close_api.grpc.calls import AGED, STOPPING, TRACE_ID, Call, Door, StreamLimits, ended, race
+from close_api.grpc.calls import AGED, STOPPING, TRACE_ID, Call, Door, StreamLimits, ended
 from close_api.grpc.close_stream import CloseStream
 from close_api.grpc.generated import close_pb2 as pb
 from close_api.grpc.methods import Handler, both_streams, many_answers, one_answer
@@ -28,7 +28,6 @@ from close_api.grpc.requests import (
     read_choice,
     read_close,
     read_page,
-    read_request_id,
     read_text,
     read_wait,
     time_of,
@@ -37,6 +36,7 @@ from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import CLOSES, Closing
 from close_api.use_cases.reading import PositionFilter, Reading, RequestFilter
 from closeflow.clock import timeout
+from closeflow.tasks import race
 
 SERVICE: Final = "closeflow.close.v1.CloseService"
 ANSWER_BEFORE_S: Final = 0.2

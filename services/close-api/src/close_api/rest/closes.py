@@ -22,6 +22,7 @@ from close_api.close_body import (
     check_position_id,
     close_command,
     read_key_text,
+    read_request_id,
     read_values,
 )
 from close_api.errors import STATUSES, Code, FieldError, Problem, field_problem
@@ -47,7 +48,6 @@ from close_api.rest.request_body import (
     read_close,
     read_key,
     read_position_id,
-    read_request_id,
 )
 from close_api.rest.responses import (
     BatchAnswer,

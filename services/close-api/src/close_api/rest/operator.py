@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from close_api.close_body import MAX_POSITION_ID
+from close_api.close_body import MAX_POSITION_ID, read_request_id
 from close_api.errors import Code, FieldError, field_problem
 from close_api.rest.documented import (
     OPERATORS,
@@ -45,7 +45,7 @@ from close_api.rest.operator_models import (
     shown,
 )
 from close_api.rest.parameters import PAGING, parameter, read_page, read_texts, text_parameter
-from close_api.rest.request_body import MAX_BODY_BYTES, parse_object, read_body, read_position_id, read_request_id
+from close_api.rest.request_body import MAX_BODY_BYTES, parse_object, read_body, read_position_id
 from close_api.rest.responses import json_response
 from close_api.rest.routes import Door, Endpoint, reads
 from close_api.tracing import trace_of

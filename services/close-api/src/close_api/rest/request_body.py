@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
-from uuid import UUID
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -21,7 +20,6 @@ KEY_HEADER: Final = "idempotency-key"
 BROKEN: Final = "closeflow.broken"
 """In the scope of a call behind which the server found bytes that begin no other: its body was longer than it said."""
 _POSITION_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
-_REQUEST_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _ESCAPED: Final = re.compile(r'\\(["\\])')
 
@@ -75,13 +73,6 @@ def read_position_id(text: str, name: str = "position_id") -> int:
     if not _POSITION_ID.fullmatch(text) or int(text) > MAX_POSITION_ID:
         raise field_problem(FieldError(name, f"must be a whole number from 1 to {MAX_POSITION_ID}"))
     return int(text)
-
-
-def read_request_id(text: str) -> UUID:
-    """A UUID in its usual form, in either case. Raises Problem `invalid_fields`."""
-    if not _REQUEST_ID.fullmatch(text):
-        raise field_problem(FieldError("close_request_id", "must be a UUID"))
-    return UUID(text)
 
 
 async def read_body(request: Request, *, deadline_s: float, at_most: int) -> bytes:

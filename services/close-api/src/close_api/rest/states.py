@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from close_api.close_body import read_moment
+from close_api.close_body import read_moment, read_request_id
 from close_api.errors import Code, FieldError, field_problem
 from close_api.rest.documented import (
     CLOSE_REQUESTS,
@@ -28,7 +28,7 @@ from close_api.rest.documented import (
     problems,
 )
 from close_api.rest.parameters import LONGEST_TEXT, PAGING, parameter, read_page, read_texts, text_parameter
-from close_api.rest.request_body import read_position_id, read_request_id
+from close_api.rest.request_body import read_position_id
 from close_api.rest.responses import (
     CloseAnswer,
     ClosesPage,
@@ -45,6 +45,7 @@ from close_api.rest.routes import Door, reads
 from close_api.use_cases.reading import Changed, PositionFilter, Reading, RequestFilter
 from closeflow.clock import timeout
 from closeflow.domain.model import PositionStatus, RequestStatus
+from closeflow.tasks import race
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ class StateRoutes:
         caller = await self.door.admit(request)
         state = await self.reading.request(caller, request_id)
         if wait_s:
-            state = await self._unless_stopping(self.reading.wait(caller, request_id, wait_s=wait_s)) or state
+            state = await race(self.reading.wait(caller, request_id, wait_s=wait_s), self.stopping) or state
         return json_response(close_json(*state))
 
     async def close_requests(self, request: Request) -> Response:
@@ -139,7 +140,7 @@ class StateRoutes:
 
     async def _events(self, changes: AsyncIterator[Changed | None]) -> AsyncIterator[bytes]:
         while True:
-            change = await self._unless_stopping(anext(changes, _ENDED))
+            change = await race(anext(changes, _ENDED), self.stopping)
             if change is _ENDED or self.stopping.is_set():
                 return
             if isinstance(change, Changed):
@@ -149,17 +150,6 @@ class StateRoutes:
                 )
             else:
                 yield b": still here\n\n"
-
-    async def _unless_stopping(self, awaited: Awaitable[T]) -> T | None:
-        """What is awaited, or None where the service stops before."""
-        waiting, stopping = asyncio.ensure_future(awaited), asyncio.ensure_future(self.stopping.wait())
-        try:
-            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            return waiting.result() if waiting.done() else None
-        finally:
-            stopping.cancel()
-            if not waiting.done():
-                waiting.cancel()
 
 
 def _choice(given: Mapping[str, str], name: str, known: type[T]) -> T | None:
