@@ -96,8 +96,6 @@ class Batches(Generic[Item, Answer]):
             async with timeout(deadline_s):
                 await call.done
         except TimeoutError:
-            if len(items) == 1:
-                raise
             call.done.cancel()
         return [TimeoutError() if answer is None else answer for answer in call.answers]
 

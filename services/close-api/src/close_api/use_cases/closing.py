@@ -61,10 +61,7 @@ class Closing:
             return []
         within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
         items = [(self._whose(caller, command), command) for command in commands]
-        try:
-            decisions = await self.closes.submit_many(items, deadline_s=within)
-        except TimeoutError as error:
-            decisions = [error]
+        decisions = await self.closes.submit_many(items, deadline_s=within)
         return [self._answer(decision) for decision in decisions]
 
     def _answer(self, decision: Decision | Exception) -> Answer | Problem:
