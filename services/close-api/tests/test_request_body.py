@@ -128,6 +128,29 @@ async def test_wrong_unknown_and_contradicting_fields_are_named(text: str, field
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"qty": 1}, "is not a field of this call; remove it"),
+        ({"order_type": "stop"}, "must be 'limit' or 'market'"),
+        ({"time_in_force": "fok"}, "must be 'day', 'gtc' or 'ioc'"),
+        ({"dry_run": "yes"}, "must be true or false"),
+        ({"reason": ""}, "must be 1 to 500 printable characters"),
+    ],
+)
+def test_a_field_error_says_what_the_field_must_be(values: dict[str, object], message: str) -> None:
+    with pytest.raises(Problem) as refused:
+        read_values(values)
+    assert refused.value.extra["fields"] == [{"field": next(iter(values)), "message": message}]
+
+
+def test_a_body_that_is_needed_and_not_there_is_told_so() -> None:
+    with pytest.raises(Problem) as refused:
+        parse_object(b"")
+    assert refused.value.code is Code.MALFORMED_BODY
+    assert refused.value.extra["reason"] == "there is none, and this call needs one"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "null",

@@ -35,14 +35,20 @@ MAX_SLIPPAGE_BPS: Final = 10_000
 _LIMIT: Final = Decimal(10) ** 15
 _FRACTION_DIGITS: Final = 18
 _MAX_FIELD_ERRORS: Final = 20
+_MESSAGES: Final[Mapping[str, str]] = {
+    "extra_forbidden": "is not a field of this call; remove it",
+    "missing": "is missing; give it",
+    "bool_type": "must be true or false",
+}
+"""What pydantic finds, by its type of error, in words that say how to mend it."""
 _KEY: Final = re.compile(r"[\x20-\x7e]{1,100}")
+_REQUEST_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", re.ASCII)
 # RFC 3339 section 5.6, with what it requires: a time of day and an offset.
 _MOMENT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 
-_REQUEST_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 def bounded(value: object) -> Decimal:
     """A number exactly as it was written, bounded before anything formats it, so that 1e999999 costs nothing. Raises
@@ -230,12 +236,6 @@ def check_position_id(position_id: object) -> int:
     raise field_problem(FieldError("position_id", f"must be a whole number from 1 to {MAX_POSITION_ID}"))
 
 
-def read_moment(value: object, name: str) -> datetime:
-    """A time with an offset (RFC 3339). Raises Problem `invalid_fields`."""
-    try:
-        return moment(value)
-    except ValueError as error:
-        raise field_problem(FieldError(name, str(error))) from None
 def read_request_id(text: str) -> UUID:
     """A UUID in its usual form, in either case. Raises Problem `invalid_fields`."""
     if not _REQUEST_ID.fullmatch(text):
@@ -243,6 +243,12 @@ def read_request_id(text: str) -> UUID:
     return UUID(text)
 
 
+def read_moment(value: object, name: str) -> datetime:
+    """A time with an offset (RFC 3339). Raises Problem `invalid_fields`."""
+    try:
+        return moment(value)
+    except ValueError as error:
+        raise field_problem(FieldError(name, str(error))) from None
 
 
 def read_reason(value: object) -> str:
@@ -288,9 +294,8 @@ def close_command(
 
 
 def _field_error(error: Any) -> FieldError:
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _MESSAGES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     if error["loc"]:
-        unknown = error["type"] == "extra_forbidden"
-        return FieldError(str(error["loc"][0])[:100], "is not a field of this call; remove it" if unknown else message)
+        return FieldError(str(error["loc"][0])[:100], message.replace("Input should be", "must be", 1))
     name, _, message = message.partition(": ")
     return FieldError(name, message)

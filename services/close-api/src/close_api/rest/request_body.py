@@ -42,6 +42,8 @@ async def read_cancel(request: Request, *, deadline_s: float) -> str | None:
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """A JSON object with its numbers as Decimal; refuses other JSON, a name given twice and what is nested too deep."""
+    if not raw:
+        raise Problem(Code.MALFORMED_BODY, extra={"reason": "there is none, and this call needs one"})
     try:
         values = json.loads(
             raw.decode(), object_pairs_hook=_unique, parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal
