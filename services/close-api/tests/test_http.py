@@ -15,6 +15,7 @@ from uuid import UUID
 import httpx
 import pytest
 from doors import doors_of
+from prometheus_client import REGISTRY
 
 from close_api.batching import Batches
 from close_api.close_body import CloseBody
@@ -365,3 +366,28 @@ async def test_readiness_ends_when_the_service_is_asked_to_stop() -> None:
         answer = await client.get("/readyz")
     assert before == ["the database does not answer"]
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["the service is stopping"])
+
+
+def _counted(answer: str) -> float:
+    return REGISTRY.get_sample_value("close_api_closes_total", {"answer": answer}) or 0.0
+
+
+async def test_each_close_counts_once_by_its_answer_and_nothing_else_does() -> None:
+    names = ("position_closed", "invalid_fields", "idempotency_key_missing", "not_found", "malformed_body")
+    before = {name: _counted(name) for name in names}
+    closes = [{"position_id": 7, "idempotency_key": "a"}, {"position_id": 0, "idempotency_key": "b"}]
+    async with calling(Deciding(PositionClosed(7))) as client:
+        await close(client)
+        await close(client, "/api/options/7/close")
+        await client.post("/v1/positions/7/close")
+        await client.post("/v1/positions:batchClose", json={"closes": closes})
+        await client.post("/v1/close-requests/none/cancel")
+        await client.post("/v1/operator/incidents/7/close", json={"reason": "seen"})
+        await client.post("/v1/close-requests/none/cancel", content="[")
+    assert {name: _counted(name) - before[name] for name in names} == {
+        "position_closed": 3,
+        "invalid_fields": 1,
+        "idempotency_key_missing": 1,
+        "not_found": 0,
+        "malformed_body": 0,
+    }

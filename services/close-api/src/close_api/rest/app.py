@@ -11,9 +11,9 @@ from starlette.types import ASGIApp
 
 from close_api.doors import Doors
 from close_api.errors import Code, Problem
-from close_api.rest.closes import CloseRoutes, add_closes
+from close_api.rest.closes import CLOSING, CloseRoutes, add_closes
 from close_api.rest.documented import DESCRIPTION
-from close_api.rest.operator import OPERATOR_ROUTES, OperatorRoutes, add_operator_routes
+from close_api.rest.operator import OperatorRoutes, add_operator_routes
 from close_api.rest.problems import problem_response
 from close_api.rest.routes import DirectRoute, Door
 from close_api.rest.service import add_service
@@ -55,7 +55,7 @@ def _operation_id(route: APIRoute) -> str:
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    if request.method == "POST" and not request.url.path.startswith(OPERATOR_ROUTES):
+    if getattr(request.scope.get("route"), "name", None) in CLOSING:
         CLOSES.labels(error.code.value).inc()
     return problem_response(request, error)
 

@@ -61,11 +61,14 @@ from close_api.rest.responses import (
 from close_api.rest.routes import Door, reads
 from close_api.tracing import trace_of
 from close_api.use_cases.cancelling import Cancelling
+from close_api.use_cases.closing import CLOSES as ANSWERED_CLOSES
 from close_api.use_cases.closing import Answer, Closing
 from closeflow.domain.close.accept import Accepted, CloseCommand, Replayed
 from closeflow.domain.model import AssetType
 
 MAX_BATCH: Final = 500
+CLOSING: Final = frozenset({"close_position", "close_option", "batch_close"})
+"""The operations whose refusals count as answers to closes."""
 _VERSION: Final = re.compile(r'"?([1-9][0-9]{0,17})"?')
 _LONGEST_KEY: Final = 100
 _BARE_KEY: Final = "^[ -~]{1,100}$"
@@ -218,6 +221,7 @@ def _item_result(
     told: dict[str, object] = {"position_id": position_id, "idempotency_key": key}
     match answer:
         case Problem():
+            ANSWERED_CLOSES.labels(answer.code.value).inc()
             shown = item_problem(answer, trace_id)
             return {**told, "status": STATUSES[answer.code].http, "replayed": False, "error": shown}
         case Replayed(position=position, request=first):

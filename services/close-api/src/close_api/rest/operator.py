@@ -54,7 +54,7 @@ from close_api.use_cases.operating import FillGiven, Operating, Performed, Said
 B = TypeVar("B", bound=ReasonBody)
 
 _LONGEST_NAME: Final = 128
-OPERATOR_ROUTES: Final = "/v1/operator"
+_PREFIX: Final = "/v1/operator"
 
 
 def _path(name: str, description: str, example: object) -> Described:
@@ -289,7 +289,7 @@ class _Adding:
             return await endpoint(request)
 
         self.app.add_api_route(
-            f"{OPERATOR_ROUTES}/{path}",
+            f"{_PREFIX}/{path}",
             reads(query=tuple(one["name"] for one in query))(answer),
             methods=["GET"],
             name=name,
@@ -307,7 +307,7 @@ class _Adding:
 
         codes = (*WRITE, Code.NOT_FOUND, Code.OPERATION_REFUSED, Code.UNAVAILABLE)
         self.app.add_api_route(
-            f"{OPERATOR_ROUTES}/{path}",
+            f"{_PREFIX}/{path}",
             answer,
             methods=["PUT" if name.startswith("set_") else "POST"],
             name=name,
