@@ -18,11 +18,11 @@ DESCRIPTION: Final = """Closes trading positions, each close once, however often
 
 Every call but those for operations carries `Authorization: Bearer` and a token, whose scopes say what it may do
 (`close:write`, which includes reading; `close:read`; `close:operate`) and whose claim `accounts` says for which
-accounts. What is not there and what is another's answer alike: 404 with the same bytes.
+accounts. What is not there and what is of another account are answered alike: 404 with the same bytes.
 
 Quantities and prices are JSON numbers and are read and written as decimals; use a reader that keeps their digits.
 Times are RFC 3339 in UTC. What may be left out is left out, never null. A field, parameter or header that would change
-what is meant and is not understood is refused, never passed over; of answers, bear with members that are new.
+what is meant and is not understood is refused, never passed over; in answers, pass over members that are new.
 
 An error is a problem document (RFC 9457) with a `code`, and the header `Should-Retry` says whether the same call with
 the same key may help. What is no call at all is answered in plain text and closes the connection: 400, 408 for a head

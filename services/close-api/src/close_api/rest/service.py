@@ -20,7 +20,7 @@ from close_api.rest.responses import json_response
 
 
 class HealthAnswer(BaseModel):
-    """The process turns."""
+    """The process answers."""
 
     status: Literal["ok"]
 
@@ -42,7 +42,7 @@ def add_service(app: FastAPI, ready: Callable[[], Awaitable[Readiness]]) -> None
     @app.get(
         "/healthz",
         tags=[SERVICE],
-        summary="Whether the process turns",
+        summary="Whether the process answers",
         responses={200: {"description": "It does", "model": HealthAnswer, **_TRACED}, **problems(*ANY)},
     )
     async def get_health(_request: Request) -> Response:
