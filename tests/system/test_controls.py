@@ -184,3 +184,10 @@ def test_an_order_over_the_limits_of_its_account_is_an_incident_and_no_send(desk
         desk.close(held, "again")
     desk.until_status("closed", portfolio)
     desk.assert_closed_once(portfolio)
+
+
+def test_what_is_halted_is_shown_to_operators_over_rest_too(desk: Desk) -> None:
+    address = f"{desk.system.url()}/v1/operator/trading-controls"
+    answer = httpx.get(address, headers=desk.system.authorization())
+    assert answer.status_code == httpx.codes.OK, answer.text
+    assert [(one["scope"], one["state"]) for one in answer.json()["controls"]][:1] == [("global", "active")]

@@ -188,6 +188,7 @@ class System:
         if service == "close-api":
             return {
                 "POSTGRES_DSN": dsn,
+                "OPERATOR_POSTGRES_DSN": self.dsn("closeflow_operator"),
                 "AUTH": "jwt",
                 "JWKS": str(self._key / JWKS),
                 "ISSUER": ISSUER,
