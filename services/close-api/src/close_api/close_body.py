@@ -32,7 +32,7 @@ MAX_POSITION_ID: Final = 2**63 - 1
 MAX_REASON: Final = 500
 LONGEST_WORKING_TIMEOUT_S: Final = 86_400
 MAX_SLIPPAGE_BPS: Final = 10_000
-_LIMIT: Final = Decimal(10) ** 15
+_WHOLE_DIGITS: Final = 15
 _FRACTION_DIGITS: Final = 18
 _MAX_FIELD_ERRORS: Final = 20
 _MESSAGES: Final[Mapping[str, str]] = {
@@ -57,8 +57,9 @@ def bounded(value: object) -> Decimal:
         raise ValueError("must be a JSON number; leave it out for the default")
     if not value.is_finite():
         raise ValueError("must be a finite number")
-    exponent = value.as_tuple().exponent
-    if abs(value) >= _LIMIT or not isinstance(exponent, int) or exponent < -_FRACTION_DIGITS:
+    # Arithmetic would overflow beyond the exponents of a context; `adjusted` is the exponent of the first digit.
+    exponent = value.as_tuple().exponent if value.adjusted() < _WHOLE_DIGITS else None
+    if not isinstance(exponent, int) or exponent < -_FRACTION_DIGITS:
         raise ValueError(f"must be below 1e15 with at most {_FRACTION_DIGITS} digits after the point")
     return value
 
