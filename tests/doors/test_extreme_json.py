@@ -22,3 +22,28 @@ def test_a_number_of_any_size_is_a_field_error(rest: httpx.Client, desk: Desk, f
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_fields")
     assert [one["field"] for one in answer.json()["fields"]] == [field]
     assert desk.requests() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/v1/positions/{position}/close", r'{"\ud800": 1}'),
+        ("/v1/positions/{position}/close", r'{"reason": "\udc00"}'),
+        ("/v1/positions:batchClose", r'{"\ud800": []}'),
+        ("/v1/positions:batchClose", r'{"closes": [{"position_id": {position}}, {"idempotency_key": "\udfff"}]}'),
+        (f"/v1/close-requests/{NOWHERE}/cancel", r'{"\ud800": "a"}'),
+        ("/v1/operator/positions/{position}/adjust", r'{"reason": "a", "delta": 1, "\uD8AB": 1}'),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_no_text(rest: httpx.Client, desk: Desk, path: str, content: str) -> None:
+    position = str(desk.open_positions(1)[0])
+    filled = content.replace("{position}", position)
+    answer = rest.post(path.replace("{position}", position), content=filled, headers=KEY)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_body")
+    assert desk.requests() == 0
+
+
+def test_a_pair_of_surrogates_is_one_character(rest: httpx.Client, desk: Desk) -> None:
+    (position,) = desk.open_positions(1)
+    content = r'{"reason": "\ud83d\ude00 \\ud800"}'
+    assert rest.post(f"/v1/positions/{position}/close", content=content, headers=KEY).status_code == 201
