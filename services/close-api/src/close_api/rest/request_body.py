@@ -41,13 +41,16 @@ async def read_cancel(request: Request, *, deadline_s: float) -> str | None:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object with its numbers as Decimal; refuses other JSON, a name given twice and what is nested too deep."""
+    """A JSON object with its numbers as Decimal; refuses other JSON, a name given twice, what is nested too deep, and
+    text that is none."""
     if not raw:
         raise Problem(Code.MALFORMED_BODY, extra={"reason": "there is none, and this call needs one"})
     try:
         values = json.loads(
             raw.decode(), object_pairs_hook=_unique, parse_float=Decimal, parse_int=Decimal, parse_constant=Decimal
         )
+        if b"\\u" in raw:
+            _refuse_half_characters(values)
     except (ValueError, ArithmeticError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "a number or the nesting is out of bounds"
         raise Problem(Code.MALFORMED_BODY, extra={"reason": reason[:200]}) from None
@@ -100,6 +103,11 @@ def _refuse_broken(request: Request, raw: bytes) -> bytes:
     if BROKEN in request.scope:
         raise Problem(Code.MALFORMED_BODY, extra={"reason": "something that is no call comes behind it"})
     return raw
+
+
+def _refuse_half_characters(values: object) -> None:
+    """Raises ValueError for half of a surrogate pair (RFC 8259 section 8.2), which no answer could repeat."""
+    json.dumps(values, ensure_ascii=False, default=str).encode()
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
