@@ -47,3 +47,22 @@ def test_a_pair_of_surrogates_is_one_character(rest: httpx.Client, desk: Desk) -
     (position,) = desk.open_positions(1)
     content = r'{"reason": "\ud83d\ude00 \\ud800"}'
     assert rest.post(f"/v1/positions/{position}/close", content=content, headers=KEY).status_code == 201
+
+
+def test_an_id_of_very_many_digits_holds_up_nobody(rest: httpx.Client, api: Running) -> None:
+    answers: list[httpx.Response] = []
+
+    def send(digits: int) -> None:
+        content = f'{{"closes": [{{"position_id": {"1" * digits}}}]}}'
+        answers.append(httpx.post(f"{api.url}/v1/positions:batchClose", content=content, headers=sent, timeout=60))
+
+    sent = {**rest.headers, **KEY}
+    began = time.monotonic()
+    senders = [threading.Thread(target=send, args=(digits,)) for digits in (300_000, 1_000_001)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join()
+    assert time.monotonic() - began < 2
+    assert [one.json()["results"][0]["error"]["code"] for one in answers] == ["invalid_fields"] * 2
+    assert [one.json()["results"][0]["position_id"] for one in answers] == [None] * 2
