@@ -229,11 +229,10 @@ def read_key_text(key: str) -> str:
 
 def check_position_id(position_id: object) -> int:
     """From 1 to 2^63 - 1. Raises Problem `invalid_fields`."""
-    whole = isinstance(position_id, Decimal) and position_id.is_finite() and position_id.as_tuple().exponent == 0
-    if whole or (isinstance(position_id, int) and not isinstance(position_id, bool)):
-        found = int(position_id)  # type: ignore[call-overload]
-        if 1 <= found <= MAX_POSITION_ID:
-            return int(found)
+    if isinstance(position_id, Decimal):
+        position_id = whole_within(position_id, MAX_POSITION_ID)
+    if isinstance(position_id, int) and not isinstance(position_id, bool) and 1 <= position_id <= MAX_POSITION_ID:
+        return position_id
     raise field_problem(FieldError("position_id", f"must be a whole number from 1 to {MAX_POSITION_ID}"))
 
 
@@ -242,6 +241,14 @@ def read_request_id(text: str) -> UUID:
     if not _REQUEST_ID.fullmatch(text):
         raise field_problem(FieldError("close_request_id", "must be a UUID"))
     return UUID(text)
+
+
+def whole_within(value: Decimal, most: int) -> int | None:
+    """A number that was written as a whole one, at most `most` either way; None for any other. It is compared before it
+    is made an int, which of a million digits takes a minute."""
+    if value.is_finite() and -most <= value <= most and value.as_tuple().exponent == 0:
+        return int(value)
+    return None
 
 
 def read_moment(value: object, name: str) -> datetime:

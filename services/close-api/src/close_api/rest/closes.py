@@ -24,6 +24,7 @@ from close_api.close_body import (
     read_key_text,
     read_request_id,
     read_values,
+    whole_within,
 )
 from close_api.errors import STATUSES, Code, FieldError, Problem, field_problem
 from close_api.rest.documented import (
@@ -235,9 +236,7 @@ def _item_result(
 
 def _shown_id(value: object) -> int | None:
     """As it was given, where it can be shown: a whole number that JSON readers take."""
-    if not isinstance(value, Decimal) or not value.is_finite() or value.as_tuple().exponent != 0:
-        return None
-    return int(value) if abs(value) <= MAX_POSITION_ID else None
+    return whole_within(value, MAX_POSITION_ID) if isinstance(value, Decimal) else None
 
 
 _KEY_PARAMETER: Final[Described] = {
