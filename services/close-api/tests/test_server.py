@@ -140,3 +140,25 @@ async def test_calls_behind_each_other_are_each_their_own() -> None:
     async with listening(work) as port:
         assert await answers_to(port, together, count=3) == ["409"] * 3
     assert [command.quantity for command in work.asked] == [Decimal("0.1"), None, None]
+
+
+CHUNKED: Final = call("Transfer-Encoding: chunked", body="2\r\n{}\r\n0\r\n")
+
+
+@pytest.mark.parametrize("trailers", [["If-Match: 9", "X: y"], ["X: " + "y" * 40_000], ["Idempotency-Key: j", "X: y"]])
+async def test_headers_behind_a_body_are_refused(trailers: list[str]) -> None:
+    work = Deciding()
+    async with listening(work) as port:
+        parts = [CHUNKED, *(f"{one}\r\n" for one in trailers), "\r\n"]
+        assert (await answers_to(port, *parts))[0] in {"400", "431"}
+        assert (await answers_to(port, "".join(parts)))[0] in {"400", "431"}
+    assert not work.asked
+
+
+async def test_a_header_behind_a_body_is_none_of_the_next_call() -> None:
+    work = Deciding()
+    async with listening(work) as port:
+        trailer = 'If-Match: "9"\r\n\r\n'
+        together = await answers_to(port, CHUNKED + trailer + call(), count=2)
+        apart = await answers_to(port, CHUNKED + trailer, call(), count=2)
+    assert [command.expected_version for command in work.asked] == [None] * len(together + apart)
