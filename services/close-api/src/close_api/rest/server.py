@@ -40,7 +40,7 @@ class _Protocol(HttpToolsProtocol):
         # uvicorn's parser passes over bytes behind the last call of a connection: a body without a length.
         self.parser = httptools.HttpRequestParser(self)
         self._in_head = True
-        self._head_bytes = 0
+        self._bytes_of_no_body = 0  # Since a call began, or of its body came last.
         self._too_large = False
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -62,6 +62,12 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._expect_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of the head. One behind a chunked body would become one too, unseen by whoever looked at the head."""
+        if not self._in_head:
+            raise ValueError("a header behind the body")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._head_ended()
@@ -71,10 +77,15 @@ class _Protocol(HttpToolsProtocol):
             raise ValueError("the head is too large")
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Some of the body, whose own limit is its reader's."""
+        super().on_body(body)
+        self._bytes_of_no_body = 0
+
     def on_message_complete(self) -> None:
         """What comes next is another head."""
         super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._bytes_of_no_body = True, 0
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing came for long. An answer that nobody fetches keeps no connection."""
@@ -111,10 +122,10 @@ class _Protocol(HttpToolsProtocol):
             return  # It was turned away.
         if self._in_head:
             self._expect_head()
-            self._head_bytes += len(data)
+        self._bytes_of_no_body += len(data)
         try:
             self.parser.feed_data(data)
-            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:  # The parser would gather it without an end.
+            if self._bytes_of_no_body > MAX_HEAD_BYTES:  # The parser would gather it without an end.
                 self._turn_away(431, b"", _TOO_LARGE)
         except httptools.HttpParserError:
             if self._too_large:
