@@ -142,6 +142,31 @@ def test_a_head_that_trickles_in_is_cut_off(api: Running, desk: Desk) -> None:
     assert desk.requests() == 0
 
 
+@pytest.mark.parametrize("line", ["GET /healthz", "POST /v1/positions/1/close", "GET /nowhere"])
+def test_the_body_of_a_call_that_was_answered_without_it_is_cut_off(api: Running, line: str) -> None:
+    """A byte now and then kept such a connection for ever, without a token."""
+    with socket.create_connection(("127.0.0.1", api.http_port), timeout=1.0) as held:
+        held.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n".encode())
+        began = time.monotonic()
+        assert held.recv(65_536).startswith(b"HTTP/1.1 4")
+        with pytest.raises((ConnectionResetError, BrokenPipeError, EOFError)):  # noqa: PT012
+            while time.monotonic() - began < WITHIN_S:
+                held.sendall(b"x")
+                try:
+                    if not held.recv(65_536):
+                        raise EOFError
+                except TimeoutError:
+                    continue
+
+
+def test_a_call_that_was_answered_before_its_body_is_not_the_last_of_its_connection(api: Running) -> None:
+    with socket.create_connection(("127.0.0.1", api.http_port), timeout=WITHIN_S) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        assert line.recv(65_536).startswith(b"HTTP/1.1 4")
+        line.sendall(b"{}GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert line.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def test_pipelined_calls_are_answered_in_order(api: Running, desk: Desk) -> None:
     first, second = desk.open_positions(2)
     calls = head(first, desk) + head(second, desk, "Content-Length: 2") + b"{}" + head(first, desk, "Connection: close")
