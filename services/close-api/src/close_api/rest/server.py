@@ -85,7 +85,14 @@ class _Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """What comes next is another head."""
         super().on_message_complete()
+        self._head_ended()
         self._in_head, self._bytes_of_no_body = True, 0
+
+    def on_response_complete(self) -> None:
+        """What is left of a body that nobody waits for has to come in the time of a head."""
+        super().on_response_complete()
+        if not self._in_head and self.cycle.response_complete and not self.transport.is_closing():
+            self._expect_head()
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing came for long. An answer that nobody fetches keeps no connection."""
