@@ -82,8 +82,11 @@ class Closing:
                 return problem_of(refused)
 
     def _whose(self, caller: Caller, command: CloseCommand) -> str:
-        """The account whose close it is, as far as that is known before the database is asked; else the caller."""
+        """The account whose close it is, as far as that is known before the database is asked; else the caller. What is
+        not the caller's is as what is not known: it takes no turns of its owner's, nor waits for them."""
         account = self._account_of.get(command.position_id)
+        if account is not None and not caller.may_see(account):
+            account = None
         if account is None and caller.accounts is not None and len(caller.accounts) == 1:
             (account,) = caller.accounts
         return f"subject {caller.subject}" if account is None else f"account {account}"
