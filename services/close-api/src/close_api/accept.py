@@ -17,9 +17,11 @@ from closeflow.domain.close.accept import (
     CloseCommand,
     Decision,
     KeyReused,
+    NotFound,
     Replayed,
     accept_close,
     fingerprint,
+    may_see,
 )
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.trading_controls import GLOBAL, effective_state
@@ -88,12 +90,12 @@ async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, dead
 
 def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[CloseCommand]]:
     """What is tried again apart. A position that somebody holds is waited for once, not once for each of its closes:
-    callers repeat, and those of all other positions would wait behind them."""
+    callers repeat, and those of all other positions would wait behind them. Who may not see it does not wait."""
     if not isinstance(error, LockedElsewhere):
         return [[command] for command in commands]
-    by_position: dict[int, list[CloseCommand]] = {}
+    by_position: dict[tuple[int, frozenset[str] | None], list[CloseCommand]] = {}
     for command in commands:
-        by_position.setdefault(command.position_id, []).append(command)
+        by_position.setdefault((command.position_id, command.accounts), []).append(command)
     return list(by_position.values())
 
 
@@ -126,7 +128,9 @@ async def _read_back(tx: Tx, commands: Sequence[CloseCommand]) -> list[Outcome]:
     for command in commands:
         book = books.get(command.position_id)
         request = by_key.get(_key(command))
-        if command.dry_run or book is None or request is None:
+        if book is None or not may_see(book.position, command):
+            outcomes.append(NotFound(command.position_id))  # In one batch it may be another caller's.
+        elif command.dry_run or request is None:
             outcomes.append(DatabaseAway("the connection was lost before the close was accepted"))
         elif request.id == command.request_id:
             outcomes.append(Accepted(book, request, ()))

@@ -184,7 +184,7 @@ def accept_close(
 ) -> Decision:
     """Decide one close. `existing` is the request that has the command's key on this position, whatever its state;
     `trading` is the state of the position's account, read in the same transaction."""
-    if book is None or not _may_see(book.position, command):
+    if book is None or not may_see(book.position, command):
         return NotFound(command.position_id)
     position = book.position
     if existing is not None:
@@ -237,7 +237,8 @@ def _decimal_or_none(value: Decimal | None) -> str | None:
     return None if value is None else decimal_text(value)
 
 
-def _may_see(position: Position, command: CloseCommand) -> bool:
+def may_see(position: Position, command: CloseCommand) -> bool:
+    """Whether the position is there for who sent the command, and on the route that it came by."""
     if command.only is not None and position.asset_type is not command.only:
         return False
     return command.accounts is None or position.account_id in command.accounts
