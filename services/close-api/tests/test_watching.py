@@ -202,3 +202,24 @@ async def test_what_went_back_before_anybody_looked_is_no_change() -> None:
     assert watch.tell(state(reason="x"))
     assert not watch.tell(state())
     assert await watch.changed(within_s=0) is None
+
+
+async def test_who_comes_while_it_is_asked_is_told_nothing_older_than_he_has_seen() -> None:
+    newer = state(filled_quantity=Decimal(4))
+    asked: asyncio.Queue[asyncio.Future[RequestState]] = asyncio.Queue()
+
+    async def read(_: Collection[UUID]) -> Mapping[UUID, RequestState]:
+        answer: asyncio.Future[RequestState] = asyncio.get_running_loop().create_future()
+        asked.put_nowait(answer)
+        return {UUID(int=1): await answer}
+
+    waiting = Watchers(read, at_most=10, every_s=0.01, at_least_every_s=0.01)
+    with waiting.watching(UUID(int=1), seen=event_id(state())) as first:
+        before = await asyncio.wait_for(asked.get(), 10)
+        with waiting.watching(UUID(int=1), seen=event_id(newer)) as later:
+            before.set_result(state())
+            after = await asyncio.wait_for(asked.get(), 10)
+            assert await later.changed(within_s=0.01) is None
+            after.set_result(newer)
+            assert await first.changed(within_s=10) == newer
+            assert await later.changed(within_s=0.01) is None
