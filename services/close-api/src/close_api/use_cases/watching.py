@@ -7,7 +7,7 @@ services. A query of at most a thousand rows by primary key, ten times a second 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -157,7 +157,7 @@ class Watchers:
         while self._watches:
             left = self._due - monotonic()
             if left <= 0:
-                await self._poll_once(list(self._watches))
+                await self._poll_once({one: list(watches) for one, watches in self._watches.items()})
                 self._due = monotonic() + self._pause_s
                 continue
             self._wake.clear()
@@ -166,12 +166,13 @@ class Watchers:
                     await self._wake.wait()
         self._poller = None
 
-    async def _poll_once(self, asked: list[UUID]) -> None:
+    async def _poll_once(self, asked: Mapping[UUID, Sequence[Watch]]) -> None:
+        """Only those are told who waited before it was asked: who comes later may have seen a newer state."""
         try:
             states = await self._read(asked)
         except Exception as error:
             log.warning("watched_states_not_read", requests=len(asked), error=str(error))
             self._pause_s = self._at_least_every_s
             return
-        news = sum(watch.tell(states.get(one)) for one in asked for watch in self._watches.get(one, ()))
+        news = sum(watch.tell(states.get(one)) for one, watches in asked.items() for watch in watches)
         self._pause_s = self._every_s if news else min(self._pause_s * _SLOWER, self._at_least_every_s)
