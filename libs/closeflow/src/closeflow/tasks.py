@@ -22,15 +22,16 @@ def being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def race(awaited: Awaitable[T], stop: asyncio.Event) -> T | None:
-    """What is awaited, or None where `stop` is set before; what is awaited has then been cancelled, and has ended."""
-    waiting, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
+async def race(awaited: Awaitable[T], stop: asyncio.Event, *ends: Awaitable[None]) -> T | None:
+    """What is awaited, or None where `stop` is set or one of `ends` comes before; what is awaited has then been
+    cancelled, and has ended."""
+    waiting = asyncio.ensure_future(awaited)
+    others = [asyncio.ensure_future(one) for one in (stop.wait(), *ends)]
     try:
-        await asyncio.wait((waiting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((waiting, *others), return_when=asyncio.FIRST_COMPLETED)
         return waiting.result() if waiting.done() else None
     finally:
-        stopped.cancel()
-        await end_tasks((waiting,))
+        await end_tasks((waiting, *others))
 
 
 async def end_tasks(tasks: Iterable[asyncio.Future[Any]], *, again_s: float = CANCEL_AGAIN_S) -> None:

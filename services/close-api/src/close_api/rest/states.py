@@ -89,7 +89,8 @@ class StateRoutes:
         caller = await self.door.admit(request)
         state = await self.reading.request(caller, request_id)
         if wait_s:
-            state = await race(self.reading.wait(caller, request_id, wait_s=wait_s), self.stopping) or state
+            waiting = self.reading.wait(caller, request_id, wait_s=wait_s)
+            state = await race(waiting, self.stopping, _gone(request)) or state
         return json_response(close_json(*state))
 
     async def close_requests(self, request: Request) -> Response:
@@ -150,6 +151,12 @@ class StateRoutes:
                 )
             else:
                 yield b": still here\n\n"
+
+
+async def _gone(request: Request) -> None:
+    """Until nobody is there any more who could read the answer."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _choice(given: Mapping[str, str], name: str, known: type[T]) -> T | None:
