@@ -30,6 +30,7 @@ def test_two_settings_are_enough() -> None:
         ({"CLOSE_API_AUTH": "off"}, "CLOSE_API_AUTH"),
         ({"CLOSE_API_QUEUE_CAPACITY": "0"}, "CLOSE_API_QUEUE_CAPACITY"),
         ({"CLOSE_API_BATCH_SIZE": "0"}, "CLOSE_API_BATCH_SIZE"),
+        ({"CLOSE_API_BATCHES_IN_FLIGHT": "6"}, "CLOSE_API_POSTGRES_POOL_SIZE: must be more than"),
         ({"CLOSE_API_REQUEST_DEADLINE_MS": "0"}, "CLOSE_API_REQUEST_DEADLINE_MS"),
         ({"CLOSE_API_QUEUE": "5"}, "CLOSE_API_QUEUE"),
         ({"CLOSE_API_RATE_LIMIT_CLOSES": "0"}, "CLOSE_API_RATE_LIMIT_CLOSES"),

@@ -1,4 +1,4 @@
-"""Run close-api: settings, logs, the pool, the queue and the server, in this order, and back."""
+"""Run close-api: settings, logs, the pools, the queue and the server, in this order, and back."""
 
 from __future__ import annotations
 
@@ -43,13 +43,16 @@ log = structlog.get_logger(__name__)
 
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     deadline_s = settings.request_deadline_ms / 1000
-    engine = _pool(settings, settings.postgres_dsn, size=settings.postgres_pool_size, name="close-api")
+    # Batches have connections of their own: of who reads there may be any number, and nobody counts them.
+    closing = _pool(settings, settings.postgres_dsn, size=settings.batches_in_flight, name="close-api")
+    others = settings.postgres_pool_size - settings.batches_in_flight
+    engine = _pool(settings, settings.postgres_dsn, size=others, name="close-api")
     operator_dsn = settings.operator_postgres_dsn
     operator_engine = None
     if operator_dsn is not None:
         operator_engine = _pool(settings, operator_dsn, size=OPERATOR_POOL_SIZE, name="close-api operators")
     closes: Batches[CloseCommand, Decision] = Batches(
-        work=partial(accept_batch, engine, deadline_s=deadline_s),
+        work=partial(accept_batch, closing, deadline_s=deadline_s),
         capacity=settings.queue_capacity,
         size=settings.batch_size,
         in_flight=settings.batches_in_flight,
@@ -89,6 +92,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             log.info("listening", host=settings.http_host, port=listening.getsockname()[1], tls=tls is not None)
             await _answer((rest, listening), grpc, closes, keys, stop)
     finally:
+        await closing.dispose()
         await engine.dispose()
         if operator_engine is not None:
             await operator_engine.dispose()

@@ -117,8 +117,9 @@ class TlsSettings(ServiceSettings):
 
 
 class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
-    """`request_deadline_ms` bounds the reading of a body and the wait for the database alike. `max_connections` are
-    those of each door, and `max_calls` what gRPC answers at once. Operators are served over REST where
+    """Of the `postgres_pool_size` connections each of the `batches_in_flight` has one, and who reads and cancels the
+    others. `request_deadline_ms` bounds the reading of a body and the wait for the database alike. `max_connections`
+    are those of each door, and `max_calls` what gRPC answers at once. Operators are served over REST where
     `operator_postgres_dsn` is the login of the role closeflow_operator, which may do what close-api's own may not."""
 
     model_config = SettingsConfigDict(env_prefix="CLOSE_API_")
@@ -137,6 +138,15 @@ class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     max_calls: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     request_deadline_ms: Annotated[int, Field(ge=100, le=60_000)] = 5_000
+
+    @model_validator(mode="after")
+    def _need_connections_for_readers(self) -> Self:
+        if self.postgres_pool_size <= self.batches_in_flight:
+            raise ValueError(
+                f"postgres_pool_size: must be more than {_variable(self, 'batches_in_flight')}, "
+                f"{self.batches_in_flight}; the rest is for who reads and cancels"
+            )
+        return self
 
 
 def _doors(settings: ServiceSettings) -> list[tuple[str, str]]:
