@@ -167,6 +167,16 @@ def test_a_call_that_was_answered_before_its_body_is_not_the_last_of_its_connect
         assert line.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
+def test_half_a_head_behind_a_call_takes_nothing_of_its_answer(rest: httpx.Client, api: Running, desk: Desk) -> None:
+    """Heads are waited for ten seconds; the answer to the call before may take longer."""
+    (position,) = desk.open_positions(1)
+    accepted = rest.post(f"/v1/positions/{position}/close", headers={"Idempotency-Key": "k"})
+    first = f"GET {accepted.headers['location']}?wait=11s HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", api.http_port), timeout=WITHIN_S) as line:
+        line.sendall(f"{first}Authorization: {rest.headers['authorization']}\r\n\r\nGET /heal".encode())
+        assert line.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def test_pipelined_calls_are_answered_in_order(api: Running, desk: Desk) -> None:
     first, second = desk.open_positions(2)
     calls = head(first, desk) + head(second, desk, "Content-Length: 2") + b"{}" + head(first, desk, "Connection: close")
