@@ -112,7 +112,9 @@ class _Protocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing():
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._expect_head()  # What is written now would be read as the answer to the call before.
+        elif not self.transport.is_closing():
             self._turn_away(408, b"", "The call did not arrive in time.")
 
     def _turn_away(self, status: int, header: bytes, told: str) -> None:
