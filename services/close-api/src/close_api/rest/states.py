@@ -43,7 +43,7 @@ from close_api.rest.responses import (
 )
 from close_api.rest.routes import Door, reads
 from close_api.use_cases.reading import Changed, PositionFilter, Reading, RequestFilter
-from closeflow.clock import timeout
+from closeflow.clock import monotonic, timeout
 from closeflow.domain.model import PositionStatus, RequestStatus
 from closeflow.tasks import race
 
@@ -51,6 +51,8 @@ T = TypeVar("T")
 
 MAX_WAIT_S: Final = 60
 READ_WITHIN_S: Final = 30.0
+WATCHED_S: Final = 600.0
+"""Of one stream, as over gRPC: whoever goes on shows his token again."""
 _WAIT: Final = re.compile(r"([0-9]{1,3})s?", re.ASCII)
 _ENDED: Final = object()
 
@@ -76,11 +78,13 @@ class EventStream(StreamingResponse):
 
 @dataclass(frozen=True, slots=True)
 class StateRoutes:
-    """`stopping` ends what waits, so that a stop of the service waits for nobody's long poll."""
+    """`stopping` ends what waits, so that a stop of the service waits for nobody's long poll; `watched_s` bounds a
+    stream."""
 
     door: Door
     reading: Reading
     stopping: asyncio.Event
+    watched_s: float = WATCHED_S
 
     async def close_request(self, request: Request) -> Response:
         """The request's state, at once or, with `wait`, at its next change."""
@@ -140,7 +144,8 @@ class StateRoutes:
         return json_response(orjson.dumps({"positions": shown, "next_page_token": page.next_page_token}))
 
     async def _events(self, changes: AsyncIterator[Changed | None]) -> AsyncIterator[bytes]:
-        while True:
+        until = monotonic() + self.watched_s
+        while monotonic() < until:
             change = await race(anext(changes, _ENDED), self.stopping)
             if change is _ENDED or self.stopping.is_set():
                 return
