@@ -99,6 +99,7 @@ def call(*headers: str, version: str = "1.1", body: str = "") -> str:
         ([call().replace("/close ", "/close?qty=3 ")], "422"),
         ([call().replace("/close ", "/close;qty=3 ")], "404"),
         ([call().replace("/close ", "/close%3Fqty=3 ")], "404"),
+        ([call().replace("/close ", "/close#qty=3 ")], "400"),
         ([call("If-Match: two")], "422"),
         ([call("Idempotency-Key: j")], "400"),
         ([call("Idempotency-Key: k")], "400"),
