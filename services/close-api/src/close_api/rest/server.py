@@ -75,6 +75,8 @@ class _Protocol(HttpToolsProtocol):
         self._too_large = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
         if self._too_large:
             raise ValueError("the head is too large")
+        if b"#" in self.url:  # No part of what is sent (RFC 9112 section 3.2); it would be dropped.
+            raise ValueError("a fragment in the address")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
