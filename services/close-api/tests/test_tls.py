@@ -32,7 +32,7 @@ from starlette.responses import PlainTextResponse
 from structlog.testing import capture_logs
 
 from close_api.auth.tls import BadCertificate, Certificates, TlsFiles
-from close_api.rest.server import make_server
+from close_api.rest.server import HEAD_WITHIN_S, make_server
 from closeflow.clock import HostClock, driven_by
 
 DEADLINE_S: Final = 10.0
@@ -262,6 +262,15 @@ def test_http_lets_in_whom_the_authorities_of_now_vouch_for(
         for context, how in ((nobody, {}), (ours, {}), (ours, {"session": session})):
             with pytest.raises(REFUSED):
                 served(port, context, **how)
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_a_handshake_is_waited_for_no_longer_than_a_head(tmp_path: Path, run: Callable[[Any], None]) -> None:
+    """Until then the connection is none of those that are counted."""
+    with http_door(looked_at_always(place(tmp_path, FIRST)), run) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=HEAD_WITHIN_S + 5) as silent:
+            assert silent.recv(1) == b""
+        served(port, context_of(None, tmp_path))
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
