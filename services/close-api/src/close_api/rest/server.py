@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -22,11 +24,33 @@ _TOO_LARGE: Final = f"The address and headers are larger than {MAX_HEAD_BYTES //
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to `run_service`."""
+    """Leaves the signals to `run_service`, and bounds handshakes."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does; but a handshake is waited for as a head is, and not for a minute: until it is over, a
+        connection is none of those that are counted."""
+        assert sockets is not None, "whoever serves has bound already"
+        await self.lifespan.startup()
+        loop, config = asyncio.get_running_loop(), self.config
+        state = self.lifespan.state
+        protocol = partial(
+            config.http_protocol_class,
+            config=config,
+            server_state=self.server_state,  # type: ignore[call-arg] # As uvicorn's own call of it has them.
+            app_state=state,
+        )
+        within_s = None if config.ssl is None else HEAD_WITHIN_S
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=within_s
+            )
+            for one in sockets
+        ]
+        self.started = True
 
 
 class _Protocol(HttpToolsProtocol):
