@@ -97,7 +97,7 @@ class Desk:
 
     @contextmanager
     def api(self, *, ports: tuple[int, int] | None = None, **settings: str) -> Iterator[Running]:
-        """One more close-api under its own role, stopped at the end."""
+        """One more close-api under its own role, stopped at the end. A setting that is "" is left out."""
         http_port, grpc_port = ports or (free_port(), free_port())
         environment = {
             "POSTGRES_DSN": self.database.dsn("closeflow_close_api"),
@@ -113,7 +113,7 @@ class Desk:
         spec = ServiceSpec(
             name=f"close-api-{http_port}",
             module="close_api",
-            environment={f"CLOSE_API_{name}": value for name, value in environment.items()},
+            environment={f"CLOSE_API_{name}": value for name, value in environment.items() if value},
             ready_url=f"http://127.0.0.1:{http_port}/healthz",
         )
         running = Running(Service(spec, directory=self.directory), http_port, grpc_port)

@@ -227,7 +227,7 @@ async def test_actions_are_listed_page_by_page_and_by_what_they_concern(rest: Re
 def test_a_process_serves_operators_where_it_has_their_login(desk: Desk) -> None:
     headers = {"Authorization": f"Bearer {desk.issuer.token(MY_ACCOUNT, subject='ann')}"}
     path, body = f"/v1/operator/trading-controls/{MY_ACCOUNT}", {"state": "halted", "reason": "prices are wrong"}
-    with desk.api() as api:
+    with desk.api(OPERATOR_POSTGRES_DSN="") as api:
         answer = httpx.put(f"{api.url}{path}", json=body, headers=headers)
         assert (answer.status_code, answer.json()["reason"]) == (404, OFF)
     with desk.api(OPERATOR_POSTGRES_DSN=desk.database.dsn(OPERATOR)) as api:
