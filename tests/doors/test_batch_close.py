@@ -108,6 +108,8 @@ def test_a_dry_run_makes_every_check_and_keeps_nothing(rest: httpx.Client, desk:
         "time_in_force": "day",
     }
     assert (results[1]["status"], results[1]["error"]["code"]) == (422, "invalid_fields")
+    etag = rest.get(f"/v1/positions/{position}").headers["etag"]
+    assert etag == f'"{results[0]["dry_run"]["position_version"]}"'
     answer = rest.post(
         f"/v1/positions/{position}/close", headers=KEY, content='{"dry_run": true, "limit_price": 12.50}'
     )

@@ -110,6 +110,8 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision
         book = result.books.get(command.position_id)
         trading = effective_state(found.trading, book.position.account_id if book is not None else GLOBAL)
         decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=found.now)
+        if isinstance(decision, Accepted) and command.dry_run and book is not None:
+            decision = Accepted(book, decision.request, ())
         decisions.append(decision)
         if isinstance(decision, Accepted) and not command.dry_run:
             result.put(decision.book)

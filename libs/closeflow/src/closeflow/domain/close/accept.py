@@ -82,7 +82,7 @@ class CloseCommand:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The book with its new request; the events belong in the same transaction. Of a dry run it is what would be."""
+    """The book with its new request; the events belong in the same transaction."""
 
     book: Book
     request: CloseRequest
