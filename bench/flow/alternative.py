@@ -20,7 +20,7 @@ import psycopg
 
 import devstack
 from bench.accept import load
-from bench.flow.cpu import cpu_seconds
+from bench.cpu import cpu_seconds
 from bench.flow.lean import LEAN, LeanBroker, start_lean, symbol
 from closeflow.storage.schema.databases import drop_database, ensure_database
 from demo.services import free_port

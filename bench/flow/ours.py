@@ -19,8 +19,8 @@ from psycopg.rows import dict_row
 
 import devstack
 from bench.accept import load
+from bench.cpu import cpu_seconds
 from bench.flow import ageing
-from bench.flow.cpu import cpu_seconds
 from bench.flow.lean import LEAN, start_lean, symbol
 from broker_simulator.control import Behaviour, FillAtOnce, PositionSpec
 from closeflow.kafka.topics import load_topics
