@@ -97,8 +97,8 @@ drills: $(STAMP) ## Bring the whole system into trouble for long, and see every 
 	@failed=0; for one in $(DRILL); do echo; echo "$$one"; $(BIN)/python -m tests.drills.$$one || failed=1; done; exit $$failed
 
 .PHONY: bench
-bench: $(STAMP) ## Measure accepts, CDC and whole closes side by side (minutes, on an otherwise idle machine)
-	@failed=0; for one in accept cdc flow; do echo; $(BIN)/python -m bench.$$one || failed=1; done; \
+bench: $(STAMP) ## Measure accepts, each door, CDC and whole closes side by side (minutes, on an otherwise idle machine)
+	@failed=0; for one in accept doors "doors --fairness" cdc flow; do echo; $(BIN)/python -m bench.$$one || failed=1; done; \
 		$(BIN)/python -m devstack down --instance bench >/dev/null; exit $$failed
 
 # --- embedded stack (devstack/): PostgreSQL, Kafka, Connect; INSTANCE=name for another one ---
