@@ -30,10 +30,12 @@ from closeflow.domain.enums import StatementKind as StatementKind
 from closeflow.domain.enums import TimeInForce as TimeInForce
 from closeflow.domain.enums import Topic as Topic
 from closeflow.domain.enums import UpdateSource as UpdateSource
+from closeflow.domain.frozen import quick
 
 ZERO: Final = Decimal(0)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
     """What an account holds of a symbol; quantities are signed (short below 0), and `version` rises with every visible
@@ -57,6 +59,7 @@ class Position:
     exposure_unproven: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseRequest:
     """One accepted close, and how far it is. What was asked for never changes; quantities are unsigned."""
@@ -108,6 +111,7 @@ class CloseRequest:
         return self.status in UNFINISHED
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """One row of the ledger, identified by (broker, account, exec_id) and never changed: a trade that the broker
@@ -129,6 +133,7 @@ class Execution:
     ref_exec_id: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """The newest statement of one kind about an order. Quantities are absent where the broker did not state them.
@@ -152,6 +157,7 @@ class Statement:
         return self.heard_at or self.stated_at
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
     """One attempt to put an order (or its cancel) on the wire; the row is durable before the first byte."""
@@ -172,6 +178,7 @@ class Send:
         return self.answer not in (SendAnswer.NOT_SENT, SendAnswer.NOT_ACCEPTED)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """An order with every fact known about it. `status` and the quantities are what `derive` last made of the facts."""
@@ -213,6 +220,7 @@ class Order:
     """Of `closeflow.domain.frozen.kept` alone."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUpdate:
     """What the broker said, in one shape whatever the door (stream, backfill, answer to a submit or a query)."""
@@ -287,6 +295,7 @@ class Payload:
     symbol: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something to publish through the outbox. `payload` is the topic's value, which `contracts.outbox` writes."""
@@ -304,6 +313,7 @@ class Event:
     traceparent: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
     """A position with its close requests and orders: all that one decision may look at, loaded under one set of locks.

@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from closeflow.domain.frozen import quick
 from closeflow.domain.model import (
     AssetType,
     OrderType,
@@ -22,6 +23,7 @@ from closeflow.domain.model import (
 )
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOrderPayload(Payload):
     """An attempt to plan. `quantity` is information only: the plan is made from what is owed (rule R9)."""
@@ -41,6 +43,7 @@ class SubmitOrderPayload(Payload):
     requested_at: datetime
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionPayload(Payload):
     """The whole state of a position at its version; `quantity` is signed (short < 0)."""
@@ -61,6 +64,7 @@ class PositionPayload(Payload):
     occurred_at: datetime
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPayload(Payload):
     """One entry of the books; `cash_amount` is what the account receives, and a reversal takes its row's back."""
