@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -40,6 +41,11 @@ def test_decimals_go_out_without_an_exponent_or_trailing_zeros(value: str, text:
 def test_times_go_out_in_utc() -> None:
     paris = timezone(timedelta(hours=1))
     assert time_text(datetime(2026, 3, 2, 15, 30, 0, 5, tzinfo=paris)) == "2026-03-02T14:30:00.000005Z"
+
+
+def test_both_times_of_an_hour_that_comes_twice_are_told_apart() -> None:
+    at = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Paris"))
+    assert [time_text(at.replace(fold=fold)) for fold in (0, 1)] == ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"]
 
 
 def test_an_attempt_is_asked_for_under_an_id_that_a_repetition_keeps() -> None:

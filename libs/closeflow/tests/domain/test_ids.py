@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from closeflow.domain.ids import (
+    NAMESPACE,
     broker_update_id,
     client_order_id,
     correction_event_id,
@@ -49,6 +50,12 @@ def test_a_client_order_id_can_be_parsed_back_without_a_database(request_id: UUI
 )
 def test_somebody_elses_id_is_not_taken_for_ours(text: str) -> None:
     assert parse_client_order_id(text) is None
+
+
+def test_an_events_id_is_the_uuid5_of_its_name() -> None:
+    assert position_event_id(41, 2) == uuid5(NAMESPACE, "position/41/2")
+    assert execution_event_id("b", "ä", "e") == uuid5(NAMESPACE, "execution/b/ä/e")
+    assert position_event_id(41, 2).version == 5
 
 
 def test_ids_of_different_things_differ_and_the_same_thing_has_one() -> None:

@@ -106,9 +106,11 @@ async def _decide_all(tx: Tx, commands: Sequence[CloseCommand]) -> list[Decision
     loaded, by_key = found.books, found.by_key
     result = BatchResult(before=loaded, now=found.now)
     decisions: list[Decision] = []
+    scopes = {GLOBAL, *(book.position.account_id for book in loaded.values())}
+    states = {scope: effective_state(found.trading, scope) for scope in scopes}
     for command in commands:
         book = result.books.get(command.position_id)
-        trading = effective_state(found.trading, book.position.account_id if book is not None else GLOBAL)
+        trading = states[GLOBAL if book is None else book.position.account_id]
         decision = accept_close(book, command, by_key.get(_key(command)), trading=trading, now=found.now)
         if isinstance(decision, Accepted) and command.dry_run and book is not None:
             decision = Accepted(book, decision.request, ())

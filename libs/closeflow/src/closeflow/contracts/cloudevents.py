@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ SPEC_VERSION: Final = b"1.0"
 _SCHEMA_NAME: Final = re.compile(rb"(?:[^\s]*[/:])?([a-z][a-z0-9-]{0,63})\.v([0-9]{1,6})(?:\.json)?")
 
 
+@cache
 def schema_version(model: type[WireModel]) -> str:
     """For the outbox column of that name and the schema's file, e.g. `submit-order.v1`."""
     return f"{model.SCHEMA}.v{model.VERSION}"

@@ -7,6 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,19 +20,19 @@ def event_value(event: Event) -> dict[str, object]:
 
     It is not validated, so that no event can stop the transaction that makes it true.
     """
-    payload = event.payload
-    found = {name: getattr(payload, name) for name in _names(type(payload))}  # type: ignore[arg-type]  # a class is Hashable
-    return {name: _json(value) for name, value in found.items() if value is not None}
+    names, values_of = _fields(type(event.payload))  # type: ignore[arg-type]  # a class is Hashable
+    found: dict[str, object] = {}
+    for name, value in zip(names, values_of(event.payload), strict=True):
+        if value is not None:
+            as_text = _AS_TEXT.get(type(value))
+            found[name] = value if as_text is None else as_text(value)
+    return found
 
 
 @cache
-def _names(payload: type[Payload]) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(payload))
+def _fields(payload: type[Payload]) -> tuple[tuple[str, ...], Callable[[Payload], tuple[Any, ...]]]:
+    names = tuple(one.name for one in fields(payload))
+    return names, attrgetter(*names)
 
 
 _AS_TEXT: Final[Mapping[type, Callable[[Any], str]]] = {Decimal: decimal_text, datetime: time_text, UUID: str}
-
-
-def _json(value: object) -> object:
-    as_text = _AS_TEXT.get(type(value))
-    return value if as_text is None else as_text(value)

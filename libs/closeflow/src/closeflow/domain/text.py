@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Final
 
 EXACT: Final = Context(prec=128)
@@ -21,4 +22,11 @@ def decimal_text(value: Decimal) -> str:
 
 def time_text(value: datetime) -> str:
     """RFC 3339 in UTC with a Z; as many digits of the second as the time has."""
+    return _time_text(value, value.fold)
+
+
+# All that is decided in one transaction has one time. `fold` tells apart two that are equal to Python: of an hour that
+# comes twice.
+@lru_cache(maxsize=1024)
+def _time_text(value: datetime, fold: int) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -14,9 +14,8 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from closeflow.domain.close.outcome import publish_position
 from closeflow.domain.close.pricing import time_in_force
-from closeflow.domain.frozen import replace
+from closeflow.domain.frozen import quick, replace
 from closeflow.domain.lots import LOT_DIGITS, LOTS, is_residual, tradable
 from closeflow.domain.model import (
     ZERO,
@@ -31,7 +30,7 @@ from closeflow.domain.model import (
     Side,
     TimeInForce,
 )
-from closeflow.domain.outbox.events import submit_event
+from closeflow.domain.outbox.events import position_event, submit_event
 from closeflow.domain.position.exposure import is_clear
 from closeflow.domain.position.freeze import is_frozen
 from closeflow.domain.text import EXACT, decimal_text, time_text
@@ -48,6 +47,7 @@ TIME_IN_FORCE: Final[Mapping[AssetType, TimeInForce]] = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseCommand:
     """One call to close a position. `request_id` is the id a new request would get; a replay keeps the first one.
@@ -80,6 +80,7 @@ class CloseCommand:
     traceparent: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The book with its new request; the events belong in the same transaction."""
@@ -213,8 +214,8 @@ def accept_close(
 def fingerprint(command: CloseCommand, asset_type: AssetType) -> str:
     """SHA-256 of what the caller asked for, after defaults, so an empty body equals one that spells them out.
 
-    Only what differs from its default is in the text: a field added later leaves the fingerprints of today as they
-    are. Equal decimals give equal text (10, 10.0, 1E+1). The expected version is no part of it: it says what the
+    Only what differs from its default is in the text, by name: a field added later leaves the fingerprints of today as
+    they are. Equal decimals give equal text (10, 10.0, 1E+1). The expected version is no part of it: it says what the
     caller knew, not what is asked for, and a repetition may know more.
     """
     asked: dict[str, object] = {
@@ -229,8 +230,11 @@ def fingerprint(command: CloseCommand, asset_type: AssetType) -> str:
         "time_in_force": None if command.time_in_force is TIME_IN_FORCE[asset_type] else command.time_in_force,
         "working_timeout_s": None if command.working_timeout_s == WORKING_TIMEOUT_S else command.working_timeout_s,
     }
-    text = "\n".join(f"{name}={value}" for name, value in sorted(asked.items()) if value is not None)
-    return hashlib.sha256(text.encode()).hexdigest()
+    given = [f"{name}={value}" for name, value in asked.items() if value is not None]
+    return hashlib.sha256("\n".join(given).encode()).hexdigest() if given else _OF_DEFAULTS
+
+
+_OF_DEFAULTS: Final = hashlib.sha256(b"").hexdigest()
 
 
 def _decimal_or_none(value: Decimal | None) -> str | None:
@@ -323,7 +327,10 @@ def _new_request(position: Position, command: CloseCommand, target: Decimal, now
 
 
 def _accept(book: Book, request: CloseRequest, now: datetime) -> Accepted:
-    closing = replace(book.position, status=PositionStatus.CLOSING, active_close_request_id=request.id)
+    before = book.position
+    closing = replace(
+        before, status=PositionStatus.CLOSING, active_close_request_id=request.id, version=before.version + 1
+    )
     after = replace(book, position=closing, requests={**book.requests, request.id: request})
-    after, published = publish_position(book, after, request, now=now)
-    return Accepted(after, request, (submit_event(request, request.target_quantity, at=now), *published))
+    submit = submit_event(request, request.target_quantity, at=now)
+    return Accepted(after, request, (submit, position_event(before, closing, request, at=now)))

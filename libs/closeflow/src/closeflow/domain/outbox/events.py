@@ -6,7 +6,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, assert_never
 
-from closeflow.domain.frozen import replace
 from closeflow.domain.ids import (
     correction_event_id,
     execution_event_id,
@@ -82,7 +81,7 @@ def position_event(before: Position, after: Position, request: CloseRequest | No
         reason=request.reason if request else None,
         occurred_at=at,
     )
-    return replace(_event(payload.event_type, payload, request), position_version=after.version)
+    return _event(payload.event_type, payload, request, position_version=after.version)
 
 
 def _position_event_type(before: Position, after: Position, request: CloseRequest | None) -> str:
@@ -132,7 +131,7 @@ def ledger_event(position: Position, request: CloseRequest, order: Order, entry:
         reverses_exec_id=reverses.exec_id if reverses is not None else None,
         occurred_at=named.occurred_at,
     )
-    return replace(_event(event_type, payload, request), attempt=order.attempt)
+    return _event(event_type, payload, request, attempt=order.attempt)
 
 
 def cash_amount(event_type: str, *, side: Side, quantity: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
@@ -142,7 +141,17 @@ def cash_amount(event_type: str, *, side: Side, quantity: Decimal, price: Decima
     return value if receives else EXACT.minus(value)  # Nothing is paid, not minus nothing.
 
 
-def _event(event_type: str, payload: Payload, request: CloseRequest | None) -> Event:
+def _event(
+    event_type: str,
+    payload: Payload,
+    request: CloseRequest | None,
+    *,
+    attempt: int | None = None,
+    position_version: int | None = None,
+) -> Event:
+    """Of the request's current attempt, unless another one is named."""
+    if attempt is None and request is not None:
+        attempt = request.attempt
     return Event(
         topic=payload.TOPIC,
         event_type=event_type,
@@ -152,6 +161,7 @@ def _event(event_type: str, payload: Payload, request: CloseRequest | None) -> E
         key=str(payload.position_id),
         position_id=payload.position_id,
         close_request_id=request.id if request else None,
-        attempt=request.attempt if request else None,
+        attempt=attempt,
+        position_version=position_version,
         traceparent=request.traceparent if request else None,
     )
