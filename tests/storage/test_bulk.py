@@ -7,12 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from closeflow.storage.core.bulk import insert_rows, rows_json, update_rows
+from closeflow.storage.core.bulk import bigints, insert_rows, rows_json, texts, update_rows
 from closeflow.storage.core.engine import is_poison, sqlstate, transaction
+from closeflow.storage.core.statements import fetch
 from closeflow.storage.schema import tables
 from tests.conftest import Database
 from tests.storage.seeding import add_position, owner
@@ -48,6 +49,17 @@ async def written(engine: AsyncEngine) -> dict[int, Any]:
     async with engine.connect() as tx:
         rows = await tx.execute(select(tables.positions).where(tables.positions.c.id > 100))
         return {row.id: row for row in rows}
+
+
+async def test_the_elements_of_an_array_arrive_as_they_left(engine: AsyncEngine) -> None:
+    odd = ["", "NULL", 'a"b', "a\\b", '\\"', "{x,y}", " ", "ä", "1 ACC", "a\nb"]
+    numbers = [1, 2**63 - 1, -5]
+    statement = text("SELECT CAST(:words AS text[]) AS words, CAST(:numbers AS bigint[]) AS numbers")
+    async with transaction(engine) as tx:
+        (row,) = await fetch(tx, statement, {"words": texts(odd), "numbers": bigints(numbers)})
+        (empty,) = await fetch(tx, statement, {"words": texts([]), "numbers": bigints([])})
+    assert (row["words"], row["numbers"]) == (odd, numbers)
+    assert (empty["words"], empty["numbers"]) == ([], [])
 
 
 @pytest.mark.usefixtures("account")

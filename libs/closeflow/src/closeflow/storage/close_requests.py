@@ -16,6 +16,7 @@ from closeflow.domain.frozen import replace
 from closeflow.domain.model import Book, CloseRequest, Position
 from closeflow.storage.book import mapping
 from closeflow.storage.book.load import lock_books
+from closeflow.storage.core.bulk import bigints, texts
 from closeflow.storage.core.engine import LOCK_NOT_AVAILABLE, is_poison, retrying, sqlstate
 from closeflow.storage.core.statements import Row, fetch
 
@@ -119,12 +120,12 @@ async def lock_books_to_accept(
     its book is the position alone and two statements are enough; the others are loaded by `lock_books`.
     """
     wanted = {
-        "ids": sorted({position_id for position_id, _ in keys}),
-        "unrestricted": [one for one, accounts in visible.items() if accounts is None],
-        "owned": [f"{one} {account}" for one, accounts in visible.items() for account in accounts or ()],
+        "ids": bigints(sorted({position_id for position_id, _ in keys})),
+        "unrestricted": bigints(one for one, accounts in visible.items() if accounts is None),
+        "owned": texts(f"{one} {account}" for one, accounts in visible.items() for account in accounts or ()),
     }
     positions = [mapping.position(row) for row in await fetch(tx, _LOCK_POSITIONS, wanted)]
-    ids = {"ids": [one.id for one in positions]}
+    ids = {"ids": bigints(one.id for one in positions)}
     # A statement of its own: what this transaction waited for is visible only to a snapshot taken after the lock.
     rows = await fetch(tx, _CLOSED_BEFORE, ids)
     closed_before = {row["position_id"] for row in rows if row["position_id"] is not None}
@@ -136,7 +137,7 @@ async def lock_books_to_accept(
         if one.id not in closed_before
     }
     tagged = [one.id for one in positions if one.overfill_of is not None]
-    disputed = {row["id"] for row in await fetch(tx, _DISPUTED, {"ids": tagged})} if tagged else set()
+    disputed = {row["id"] for row in await fetch(tx, _DISPUTED, {"ids": bigints(tagged)})} if tagged else set()
     if closed_before:
         books |= await lock_books(tx, position_ids=closed_before)
     books |= {one: replace(books[one], disputed=True) for one in disputed}
@@ -149,7 +150,7 @@ async def lock_books_to_accept(
 async def find_by_keys(tx: AsyncConnection, *, keys: Collection[Key]) -> dict[Key, CloseRequest]:
     """The requests that were accepted under these keys. To be certain of absence, hold the positions' locks."""
     pairs = sorted(set(keys))
-    parameters = {"position_ids": [one for one, _ in pairs], "keys": [key for _, key in pairs]}
+    parameters = {"position_ids": bigints(one for one, _ in pairs), "keys": texts(key for _, key in pairs)}
     found = [mapping.request(row) for row in await fetch(tx, _BY_KEYS, parameters)]
     return {(request.position_id, request.idempotency_key): request for request in found}
 

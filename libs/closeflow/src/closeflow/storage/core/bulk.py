@@ -9,7 +9,7 @@ types. Measured for 50 rows of 25 columns (close_requests): 0.7 ms of client CPU
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final
@@ -18,6 +18,7 @@ import orjson
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from closeflow.domain.text import time_text
 from closeflow.storage.core.statements import write
 
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME
@@ -31,7 +32,7 @@ def _encode(value: object) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise TypeError(f"{value.isoformat()} has no time zone")
-        return value.astimezone(UTC).isoformat()
+        return time_text(value)
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     raise TypeError(f"a {type(value).__name__} cannot be a column's value")
@@ -40,6 +41,21 @@ def _encode(value: object) -> str:
 def storable(words: str) -> str:
     """Somebody else's text as PostgreSQL can hold it: NUL, which it cannot, becomes its symbol (U+2400)."""
     return words.replace("\x00", "\u2400")
+
+
+def bigints(values: Iterable[int]) -> str:
+    """A parameter that a statement casts to `bigint[]`. The driver takes 30 ns for an element of such a text, and ten
+    times as long for one of a list."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def texts(values: Iterable[str]) -> str:
+    """A parameter that a statement casts to `text[]`; see `bigints`."""
+    return "{" + ",".join(map(_quoted_element, values)) + "}"
+
+
+def _quoted_element(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def rows_json(rows: Iterable[Mapping[str, object]]) -> str:
@@ -51,9 +67,9 @@ def rows_json(rows: Iterable[Mapping[str, object]]) -> str:
     """
     listed = list(rows)
     for row in listed:
-        for name, value in row.items():
-            if type(value) is float:
-                raise TypeError(f"{name} is a float; use Decimal")
+        if float in map(type, row.values()):
+            name = next(name for name, value in row.items() if type(value) is float)
+            raise TypeError(f"{name} is a float; use Decimal")
     return orjson.dumps(listed, default=_encode, option=_OPTIONS).decode()
 
 
