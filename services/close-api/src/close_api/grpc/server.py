@@ -162,6 +162,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        # A stream counts until it is cleared away: with this, calls would be refused long before there are so many.
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.server_handshake_timeout_ms", ms(limits.handshake_s)),
         ("grpc.max_connection_idle_ms", ms(limits.connection_idle_s)),
