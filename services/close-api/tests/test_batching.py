@@ -34,7 +34,9 @@ class Doubling:
 async def running(
     work: Doubling, *, capacity: int = 100, size: int = 4, in_flight: int = 1
 ) -> AsyncIterator[Batches[int, int]]:
-    batches: Batches[int, int] = Batches(work=work, capacity=capacity, size=size, in_flight=in_flight)
+    batches: Batches[int, int] = Batches(
+        work=work, capacity=capacity, size=size, in_flight=in_flight, key=lambda item: item % 100
+    )
     stop = asyncio.Event()
     task = asyncio.create_task(batches.run(stop))
     try:
@@ -165,3 +167,44 @@ async def test_where_there_is_no_room_the_longest_queue_gives_way() -> None:
         assert [type(one) for one in flooded] == [int, int, Overloaded, Overloaded]
         assert [type(one) for one in other] == [int, int, Overloaded]
         assert await first == 0
+
+
+async def test_another_batch_of_somebody_begins_when_it_is_full_and_one_is_left_for_others() -> None:
+    work = Doubling()
+    async with running(work, in_flight=3) as batches:
+        flood = asyncio.create_task(batches.submit_many([("flood", n) for n in range(12)], deadline_s=5))
+        for _ in range(2):
+            await work.first_taken()
+        assert work.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        other = asyncio.create_task(batches.submit(50, whose="desk", deadline_s=5))
+        await work.first_taken()
+        assert work.batches[2] == [50]
+        work.allowed.set()
+        await asyncio.gather(flood, other)
+
+
+async def test_what_does_not_fill_another_batch_waits_for_the_one_that_runs() -> None:
+    work = Doubling()
+    async with running(work, in_flight=3) as batches:
+        first = asyncio.create_task(batches.submit_many([("desk", n) for n in range(7)], deadline_s=5))
+        await work.first_taken()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert work.batches == [[0, 1, 2, 3]]
+        work.allowed.set()
+        await first
+
+
+async def test_items_of_one_key_are_never_in_two_running_batches() -> None:
+    work = Doubling()
+    async with running(work, in_flight=3) as batches:
+        first = asyncio.create_task(batches.submit_many([("desk", n) for n in range(4)], deadline_s=5))
+        await work.first_taken()
+        again = asyncio.create_task(batches.submit_many([("desk", n) for n in (103, 4, 5, 6, 7)], deadline_s=5))
+        stranger = asyncio.create_task(batches.submit(203, whose="stranger", deadline_s=5))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert work.batches == [[0, 1, 2, 3]]
+        work.allowed.set()
+        await asyncio.gather(first, again, stranger)
+    assert work.batches[1:] == [[103, 203, 4, 5], [6, 7]]

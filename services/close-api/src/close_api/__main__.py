@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Coroutine
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 import structlog
@@ -56,6 +57,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         capacity=settings.queue_capacity,
         size=settings.batch_size,
         in_flight=settings.batches_in_flight,
+        key=attrgetter("position_id"),
     )
     listening = _listen(settings)
     keys = _keys(settings)

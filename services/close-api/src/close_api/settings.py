@@ -134,7 +134,7 @@ class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
     operator_postgres_dsn: OptionalDsn = None
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 1024
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 64
-    batches_in_flight: Annotated[int, Field(ge=1, le=8)] = 2
+    batches_in_flight: Annotated[int, Field(ge=1, le=8)] = 3
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     max_calls: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     request_deadline_ms: Annotated[int, Field(ge=100, le=60_000)] = 5_000
