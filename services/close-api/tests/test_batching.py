@@ -127,20 +127,6 @@ async def test_of_a_call_that_does_not_fit_what_fits_is_taken() -> None:
         assert isinstance(found[2], Overloaded)
 
 
-async def test_who_asks_for_much_takes_turns_with_who_asks_for_little() -> None:
-    work = Doubling()
-    async with running(work) as batches:
-        first = asyncio.create_task(batches.submit(0, whose="flood", deadline_s=5))
-        await work.first_taken()
-        flood = asyncio.create_task(batches.submit_many([("flood", n) for n in range(1, 9)], deadline_s=5))
-        await asyncio.sleep(0)
-        little = asyncio.create_task(batches.submit_many([("desk", 50), ("other", 60)], deadline_s=5))
-        await asyncio.sleep(0)
-        work.allowed.set()
-        await asyncio.gather(first, flood, little)
-    assert work.batches == [[0], [1, 50, 60, 2], [3, 4, 5, 6], [7, 8]]
-
-
 async def test_a_second_batch_begins_for_those_whose_closes_are_in_no_running_one() -> None:
     work = Doubling()
     async with running(work, in_flight=2) as batches:
@@ -183,28 +169,32 @@ async def test_another_batch_of_somebody_begins_when_it_is_full_and_one_is_left_
         await asyncio.gather(flood, other)
 
 
-async def test_what_does_not_fill_another_batch_waits_for_the_one_that_runs() -> None:
+async def test_who_asks_for_much_goes_on_after_a_moment_although_nothing_else_happens() -> None:
     work = Doubling()
     async with running(work, in_flight=3) as batches:
-        first = asyncio.create_task(batches.submit_many([("desk", n) for n in range(7)], deadline_s=5))
+        little = asyncio.create_task(batches.submit(50, whose="desk", deadline_s=5))
         await work.first_taken()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert work.batches == [[0, 1, 2, 3]]
+        flood = asyncio.create_task(batches.submit_many([("flood", n) for n in range(4)], deadline_s=5))
+        await work.first_taken()
+        assert work.batches == [[50], [0, 1]]
         work.allowed.set()
-        await first
+        await asyncio.gather(little, flood)
 
 
-async def test_items_of_one_key_are_never_in_two_running_batches() -> None:
+async def test_those_who_waited_go_on_a_few_at_a_time() -> None:
     work = Doubling()
-    async with running(work, in_flight=3) as batches:
-        first = asyncio.create_task(batches.submit_many([("desk", n) for n in range(4)], deadline_s=5))
-        await work.first_taken()
-        again = asyncio.create_task(batches.submit_many([("desk", n) for n in (103, 4, 5, 6, 7)], deadline_s=5))
-        stranger = asyncio.create_task(batches.submit(203, whose="stranger", deadline_s=5))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert work.batches == [[0, 1, 2, 3]]
-        work.allowed.set()
-        await asyncio.gather(first, again, stranger)
-    assert work.batches[1:] == [[103, 203, 4, 5], [6, 7]]
+    work.allowed.set()
+    order: list[object] = []
+    begun = asyncio.Event()
+
+    async def ask(n: int) -> None:
+        await batches.submit(n, whose="desk", deadline_s=5)
+        order.append(n)
+        begun.set()
+
+    async with running(work, size=20) as batches:
+        asked = [asyncio.create_task(ask(n)) for n in range(20, 40)]
+        await begun.wait()
+        assert len(order) < 20, "others come in between"
+        await asyncio.gather(*asked)
+    assert order == list(range(20, 40))

@@ -21,6 +21,7 @@ from close_api.batching import Batches
 from close_api.close_body import CloseBody
 from close_api.errors import STATUSES, Code
 from close_api.rest.app import build_app
+from closeflow.clock import monotonic
 from closeflow.domain.close.accept import (
     Accepted,
     AlreadyClosing,
@@ -200,8 +201,10 @@ async def test_a_zero_quantity_is_answered_in_plain_words() -> None:
 
 async def test_a_full_queue_asks_to_come_back() -> None:
     work = Deciding()
+    began = monotonic()
     async with calling(work, capacity=1) as client:
         answers = await asyncio.gather(*(close(client) for _ in range(20)))
+    assert monotonic() - began >= 0.1, "told at once, callers would ask again at once"
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused
     assert {answer.json()["code"] for answer in refused} == {"overloaded"}

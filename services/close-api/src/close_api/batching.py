@@ -1,17 +1,12 @@
 """The queue in front of the database: a batch is what arrived while the one before it committed; no timer is added.
 
-Everybody whose closes wait has a queue of their own and they take turns, so that one who asks for thousands holds up
-nobody else: of a batch each gets an even share, the last batch that may run is never of somebody who is in a running
-one, and where there is no room left it is the longest queue that gives way.
-
-One batch's statements then run while another one's closes are decided. Somebody who is in a running batch begins another
-one only when it is full: closes that come one by one are cheaper together than in two halves.
+Several run at once, so that the closes of one are decided while the statements of another run; `turns` says whose come
+next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +14,8 @@ from typing import Final, Generic, TypeVar
 
 from prometheus_client import Gauge, Histogram
 
-from closeflow.clock import timeout
+from close_api.turns import Batch, Turns
+from closeflow.clock import monotonic, sleep, timeout
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -28,6 +24,9 @@ BATCH_SIZE: Final = Histogram(
     "close_api_batch_size", "Closes decided in one transaction", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
 WAITING: Final = Gauge("close_api_waiting_closes", "Closes in the queue that no batch has taken yet")
+
+
+_GO_ON_TOGETHER: Final = 8
 
 
 def _one_for_all(_item: object) -> Hashable:
@@ -46,13 +45,15 @@ class _Call(Generic[Answer]):
     left: int
     done: asyncio.Future[None]
 
-    def answer(self, index: int, answer: Answer | Exception) -> None:
+    def answer(self, index: int, answer: Answer | Exception) -> bool:
+        """Whether that was the last one: who waits goes on now."""
         if self.answers[index] is not None or self.done.done():
-            return
+            return False
         self.answers[index] = answer
         self.left -= 1
         if not self.left:
             self.done.set_result(None)
+        return not self.left
 
 
 @dataclass(slots=True)
@@ -75,13 +76,11 @@ class Batches(Generic[Item, Answer]):
     size: int
     in_flight: int
     key: Callable[[Item], Hashable] = _one_for_all
-    _queues: OrderedDict[str, deque[_Waiting[Item, Answer]]] = field(init=False, default_factory=OrderedDict)
-    _waiting: int = field(init=False, default=0)
-    _running: Counter[str] = field(init=False, default_factory=Counter)
-    """How many batches somebody is in that run."""
-    _busy: set[Hashable] = field(init=False, default_factory=set)
-    """The keys of running batches."""
+    _turns: Turns[_Waiting[Item, Answer]] = field(init=False)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._turns = Turns(self.capacity, self.size, self.in_flight, key=lambda one: self.key(one.item))
 
     async def submit(self, item: Item, *, whose: str, deadline_s: float) -> Answer:
         """The item's answer; raises Overloaded, or TimeoutError when no answer came in time.
@@ -96,13 +95,12 @@ class Batches(Generic[Item, Answer]):
     async def submit_many(self, items: Sequence[tuple[str, Item]], *, deadline_s: float) -> list[Answer | Exception]:
         """The answer to each item, or its error as of `submit`; `items` are whose it is and what it is."""
         call: _Call[Answer] = _Call([None] * len(items), len(items), asyncio.get_running_loop().create_future())
+        now = monotonic()
         for index, (whose, item) in enumerate(items):
-            if self._waiting >= self.capacity and not self._make_room(whose):
-                call.answer(index, Overloaded())
-                continue
-            self._queues.setdefault(whose, deque()).append(_Waiting(item, call, index))
-            self._waiting += 1
-        WAITING.set(self._waiting)
+            given_up = self._turns.add(whose, _Waiting(item, call, index), now=now)
+            if given_up is not None:
+                given_up.call.answer(given_up.index, Overloaded())
+        WAITING.set(self._turns.waiting)
         self._changed.set()
         try:
             async with timeout(deadline_s):
@@ -119,7 +117,8 @@ class Batches(Generic[Item, Answer]):
             done, _ = await asyncio.wait([stopping, *workers], return_when=asyncio.FIRST_COMPLETED)
             for one in done - {stopping}:
                 one.result()  # A worker ends only by a defect, which ends the service.
-            await self._until(lambda: not self._waiting and not self._running)
+            while not self._turns.is_idle:
+                await self._change()
         finally:
             for one in (stopping, *workers):
                 one.cancel()
@@ -128,59 +127,33 @@ class Batches(Generic[Item, Answer]):
 
     async def _work(self) -> None:
         while True:
-            await self._until(self._may_begin)
-            taken = self._take()
-            wanted = [one for _, one in taken if not one.call.done.done()]
+            batch = await self._next()
+            wanted = [one for one in batch.items if not one.call.done.done()]
             if wanted:
                 BATCH_SIZE.observe(len(wanted))
-                for one, answer in zip(wanted, await self.work([one.item for one in wanted]), strict=True):
-                    one.call.answer(one.index, answer)
-            self._busy.difference_update(self.key(one.item) for _, one in taken)
-            self._running.subtract({whose for whose, _ in taken})
-            self._running += Counter()  # Without those who are in none any more.
+                await self._answer(wanted, await self.work([one.item for one in wanted]))
+            self._turns.ended(batch)
             self._changed.set()
 
-    async def _until(self, met: Callable[[], bool]) -> None:
-        """Wait for a condition of the queues; nothing happens between its being met and the return."""
-        while not met():
-            self._changed.clear()
-            await self._changed.wait()
+    async def _next(self) -> Batch[_Waiting[Item, Answer]]:
+        """The next batch; nothing happens between its being taken and the return."""
+        while (batch := self._turns.take(now=monotonic())) is None:
+            again_at = self._turns.again_at
+            with suppress(TimeoutError):
+                async with timeout(None if again_at is None else max(0.0, again_at - monotonic())):
+                    await self._change()
+        WAITING.set(self._turns.waiting)
+        return batch
 
-    def _may_begin(self) -> bool:
-        return any(self._is_free(whose, queue) for whose, queue in self._queues.items())
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
-    def _is_free(self, whose: str, queue: deque[_Waiting[Item, Answer]]) -> bool:
-        """Whether a batch may begin with it now."""
-        if self.key(queue[0].item) in self._busy:
-            return False
-        running = self._running[whose]
-        return running == 0 or (running < self.in_flight - 1 and len(queue) >= self.size)
-
-    def _take(self) -> list[tuple[str, _Waiting[Item, Answer]]]:
-        """One of each queue in turn, until the batch is full; those that are not free wait for a running one's end."""
-        free = OrderedDict((whose, queue) for whose, queue in self._queues.items() if self._is_free(whose, queue))
-        taken: list[tuple[str, _Waiting[Item, Answer]]] = []
-        while free and len(taken) < self.size:
-            whose, queue = free.popitem(last=False)
-            taken.append((whose, queue.popleft()))
-            if not queue:
-                del self._queues[whose]
-                continue
-            self._queues.move_to_end(whose)
-            if self.key(queue[0].item) not in self._busy:
-                free[whose] = queue
-        self._busy.update(self.key(one.item) for _, one in taken)
-        self._running.update({whose for whose, _ in taken})
-        self._waiting -= len(taken)
-        WAITING.set(self._waiting)
-        return taken
-
-    def _make_room(self, whose: str) -> bool:
-        """Whether the newest of the longest queue gave way, which it does for a queue that is shorter by two."""
-        longest = max(self._queues.values(), key=len)
-        if len(self._queues.get(whose, ())) + 1 >= len(longest):
-            return False
-        given_up = longest.pop()
-        given_up.call.answer(given_up.index, Overloaded())
-        self._waiting -= 1
-        return True
+    async def _answer(self, wanted: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
+        """Let those who waited go on, a few at a time: what others do comes in between."""
+        gone_on = 0
+        for one, answer in zip(wanted, answers, strict=True):
+            gone_on += one.call.answer(one.index, answer)
+            if gone_on == _GO_ON_TOGETHER:
+                gone_on = 0
+                await sleep(0)

@@ -64,12 +64,15 @@ from close_api.tracing import trace_of
 from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import CLOSES as ANSWERED_CLOSES
 from close_api.use_cases.closing import Answer, Closing
+from closeflow.clock import sleep
 from closeflow.domain.close.accept import Accepted, CloseCommand, Replayed
 from closeflow.domain.model import AssetType
 
 MAX_BATCH: Final = 500
 CLOSING: Final = frozenset({"close_position", "close_option", "batch_close"})
 """The operations whose refusals count as answers to closes."""
+_TOGETHER: Final = 25
+"""Of a batch so many are read, or written, before others' calls go on."""
 _VERSION: Final = re.compile(r'"?([1-9][0-9]{0,17})"?')
 _LONGEST_KEY: Final = 100
 _BARE_KEY: Final = "^[ -~]{1,100}$"
@@ -139,13 +142,19 @@ class CloseRoutes:
             raise field_problem(FieldError("closes", f"must be a list of 1 to {MAX_BATCH} closes"))
         batch_key = read_key(request) if request.headers.getlist(KEY_HEADER) else None
         caller = await self.door.admit(request, closes=len(items))
-        read = [_read_item(caller, item, batch_key, trace_of(request).header()) for item in items]
+        read: list[CloseCommand | Problem] = []
+        for item in items:
+            read.append(_read_item(caller, item, batch_key, trace_of(request).header()))
+            if len(read) % _TOGETHER == 0:
+                await sleep(0)
         answers = iter(await self.closing.close_many(caller, [one for one in read if isinstance(one, CloseCommand)]))
         trace_id = trace_of(request).trace_id
-        results = [
-            _item_result(item, one, next(answers) if isinstance(one, CloseCommand) else one, batch_key, trace_id)
-            for item, one in zip(items, read, strict=True)
-        ]
+        results: list[dict[str, object]] = []
+        for item, one in zip(items, read, strict=True):
+            answer = next(answers) if isinstance(one, CloseCommand) else one
+            results.append(_item_result(item, one, answer, batch_key, trace_id))
+            if len(results) % _TOGETHER == 0:
+                await sleep(0)
         return json_response(orjson.dumps({"results": results}))
 
     async def cancel(self, request: Request) -> Response:

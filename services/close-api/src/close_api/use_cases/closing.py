@@ -13,10 +13,15 @@ from prometheus_client import Counter
 from close_api.auth.caller import Caller, Scope
 from close_api.batching import Batches, Overloaded
 from close_api.errors import Code, Problem, problem_of
+from closeflow.clock import sleep
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.storage.close_requests import DatabaseAway, LockedElsewhere, RowRefused
 
 CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
+_ACCEPTED: Final = CLOSES.labels("accepted")
+_REPLAYED: Final = CLOSES.labels("replayed")
+_REFUSED_AFTER_S: Final = 0.1
+"""Told at once that there is no room, callers who do not wait would ask again at once, and keep the others waiting."""
 _REMEMBERED: Final = 100_000
 """Accounts of positions, by which closes take turns."""
 
@@ -46,6 +51,7 @@ class Closing:
             )
         except Exception as error:
             decision = error
+        await _refuse_later([decision], within)
         answer = self._answer(decision)
         if isinstance(answer, Problem):
             raise answer
@@ -62,12 +68,13 @@ class Closing:
         within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
         items = [(self._whose(caller, command), command) for command in commands]
         decisions = await self.closes.submit_many(items, deadline_s=within)
+        await _refuse_later(decisions, within)
         return [self._answer(decision) for decision in decisions]
 
     def _answer(self, decision: Decision | Exception) -> Answer | Problem:
         match decision:
             case Accepted() | Replayed():
-                CLOSES.labels("accepted" if isinstance(decision, Accepted) else "replayed").inc()
+                (_ACCEPTED if isinstance(decision, Accepted) else _REPLAYED).inc()
                 position = decision.book.position if isinstance(decision, Accepted) else decision.position
                 self._remember(position.id, position.account_id)
                 return decision
@@ -95,3 +102,8 @@ class Closing:
         self._account_of[position_id] = account_id
         if len(self._account_of) > _REMEMBERED:
             self._account_of.popitem(last=False)
+
+
+async def _refuse_later(decisions: Sequence[Decision | Exception], within_s: float) -> None:
+    if all(isinstance(one, Overloaded) for one in decisions):
+        await sleep(min(_REFUSED_AFTER_S, within_s))
