@@ -8,8 +8,9 @@ into that. Here a new object is of a twin of its class, with the same slots and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, field, fields, make_dataclass
 from functools import cache, wraps
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 T = TypeVar("T")
@@ -22,52 +23,44 @@ if TYPE_CHECKING:
 else:
 
     def replace(of, /, **changes):
-        """`dataclasses.replace` for classes with slots and without `__post_init__`: measured on a request of 33 fields,
-        1.5 µs instead of 14. Raises TypeError for a name that is no field."""
+        """`dataclasses.replace` for classes with slots and without `__post_init__`, in a fifth of its time. Raises
+        TypeError for a name that is no field."""
         return _replacer(type(of))(of, changes)
 
 
 def quick(cls: Class) -> Class:
-    """Give a frozen dataclass with slots an `__init__` that takes the same and costs less: measured on 20 fields, 1.7
-    µs instead of 4. Not for classes with a `__post_init__`."""
-    taken = [one for one in fields(cls) if one.init]
-    names: dict[str, Any] = {"_twin": _twin(cls), "_class": cls, "_set": object.__setattr__, "_unset": MISSING}
-    parameters: list[str] = []
-    lines = ["_set(self, '__class__', _twin)"]
-    for one in sorted(taken, key=lambda one: bool(one.kw_only)):
-        if one.kw_only and "*" not in parameters:
-            parameters.append("*")
-        given = one.name
-        if one.default is not MISSING:
-            names[f"_default_{one.name}"] = one.default
-            given += f"=_default_{one.name}"
-        elif one.default_factory is not MISSING:
-            names[f"_make_{one.name}"] = one.default_factory
-            given += "=_unset"
-            lines.append(f"if {one.name} is _unset: {one.name} = _make_{one.name}()")
-        parameters.append(given)
-        lines.append(f"self.{one.name} = {one.name}")
-    lines += [*_made_afresh(cls, "self", names), "self.__class__ = _class"]
-    cls.__init__ = _defined(f"__init__(self, {', '.join(parameters)})", lines, names)  # type: ignore[misc]
+    """Give a frozen dataclass with slots an `__init__` that takes the same and costs less. Not for classes with a
+    `__post_init__`."""
+    twin, set_all, set_class = _twin(cls), _setter_of(cls, by_place=False), object.__setattr__
+
+    def init(self: Any, *given: object, **named: object) -> None:
+        set_class(self, "__class__", twin)
+        set_all(self, *given, **named)
+        self.__class__ = cls
+
+    cls.__init__ = init  # type: ignore[misc]
     return cls
 
 
 @cache
 def _replacer(cls: type[Any]) -> Callable[[Any, dict[str, object]], Any]:
-    twin = _twin(cls)  # type: ignore[arg-type]  # a class is Hashable
-    names: dict[str, Any] = {"_twin": twin, "_class": cls, "_new": object.__new__}
-    names["_fields"] = {one.name for one in fields(cls)}
-    lines = [
-        "new = _new(_twin)",
-        *(f"new.{one.name} = of.{one.name}" for one in fields(cls) if one.init),
-        "for name, value in changes.items():",
-        "    if name not in _fields: raise TypeError(f'{_class.__name__} has no field {name!r}')",
-        "    setattr(new, name, value)",
-        *_made_afresh(cls, "new", names),
-        "new.__class__ = _class",
-        "return new",
-    ]
-    return _defined("replaced(of, changes)", lines, names)
+    twin, set_all = _twin(cls), _setter_of(cls, by_place=True)  # type: ignore[arg-type]  # a class is Hashable
+    copied = [one.name for one in fields(cls) if one.init]
+    place = {name: n for n, name in enumerate(copied)}
+    values_of = attrgetter(*copied) if len(copied) > 1 else lambda of: (getattr(of, copied[0]),)
+
+    def replaced(of: Any, changes: dict[str, object]) -> Any:
+        values = list(values_of(of))
+        for name, value in changes.items():
+            if name not in place:
+                raise TypeError(f"{cls.__name__} has no field {name!r}")
+            values[place[name]] = value
+        new = object.__new__(twin)
+        set_all(new, *values)
+        new.__class__ = cls
+        return new
+
+    return replaced
 
 
 @cache
@@ -79,20 +72,22 @@ def _twin(cls: type[Any]) -> type[Any]:
     return type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__, **open_})
 
 
-def _made_afresh(cls: type[Any], of: str, names: dict[str, Any]) -> list[str]:
-    """The lines that set what no caller gives."""
-    afresh: list[Field[Any]] = [one for one in fields(cls) if not one.init]
-    names |= {f"_afresh_{one.name}": one.default_factory for one in afresh}
-    return [f"{of}.{one.name} = _afresh_{one.name}()" for one in afresh]
+def _setter_of(cls: type[Any], *, by_place: bool) -> Callable[..., None]:
+    """The `__init__` of a dataclass with these fields that is not frozen: it is called as the class is, or with every
+    value by its place."""
+    shown = [(one.name, object, _like(one, by_place=by_place)) for one in fields(cls)]
+    init: Callable[..., None] = vars(make_dataclass(cls.__name__, shown))["__init__"]
+    return init
 
 
-def _defined(head: str, lines: list[str], names: dict[str, Any]) -> Callable[..., Any]:
-    """A function from its source, as dataclasses make theirs."""
-    found: dict[str, Any] = {}
-    exec(f"def {head}:\n" + "\n".join(f"    {line}" for line in lines), names, found)
-    made: Callable[..., Any]
-    (made,) = found.values()
-    return made
+def _like(one: Field[Any], *, by_place: bool) -> Any:
+    if not one.init:
+        return field(init=False, default_factory=one.default_factory)
+    if by_place:
+        return field()
+    if one.default_factory is not MISSING:
+        return field(default_factory=one.default_factory, kw_only=bool(one.kw_only))
+    return field(default=one.default, kw_only=bool(one.kw_only))
 
 
 def kept(derive: Callable[[T], R]) -> Callable[[T], R]:
