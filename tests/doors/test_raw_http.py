@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -175,6 +176,25 @@ def test_half_a_head_behind_a_call_takes_nothing_of_its_answer(rest: httpx.Clien
     with socket.create_connection(("127.0.0.1", api.http_port), timeout=WITHIN_S) as line:
         line.sendall(f"{first}Authorization: {rest.headers['authorization']}\r\n\r\nGET /heal".encode())
         assert line.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nX: " + b"y" * 40_000, b"\x00\x01\r\n\r\n"])
+@pytest.mark.parametrize("waiting", ["?wait=2s", "/watch"])
+def test_what_is_refused_behind_a_call_takes_nothing_of_its_answer(
+    rest: httpx.Client, api: Running, desk: Desk, behind: bytes, waiting: str
+) -> None:
+    (position,) = desk.open_positions(1)
+    accepted = rest.post(f"/v1/positions/{position}/close", headers={"Idempotency-Key": "k"})
+    first = f"GET {accepted.headers['location']}{waiting} HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", api.http_port), timeout=4) as line:
+        line.sendall(f"{first}Authorization: {rest.headers['authorization']}\r\n\r\n".encode())
+        answer = line.recv(65_536) if waiting == "/watch" else b""
+        line.sendall(behind)
+        with suppress(TimeoutError):
+            while found := line.recv(65_536):
+                answer += found
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 def test_pipelined_calls_are_answered_in_order(api: Running, desk: Desk) -> None:
