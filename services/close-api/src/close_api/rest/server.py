@@ -66,6 +66,7 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = True
         self._bytes_of_no_body = 0  # Since a call began, or of its body came last.
         self._too_large = False
+        self._deaf = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -138,22 +139,31 @@ class _Protocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._expect_head()  # What is written now would be read as the answer to the call before.
-        elif not self.transport.is_closing():
+        if not self.transport.is_closing():
             self._turn_away(408, b"", "The call did not arrive in time.")
 
     def _turn_away(self, status: int, header: bytes, told: str) -> None:
         self._head_ended()
+        if self._hears_no_more():
+            return
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(told)
         self.transport.write(STATUS_LINE[status] + header + head + b"\r\n" + told.encode())
         self.transport.close()
+
+    def _hears_no_more(self) -> bool:
+        """Whether a call before is not answered yet: then its answer is the last thing that is written here. Anything
+        else would be read as a part of it."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        self._deaf = True
+        self.cycle.keep_alive = False
+        return True
 
     def data_received(self, data: bytes) -> None:
         """The parser ends at an offer to speak another protocol (Java's client makes one on every connection in plain
         text) and drops the body of that call. No offer is taken (RFC 9110 section 7.8): the call is read without it."""
         self._unset_keepalive_if_required()
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return  # It was turned away.
         if self._in_head:
             self._expect_head()
@@ -190,11 +200,10 @@ class _Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no call. Behind one that has not begun they are a body that was not announced, or a longer one
         than was: it is told so, and answers by itself."""
-        if self.cycle is None or self.cycle.response_started or self.cycle.more_body:
+        if not self._hears_no_more():
             super().send_400_response(msg)
-            return
-        self.cycle.scope[BROKEN] = True  # type: ignore[typeddict-unknown-key]
-        self.cycle.keep_alive = False
+        elif not self.cycle.response_started:
+            self.cycle.scope[BROKEN] = True  # type: ignore[typeddict-unknown-key]
 
 
 def make_server(
