@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,16 +29,19 @@ CHECKS: Final = (
 
 
 @pytest.mark.timeout(int(os.environ.get("SCHEMATHESIS_WITHIN_S", "420")))
-def test_generated_calls_get_what_the_document_says(desk: Desk, api: Running, tmp_path: Path) -> None:
+def test_generated_calls_get_what_the_document_says(
+    desk: Desk, api: Running, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     slot = f"closeflow_{desk.database.name}"
     desk.run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot)  # Without it the service is not ready.
     try:
-        _generate(desk, api, tmp_path)
+        record_property("generated calls", _generate(desk, api, tmp_path))
     finally:
         desk.run("SELECT pg_drop_replication_slot(%s)", slot)
 
 
-def _generate(desk: Desk, api: Running, tmp_path: Path) -> None:
+def _generate(desk: Desk, api: Running, tmp_path: Path) -> int:
+    """How many calls were made."""
     first = desk.open_positions(50, "1000")[0]
     desk.open_positions(5, asset_type="option")
     document = json.loads((REPOSITORY / "schemas" / "openapi.json").read_text())
@@ -79,4 +83,6 @@ def _generate(desk: Desk, api: Running, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
     made = re.search(r"Test cases:\s+([0-9,]+) generated", ran.stdout)
     assert made is not None, ran.stdout[-2_000:]
-    assert int(made[1].replace(",", "")) > 500, ran.stdout[-2_000:]
+    calls = int(made[1].replace(",", ""))
+    assert calls > 500, ran.stdout[-2_000:]
+    return calls
