@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from uuid import UUID
 
 from close_api.auth.caller import Caller, Scope
@@ -30,7 +31,9 @@ def command(caller: Caller, position_id: int, n: int) -> CloseCommand:
 
 async def test_who_asks_for_what_is_not_his_holds_up_nobody_elses_closes() -> None:
     positions, stop = Positions(), asyncio.Event()
-    closes: Batches[CloseCommand, Decision] = Batches(work=positions.decide, capacity=100, size=4, in_flight=2)
+    closes: Batches[CloseCommand, Decision] = Batches(
+        work=positions.decide, capacity=100, size=4, in_flight=2, key=attrgetter("position_id")
+    )
     closing = Closing(closes, 5.0)
     running = asyncio.create_task(closes.run(stop))
     assert isinstance(await closing.close(OWNER, command(OWNER, 1, 1)), Accepted)  # Whose it is, is known from now on.
