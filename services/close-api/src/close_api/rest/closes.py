@@ -73,7 +73,7 @@ CLOSING: Final = frozenset({"close_position", "close_option", "batch_close"})
 """The operations whose refusals count as answers to closes."""
 _TOGETHER: Final = 25
 """Of a batch so many are read, or written, before others' calls go on."""
-_VERSION: Final = re.compile(r'"?([1-9][0-9]{0,17})"?')
+_VERSION: Final = re.compile(r'(")?([1-9][0-9]{0,17})(?(1)")')
 _LONGEST_KEY: Final = 100
 _BARE_KEY: Final = "^[ -~]{1,100}$"
 _KEY_PATTERN: Final = r'^([!#-~]([ -~]{0,98}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,100}")$'
@@ -185,7 +185,7 @@ def _expected_version(request: Request) -> int | None:
     found = _VERSION.fullmatch(given[0].strip()) if len(given) == 1 else None
     if found is None:
         raise field_problem(FieldError("if-match", 'must be one ETag of the position, such as "7", or *'))
-    return int(found[1])
+    return int(found[2])
 
 
 def _read_item(caller: Caller, item: object, batch_key: str | None, traceparent: str) -> CloseCommand | Problem:
