@@ -92,7 +92,7 @@ def test_kills_at_any_moment_change_nothing(tmp_path: Path, round_: int) -> None
     """Also before the record is there, while it is written, and between two calls."""
     record, kills = tmp_path / "book.json", 0
     with fake_close_api(100) as server:
-        delay_s = 0.1 + 0.037 * round_
+        delay_s = 0.03 + 0.011 * round_
         while True:
             program = start(server.address, record)
             with suppress(subprocess.TimeoutExpired):
