@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import psycopg
 
 import devstack
-from bench.accept import load
+from bench.accepting import REST_LOAD, loaded, start_load
 from bench.cpu import cpu_seconds
 from bench.flow.lean import LEAN, LeanBroker, start_lean, symbol
 from closeflow.storage.schema.databases import drop_database, ensure_database
@@ -121,10 +119,7 @@ class Setting:
         within_s = START_WITHIN_S + (last - first + 1) / SLOWEST
         before = cpu_seconds(self.pids)
         began = time.perf_counter()
-        arguments = map(str, (port, clients, within_s, first, last))
-        with subprocess.Popen(
-            [sys.executable, load.__file__, *arguments], stdout=subprocess.PIPE, text=True
-        ) as loading:
+        with start_load(REST_LOAD, port, clients, within_s, first, last) as loading:
             try:
                 self._await_closed(first, last, began + within_s)
             except BaseException:
@@ -132,8 +127,7 @@ class Setting:
                 raise
             closed_s = time.perf_counter() - began
             after = cpu_seconds(self.pids)
-            output, _ = loading.communicate()
-        accepted: dict[str, Any] = json.loads(output)
+            accepted = loaded(loading)
         if accepted["statuses"] != {"201": last - first + 1}:
             raise SystemExit(f"not every close was accepted: {accepted['statuses']}")
         with psycopg.connect(self.dsn) as database:

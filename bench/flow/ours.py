@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from psycopg.rows import dict_row
 
 import devstack
-from bench.accept import load
+from bench.accepting import REST_LOAD, loaded, start_load
 from bench.cpu import cpu_seconds
 from bench.flow import ageing
 from bench.flow.lean import LEAN, start_lean, symbol
@@ -112,13 +109,12 @@ class Flow:
         before = self.counters()
         sent = self._sends()
         began = time.perf_counter()
-        arguments = [str(self.system.port("close-api")), str(clients), str(within_s), str(first), str(last)]
-        loading = subprocess.Popen([sys.executable, load.__file__, *arguments], stdout=subprocess.PIPE, text=True)
+        arguments = (self.system.port("close-api"), clients, within_s, first, last)
+        loading = start_load(REST_LOAD, *arguments, token=self.system.token())
         self._await_closed(first, last, began + within_s)
         closed_s = time.perf_counter() - began
         after = self.counters()
-        output, _ = loading.communicate()
-        accepted: dict[str, Any] = json.loads(output)
+        accepted = loaded(loading)
         if accepted["statuses"] != {"201": count}:
             raise SystemExit(f"not every close was accepted: {accepted['statuses']}")
         with psycopg.connect(self.system.admin_dsn) as database:
