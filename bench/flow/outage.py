@@ -16,7 +16,6 @@ from bench.flow.ours import Flow
 
 ACCEPT_AIM: Final = 1.2
 DRAIN_AIM: Final = 3.0
-SETTLED_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -127,7 +128,7 @@ async def test_all_who_wait_are_served_by_one_question_at_a_time() -> None:
     waiting = watchers(database)
 
     async def wait(n: int) -> RequestState | None:
-        with waiting.watching(UUID(int=n % 30 + 1), seen=event_id(state(n % 30 + 1))) as watch:
+        with waiting.watching(UUID(int=n % 30 + 1), subject="desk", seen=event_id(state(n % 30 + 1))) as watch:
             return await watch.changed(within_s=10)
 
     calls = [asyncio.create_task(wait(n)) for n in range(90)]
@@ -145,7 +146,7 @@ async def test_what_does_not_change_is_asked_less_often() -> None:
     database = Asked()
     database.hold(state())
     waiting = watchers(database)
-    with waiting.watching(UUID(int=1), seen=event_id(state())) as watch:
+    with waiting.watching(UUID(int=1), subject="desk", seen=event_id(state())) as watch:
         assert await watch.changed(within_s=1) is None
         assert len(database.asked) < 50, "every 10 ms it would be a hundred"
         assert len(database.asked) > 10
@@ -157,20 +158,35 @@ async def test_who_comes_and_goes_holds_up_nobody() -> None:
     database = Asked()
     database.hold(state(1), state(2))
     waiting = watchers(database)
-    with waiting.watching(UUID(int=1), seen=event_id(state(1))) as watch:
+    with waiting.watching(UUID(int=1), subject="desk", seen=event_id(state(1))) as watch:
         first = asyncio.create_task(watch.changed(within_s=10))
         for _ in range(50):
-            with waiting.watching(UUID(int=2), seen=event_id(state(2))):
+            with waiting.watching(UUID(int=2), subject="desk", seen=event_id(state(2))):
                 await asyncio.sleep(0.004)
         assert len(database.asked) > 5
         database.hold(DONE)
         assert await first == DONE
 
 
+@pytest.mark.parametrize(("at_most", "each"), [(1, 1), (9, 9), (10, 9), (99, 90)])
+async def test_one_subject_leaves_a_tenth_of_the_places_to_others(at_most: int, each: int) -> None:
+    waiting = watchers(Asked(), at_most=at_most)
+    with ExitStack() as waits:
+        for _ in range(each):
+            waits.enter_context(waiting.watching(UUID(int=1), subject="greedy", seen=""))
+        with pytest.raises(Problem, match="overloaded"):
+            waiting.refuse_if_full("greedy")
+        for n in range(at_most - each):
+            waits.enter_context(waiting.watching(UUID(int=1), subject=f"desk-{n}", seen=""))
+        with pytest.raises(Problem, match="overloaded"):
+            waiting.refuse_if_full("another")
+    waiting.refuse_if_full("greedy")
+
+
 async def test_a_database_that_fails_is_asked_again() -> None:
     database = Asked(failing=True)
     waiting = watchers(database)
-    with waiting.watching(UUID(int=1), seen="") as watch:
+    with waiting.watching(UUID(int=1), subject="desk", seen="") as watch:
         assert await watch.changed(within_s=0.5) is None
         assert 1 < len(database.asked) < 20
         database.hold(state())
@@ -179,7 +195,10 @@ async def test_a_database_that_fails_is_asked_again() -> None:
 
 
 async def test_a_request_that_is_gone_is_not_found() -> None:
-    with watchers(Asked()).watching(UUID(int=1), seen="") as watch, pytest.raises(Problem, match="not_found"):
+    with (
+        watchers(Asked()).watching(UUID(int=1), subject="desk", seen="") as watch,
+        pytest.raises(Problem, match="not_found"),
+    ):
         await watch.changed(within_s=10)
 
 
@@ -214,9 +233,9 @@ async def test_who_comes_while_it_is_asked_is_told_nothing_older_than_he_has_see
         return {UUID(int=1): await answer}
 
     waiting = Watchers(read, at_most=10, every_s=0.01, at_least_every_s=0.01)
-    with waiting.watching(UUID(int=1), seen=event_id(state())) as first:
+    with waiting.watching(UUID(int=1), subject="desk", seen=event_id(state())) as first:
         before = await asyncio.wait_for(asked.get(), 10)
-        with waiting.watching(UUID(int=1), seen=event_id(newer)) as later:
+        with waiting.watching(UUID(int=1), subject="desk", seen=event_id(newer)) as later:
             before.set_result(state())
             after = await asyncio.wait_for(asked.get(), 10)
             assert await later.changed(within_s=0.01) is None

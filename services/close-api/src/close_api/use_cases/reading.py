@@ -116,7 +116,7 @@ class Reading:
         state = await self.request(caller, request_id)
         if not state[0].unfinished or wait_s <= 0:
             return state
-        with self._watchers.watching(request_id, seen=event_id(state)) as watch:
+        with self._watchers.watching(request_id, subject=caller.subject, seen=event_id(state)) as watch:
             changed = await watch.changed(within_s=wait_s)
         return changed or await self.request(caller, request_id)
 
@@ -126,13 +126,13 @@ class Reading:
 
         Raises Problem `overloaded` here or, like what `request` raises, from the first step.
         """
-        self._watchers.refuse_if_full()
+        self._watchers.refuse_if_full(caller.subject)
         return self._watch(caller, request_id, last_event_id)
 
     async def _watch(self, caller: Caller, request_id: UUID, last_event_id: str | None) -> Changes:
         state = await self.request(caller, request_id)
         seen = event_id(state)
-        with self._watchers.watching(request_id, seen=seen) as watch:
+        with self._watchers.watching(request_id, subject=caller.subject, seen=seen) as watch:
             if seen != last_event_id:
                 yield Changed(seen, state)
             while state[0].unfinished:

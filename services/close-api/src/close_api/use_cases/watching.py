@@ -7,6 +7,7 @@ services. A query of at most a thousand rows by primary key, ten times a second 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -94,8 +95,10 @@ class Watch:
 
 
 class Watchers:
-    """At most `at_most` who wait. `read` gives the states of many requests, without those that are not there; while
-    somebody waits it is called every `every_s` seconds, and less often, up to `at_least_every_s`, when nothing moves.
+    """At most `at_most` who wait; a tenth of the places is left to others than the subject who has the rest.
+
+    `read` gives the states of many requests, without those that are not there; while somebody waits it is called every
+    `every_s` seconds, and less often, up to `at_least_every_s`, when nothing moves.
     """
 
     def __init__(
@@ -113,22 +116,23 @@ class Watchers:
         self._pause_s = every_s
         self._due = 0.0
         self._watches: dict[UUID, set[Watch]] = {}
-        self._count = 0
+        self._waiting: Counter[str] = Counter()
         self._poller: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
-    def refuse_if_full(self) -> None:
-        """Raises Problem `overloaded` when nobody else may wait now."""
-        if self._count >= self._at_most:
+    def refuse_if_full(self, subject: str) -> None:
+        """Raises Problem `overloaded` when the subject may not wait once more now."""
+        of_one = self._at_most - self._at_most // 10
+        if self._waiting.total() >= self._at_most or self._waiting[subject] >= of_one:
             raise Problem(Code.OVERLOADED)
 
     @contextmanager
-    def watching(self, request_id: UUID, *, seen: str) -> Iterator[Watch]:
+    def watching(self, request_id: UUID, *, subject: str, seen: str) -> Iterator[Watch]:
         """Wait for the request inside the block. Raises Problem `overloaded`."""
-        self.refuse_if_full()
+        self.refuse_if_full(subject)
         watch = Watch(seen)
         self._watches.setdefault(request_id, set()).add(watch)
-        self._count += 1
+        self._waiting[subject] += 1
         WATCHERS.inc()
         self._pause_s = self._every_s
         soon = monotonic() + self._every_s
@@ -141,10 +145,11 @@ class Watchers:
         try:
             yield watch
         finally:
-            self._leave(request_id, watch)
+            self._leave(request_id, subject, watch)
 
-    def _leave(self, request_id: UUID, watch: Watch) -> None:
-        self._count -= 1
+    def _leave(self, request_id: UUID, subject: str, watch: Watch) -> None:
+        self._waiting[subject] -= 1
+        self._waiting += Counter()  # Without those who wait no more.
         WATCHERS.dec()
         others = self._watches[request_id]
         others.discard(watch)
