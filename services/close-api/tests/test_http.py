@@ -394,3 +394,13 @@ async def test_each_close_counts_once_by_its_answer_and_nothing_else_does() -> N
         "not_found": 0,
         "malformed_body": 0,
     }
+
+
+async def test_a_dry_run_is_no_accepted_close() -> None:
+    before = {name: _counted(name) for name in ("accepted", "dry_run")}
+    async with calling(Deciding()) as client:
+        alone = await close(client, json={"dry_run": True})
+        closes = [{"position_id": 7, "idempotency_key": "a", "dry_run": True}, {"position_id": 7, "quantity": 0.1}]
+        await client.post("/v1/positions:batchClose", headers={"Idempotency-Key": "k"}, json={"closes": closes})
+    assert alone.status_code == 200
+    assert {name: _counted(name) - before[name] for name in before} == {"accepted": 1, "dry_run": 2}

@@ -19,6 +19,7 @@ from closeflow.storage.close_requests import DatabaseAway, LockedElsewhere, RowR
 
 CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
 _ACCEPTED: Final = CLOSES.labels("accepted")
+_PLANNED: Final = CLOSES.labels("dry_run")
 _REPLAYED: Final = CLOSES.labels("replayed")
 _REFUSED_AFTER_S: Final = 0.1
 """Told at once that there is no room, callers who do not wait would ask again at once, and keep the others waiting."""
@@ -52,7 +53,7 @@ class Closing:
         except Exception as error:
             decision = error
         await _refuse_later([decision], within)
-        answer = self._answer(decision)
+        answer = self._answer(decision, command)
         if isinstance(answer, Problem):
             raise answer
         return answer
@@ -69,12 +70,13 @@ class Closing:
         items = [(self._whose(caller, command), command) for command in commands]
         decisions = await self.closes.submit_many(items, deadline_s=within)
         await _refuse_later(decisions, within)
-        return [self._answer(decision) for decision in decisions]
+        return [self._answer(decision, command) for decision, command in zip(decisions, commands, strict=True)]
 
-    def _answer(self, decision: Decision | Exception) -> Answer | Problem:
+    def _answer(self, decision: Decision | Exception, command: CloseCommand) -> Answer | Problem:
         match decision:
             case Accepted() | Replayed():
-                (_ACCEPTED if isinstance(decision, Accepted) else _REPLAYED).inc()
+                accepted = _PLANNED if command.dry_run else _ACCEPTED
+                (accepted if isinstance(decision, Accepted) else _REPLAYED).inc()
                 position = decision.book.position if isinstance(decision, Accepted) else decision.position
                 self._remember(position.id, position.account_id)
                 return decision
