@@ -129,7 +129,8 @@ def _run(system: System, console: Console) -> NoReturn:
     console.print("\nin another shell, to use closectl:\n", highlight=False, soft_wrap=True)
     for name, value in _settings(system).items():
         console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
-    console.print("\nCtrl-C stops the services; `make down` stops the servers.", highlight=False, soft_wrap=True)
+    console.print("\nThe token is good for a day; start again for a new one.", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C stops the services; `make down` stops the servers.", highlight=False, soft_wrap=True)
     restarts = Restarts(system.launch, system.report)
     told: tuple[str, ...] = ()
     while True:

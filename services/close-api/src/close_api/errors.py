@@ -89,7 +89,9 @@ STATUSES: Final[Mapping[Code, Status]] = {
     Code.UNAUTHENTICATED: Status(
         401, "UNAUTHENTICATED", "Send Authorization: Bearer with a token that is valid now, issued for this service."
     ),
-    Code.FORBIDDEN: Status(403, "PERMISSION_DENIED", "The token lacks the scope that this call needs; see scope."),
+    Code.FORBIDDEN: Status(
+        403, "PERMISSION_DENIED", "The token does not allow this call; scope names what it needs, reason says why."
+    ),
     Code.RATE_LIMITED: Status(
         429, "RESOURCE_EXHAUSTED", "More closes than this caller may ask for; repeat with the same key later.", 1, True
     ),

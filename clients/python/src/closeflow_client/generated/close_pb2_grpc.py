@@ -38,7 +38,7 @@ class CloseServiceStub:
     BODY_TOO_SLOW (DEADLINE_EXCEEDED): The message did not arrive in time; send the call again.
     UNAUTHENTICATED (UNAUTHENTICATED): Send Authorization: Bearer with a token that is valid now, issued for this
     service.
-    FORBIDDEN (PERMISSION_DENIED): The token lacks the scope that this call needs; see scope.
+    FORBIDDEN (PERMISSION_DENIED): The token does not allow this call; scope names what it needs, reason says why.
     RATE_LIMITED (RESOURCE_EXHAUSTED): More closes than this caller may ask for; repeat with the same key later.
     RetryInfo: 1 s, unless it says otherwise.
     IDEMPOTENCY_KEY_MISSING (INVALID_ARGUMENT): Set idempotency_key: one new value for each close you mean.
@@ -132,7 +132,7 @@ class CloseServiceServicer:
     BODY_TOO_SLOW (DEADLINE_EXCEEDED): The message did not arrive in time; send the call again.
     UNAUTHENTICATED (UNAUTHENTICATED): Send Authorization: Bearer with a token that is valid now, issued for this
     service.
-    FORBIDDEN (PERMISSION_DENIED): The token lacks the scope that this call needs; see scope.
+    FORBIDDEN (PERMISSION_DENIED): The token does not allow this call; scope names what it needs, reason says why.
     RATE_LIMITED (RESOURCE_EXHAUSTED): More closes than this caller may ask for; repeat with the same key later.
     RetryInfo: 1 s, unless it says otherwise.
     IDEMPOTENCY_KEY_MISSING (INVALID_ARGUMENT): Set idempotency_key: one new value for each close you mean.
@@ -293,7 +293,7 @@ class CloseService:
     BODY_TOO_SLOW (DEADLINE_EXCEEDED): The message did not arrive in time; send the call again.
     UNAUTHENTICATED (UNAUTHENTICATED): Send Authorization: Bearer with a token that is valid now, issued for this
     service.
-    FORBIDDEN (PERMISSION_DENIED): The token lacks the scope that this call needs; see scope.
+    FORBIDDEN (PERMISSION_DENIED): The token does not allow this call; scope names what it needs, reason says why.
     RATE_LIMITED (RESOURCE_EXHAUSTED): More closes than this caller may ask for; repeat with the same key later.
     RetryInfo: 1 s, unless it says otherwise.
     IDEMPOTENCY_KEY_MISSING (INVALID_ARGUMENT): Set idempotency_key: one new value for each close you mean.

@@ -28,6 +28,7 @@ from close_api.close_body import (
 from close_api.errors import Code, FieldError, Problem, field_problem
 from close_api.grpc.answers import ORDER_TYPES, TIMES_IN_FORCE
 from close_api.grpc.generated import close_pb2 as pb
+from close_api.use_cases.reading import MAX_WAIT_S
 from closeflow.domain.close.accept import CloseCommand
 from closeflow.domain.text import time_text
 
@@ -37,7 +38,6 @@ T = TypeVar("T")
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_STREAM_MESSAGE_BYTES: Final = 1024 * 1024
 MAX_CLOSES: Final = 100
-MAX_WAIT_S: Final = 60
 _LONGEST_TEXT: Final = 500
 _NOT_A_FIELD: Final = "is not a field of this call; remove it"
 _ORDER_TYPES: Final[Mapping[int, str]] = {int(number): one.value for one, number in ORDER_TYPES.items()}

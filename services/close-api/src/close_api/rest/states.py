@@ -42,14 +42,13 @@ from close_api.rest.responses import (
     timeline_json,
 )
 from close_api.rest.routes import Door, reads
-from close_api.use_cases.reading import Changed, PositionFilter, Reading, RequestFilter
+from close_api.use_cases.reading import MAX_WAIT_S, Changed, PositionFilter, Reading, RequestFilter
 from closeflow.clock import monotonic, timeout
 from closeflow.domain.model import PositionStatus, RequestStatus
 from closeflow.tasks import race
 
 T = TypeVar("T")
 
-MAX_WAIT_S: Final = 60
 READ_WITHIN_S: Final = 30.0
 WATCHED_S: Final = 600.0
 """Of one stream, as over gRPC: whoever goes on shows his token again."""

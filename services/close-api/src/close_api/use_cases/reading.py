@@ -39,6 +39,8 @@ Changes = AsyncGenerator["Changed | None", None]
 
 KEEP_ALIVE_S: Final = 15.0
 MAX_WATCHERS: Final = 1000
+MAX_WAIT_S: Final = 60
+"""The longest `wait` that a door takes."""
 _MAX_ID: Final = 2**63 - 1
 _REQUEST_KEY: Final = 16
 _POSITION_KEY: Final = 8
