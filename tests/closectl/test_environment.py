@@ -109,7 +109,7 @@ def test_a_kafka_that_is_away_is_told_in_one_line_by_the_process_too(database: O
 def test_a_certificate_that_is_none_is_told(database: OnTestStack) -> None:
     settings = {"kafka_bootstrap_servers": "127.0.0.1:1", "kafka_security_protocol": "SSL", "kafka_ca_path": "/none"}
     line = told(closectl("dlq", "list", postgres_dsn=database.dsn(ROLE), **settings))
-    assert line.startswith("closectl: CLOSECTL_KAFKA_CA_PATH /none is not a readable certificate: ")
+    assert line.startswith("CLOSECTL_KAFKA_CA_PATH: /none is no readable PEM file of an authority")
 
 
 @dataclass(slots=True)

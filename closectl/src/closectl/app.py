@@ -182,7 +182,9 @@ def close(
     body = {"quantity": quantity, "order_type": order_type, "limit_price": limit_price}
     try:
         token = None if settings.api_token is None else settings.api_token.get_secret_value()
-        answer = close_position(settings.api_url, position_id, body=body, key=key, wait_s=wait, token=token)
+        answer = close_position(
+            settings.api_url, position_id, body=body, key=key, wait_s=wait, token=token, tls=settings.api_tls
+        )
     except CloseRefused as error:
         fail(str(error), code=error.exit_code)
     if as_json:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.protocol import Broker
+from closeflow.tls import SYSTEM_AUTHORITIES, ClientTls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class Account:
     secret_key: str
     account_id: str
     broker: str
+    tls: ClientTls = SYSTEM_AUTHORITIES
 
 
 def make_broker(account: Account) -> Broker:
@@ -28,4 +30,5 @@ def make_broker(account: Account) -> Broker:
         secret_key=account.secret_key,
         account_id=account.account_id,
         name=account.broker,
+        tls=account.tls,
     )

@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import httpx
 
+from closeflow.tls import SYSTEM_AUTHORITIES, ClientTls
+
 FINAL: Final = frozenset({"completed", "failed"})
 POLL_S: Final = 0.05
 _LONGEST_REASON: Final = 500
@@ -41,6 +43,7 @@ def close_position(
     key: str | None,
     wait_s: float,
     token: str | None = None,
+    tls: ClientTls | None = None,
 ) -> dict[str, Any]:
     """The close request as close-api states it, after at most `wait_s` seconds of waiting for its end.
 
@@ -49,7 +52,7 @@ def close_position(
     key = key or f"closectl-{uuid4().hex}"
     fields = [f"{json.dumps(name)}: {_literal(value)}" for name, value in body.items() if value is not None]
     headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
-    with _client(api_url, token) as http:
+    with _client(api_url, token, tls or SYSTEM_AUTHORITIES) as http:
         answer = _post(
             http,
             http.build_request(
@@ -64,11 +67,12 @@ def close_position(
     return {**answer, "idempotency_key": key}
 
 
-def _client(api_url: str, token: str | None) -> httpx.Client:
+def _client(api_url: str, token: str | None, tls: ClientTls) -> httpx.Client:
     """Proxies from the environment would be settings that nobody sees."""
     try:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=api_url, timeout=10.0, trust_env=False, headers=headers)
+        verify = tls.context() if api_url.startswith("https:") else True
+        return httpx.Client(base_url=api_url, timeout=10.0, trust_env=False, headers=headers, verify=verify)
     except httpx.InvalidURL as error:
         raise CloseRefused(f"CLOSECTL_API_URL {api_url} is not a URL ({error})", exit_code=2) from None
 

@@ -25,9 +25,9 @@ NOT_ALLOWED: Final = "42501"
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Run a piece of work with the database of CLOSECTL_POSTGRES_DSN."""
     settings = load(ClosectlSettings)
-    if settings.postgres_dsn is None:
+    dsn = settings.dsn
+    if dsn is None:
         fail("CLOSECTL_POSTGRES_DSN is not set; give the DSN of role closeflow_operator", code=2)
-    dsn = settings.postgres_dsn.get_secret_value()
 
     async def run() -> T:
         database = make_engine(
@@ -70,18 +70,10 @@ def kafka_connection() -> KafkaConnection:
 
 
 def kafka_if_set() -> KafkaConnection | None:
-    """The connection of the settings, or None where no bootstrap servers are given; exits with 2 where it cannot be
-    made."""
+    """The connection of the settings, or None where no bootstrap servers are given."""
     settings = load(ClosectlSettings)
-    servers, ca_path = settings.kafka_bootstrap_servers, settings.kafka_ca_path
-    if servers is None:
-        return None
-    kafka = KafkaConnection(servers, settings.kafka_security_protocol, ca_path, client_id="closectl")
-    try:
-        kafka.options()
-    except OSError as error:
-        fail(f"CLOSECTL_KAFKA_CA_PATH {ca_path} is not a readable certificate: {error}", code=2)
-    return kafka
+    servers = settings.kafka_bootstrap_servers
+    return None if servers is None else settings.kafka_at(servers, client_id="closectl")
 
 
 def account_at_broker() -> Account | str:
@@ -99,6 +91,7 @@ def account_at_broker() -> Account | str:
         secret_key=secret_key.get_secret_value(),
         account_id=account_id,
         broker=settings.broker,
+        tls=settings.broker_tls,
     )
 
 

@@ -9,13 +9,16 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from closeflow.settings import (
+    BrokerTls,
     HttpUrl,
+    KafkaSecurity,
     OptionalDsn,
-    SecurityProtocol,
+    OptionalSecret,
     Servers,
-    ServiceSettings,
-    refuse_plaintext_kafka,
+    check_pem,
+    full_dsn,
 )
+from closeflow.tls import ClientTls
 
 
 def _header(value: SecretStr | None) -> SecretStr | None:
@@ -31,7 +34,7 @@ Credential = Annotated[SecretStr | None, AfterValidator(_header)]
 NotEmpty = Annotated[str, Field(min_length=1)]
 
 
-class ClosectlSettings(ServiceSettings):
+class ClosectlSettings(KafkaSecurity, BrokerTls):
     """What is not set is asked for by the command that needs it.
 
     An order may be declared lost once the broker has not found it for `absence_window_s`, or for three times
@@ -42,10 +45,10 @@ class ClosectlSettings(ServiceSettings):
 
     api_url: HttpUrl | None = None
     api_token: Credential = None
+    api_ca_path: Path | None = None
     postgres_dsn: OptionalDsn = None
+    postgres_password: OptionalSecret = None
     kafka_bootstrap_servers: Servers | None = None
-    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
-    kafka_ca_path: Path | None = None
     broker: NotEmpty = "alpaca"
     broker_url: HttpUrl | None = None
     broker_key_id: Credential = None
@@ -56,6 +59,26 @@ class ClosectlSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _refuse_plaintext_kafka(self) -> Self:
-        if self.kafka_bootstrap_servers is not None and self.kafka_security_protocol == "PLAINTEXT":
-            refuse_plaintext_kafka(self, self.kafka_bootstrap_servers)
+        if self.kafka_bootstrap_servers is not None:
+            self.refuse_plaintext_kafka(self.kafka_bootstrap_servers)
         return self
+
+    @model_validator(mode="after")
+    def _check_postgres(self) -> Self:
+        full_dsn(self)
+        return self
+
+    @model_validator(mode="after")
+    def _check_api_ca(self) -> Self:
+        check_pem(self, "api", self.api_tls)
+        return self
+
+    @property
+    def dsn(self) -> str | None:
+        """The database's DSN with its password, a secret; None where it is not set."""
+        return full_dsn(self)
+
+    @property
+    def api_tls(self) -> ClientTls:
+        """What connections to close-api are made with."""
+        return ClientTls(self.api_ca_path)

@@ -93,10 +93,10 @@ def test_plaintext_leaves_this_machine_only_when_allowed() -> None:
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "dsn"
-    file.write_text("postgresql://from-file\n")
+    file.write_text("postgresql://127.0.0.1/from-file\n")
     environ = {name: value for name, value in GOOD.items() if name != "DEMO_SERVICE_POSTGRES_DSN"}
     settings = read(Settings, {**environ, "DEMO_SERVICE_POSTGRES_DSN_FILE": str(file)})
-    assert settings.postgres_dsn.get_secret_value() == "postgresql://from-file"
+    assert settings.postgres_dsn.get_secret_value() == "postgresql://127.0.0.1/from-file"
     assert "are both set" in _refused(POSTGRES_DSN_FILE=str(file))
     assert "cannot be read" in _refused(POSTGRES_DSN=None, POSTGRES_DSN_FILE=str(tmp_path / "none"))
     assert "is not a setting" in _refused(BROKER_URL=None, BROKER_URL_FILE=str(file))
@@ -149,7 +149,7 @@ def test_an_address_that_cannot_be_is_refused_without_its_password(name: str, va
 @pytest.mark.parametrize(
     "dsn",
     [
-        "postgresql://from-file",
+        "postgresql://localhost",
         "postgresql:///closeflow?host=/run/postgresql",
         "postgresql+psycopg://me:p%40s#s/w?rd@127.0.0.1:5432/closeflow",
         "postgresql://me@[::1]:5432/closeflow",

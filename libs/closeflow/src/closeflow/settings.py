@@ -11,91 +11,53 @@ and its `__main__` says `settings = load(Settings)`.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from typing import Annotated, Final, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from closeflow.addresses import Dsn, HttpUrl, OptionalDsn, OptionalSecret, Port, Servers, StreamUrl, is_loopback
 from closeflow.domain.retry import RetryPolicy
-from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.connection import KafkaConnection, SecurityProtocol
+from closeflow.storage.core.dsn import BadDsn, check_encryption, hosts, with_password
 from closeflow.telemetry import LogFormat
+from closeflow.tls import SYSTEM_AUTHORITIES, BadPem, ClientTls
+
+__all__ = [
+    "BadSetting",
+    "BrokerSettings",
+    "BrokerTls",
+    "Dsn",
+    "HttpUrl",
+    "KafkaSecurity",
+    "KafkaSettings",
+    "OptionalDsn",
+    "OptionalSecret",
+    "Port",
+    "PostgresSettings",
+    "RetrySettings",
+    "SecurityProtocol",
+    "Servers",
+    "ServiceSettings",
+    "StreamUrl",
+    "check_pem",
+    "full_dsn",
+    "is_loopback",
+    "load",
+    "read",
+]
 
 S = TypeVar("S", bound="ServiceSettings")
 
 _FILE: Final = "_FILE"
-_SERVER: Final = re.compile(r"[^\s,:]+:([0-9]+)")
-_NO_HOST: Final = "must have the name or the address of a host, such as 127.0.0.1 or [::1]"
 
 
 class BadSetting(Exception):
     """One environment variable is missing, unknown or impossible; the text names it and says how to mend it."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _url(schemes: tuple[str, ...]) -> AfterValidator:
-    def check(value: str) -> str:
-        parts = _split(value)
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        _check_place(parts)
-        return value.rstrip("/")
-
-    return AfterValidator(check)
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        raise ValueError(_NO_HOST) from None
-
-
-def _check_place(parts: SplitResult) -> None:
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("must have a port from 1 to 65535 after the host, or none")
-    try:
-        (parts.hostname or "").encode("idna")
-    except UnicodeError:
-        raise ValueError(_NO_HOST) from None
-
-
-def _dsn(value: SecretStr | None) -> SecretStr | None:
-    """Without the value in what is said: it may hold a password, and in that any character."""
-    if value is None:
-        return None
-    scheme, given, rest = value.get_secret_value().partition("://")
-    if not given or scheme not in ("postgresql", "postgresql+psycopg"):
-        raise ValueError("must be a DSN such as postgresql://user:password@host:5432/database")
-    place = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
-    _check_place(_split(f"//{place}"))
-    return value
-
-
-def _servers(value: str) -> str:
-    for server in value.split(","):
-        found = _SERVER.fullmatch(server)
-        if found is None:
-            raise ValueError("must be host:port, or several with commas between them")
-        if not 0 < int(found[1][:6]) <= LARGEST_PORT:
-            raise ValueError(f"{server} must have a port from 1 to {LARGEST_PORT}")
-    return value
 
 
 def _prefix(settings: BaseSettings) -> str:
@@ -104,16 +66,6 @@ def _prefix(settings: BaseSettings) -> str:
 
 def _trusted(settings: BaseSettings) -> str:
     return f"set {_prefix(settings)}ALLOW_PLAINTEXT=true if the network is trusted"
-
-
-LARGEST_PORT: Final = 65_535
-HttpUrl = Annotated[str, _url(("http", "https"))]
-StreamUrl = Annotated[str, _url(("ws", "wss"))]
-Port = Annotated[int, Field(ge=0, le=LARGEST_PORT)]
-Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
-OptionalDsn = Annotated[SecretStr | None, AfterValidator(_dsn)]
-Servers = Annotated[str, AfterValidator(_servers)]
-SecurityProtocol = Literal["PLAINTEXT", "SSL"]
 
 
 class ServiceSettings(BaseSettings):
@@ -154,43 +106,163 @@ class ServiceSettings(BaseSettings):
         return self
 
 
-def refuse_plaintext_kafka(settings: ServiceSettings, servers: str) -> None:
-    """Raise ValueError if these servers, which are not encrypted, are elsewhere and that is not allowed."""
-    for server in servers.split(","):
-        if not settings.allow_plaintext and not is_loopback(server.rpartition(":")[0]):
+def full_dsn(settings: ServiceSettings, name: str = "postgres") -> str | None:
+    """The DSN of `<name>_dsn` with the password of `<name>_password` in it; None where no DSN is given. Raises
+    ValueError if they do not fit, and if the server is elsewhere and would not be verified, which is not allowed."""
+    field, password = f"{name}_dsn", getattr(settings, f"{name}_password")
+    secret = getattr(settings, field)
+    if secret is None:
+        if password is not None:
+            raise ValueError(f"{field}: give the DSN whose password {_prefix(settings)}{name.upper()}_PASSWORD is")
+        return None
+    try:
+        dsn = with_password(secret.get_secret_value(), None if password is None else password.get_secret_value())
+        exposed = check_encryption(dsn)
+    except BadDsn as error:
+        raise ValueError(f"{field}: {error}") from None
+    for host in hosts(dsn):
+        if exposed is not None and not settings.allow_plaintext and not is_loopback(host):
             raise ValueError(
-                f"kafka_bootstrap_servers: {server} is not on this machine, and the connection would not be "
-                f"encrypted; set {_prefix(settings)}KAFKA_SECURITY_PROTOCOL=SSL, or {_trusted(settings)}"
+                f"{field}: {host} is not on this machine, and {exposed} nobody would know who answers there; "
+                f"add ?sslmode=verify-full&sslrootcert=/path/ca.pem, or {_trusted(settings)}"
             )
+    return dsn
 
 
 class PostgresSettings(ServiceSettings):
-    """The database of a service, by its own role."""
+    """The database of a service, by its own role. A password that is given apart is put into the DSN, which then is no
+    secret. The server must be verified unless it is this machine or ALLOW_PLAINTEXT is true."""
 
     postgres_dsn: Dsn
+    postgres_password: OptionalSecret = None
+
+    @model_validator(mode="after")
+    def _check_postgres(self) -> Self:
+        full_dsn(self)
+        return self
+
+    @property
+    def dsn(self) -> str:
+        """What engines are made of: a secret, because the password is in it."""
+        found = full_dsn(self)
+        assert found is not None
+        return found
 
 
-class KafkaSettings(ServiceSettings):
+class KafkaSecurity(ServiceSettings):
+    """How connections to Kafka are secured, and as whom: by a password with SASL_SSL, with SSL by a certificate, where
+    one is given. Without an authority's file the system's authorities are trusted."""
+
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
+    kafka_ca_path: Path | None = None
+    kafka_username: Annotated[str, Field(min_length=1)] | None = None
+    kafka_password: OptionalSecret = None
+    kafka_certificate_path: Path | None = None
+    kafka_key_path: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_kafka_security(self) -> Self:
+        protocol, prefix = self.kafka_security_protocol, f"{_prefix(self)}KAFKA_SECURITY_PROTOCOL"
+        belong = {
+            "kafka_ca_path": ("SSL", "SASL_SSL"),
+            "kafka_username": ("SASL_SSL",),
+            "kafka_password": ("SASL_SSL",),
+            "kafka_certificate_path": ("SSL",),
+            "kafka_key_path": ("SSL",),
+        }
+        for name, protocols in belong.items():
+            if getattr(self, name) is not None and protocol not in protocols:
+                raise ValueError(
+                    f"{name}: it belongs to {prefix}={' or '.join(protocols)}, and that is {protocol}; change one"
+                )
+        if protocol == "SASL_SSL":
+            for name in ("kafka_username", "kafka_password"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name}: give it, because {prefix} is SASL_SSL")
+        check_pem(self, "kafka", self.kafka_tls)
+        return self
+
+    @property
+    def kafka_tls(self) -> ClientTls:
+        """The files of the authority, and of the certificate if one is shown."""
+        return ClientTls(self.kafka_ca_path, self.kafka_certificate_path, self.kafka_key_path)
+
+    def kafka_at(self, servers: str, *, client_id: str = "closeflow") -> KafkaConnection:
+        """What clients of these servers are made of."""
+        password = self.kafka_password
+        return KafkaConnection(
+            servers,
+            self.kafka_security_protocol,
+            tls=self.kafka_tls,
+            username=self.kafka_username,
+            password=None if password is None else password.get_secret_value(),
+            client_id=client_id,
+        )
+
+    def refuse_plaintext_kafka(self, servers: str) -> None:
+        """Raise ValueError if these servers are elsewhere, the way is not encrypted, and that is not allowed."""
+        for server in servers.split(","):
+            if self.kafka_security_protocol != "PLAINTEXT" or self.allow_plaintext:
+                return
+            if not is_loopback(server.rpartition(":")[0]):
+                raise ValueError(
+                    f"kafka_bootstrap_servers: {server} is not on this machine, and the connection would not be "
+                    f"encrypted; set {_prefix(self)}KAFKA_SECURITY_PROTOCOL=SSL, or SASL_SSL with a user and a "
+                    f"password, or {_trusted(self)}"
+                )
+
+
+def check_pem(settings: ServiceSettings, name: str, tls: ClientTls) -> None:
+    """Raise ValueError for `<name>_ca_path`, `<name>_certificate_path` and `<name>_key_path` that cannot be used."""
+    for one, here, other in (("certificate", tls.certificate, tls.key), ("key", tls.key, tls.certificate)):
+        if here is None and other is not None:
+            raise ValueError(f"{name}_{one}_path: give it too; a certificate and its key go together")
+    for what, part in (("ca", ClientTls(ca=tls.ca)), ("certificate", ClientTls(None, tls.certificate, tls.key))):
+        try:
+            if part != SYSTEM_AUTHORITIES:
+                part.context()
+        except BadPem as error:
+            raise ValueError(f"{name}_{what}_path: {error}") from None
+
+
+class KafkaSettings(KafkaSecurity):
     """Kafka as a service reaches it. Plain text is refused on anything but the loopback address, unless ALLOW_PLAINTEXT
     is true."""
 
     kafka_bootstrap_servers: Servers
-    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
-    kafka_ca_path: Path | None = None
 
     @model_validator(mode="after")
     def _refuse_plaintext_kafka(self) -> Self:
-        if self.kafka_security_protocol == "PLAINTEXT":
-            refuse_plaintext_kafka(self, self.kafka_bootstrap_servers)
+        self.refuse_plaintext_kafka(self.kafka_bootstrap_servers)
         return self
 
     @property
     def kafka(self) -> KafkaConnection:
         """What clients are made of."""
-        return KafkaConnection(self.kafka_bootstrap_servers, self.kafka_security_protocol, self.kafka_ca_path)
+        return self.kafka_at(self.kafka_bootstrap_servers)
 
 
-class BrokerSettings(ServiceSettings):
+class BrokerTls(ServiceSettings):
+    """Whom a broker's certificate must be of: `broker_ca_path`, for orders, trade updates and market data alike, else
+    one of the system's authorities."""
+
+    broker_ca_path: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_broker_ca(self) -> Self:
+        check_pem(self, "broker", self.broker_tls)
+        url = getattr(self, "broker_url", None)
+        if self.broker_ca_path is not None and url is not None and not url.startswith("https://"):
+            raise ValueError(f"broker_ca_path: {url} has no certificate to check; use https, or take the authority out")
+        return self
+
+    @property
+    def broker_tls(self) -> ClientTls:
+        """What connections to the broker are made with."""
+        return ClientTls(self.broker_ca_path)
+
+
+class BrokerSettings(BrokerTls):
     """`rate_per_s` is this process's share of what the broker allows an account: of calls of every kind."""
 
     broker_url: HttpUrl

@@ -21,14 +21,14 @@ from closeflow.telemetry.health_server import serve_health
 async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
     """Listen and backfill until asked to stop."""
     key_id, secret_key = settings.broker_key_id.get_secret_value(), settings.broker_secret_key.get_secret_value()
-    dsn = settings.postgres_dsn.get_secret_value()
-    engine = make_engine(dsn, pool_size=2, application_name=SERVICE)
+    engine = make_engine(settings.dsn, pool_size=2, application_name=SERVICE)
     broker = AlpacaBroker(
         base_url=settings.broker_url,
         market_data_url=settings.broker_url,
         key_id=key_id,
         secret_key=secret_key,
         account_id=settings.broker_account_id,
+        tls=settings.broker_tls,
         deadline_s=settings.http_deadline_s,
         connections=settings.http_connections,
         budget=CallBudget(settings.rate_per_s),
@@ -37,6 +37,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
         url=settings.broker_stream_url,
         key_id=key_id,
         secret_key=secret_key,
+        tls=settings.broker_tls,
         of=Account(broker=broker.name, account_id=broker.account_id),
         ping_interval_s=settings.ping_interval_s,
         ping_timeout_s=settings.ping_timeout_s,
@@ -52,7 +53,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
         broker=broker,
         stream=partial(trade_updates, stream),
         database=engine,
-        lock_dsn=dsn,
+        lock_dsn=settings.dsn,
         kafka=settings.kafka,
         pace=pace,
     )

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
-from pydantic import SecretStr
 
 from close_api.accept import accept_batch
 from close_api.auth.caller import Identity
@@ -45,10 +44,10 @@ log = structlog.get_logger(__name__)
 async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     deadline_s = settings.request_deadline_ms / 1000
     # Batches have connections of their own: of who reads there may be any number, and nobody counts them.
-    closing = _pool(settings, settings.postgres_dsn, size=settings.batches_in_flight, name="close-api")
+    closing = _pool(settings, settings.dsn, size=settings.batches_in_flight, name="close-api")
     others = settings.postgres_pool_size - settings.batches_in_flight
-    engine = _pool(settings, settings.postgres_dsn, size=others, name="close-api")
-    operator_dsn = settings.operator_postgres_dsn
+    engine = _pool(settings, settings.dsn, size=others, name="close-api")
+    operator_dsn = settings.operator_dsn
     operator_engine = None
     if operator_dsn is not None:
         operator_engine = _pool(settings, operator_dsn, size=OPERATOR_POOL_SIZE, name="close-api operators")
@@ -100,9 +99,9 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             await operator_engine.dispose()
 
 
-def _pool(settings: Settings, dsn: SecretStr, *, size: int, name: str) -> Database:
+def _pool(settings: Settings, dsn: str, *, size: int, name: str) -> Database:
     return make_engine(
-        dsn.get_secret_value(),
+        dsn,
         pool_size=size,
         application_name=name,
         pool_timeout_s=settings.request_deadline_ms / 1000,

@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from closeflow.settings import HttpUrl, OptionalDsn, Port, PostgresSettings, ServiceSettings, is_loopback
+from closeflow.settings import (
+    HttpUrl,
+    OptionalDsn,
+    OptionalSecret,
+    Port,
+    PostgresSettings,
+    ServiceSettings,
+    full_dsn,
+    is_loopback,
+)
 
 _URL: TypeAdapter[str] = TypeAdapter(HttpUrl)
 
@@ -132,12 +141,23 @@ class Settings(TlsSettings, AuthSettings, PostgresSettings, ServiceSettings):
     replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
     postgres_pool_size: Annotated[int, Field(ge=3, le=100)] = 6
     operator_postgres_dsn: OptionalDsn = None
+    operator_postgres_password: OptionalSecret = None
     queue_capacity: Annotated[int, Field(ge=1, le=100_000)] = 1024
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 64
     batches_in_flight: Annotated[int, Field(ge=1, le=8)] = 3
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     max_calls: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     request_deadline_ms: Annotated[int, Field(ge=100, le=60_000)] = 5_000
+
+    @model_validator(mode="after")
+    def _check_operator_postgres(self) -> Self:
+        full_dsn(self, "operator_postgres")
+        return self
+
+    @property
+    def operator_dsn(self) -> str | None:
+        """What the operators' engine is made of, with its password; None where operators are not served."""
+        return full_dsn(self, "operator_postgres")
 
     @model_validator(mode="after")
     def _need_connections_for_readers(self) -> Self:

@@ -21,7 +21,7 @@ from fill_processor.settings import FillProcessorSettings
 async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
     """Consume `broker-fill` until asked to stop."""
     engine = make_engine(
-        settings.postgres_dsn.get_secret_value(),
+        settings.dsn,
         pool_size=settings.postgres_pool_size,
         application_name="fill-processor",
         by_index=True,

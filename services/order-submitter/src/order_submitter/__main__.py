@@ -48,6 +48,7 @@ def make_broker(settings: OrderSubmitterSettings, budget: CallBudget) -> AlpacaB
         key_id=settings.broker_key_id.get_secret_value(),
         secret_key=settings.broker_secret_key.get_secret_value(),
         account_id=settings.broker_account_id,
+        tls=settings.broker_tls,
         capabilities=capabilities,
         deadline_s=settings.http_deadline_s,
         connections=settings.in_flight,
@@ -59,7 +60,7 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
     """Plan, send and recover until asked to stop; then finish what is in flight and sign off."""
     async with AsyncExitStack() as stack:
         database = make_engine(
-            settings.postgres_dsn.get_secret_value(),
+            settings.dsn,
             pool_size=settings.postgres_pool_size,
             application_name="order-submitter",
             by_index=True,

@@ -228,7 +228,7 @@ async def _register(database: Database, cycles: Cycles, stop: asyncio.Event) -> 
 async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
     """Run the jobs until asked to stop."""
     database = make_engine(
-        settings.postgres_dsn.get_secret_value(),
+        settings.dsn,
         pool_size=settings.postgres_pool_size,
         application_name="reconciler",
         idle_in_transaction_timeout_ms=60_000,
@@ -242,6 +242,7 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             key_id=settings.broker_key_id.get_secret_value(),
             secret_key=settings.broker_secret_key.get_secret_value(),
             account_id=settings.broker_account_id,
+            tls=settings.broker_tls,
             budget=CallBudget(settings.rate_per_s),
         )
         stack.push_async_callback(broker.aclose)
@@ -255,7 +256,9 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             settings.audit_budget,
             settings.emit_again_budget,
         )
-        connect = await stack.enter_async_context(open_connect(settings.connect_url, settings.connector))
+        connect = await stack.enter_async_context(
+            open_connect(settings.connect_url, settings.connector, settings.connect_tls)
+        )
         parts = Parts(settings, database, broker, producer, connect)
         mine = list(jobs(parts))
         intervals = [*((one.name, one.interval_s) for one in mine), (AUDIT, settings.audit_interval_s)]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from closeflow.domain.outbox.replication_slot import Connector, Part
+from closeflow.tls import SYSTEM_AUTHORITIES, ClientTls
 
 _DEADLINE_S: Final = 10.0
 
@@ -65,9 +66,10 @@ class Connect:
 
 
 @asynccontextmanager
-async def open_connect(url: str, name: str) -> AsyncIterator[Connect]:
+async def open_connect(url: str, name: str, tls: ClientTls = SYSTEM_AUTHORITIES) -> AsyncIterator[Connect]:
     """A client of one connector, closed at the end; nothing is asked yet."""
-    async with httpx.AsyncClient(base_url=url, timeout=_DEADLINE_S) as client:
+    verify = tls.context() if url.startswith("https:") else True
+    async with httpx.AsyncClient(base_url=url, timeout=_DEADLINE_S, verify=verify) as client:
         yield Connect(client, name)
 
 

@@ -1,11 +1,13 @@
 """RECONCILER_* environment variables."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings
+from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings, check_pem
+from closeflow.tls import ClientTls
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -66,6 +68,10 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     publish_within_s: Seconds = 30.0
 
     connect_url: HttpUrl
+    # Of Connect's REST over https: whose certificate it has, and the one of our own that it asks for.
+    connect_ca_path: Path | None = None
+    connect_certificate_path: Path | None = None
+    connect_key_path: Path | None = None
     connector: Annotated[str, Field(min_length=1)] = "closeflow-outbox-closeflow"
     replication_slot: Annotated[str, Field(pattern="^[a-z0-9_]{1,63}$")] = "closeflow_closeflow"
     watch_interval_s: Seconds = 5.0
@@ -91,3 +97,13 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     status_history_retention_days: Annotated[int, Field(ge=31, le=3650)] = 400
     parked_records_retention_days: Annotated[int, Field(ge=31, le=3650)] = 180
     incidents_retention_days: Annotated[int, Field(ge=31, le=3650)] = 400
+
+    @model_validator(mode="after")
+    def _check_connect_files(self) -> Self:
+        check_pem(self, "connect", self.connect_tls)
+        return self
+
+    @property
+    def connect_tls(self) -> ClientTls:
+        """What connections to Connect are made with."""
+        return ClientTls(self.connect_ca_path, self.connect_certificate_path, self.connect_key_path)

@@ -41,6 +41,7 @@ from closeflow.domain.sending.broker_answers import (
     Unanswered,
 )
 from closeflow.domain.sending.ticket import Ticket
+from closeflow.tls import ClientTls
 
 log = structlog.get_logger()
 
@@ -89,9 +90,10 @@ class AlpacaBroker:
         connections: int = 64,
         now: Callable[[], datetime] = utc_now,
         budget: CallBudget | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         """`account_id` is our name of the account whose credentials these are; `deadline_s` bounds a whole call, and
-        how long one that is no send waits for its turn in the `budget`."""
+        how long one that is no send waits for its turn in the `budget`. `tls` is of both servers."""
         self._budget = budget = budget or CallBudget(RATE_PER_S)
         self._clock: tuple[float, MarketClock] | None = None
         headers = {"APCA-API-KEY-ID": key_id, "APCA-API-SECRET-KEY": secret_key, "User-Agent": "closeflow"}
@@ -100,7 +102,14 @@ class AlpacaBroker:
         # Market data is another server with a limit of its own; its refusals hold no order back.
         self._trading, self._data = (
             Wire(
-                url, headers=headers, deadline_s=deadline_s, connections=connections, now=now, budget=budget, host=host
+                url,
+                headers=headers,
+                deadline_s=deadline_s,
+                connections=connections,
+                now=now,
+                budget=budget,
+                host=host,
+                tls=tls,
             )
             for url, host in ((base_url, None), (market_data_url, CallBudget(RATE_PER_S)))
         )

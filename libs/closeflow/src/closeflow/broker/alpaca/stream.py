@@ -23,6 +23,7 @@ from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.wire import read_json
 from closeflow.broker.trade_updates import Message, StreamDenied, StreamLost, Unreadable
+from closeflow.tls import SYSTEM_AUTHORITIES, BadPem, ClientTls
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ class StreamTarget:
     key_id: str
     secret_key: str
     of: parse.Account
+    tls: ClientTls = SYSTEM_AUTHORITIES
     open_timeout_s: float = 5.0
     """Limit of each: connecting, the answer to the key, the answer to the subscription."""
     ping_interval_s: float = 5.0
@@ -68,8 +70,9 @@ async def trade_updates(
             max_queue=_MESSAGES_BUFFERED,
             # A proxy from the environment would be a setting that nobody sees.
             proxy=None,
+            ssl=target.tls.context() if target.url.startswith("wss:") else None,
         )
-    except (WebSocketException, OSError) as error:
+    except (WebSocketException, OSError, BadPem) as error:
         raise StreamLost(f"{target.url}: {type(error).__name__}: {error}") from error
     try:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from closeflow.domain.option_symbol import read_option
 from closeflow.domain.sending.ticket import Ticket
 from closeflow.domain.text import decimal_text
 from closeflow.tasks import being_cancelled
+from closeflow.tls import SYSTEM_AUTHORITIES, ClientTls
 
 log = structlog.get_logger(__name__)
 
@@ -217,6 +219,7 @@ class Wire:
         now: Callable[[], datetime],
         budget: CallBudget,
         host: CallBudget | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         """Every call is counted in the `budget`. A server with a limit of its own has its `host` budget besides: what
         it refuses says nothing of the other calls."""
@@ -227,6 +230,7 @@ class Wire:
         self._budget = budget
         self._host = host
         self._deadline_s = deadline_s
+        self._tls = tls or SYSTEM_AUTHORITIES
         self._made: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -235,12 +239,16 @@ class Wire:
         """Made at the first call, because it belongs to the running loop."""
         if self._made is None:
             self._made = aiohttp.ClientSession(
-                connector=_Connector(limit=self._connections),
+                connector=_Connector(limit=self._connections, ssl=self._context()),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trace_configs=[_tracing()],
             )
         return self._made
+
+    def _context(self) -> ssl.SSLContext | bool:
+        """As aiohttp has it: True is its own, which a plain URL never uses."""
+        return self._tls.context() if self._base_url.startswith("https:") else True
 
     async def call(
         self,
