@@ -134,6 +134,7 @@ async def serve(settings: Settings, seeds: list[Seed]) -> None:
     stream = TradeStream(key_id=settings.key_id, secret_key=secret_key, frames=settings.stream_frames)
     exchange = Exchange(store, stream, settings, seeds)
     app = build_app(exchange, key_id=settings.key_id, secret_key=secret_key, tick_s=settings.tick_ms / 1000)
+    tls = settings.tls()
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -148,6 +149,9 @@ async def serve(settings: Settings, seeds: list[Seed]) -> None:
         timeout_graceful_shutdown=1,
         backlog=4096,
     )
+    if tls is not None:
+        config.load()
+        config.ssl = tls
     server = QuietlyStoppingServer(config)
     log.info("started", host=settings.host, port=settings.port, orders=len(exchange.book.orders))
     await server.serve()

@@ -9,6 +9,7 @@ Every call raises ControlRefused with the simulator's words when it refuses, htt
 """
 
 import json
+import ssl
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from types import TracebackType
@@ -110,8 +111,8 @@ class ControlRefused(RuntimeError):
 class Control:
     """One simulator's control endpoint; each method is one call."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 10) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
+    def __init__(self, base_url: str, *, timeout_s: float = 10, verify: ssl.SSLContext | bool = True) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, verify=verify)
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """Settings: environment variables `BROKER_SIMULATOR_*`; the command line overrides them."""
 
+import ssl
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +38,8 @@ class Settings(BaseSettings):
     reversals: Reversals = Field("listed", description="are busts and corrections among the FILL activities")
     stream_frames: Literal["binary", "text"] = Field("binary", description="websocket frames (Alpaca: binary)")
     oversell: Oversell = Field("refuse", description="what more than is held becomes")
+    tls_certificate_path: Path | None = Field(None, description="serve https and wss with this PEM certificate")
+    tls_key_path: Path | None = Field(None, description="PEM file of the certificate's key, without a password")
     log_format: Literal["json", "console"] = Field("json", description="shape of the log lines on stdout")
 
     @model_validator(mode="after")
@@ -48,6 +51,24 @@ class Settings(BaseSettings):
                 f"the default secret is only for loopback: set {PREFIX}SECRET_KEY to listen on {self.host}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_certificate_has_its_key(self) -> "Settings":
+        if (self.tls_certificate_path is None) is not (self.tls_key_path is None):
+            raise ValueError(f"{PREFIX}TLS_CERTIFICATE_PATH and {PREFIX}TLS_KEY_PATH go together: set both, or none")
+        return self
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to serve https with; None for plain text. Raises OSError where the files cannot be used."""
+        if self.tls_certificate_path is None or self.tls_key_path is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.tls_certificate_path, self.tls_key_path, password=lambda: b"")
+        except (OSError, ValueError) as error:
+            raise OSError(f"{self.tls_certificate_path}, {self.tls_key_path}: {error}") from None
+        return context
 
     def secret(self) -> str:
         """The secret key, from its file where one is given."""
