@@ -29,6 +29,7 @@ from closectl.operating.ledger_commands import (
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
 from closectl.positions_file import REQUIRED, BadFile, read_positions
+from closectl.secrets import secrets
 from closectl.settings import ClosectlSettings
 from closectl.tokens import token
 from closectl.verifying import print_report, report_json, verify
@@ -65,6 +66,7 @@ for verb, why in ((halt, "prices are wrong"), (reduce, "no new exposure today"),
 app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
 app.add_typer(token, name="token")
+app.add_typer(secrets, name="secrets")
 
 
 @positions.command(
