@@ -22,15 +22,13 @@ from psycopg.rows import TupleRow
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import devstack
+from closectl.platform.connector import Outbox, outbox_of, register, unregister, write_credentials
 from closeflow.storage.core.engine import make_engine
 from closeflow.storage.schema import migrate
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
-if str(REPOSITORY) not in sys.path:  # connect/register.py is a script at the root, not a package of the workspace
+if str(REPOSITORY) not in sys.path:  # tests import what they share as tests.<folder>.<module>
     sys.path.insert(0, str(REPOSITORY))
-
-from connect.register import Outbox, outbox_of, register, unregister, write_credentials  # noqa: E402
-
 INSTANCE: Final = "test"
 STALE_AFTER_S: Final = 3600
 _TEMPLATE_LOCK: Final = 7_236_501

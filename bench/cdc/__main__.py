@@ -22,8 +22,8 @@ from aiokafka import AIOKafkaConsumer
 
 import devstack
 from bench.figures import milliseconds, percentile
+from closectl.platform.connector import Outbox, register, unregister
 from closeflow.kafka.topics import TopicSpec, ensure_topics, remove_topics
-from connect.register import Outbox, register, unregister
 from demo.system import System
 
 AIM: Final = 30.0

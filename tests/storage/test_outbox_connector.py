@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 import devstack
+from closectl.platform.connector import NotRegistered, Outbox, register, unregister, write_credentials
 from closeflow.storage.schema import migrate
-from connect.register import NotRegistered, Outbox, register, unregister, write_credentials
 from tests.conftest import Database, outbox_connector, passwords
 from tests.storage.seeding import Owner, add_event, owner
 

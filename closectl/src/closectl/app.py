@@ -28,6 +28,7 @@ from closectl.operating.ledger_commands import (
 )
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
+from closectl.platform.commands import connector, database, topics
 from closectl.positions_file import REQUIRED, BadFile, read_positions
 from closectl.secrets import secrets
 from closectl.settings import ClosectlSettings
@@ -67,6 +68,9 @@ app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
 app.add_typer(token, name="token")
 app.add_typer(secrets, name="secrets")
+app.add_typer(database, name="database")
+app.add_typer(topics, name="topics")
+app.add_typer(connector, name="connector")
 
 
 @positions.command(

@@ -20,12 +20,12 @@ from closectl.dead_letters import (
     handle_letters,
     waiting_letters,
 )
-from closectl.environment import kafka_connection, with_database
+from closectl.environment import kafka_connection, kafka_says, with_database
 from closectl.output import console, fail, plain, print_json, print_rows, visible
 from closeflow.contracts import peek
 from closeflow.contracts.topics import TOPIC_MODELS
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.kafka import DlqRecord, KafkaConnection, KafkaConnectionError, KafkaError, TopicMissing
+from closeflow.kafka import DlqRecord, KafkaConnection, KafkaError, TopicMissing
 from closeflow.storage.core.engine import Database
 from closeflow.storage.dead_letter_actions import DlqAction, Handled
 
@@ -201,9 +201,7 @@ def _run(work: Callable[[Database, KafkaConnection], Awaitable[T]]) -> T:
     try:
         return with_database(lambda database: work(database, kafka))
     except (KafkaError, TimeoutError) as error:
-        away = f"it cannot be reached at {kafka.bootstrap_servers}"
-        what = away if isinstance(error, KafkaConnectionError) else str(error) or "it did not answer in time"
-        fail(f"Kafka did not do it: {what}; what is not done waits, and repeating the command does no harm", code=2)
+        fail(kafka_says(kafka, error), code=2)
     except (TopicMissing, Busy) as error:
         fail(str(error))
 

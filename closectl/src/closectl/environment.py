@@ -11,9 +11,17 @@ from closectl.broker import Account
 from closectl.output import fail
 from closectl.settings import ClosectlSettings
 from closeflow.domain.sending.absence import window
-from closeflow.kafka import KafkaConnection
+from closeflow.kafka import KafkaConnection, KafkaConnectionError
 from closeflow.settings import load
-from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, first_line, make_engine, sqlstate
+from closeflow.storage.core.engine import (
+    CommitUnknown,
+    Database,
+    DatabaseError,
+    DriverError,
+    first_line,
+    make_engine,
+    sqlstate,
+)
 
 T = TypeVar("T")
 KAFKA_NOT_SET: Final = "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"
@@ -24,10 +32,7 @@ NOT_ALLOWED: Final = "42501"
 
 def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Run a piece of work with the database of CLOSECTL_POSTGRES_DSN."""
-    settings = load(ClosectlSettings)
-    dsn = settings.dsn
-    if dsn is None:
-        fail("CLOSECTL_POSTGRES_DSN is not set; give the DSN of role closeflow_operator", code=2)
+    dsn = database_dsn("role closeflow_operator")
 
     async def run() -> T:
         database = make_engine(
@@ -45,12 +50,21 @@ def with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     try:
         return asyncio.run(run())
     except DatabaseError as error:
-        fail(_database_says(error), code=2)
+        fail(database_says(error), code=2)
     except CommitUnknown as error:
         fail(f"whether it was done is not known: {error}; repeating the command does no harm", code=2)
 
 
-def _database_says(error: DatabaseError) -> str:
+def database_dsn(whose: str) -> str:
+    """CLOSECTL_POSTGRES_DSN; exits with 2, naming whose login it should be, where it is not set."""
+    dsn = load(ClosectlSettings).dsn
+    if dsn is None:
+        fail(f"CLOSECTL_POSTGRES_DSN is not set; give the DSN of {whose}", code=2)
+    return dsn
+
+
+def database_says(error: DatabaseError | DriverError) -> str:
+    """One line on what went wrong with the database, and what to mend."""
     state, said = sqlstate(error), first_line(error)
     if state is None:
         return f"the database of CLOSECTL_POSTGRES_DSN cannot be asked: {said}"
@@ -74,6 +88,13 @@ def kafka_if_set() -> KafkaConnection | None:
     settings = load(ClosectlSettings)
     servers = settings.kafka_bootstrap_servers
     return None if servers is None else settings.kafka_at(servers, client_id="closectl")
+
+
+def kafka_says(kafka: KafkaConnection, error: Exception) -> str:
+    """One line on what went wrong with Kafka."""
+    away = f"it cannot be reached at {kafka.bootstrap_servers}"
+    what = away if isinstance(error, KafkaConnectionError) else str(error) or "it did not answer in time"
+    return f"Kafka did not do it: {what}; what is not done waits, and repeating the command does no harm"
 
 
 def account_at_broker() -> Account | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import devstack
 from broker_simulator.control import Control
 from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.development_key import AUDIENCE, ISSUER, JWKS, Algorithm, Grant, Scope, issue_token, make_key
+from closectl.platform.connector import Outbox, outbox_of, register, unregister, write_credentials
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import ensure_topics, load_topics, remove_topics
 from closeflow.storage.schema import migrate
@@ -22,10 +22,6 @@ from closeflow.storage.schema.databases import drop_database, ensure_database
 from demo.services import Service, ServiceSpec, free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(REPOSITORY))  # connect/register.py is a script at the root, not a package of the workspace
-
-from connect.register import Outbox, outbox_of, register, unregister, write_credentials  # noqa: E402
-
 ACCOUNT: Final = "main"
 TOKEN_TTL: Final = timedelta(days=1)
 SIMULATOR: Final = "broker-simulator"

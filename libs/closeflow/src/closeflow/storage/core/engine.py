@@ -12,6 +12,7 @@ from json import loads
 from types import SimpleNamespace
 from typing import Final, TypeVar
 
+import psycopg
 import sqlalchemy.pool.base
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -26,6 +27,7 @@ Database = AsyncEngine
 Transaction = AsyncConnection
 StatementError = DBAPIError
 DatabaseError = SQLAlchemyError
+DriverError = psycopg.Error
 
 REPEATABLE: Final = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: PostgreSQL chose this transaction as a victim; the work may be done again."""

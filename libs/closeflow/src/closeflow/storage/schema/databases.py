@@ -1,9 +1,27 @@
-"""Databases of a server that one person runs: made and dropped by the server's administrator."""
+"""Databases: where one is, and made and dropped by the administrator of a server that one person runs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is."""
+
+    host: str
+    port: int
+    database: str
+
+
+def address_of(dsn: str) -> Address:
+    """Where the database of a DSN is. Raises DriverError for what is none."""
+    parts = conninfo_to_dict(dsn)
+    return Address(str(parts.get("host", "127.0.0.1")), int(str(parts.get("port", 5432))), str(parts["dbname"]))
 
 
 def ensure_database(admin_dsn: str, name: str) -> bool:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
+from closeflow.project_files import project_path
 from closeflow.storage.core.engine import LOCK_NOT_AVAILABLE, driver_url, sqlstate
 
 HEAD: Final = "0034"
@@ -45,17 +46,9 @@ _ROLE_ATTEMPTS: Final = 20
 _VERSION: Final = text("SELECT version_num FROM alembic_version")
 
 
-class MigrationsMissing(Exception):
-    """Neither a packaged copy nor a repository with migrations/ is around this file."""
-
-
 def find_migrations() -> Path:
-    """The folder with env.py: beside this file when packaged, else in the repository this file lies in."""
-    here = Path(__file__).resolve()
-    for folder in (here.with_name("migrations"), *(parent / "migrations" for parent in here.parents)):
-        if (folder / "env.py").is_file():
-            return folder
-    raise MigrationsMissing(f"no migrations/env.py beside {here} or above it; run from a clone, or package migrations/")
+    """The folder with env.py. Raises ProjectFilesMissing."""
+    return project_path("migrations/env.py").parent
 
 
 @contextmanager

@@ -1,35 +1,34 @@
-"""Registers the outbox connector of one database with a Connect worker, and waits until it really streams.
+"""The outbox connector of one database: registered with a Connect worker, and waited for until it really streams.
 
-    python connect/register.py --connect-url http://127.0.0.1:8083 --dsn postgresql://...@127.0.0.1:5432/closeflow \\
-        --credentials-file /run/secrets/debezium.properties
-
-Calling it again with the same settings changes nothing. Names follow from the database's: connector
+Registering it again with the same settings changes nothing. Names follow from the database's: connector
 `closeflow-outbox-<database>`, slot `closeflow_<database>`, so several databases share a worker and a server.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import os
 import re
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
-TEMPLATE: Final = Path(__file__).with_name("outbox-connector.json")
-ROLE: Final = "closeflow_debezium"
+from closeflow.project_files import project_path
+from closeflow.storage.schema.databases import address_of
+from closeflow.storage.schema.migrate import DEBEZIUM
+from closeflow.storage.schema.slots import slot_dropping, slot_looks
+
+TEMPLATE: Final = "connect/outbox-connector.json"
 POLL_S: Final = 0.1
 RESTARTS: Final = 3
 """How often a FAILED task is restarted: forgives a server that was still starting, not a slot that is lost."""
 SLOT_PATIENCE_S: Final = 5.0
 """How long a RUNNING task may be without its slot before it is restarted; doubled each time."""
 SLOT_LOST: Final = "no longer available on the server"
-_SLOT: Final = "SELECT active FROM pg_replication_slots WHERE slot_name = %s AND database = %s"
 
 
 class NotRegistered(Exception):
@@ -59,7 +58,7 @@ class Outbox:
 
     def config(self) -> dict[str, str]:
         """The whole configuration; user and password are references that only the worker resolves."""
-        settings: dict[str, str] = json.loads(TEMPLATE.read_text())
+        settings: dict[str, str] = json.loads(project_path(TEMPLATE).read_text())
         secret = self.credentials_file
         return settings | {
             "name": self.connector,
@@ -76,17 +75,17 @@ class Outbox:
 
 def outbox_of(dsn: str, credentials_file: Path, *, topic_prefix: str = "", host: str = "", port: int = 0) -> Outbox:
     """The connector of the database of `dsn`. `host` and `port`: how Connect reaches it, where that is another way."""
-    parts = conninfo_to_dict(dsn)
+    there = address_of(dsn)
     return Outbox(
-        database=str(parts["dbname"]),
-        host=host or str(parts.get("host", "127.0.0.1")),
-        port=port or int(str(parts.get("port", 5432))),
+        database=there.database,
+        host=host or there.host,
+        port=port or there.port,
         credentials_file=credentials_file,
         topic_prefix=topic_prefix,
     )
 
 
-def write_credentials(path: Path, password: str, *, user: str = ROLE) -> None:
+def write_credentials(path: Path, password: str, *, user: str = DEBEZIUM) -> None:
     """The file that the connector's configuration refers to: readable by its owner only, replaced as a whole."""
     making = path.with_name(f"{path.name}.{os.getpid()}")
     making.unlink(missing_ok=True)
@@ -104,17 +103,17 @@ def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 
     """Bring the connector to this configuration and wait until connector and task are RUNNING and the slot is active.
 
     `dsn` is any login to the database (it is asked for the slot only). Raises NotRegistered after `deadline_s`, or when
-    the task still fails after RESTARTS restarts.
+    the task still fails after RESTARTS restarts; DriverError when the database does not let us in.
     """
     until = time.monotonic() + deadline_s
     patience_s = SLOT_PATIENCE_S
     with (
         httpx.Client(base_url=connect_url, timeout=10.0) as connect,
-        psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database,
+        slot_looks(dsn, slot=outbox.slot, database=outbox.database) as look,
     ):
         _put(connect, outbox, until)
         _await_running(connect, outbox, until)
-        while not _slot_is_active(database, outbox, until, within_s=patience_s):
+        while not _slot_is_active(look, outbox, until, within_s=patience_s):
             # RUNNING, yet it keeps failing to connect with the credentials that it read when it started.
             path = f"/connectors/{outbox.connector}/restart?includeTasks=true"
             _request(connect, "POST", path, until, expected=(200, 202, 204))
@@ -129,13 +128,8 @@ def unregister(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float 
     with httpx.Client(base_url=connect_url, timeout=10.0) as connect:
         _forget_offsets(connect, outbox.connector, until)
         _request(connect, "DELETE", f"/connectors/{outbox.connector}", until, expected=(204, 404))
-    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as database:
-        while (found := database.execute(_SLOT, (outbox.slot, outbox.database)).fetchone()) is not None:
-            if not found[0]:
-                try:
-                    database.execute("SELECT pg_drop_replication_slot(%s)", (outbox.slot,))
-                except psycopg.errors.ObjectInUse:
-                    pass  # taken again by a task that is just stopping: look again
+    with slot_dropping(dsn, slot=outbox.slot, database=outbox.database) as gone:
+        while not gone():
             _pause(until, f"slot {outbox.slot} is still in use; is another worker running this connector?")
 
 
@@ -175,7 +169,9 @@ def _request(
                 raise NotRegistered(why)
             if answer.status_code == 500 and method == "PUT":
                 # Connect 4.3 trips over Debezium's own validation error when it cannot connect, and hides it.
-                why = f"the worker cannot use the database: check the login of {ROLE}, host and port ({why[:80]}...)"
+                why = (
+                    f"the worker cannot use the database: check the login of {DEBEZIUM}, host and port ({why[:80]}...)"
+                )
         _pause(until, why)
 
 
@@ -217,13 +213,13 @@ def _cause(part: dict[str, Any], outbox: Outbox) -> str:
     return (causes[-1] if causes else lines[0])[:300]
 
 
-def _slot_is_active(database: psycopg.Connection[Any], outbox: Outbox, until: float, *, within_s: float) -> bool:
+def _slot_is_active(look: Callable[[], bool | None], outbox: Outbox, until: float, *, within_s: float) -> bool:
     patient_until = time.monotonic() + within_s
     while time.monotonic() < patient_until:
-        found = database.execute(_SLOT, (outbox.slot, outbox.database)).fetchone()
-        if found is not None and found[0]:
+        active = look()
+        if active:
             return True
-        seen = "is not there" if found is None else "is not active"
+        seen = "is not there" if active is None else "is not active"
         _pause(until, f"{outbox.connector} runs, but its slot {outbox.slot} {seen}; see the worker's log")
     return False
 
@@ -232,34 +228,3 @@ def _pause(until: float, why: str, *, seconds: float = POLL_S) -> None:
     if time.monotonic() + seconds > until:
         raise NotRegistered(why)
     time.sleep(seconds)
-
-
-def main() -> int:
-    """Register the connector and wait until it streams; the exit code is 0 then, and 1 where it does not."""
-    parser = argparse.ArgumentParser(description="Register the outbox connector of one database; safe to repeat.")
-    parser.add_argument("--connect-url", required=True, help="the worker's REST address")
-    parser.add_argument("--dsn", required=True, help="a login to the database; only the slot is looked up with it")
-    parser.add_argument("--credentials-file", required=True, type=Path, help="as the worker sees it: user=, password=")
-    parser.add_argument("--database-host", default="", help="how Connect reaches the database, if not as --dsn says")
-    parser.add_argument("--database-port", default=0, type=int)
-    parser.add_argument("--topic-prefix", default="")
-    parser.add_argument("--deadline-s", default=60.0, type=float)
-    given = parser.parse_args()
-    outbox = outbox_of(
-        given.dsn,
-        given.credentials_file,
-        topic_prefix=given.topic_prefix,
-        host=given.database_host,
-        port=given.database_port,
-    )
-    try:
-        register(given.connect_url, outbox, dsn=given.dsn, deadline_s=given.deadline_s)
-    except (NotRegistered, psycopg.OperationalError) as error:
-        sys.stderr.write(f"not registered: {error}\n")
-        return 1
-    sys.stdout.write(f"{outbox.connector} is running, slot {outbox.slot} is active\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The connector's replication slot, for whoever registers or removes a connector; services ask `replication_slot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+
+_ACTIVE: Final = "SELECT active FROM pg_replication_slots WHERE slot_name = %s AND database = %s"
+
+
+@contextmanager
+def slot_looks(dsn: str, *, slot: str, database: str) -> Iterator[Callable[[], bool | None]]:
+    """Ask again and again, over one connection of any login: whether the slot is active, None when it is not there.
+    Raises DriverError."""
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+
+        def look() -> bool | None:
+            found = connection.execute(_ACTIVE, (slot, database)).fetchone()
+            return None if found is None else bool(found[0])
+
+        yield look
+
+
+@contextmanager
+def slot_dropping(dsn: str, *, slot: str, database: str) -> Iterator[Callable[[], bool]]:
+    """Try to drop the slot, again and again, as the database's owner: true when it is gone. Raises DriverError."""
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+
+        def gone() -> bool:
+            found = connection.execute(_ACTIVE, (slot, database)).fetchone()
+            if found is not None and not found[0]:
+                try:
+                    connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
+                except psycopg.errors.ObjectInUse:
+                    pass  # taken again by a task that is just stopping: look again
+            return found is None
+
+        yield gone
