@@ -64,6 +64,11 @@ class Pair:
             return False
         return found is not None and found.certificate == self.certificate
 
+    def java_truststore(self, password: str) -> bytes:
+        """The certificate as the only authority that a Java server trusts, for one that reads no PEM."""
+        trusted = [pkcs12.PKCS12Certificate(self.certificate, b"authority")]
+        return pkcs12.serialize_java_truststore(trusted, BestAvailableEncryption(password.encode()))
+
 
 def new_key() -> ec.EllipticCurvePrivateKey:
     """A key on the curve P-256."""

@@ -139,6 +139,7 @@ class SecretsDirectory:
         secured_by = self._text("connect/keystore-password")
         worker = {"username": "connect", "password": self._text("kafka/connect"), "keystore.password": secured_by}
         self._properties("connect/worker.properties", worker)
+        self._write("connect/truststore.p12", authority.java_truststore(secured_by))
         pair, store = self._read(self.path / "connect/tls.pem", self.path / "connect/tls.key"), "connect/keystore.p12"
         if not (self.path / store).exists():
             self._write(store, pair.pkcs12(secured_by, authority))

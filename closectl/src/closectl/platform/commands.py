@@ -6,6 +6,7 @@ Each may be repeated, and changes nothing that is as it should be.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -16,8 +17,10 @@ from closectl.arguments import seconds, shown
 from closectl.command_line import examples
 from closectl.environment import database_dsn, database_says, kafka_connection, kafka_says
 from closectl.output import console, fail
+from closectl.platform.acls import PRINCIPALS_FILE, Access, BadAccess, load_access
 from closectl.platform.connector import NotRegistered, outbox_of, register
-from closeflow.kafka import KafkaError
+from closectl.platform.kafka_access import AccessNotApplied, apply_access
+from closeflow.kafka import KafkaConnection, KafkaError
 from closeflow.kafka.topics import TopicMismatch, ensure_topics, load_topics
 from closeflow.project_files import ProjectFilesMissing, project_path
 from closeflow.storage.core.engine import DatabaseError, DriverError, first_line
@@ -57,7 +60,7 @@ def migrate_(
     again: services may run.
     """
     dsn = database_dsn("the database's owner")
-    given = {} if passwords is None else _passwords(passwords)
+    given = {} if passwords is None else _of_each(migrate.ROLES, passwords)
     try:
         migrate.upgrade(dsn)
         migrate.set_role_passwords(dsn, given)
@@ -71,21 +74,26 @@ def migrate_(
     console.print(f"the database is at revision {migrate.HEAD}{told}", highlight=False, soft_wrap=True)
 
 
-def _passwords(directory: Path) -> dict[str, str]:
-    """By role; every role needs its file, because one without a password cannot log in."""
+def _of_each(names: Iterable[str], directory: Path) -> dict[str, str]:
+    """Passwords by name; each needs its file, because who has none cannot log in."""
     found = {}
-    for role in migrate.ROLES:
+    for name in names:
         try:
-            found[role] = (directory / role).read_text().strip()
+            found[name] = (directory / name).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            fail(f"{directory / role} cannot be read ({why}); give each role's password in a file of its name", code=2)
-        if not found[role]:
-            fail(f"{directory / role} is empty; put the role's password into it", code=2)
+            fail(f"{directory / name} cannot be read ({why}); give each one's password in a file of its name", code=2)
+        if not found[name]:
+            fail(f"{directory / name} is empty; put the password into it", code=2)
     return found
 
 
-@topics.command("apply", epilog=examples("topics apply", "topics apply --replication-factor 1"))
+@topics.command(
+    "apply",
+    epilog=examples(
+        "topics apply", "topics apply --replication-factor 1", "topics apply --acls --secrets /run/secrets"
+    ),
+)
 def apply_(
     replication_factor: Annotated[
         int, typer.Option(min=1, max=LARGEST_FACTOR, help="Copies of each new topic; at most as many as brokers.")
@@ -93,12 +101,25 @@ def apply_(
     directory: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Other topic files than closeflow's.", **_DIRECTORY)
     ] = None,
+    acls: Annotated[
+        bool, typer.Option("--acls", help="Then let each service do what it needs, and nothing else; needs --secrets.")
+    ] = False,
+    secrets: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="As `secrets make` fills it: passwords are in DIR/kafka.", **_DIRECTORY),
+    ] = None,
 ) -> None:
     """Create the topics that are missing; those that exist are only checked.
 
-    min.insync.replicas is what the topic's file says, and at most the replication factor.
+    min.insync.replicas is what the topic's file says, and at most the replication factor. With --acls the users of
+    Kafka get their passwords, and the rights that the topic files and schemas/principals.yaml give them; what else they
+    may do is taken away, and said.
     """
+    if acls is (secrets is None):
+        fail("give --acls and --secrets together: rights are of users, and those have passwords", code=2)
     kafka = kafka_connection()
+    access = _access(directory) if acls else None
+    passwords = {} if access is None or secrets is None else _of_each(access.principals, secrets / "kafka")
     try:
         specs = load_topics(directory or project_path(TOPICS))
     except (ProjectFilesMissing, ValueError) as error:
@@ -111,6 +132,26 @@ def apply_(
         fail(str(error))
     told = f"created {', '.join(made)}" if made else "nothing to create"
     console.print(f"{len(specs)} topics are as their files say: {told}", highlight=False, soft_wrap=True)
+    if access is not None:
+        _apply_access(kafka, access, passwords)
+
+
+def _access(directory: Path | None) -> Access:
+    try:
+        return load_access(directory or project_path(TOPICS), project_path(PRINCIPALS_FILE))
+    except (ProjectFilesMissing, BadAccess) as error:
+        fail(str(error), code=2)
+
+
+def _apply_access(kafka: KafkaConnection, access: Access, passwords: Mapping[str, str]) -> None:
+    try:
+        done = apply_access(kafka, access, passwords)
+    except AccessNotApplied as error:
+        fail(f"Kafka's users and rights are not all as they should be: {error}; repeating the command is safe", code=2)
+    lines = [f"{len(done.users)} users have their passwords, and {len(access.acls)} rights"]
+    lines += [f"now allowed: {one}" for one in done.added] + [f"no longer allowed: {one}" for one in done.removed]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 @connector.command(
