@@ -106,8 +106,8 @@ INSTANCE ?= dev
 DEVSTACK = @$(BIN)/python -m devstack
 .PHONY: up down status logs reset
 
-up: $(STAMP) ## Start PostgreSQL, Kafka and Connect, or what of them does not run (INSTANCE=dev)
-	$(DEVSTACK) up --instance $(INSTANCE)
+up: $(STAMP) ## Start PostgreSQL, Kafka and Connect, or what of them does not run (INSTANCE=dev; SECURE=1)
+	$(DEVSTACK) up --instance $(INSTANCE) $(if $(filter 1 yes true,$(SECURE)),--secure)
 
 down: $(STAMP) ## Stop them; the data stays
 	$(DEVSTACK) down --instance $(INSTANCE)

@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--json", action="store_true", help="print the result as JSON; progress goes to standard error"
         )
+        if name == "up":
+            command.add_argument(
+                "--secure", action="store_true", default=None, help="make a new instance with TLS and logins everywhere"
+            )
         if name == "logs":
             command.add_argument("part", nargs="?", choices=(*PART_NAMES, "supervisor"), help="only this one")
             command.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
@@ -68,7 +72,7 @@ def say(line: str) -> None:
 def run_up(options: argparse.Namespace) -> int:
     """Start what does not run; returns once all of it is ready, with the exit code of `status`."""
     started = time.monotonic()
-    control.up(options.instance, say)
+    control.up(options.instance, say, secure=options.secure)
     say(f"instance {options.instance} is up, {time.monotonic() - started:.1f} s")
     return run_status(options)
 
@@ -118,6 +122,9 @@ def print_status(found: control.Status) -> None:
             pid = f"pid {part.pid}" if part.pid is not None else ""
             print(f"  {name:<9} {part.state:<9} {took}  {pid:<12} {where[name]}")
         print(f"  data {found.stack.data_dir}")
+        if found.stack.secrets is not None:
+            print(f"  secure: TLS and logins on every link, secrets in {found.stack.secrets}")
+            print(f"  Kafka for administrators, who show a certificate: {found.stack.kafka_administrators}")
     for line in found.explanation:
         print(line)
 

@@ -62,8 +62,10 @@ class Status:
         return found | {"supervisor_pid": self.supervisor_pid, "parts": {n: asdict(p) for n, p in self.parts.items()}}
 
 
-def up(name: str = "dev", report: Report = silent) -> Stack:
+def up(name: str = "dev", report: Report = silent, *, secure: bool | None = None) -> Stack:
     """Start the instance, or whatever of it does not run, and wait until all parts are ready.
+
+    `secure` makes a new instance with TLS and logins on every link; an instance stays what it was made as.
 
     `report` gets progress lines. Raises StackError (EnvironmentLacking, if the machine lacks something) whose line
     says how to mend it. What this call has started is stopped again when it fails or is interrupted.
@@ -73,7 +75,7 @@ def up(name: str = "dev", report: Report = silent) -> Stack:
         java = find_java()
         fetch(report)
         check_disk(cache_directory())
-        instance, directory = ensure_instance(name)
+        instance, directory = ensure_instance(name, secure)
         check_disk(directory)
         make_directory(directory / "logs")
         was_up = state.supervisor_lives(directory)

@@ -25,6 +25,7 @@ from devstack.places import (
     make_instance_directory,
     write_atomically,
 )
+from devstack.secured import SECRETS, dsn_options, make_secrets, password_of
 
 ADMIN: Final = "closeflow_admin"
 DATABASE: Final = "closeflow"
@@ -45,21 +46,31 @@ class Instance:
     connect_port: int
     admin_password: str
     cluster_id: str
+    secure: bool = False
+    """Whether every link is encrypted and asks who connects; decided when the instance is made."""
+    administrators_port: int = 0
+    """Kafka's listener for who shows a certificate; 0 where the instance is not secure."""
 
     @property
     def ports(self) -> dict[str, int]:
         """By what they are called, every TCP port that the instance takes."""
-        return {
+        ports = {
             "postgres": self.postgres_port,
             "kafka": self.kafka_port,
             "kafka controller": self.controller_port,
             "connect": self.connect_port,
         }
+        return ports | ({"kafka administrators": self.administrators_port} if self.secure else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where a running instance can be reached. Everything listens on 127.0.0.1 only, without TLS."""
+    """Where a running instance can be reached. Everything listens on 127.0.0.1 only.
+
+    Of a secure instance `secrets` is the directory of `closectl secrets make`: then every link is TLS, DSNs say so, the
+    services log in to Kafka at `kafka_bootstrap_servers` with passwords, and a certificate is asked for at
+    `kafka_administrators` and `connect_url`. Of any other one `secrets` is None, and nothing is encrypted.
+    """
 
     instance: str
     postgres_host: str
@@ -69,24 +80,30 @@ class Stack:
     admin_dsn: str
     data_dir: Path
     logs_dir: Path
+    secrets: Path | None = None
+    kafka_administrators: str = ""
 
     def postgres_dsn(self, user: str, password: str, database: str = DATABASE) -> str:
         """A libpq URL for another role of this server, without the name of any driver."""
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"postgresql://{login}@{self.postgres_host}:{self.postgres_port}/{database}"
+        return f"postgresql://{login}@{self.postgres_host}:{self.postgres_port}/{database}{dsn_options(self.secrets)}"
 
 
 def stack_of(instance: Instance, directory: Path) -> Stack:
     """What callers need to connect; every server is on 127.0.0.1."""
+    secrets_directory = directory / SECRETS if instance.secure else None
+    place = f"127.0.0.1:{instance.postgres_port}/{DATABASE}{dsn_options(secrets_directory)}"
     return Stack(
         instance=instance.name,
         postgres_host="127.0.0.1",
         postgres_port=instance.postgres_port,
         kafka_bootstrap_servers=f"127.0.0.1:{instance.kafka_port}",
-        connect_url=f"http://127.0.0.1:{instance.connect_port}",
-        admin_dsn=f"postgresql://{ADMIN}:{instance.admin_password}@127.0.0.1:{instance.postgres_port}/{DATABASE}",
+        connect_url=f"http{'s' if instance.secure else ''}://127.0.0.1:{instance.connect_port}",
+        admin_dsn=f"postgresql://{ADMIN}:{instance.admin_password}@{place}",
         data_dir=directory,
         logs_dir=directory / "logs",
+        secrets=secrets_directory,
+        kafka_administrators=f"127.0.0.1:{instance.administrators_port}" if instance.secure else "",
     )
 
 
@@ -103,18 +120,30 @@ def read_settings(directory: Path) -> Instance | None:
         return None
     except PermissionError as error:
         raise StackError(f"{directory} belongs to another user: use the stack as that user") from error
-    return Instance(**{field.name: found[field.name] for field in fields(Instance)})
+    return Instance(**{field.name: found[field.name] for field in fields(Instance) if field.name in found})
 
 
-def ensure_instance(name: str) -> tuple[Instance, Path]:
-    """The remembered instance, made if there is none. The caller holds the instance's lock."""
+def ensure_instance(name: str, secure: bool | None = None) -> tuple[Instance, Path]:
+    """The remembered instance, made if there is none. The caller holds the instance's lock.
+
+    `secure` is what is asked for, None what it is, or plain for a new one. Raises StackError where it is another.
+    """
     drop_link_of_a_copied_clone(name)
     directory = make_instance_directory(name)
     known = read_settings(directory)
+    if known is not None and secure is not None and known.secure is not secure:
+        is_now = "secure" if known.secure else "not secure"
+        raise StackError(f"instance {name} was made {is_now}, and stays so; to change it: make reset INSTANCE={name}")
     if known is not None and known.repository == str(REPOSITORY):
+        if known.secure:
+            make_secrets(directory)
         return known, directory
+    secure = known.secure if known else bool(secure)
     wished = tuple(known.ports.values()) if known else ()
-    postgres, kafka, controller, connect = claim_ports(directory, wished)
+    postgres, kafka, controller, connect, administrators = claim_ports(directory, wished)
+    password = known.admin_password if known else secrets.token_hex(16)
+    if secure:
+        password = password_of(make_secrets(directory), f"postgres/{ADMIN}")
     instance = Instance(
         name=name,
         repository=str(REPOSITORY),
@@ -122,8 +151,10 @@ def ensure_instance(name: str) -> tuple[Instance, Path]:
         kafka_port=kafka,
         controller_port=controller,
         connect_port=connect,
-        admin_password=known.admin_password if known else secrets.token_hex(16),
+        admin_password=password,
         cluster_id=known.cluster_id if known else urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
+        secure=secure,
+        administrators_port=administrators if secure else 0,
     )
     write_atomically(directory / "instance.json", json.dumps(asdict(instance), indent=1) + "\n")
     return instance, directory
@@ -154,8 +185,8 @@ def forget_instance(name: str) -> None:
         )
 
 
-def claim_ports(directory: Path, wished: tuple[int, ...] = ()) -> tuple[int, int, int, int]:
-    """Four free ports that no other instance of this user remembers, even one that is down now."""
+def claim_ports(directory: Path, wished: tuple[int, ...] = ()) -> tuple[int, int, int, int, int]:
+    """Five free ports that no other instance of this user remembers, even one that is down now."""
     ledger = cache_directory() / "ports.json"
     with locked(ledger.with_suffix(".lock")):
         claims = {port: owner for port, owner in read_claims(ledger).items() if owner != str(directory)}
@@ -164,14 +195,14 @@ def claim_ports(directory: Path, wished: tuple[int, ...] = ()) -> tuple[int, int
         for port in candidates:
             if port not in claims and port not in chosen and is_free(port):
                 chosen.append(port)
-            if len(chosen) == 4:
+            if len(chosen) == 5:
                 break
         else:
             raise EnvironmentLacking(
-                f"no four free ports in {PORTS.start}-{PORTS.stop - 1}: end programs that hold them"
+                f"no five free ports in {PORTS.start}-{PORTS.stop - 1}: end programs that hold them"
             )
         write_atomically(ledger, json.dumps(claims | dict.fromkeys(chosen, str(directory)), indent=1))
-    return chosen[0], chosen[1], chosen[2], chosen[3]
+    return chosen[0], chosen[1], chosen[2], chosen[3], chosen[4]
 
 
 def release_ports(directory: Path) -> None:

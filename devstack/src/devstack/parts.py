@@ -5,12 +5,12 @@ import json
 import pwd
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from devstack import properties
+from devstack import properties, secured
 from devstack.fetch import Binaries
 from devstack.instances import ADMIN, DATABASE, Instance
 from devstack.places import REPOSITORY
@@ -31,6 +31,7 @@ class Command:
 
     argv: tuple[str, ...]
     stdin: str = ""
+    environment: Mapping[str, str] | None = None
     user: pwd.struct_passwd | None = None
 
 
@@ -63,6 +64,11 @@ class Site:
     java: str
     server_user: pwd.struct_passwd | None
 
+    @property
+    def secrets(self) -> Path | None:
+        """Of a secure instance, its secrets."""
+        return self.directory / secured.SECRETS if self.instance.secure else None
+
     def java_command(self, heap: str) -> tuple[str, ...]:
         """Java up to the main class."""
         quick = QUICK_JVM if self.instance.name in SHORT_LIVED else ()
@@ -81,9 +87,13 @@ class Site:
 def postgres_plan(site: Site) -> Plan:
     """Make the cluster if there is none, serve it; ready when the postmaster says so in its pid file."""
     data = site.directory / "postgres"
-    settings = [word for item in postgres_settings(site.instance).items() for word in ("-c", "=".join(item))]
+    secrets, given = site.secrets, postgres_settings(site.instance)
+    if secrets is not None:
+        given |= secured.postgres_settings(data)
+    settings = [word for item in given.items() for word in ("-c", "=".join(item))]
+    steps = (lambda: remove_stale_pid_file(data),) if data.exists() else postgres_steps(site, data)
     return Plan(
-        steps=(lambda: remove_stale_pid_file(data),) if data.exists() else postgres_steps(site, data),
+        steps=steps if secrets is None else (*steps, lambda: secured.hand_to_postgres(secrets, data)),
         serve=Command((site.binaries.postgres("postgres"), "-D", str(data), *settings), user=site.server_user),
         is_ready=lambda pid: postmaster_says_ready(data, pid),
         stop_signals=(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),  # fast, immediate, then by force
@@ -103,7 +113,8 @@ def postgres_steps(site: Site, data: Path) -> tuple[Step, ...]:
             shutil.chown(making, site.server_user.pw_uid, site.server_user.pw_gid)
 
     def finish() -> None:
-        rules = [f"host {what} all 127.0.0.1/32 scram-sha-256" for what in ("all", "replication")]
+        kind = "host" if site.secrets is None else "hostssl"
+        rules = [f"{kind} {what} all 127.0.0.1/32 scram-sha-256" for what in ("all", "replication")]
         (making / "pg_hba.conf").write_text("\n".join(rules) + "\n")
         making.rename(data)
 
@@ -180,7 +191,7 @@ def kafka_plan(site: Site) -> Plan:
     """Format the log directory if there is none, serve one KRaft node that is broker and controller."""
     data = site.directory / "kafka"
     config = site.directory / "kafka.properties"
-    properties.write(config, kafka_properties(site.instance, data))
+    properties.write(config, kafka_properties(site, data))
     java = site.java_command("768m")
     return Plan(
         steps=() if data.exists() else kafka_steps(site, data, java),
@@ -198,7 +209,7 @@ def kafka_steps(site: Site, data: Path, java: tuple[str, ...]) -> tuple[Step, ..
 
     def make_empty() -> None:
         shutil.rmtree(making, ignore_errors=True)
-        properties.write(config, kafka_properties(site.instance, making))
+        properties.write(config, kafka_properties(site, making))
 
     def finish() -> None:
         config.unlink()
@@ -210,17 +221,23 @@ def kafka_steps(site: Site, data: Path, java: tuple[str, ...]) -> tuple[Step, ..
     return (make_empty, Command((*java, *arguments)), finish)
 
 
-def kafka_properties(instance: Instance, data: Path) -> dict[str, str]:
+def kafka_properties(site: Site, data: Path) -> dict[str, str]:
     """The voters are given here and not kept in the data, so that a copied clone can change its ports."""
+    instance = site.instance
     broker, controller = f"127.0.0.1:{instance.kafka_port}", f"127.0.0.1:{instance.controller_port}"
-    return {
+    administrators = f"127.0.0.1:{instance.administrators_port}"
+    links = {
+        "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{broker}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+    if site.secrets is not None:
+        links = secured.kafka_settings(site.secrets, broker, administrators, controller)
+    return links | {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@{controller}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
-        "advertised.listeners": f"PLAINTEXT://{broker}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(data),
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
@@ -245,10 +262,14 @@ def connect_plan(site: Site) -> Plan:
     config = site.directory / "connect.properties"
     properties.write(config, properties.read(WORKER_PROPERTIES) | own_connect_properties(site))
     java = site.java_command("512m")
+    steps: tuple[Step, ...] = ()
+    if site.secrets is not None:
+        argv, environment = secured.apply_access(site.secrets, f"127.0.0.1:{site.instance.administrators_port}")
+        steps = (Command(argv, environment=environment),)
     return Plan(
-        steps=(),
+        steps=steps,
         serve=Command((*java, "org.apache.kafka.connect.cli.ConnectDistributed", str(config))),
-        is_ready=lambda _pid: connect_is_healthy(site.instance.connect_port),
+        is_ready=lambda _pid: connect_is_healthy(site),
         stop_signals=(signal.SIGTERM, signal.SIGKILL),
         signal_on_death=signal.SIGKILL,
     )
@@ -256,10 +277,13 @@ def connect_plan(site: Site) -> Plan:
 
 def own_connect_properties(site: Site) -> dict[str, str]:
     """What only this instance can know; the rest is in connect/worker.properties, whatever runs the worker."""
-    return {
+    address = f"127.0.0.1:{site.instance.connect_port}"
+    links = {"listeners": f"http://{address}"}
+    if site.secrets is not None:
+        links = secured.connect_settings(site.secrets, address)
+    return links | {
         "bootstrap.servers": f"127.0.0.1:{site.instance.kafka_port}",
         "group.id": f"closeflow-connect-{site.instance.name}",
-        "listeners": f"http://127.0.0.1:{site.instance.connect_port}",
         "rest.advertised.host.name": "127.0.0.1",
         "plugin.path": str(site.binaries.plugins),
         # After a kill -9 the group waits for the old worker as long as this; the defaults are 10 s and 3 s.
@@ -268,9 +292,9 @@ def own_connect_properties(site: Site) -> dict[str, str]:
     }
 
 
-def connect_is_healthy(port: int) -> bool:
+def connect_is_healthy(site: Site) -> bool:
     """`/health` and not `/`, which answers before the worker has joined its group."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = secured.connection_to(site.secrets, site.instance.connect_port)
     try:
         connection.request("GET", "/health")
         answer = connection.getresponse()

@@ -83,6 +83,7 @@ class Run:
             log=self.site.log(self.name),
             directory=self.site.directory,
             stdin=command.stdin,
+            environment=command.environment,
             user=command.user,
             signal_on_death=plan.signal_on_death,
         )
