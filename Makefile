@@ -130,5 +130,25 @@ migrate: $(STAMP) ## Bring the stack's database to the newest schema (or the one
 		$(BIN)/python -m closeflow.storage.schema.migrate
 # --- end of the database ---
 
+# --- images ---
+# DOCKER_BUILD_FLAGS are docker build's own, such as --network=host; what pip is told by PIP_* is handed to the build.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' libs/closeflow/pyproject.toml)
+REVISION = $$(git rev-parse HEAD 2>/dev/null || echo unknown)
+PROGRAMS := $(patsubst services/%,%,$(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml)))) closectl
+DOCKER_BUILD_FLAGS ?=
+BUILD = docker build --quiet $(DOCKER_BUILD_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+HAVE_DOCKER = docker version >/dev/null 2>&1 || { echo "no Docker engine answers: install or start Docker (\`docker version\` says more)"; exit 2; }
+.PHONY: images sbom audit-images
+
+images: ## Build the images closeflow/<service>, closectl, broker-simulator and connect (needs Docker; minutes at first)
+	@$(HAVE_DOCKER)
+	@set -e; for one in $(PROGRAMS); do \
+		echo "closeflow/$$one:$(VERSION)"; folder=services/$$one; [ -d $$folder ] || folder=$$one; \
+		$(BUILD) $(foreach name,PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST,--build-arg $(name)) \
+			-f deploy/docker/Dockerfile --build-arg SOURCE=$$folder -t closeflow/$$one:$(VERSION) . >/dev/null; \
+	done
+	@echo "closeflow/connect:$(VERSION)"; $(BUILD) -f deploy/docker/connect.Dockerfile -t closeflow/connect:$(VERSION) . >/dev/null
+# --- end of the images ---
+
 clean: ## Remove the virtual environments and the caches (the stack's data stays: make reset)
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
