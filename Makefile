@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo clients/python
-SOURCES := libs services clients closectl devstack demo examples connect migrations tests bench schemas/proto docs/site conftest.py
+SOURCES := libs services clients closectl devstack demo examples deploy migrations tests bench schemas/proto docs/site conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
