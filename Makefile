@@ -57,11 +57,11 @@ docs: $(STAMP) ## Write the pages for those who call the doors into var/docs; th
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
 # tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an
-# instance of their own (conftest.py says which tests run beside which). Bytecode is kept, because services start often.
+# secure instance of their own (conftest.py says which run beside which). Bytecode is kept, because services start often.
 test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the first run downloads them)
 	@result=0; mine=""; for one in test system; do \
 		$(BIN)/python -m devstack status --instance $$one >/dev/null 2>&1 || mine="$$mine $$one"; \
-		$(BIN)/python -m devstack up --instance $$one >/dev/null || { result=$$?; break; }; \
+		$(BIN)/python -m devstack up --instance $$one $$([ $$one = system ] && echo --secure) >/dev/null || { result=$$?; break; }; \
 	done; \
 	trap : INT TERM; [ $$result -ne 0 ] || \
 		{ PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --durations=10 -n 3 --no-loadscope-reorder; result=$$?; }; \

@@ -117,6 +117,12 @@ PLANTS: Final = (
         "fill_processor.planted -> aiokafka",
     ),
     Plant(
+        "kafka-administrator",
+        "closectl/src/closectl/planted.py",
+        "from confluent_kafka.admin import AdminClient",
+        "closectl.planted -> confluent_kafka",
+    ),
+    Plant(
         "faust-in-close-board",
         "services/fill-processor/src/fill_processor/planted.py",
         "import faust",

@@ -54,8 +54,9 @@ OVERRIDES: Final = {
 
 @pytest.fixture(scope="session")
 def stack() -> devstack.Stack:
-    """Servers of their own: these tests need the real topics, and break the servers."""
-    return devstack.up(INSTANCE)
+    """Servers of their own, with TLS and logins on every link: these tests need the real topics, and break the
+    servers."""
+    return devstack.up(INSTANCE, secure=True)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ import psycopg
 from psycopg.rows import dict_row
 
 from broker_simulator.control import OrderSeen, PositionSpec
-from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.broker import Account
 from closectl.import_positions import import_positions
 from closectl.verifying.report import INVARIANTS, Report
@@ -69,7 +68,9 @@ class Desk:
     def __init__(self, system: System) -> None:
         self.system = system
         self.control = system.control()
-        self.http = httpx.Client(base_url=system.url(), headers=system.authorization(), timeout=10.0)
+        self.http = httpx.Client(
+            base_url=system.url(), headers=system.authorization(), timeout=10.0, verify=system.links.verify
+        )
         self._database = psycopg.connect(system.admin_dsn, autocommit=True, row_factory=dict_row)
         self.expected_incidents: list[str] = []
         self._incidents_before = [row["id"] for row in self.rows("SELECT id FROM incidents")]
@@ -83,6 +84,19 @@ class Desk:
         self.http.close()
         self.control.close()
         self._database.close()
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """The settings of `closectl` for this system, without their prefix."""
+        return {name.removeprefix("CLOSECTL_").lower(): value for name, value in self.system.closectl().items()}
+
+    def at_broker_directly(self, body: object | bytes) -> httpx.Response:
+        """An order that the account sends itself, without closeflow."""
+        key_id, secret_key = self.system.links.broker_keys
+        headers = {"APCA-API-KEY-ID": key_id, "APCA-API-SECRET-KEY": secret_key, "Content-Type": "application/json"}
+        content = body if isinstance(body, bytes | str) else json.dumps(body)
+        verify = self.system.links.verify
+        return httpx.post(f"{self.system.url(SIMULATOR)}/v2/orders", content=content, headers=headers, verify=verify)
 
     # positions
 
@@ -320,12 +334,14 @@ class Desk:
             assert not report.not_checked(number), report.not_checked(number)
 
     async def _verify(self) -> Report:
+        key_id, secret_key = self.system.links.broker_keys
         account = Account(
             url=self.system.url(SIMULATOR),
-            key_id=DEFAULT_KEY_ID,
-            secret_key=DEFAULT_SECRET_KEY,
+            key_id=key_id,
+            secret_key=secret_key,
             account_id=ACCOUNT,
             broker=BROKER,
+            tls=self.system.links.administrator,
         )
         async with self._operator() as database:
             return await verify(database, kafka=self.system.kafka, account=account, wait_s=15)

@@ -135,7 +135,7 @@ def test_fifty_keys_at_once_over_two_processes_make_one_close(desk: Desk) -> Non
     before = desk.count(deadlocks)
     desk.system.start(*processes)
 
-    answers = asyncio.run(_post_all(held, [desk.system.url(name) for name in processes], desk.system.authorization()))
+    answers = asyncio.run(_post_all(desk, held, [desk.system.url(name) for name in processes]))
 
     for name in processes:
         assert desk.system.stop(name) == 0
@@ -151,9 +151,10 @@ def test_fifty_keys_at_once_over_two_processes_make_one_close(desk: Desk) -> Non
     assert desk.count(deadlocks) == before
 
 
-async def _post_all(held: Held, urls: list[str], headers: dict[str, str]) -> list[httpx.Response]:
+async def _post_all(desk: Desk, held: Held, urls: list[str]) -> list[httpx.Response]:
     """Fifty, each under a key of its own."""
-    async with httpx.AsyncClient(headers=headers, timeout=10.0) as http:
+    headers, verify = desk.system.authorization(), desk.system.links.verify
+    async with httpx.AsyncClient(headers=headers, timeout=10.0, verify=verify) as http:
         return await asyncio.gather(
             *(
                 http.post(f"{urls[n % len(urls)]}{held.path}", headers={"Idempotency-Key": f"key-{n}"}, json={})

@@ -24,9 +24,7 @@ LIMITS: Final = {"max-order-qty": "1000000", "max-order-notional": "100000000", 
 
 def act(desk: Desk, *arguments: str) -> datetime:
     """An operator's verb; returns a time after its commit."""
-    done = closectl(
-        *arguments, "--reason", "a test", "--by", "tester", postgres_dsn=desk.system.dsn("closeflow_operator")
-    )
+    done = closectl(*arguments, "--reason", "a test", "--by", "tester", **desk.operator)
     assert done.exit_code == 0, done.stderr
     return datetime.now(UTC)
 
@@ -187,7 +185,6 @@ def test_an_order_over_the_limits_of_its_account_is_an_incident_and_no_send(desk
 
 
 def test_what_is_halted_is_shown_to_operators_over_rest_too(desk: Desk) -> None:
-    address = f"{desk.system.url()}/v1/operator/trading-controls"
-    answer = httpx.get(address, headers=desk.system.authorization())
+    answer = desk.http.get("/v1/operator/trading-controls")
     assert answer.status_code == httpx.codes.OK, answer.text
     assert [(one["scope"], one["state"]) for one in answer.json()["controls"]][:1] == [("global", "active")]

@@ -39,7 +39,9 @@ def closing(desk: Desk, portfolio: Sequence[Held], *, every_s: float = 0.04) -> 
     refused: list[str] = []
 
     def ask_for_all() -> None:
-        with httpx.Client(base_url=desk.system.url(), headers=desk.system.authorization(), timeout=5.0) as http:
+        system = desk.system
+        headers, verify = system.authorization(), system.links.verify
+        with httpx.Client(base_url=system.url(), headers=headers, timeout=5.0, verify=verify) as http:
             for number, held in enumerate(portfolio):
                 if number == BEFORE_THE_CRASH:
                     go_on.wait(WITHIN_S)

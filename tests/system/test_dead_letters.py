@@ -61,7 +61,7 @@ def test_a_replayed_dead_letter_has_its_effect_once(desk: Desk) -> None:
     assert desk.executions(held) == []
     _name_symbol(desk, client_order_id, held.symbol)
 
-    waiting = answer("dlq", "list", "--topic", "broker-fill", **_operator(desk))
+    waiting = answer("dlq", "list", "--topic", "broker-fill", **desk.operator)
     places = [f"{one['partition']}:{one['offset']}" for one in waiting if one["key"] == key.decode()]
     assert _replay(desk, *places).exit_code == 0
     desk.until_status("closed", [held])
@@ -69,7 +69,7 @@ def test_a_replayed_dead_letter_has_its_effect_once(desk: Desk) -> None:
     assert _replay(desk, *places).exit_code == 1, "they are handled"
 
     (incident,) = desk.rows("SELECT id FROM incidents WHERE client_order_id = %s", client_order_id)
-    closed = closectl("incidents", "close", str(incident["id"]), "--reason", "mended", **_operator(desk))
+    closed = closectl("incidents", "close", str(incident["id"]), "--reason", "mended", **desk.operator)
     assert (closed.exit_code, desk.orders(held)[0]["status"]) == (0, "filled")
     desk.expected_incidents = ["contradicts_order"]
 
@@ -92,24 +92,17 @@ def test_a_letter_that_fails_again_counts_its_replays_until_it_is_refused(desk: 
     assert waiting["replays"] == 4
     place = f"0:{waiting['offset']}"
     arguments = ("dlq", "discard", "--topic", "broker-fill", place, "--reason", "nobody's")
-    assert closectl(*arguments, **_operator(desk)).exit_code == 0
+    assert closectl(*arguments, **desk.operator).exit_code == 0
     assert (_waiting(desk, key), _letters(desk, key)) == ([], [UNREADABLE] * 5)
     desk.expected_incidents = ["unreadable_update"] * 5
 
 
-def _operator(desk: Desk) -> dict[str, str]:
-    return {
-        "postgres_dsn": desk.system.dsn("closeflow_operator"),
-        "kafka_bootstrap_servers": desk.system.kafka.bootstrap_servers,
-    }
-
-
 def _replay(desk: Desk, *arguments: str) -> Done:
-    return closectl("dlq", "replay", "--topic", "broker-fill", *arguments, "--reason", "mended", **_operator(desk))
+    return closectl("dlq", "replay", "--topic", "broker-fill", *arguments, "--reason", "mended", **desk.operator)
 
 
 def _waiting(desk: Desk, key: bytes) -> list[dict[str, Any]]:
-    found = answer("dlq", "list", "--topic", "broker-fill", "--limit", "10000", **_operator(desk))
+    found = answer("dlq", "list", "--topic", "broker-fill", "--limit", "10000", **desk.operator)
     return [one for one in found if one["key"] == key.decode()]
 
 

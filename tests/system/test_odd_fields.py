@@ -6,14 +6,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
-import httpx
-
 from broker_simulator.control import MULTI_LEG, Behaviour, FillAtOnce, FillInParts, Shown
-from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
-from demo.system import SIMULATOR
 from tests.system.desk import Desk
 
-KEY: Final = {"APCA-API-KEY-ID": DEFAULT_KEY_ID, "APCA-API-SECRET-KEY": DEFAULT_SECRET_KEY}
 NO_TIME: Final = "0001-01-01T00:00:00Z"
 LONG: Final = Shown(
     order={"filled_avg_price": "100." + "123456789" * 5},
@@ -31,7 +26,7 @@ def test_odd_fields_and_foreign_orders_keep_no_close_from_its_end(desk: Desk) ->
     spread = {"symbol": "SPY", "qty": "2", "type": "market", "time_in_force": "day"}
     for side, is_held in (("buy", True), ("sell", False)):
         body = spread | {"side": side, "client_order_id": f"their-spread-{side}"}
-        httpx.post(f"{desk.system.url(SIMULATOR)}/v2/orders", headers=KEY, json=body).raise_for_status()
+        desk.at_broker_directly(body).raise_for_status()
         desk.until(f"their {side}", partial(_holds_theirs, desk, is_held))
 
     for held in (odd, free):

@@ -10,9 +10,7 @@ from uuid import UUID
 import httpx
 
 from broker_simulator.control import Behaviour, NeverFill, Outage, PositionSpec, RunSteps, Step
-from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
-from demo.system import ACCOUNT, SIMULATOR
-from tests.closectl.running import ROLE, Done, closectl
+from tests.closectl.running import Done, closectl
 from tests.system.desk import Desk, Held
 
 CANCELED_AT_ONCE = Behaviour(execution=RunSteps(steps=(Step(do="cancel"),)))
@@ -23,11 +21,7 @@ def act(desk: Desk, *arguments: str) -> Done:
     return closectl(
         *arguments,
         *said,
-        postgres_dsn=desk.system.dsn(ROLE),
-        broker_url=desk.system.url(SIMULATOR),
-        broker_key_id=DEFAULT_KEY_ID,
-        broker_secret_key=DEFAULT_SECRET_KEY,
-        broker_account_id=ACCOUNT,
+        **desk.operator,
         broker_visibility_lag_s="0",
         absence_window_s="1",
     )
@@ -147,8 +141,7 @@ def test_an_order_that_was_declared_lost_is_found_again_late(desk: Desk) -> None
     assert desk.position(held)["status"] == "open"
 
     (swallowed,) = desk.at_broker(held)
-    headers = {"APCA-API-KEY-ID": DEFAULT_KEY_ID, "APCA-API-SECRET-KEY": DEFAULT_SECRET_KEY}
-    arrived = httpx.post(f"{desk.system.url(SIMULATOR)}/v2/orders", content=swallowed.bodies[0], headers=headers)
+    arrived = desk.at_broker_directly(swallowed.bodies[0])
     assert arrived.status_code == httpx.codes.OK, arrived.text
     desk.until("found and cancelled", lambda: order_status(desk, held) == "canceled")
     (seen,) = desk.at_broker(held)

@@ -43,16 +43,17 @@ class Worker:
         self.desk = desk
         system = desk.system
         self.slot = system.outbox.slot
-        self._url = f"{system.stack.connect_url}/connectors/{system.outbox.connector}"
+        url = f"{system.stack.connect_url}/connectors/{system.outbox.connector}"
+        self._http = httpx.Client(base_url=url, timeout=10, verify=system.links.verify)
 
     def ask(self, path: str) -> Any:
-        return httpx.get(f"{self._url}/{path}", timeout=10).raise_for_status().json()
+        return self._http.get(path).raise_for_status().json()
 
     def tell(self, method: str, path: str, body: object = None) -> None:
-        httpx.request(method, f"{self._url}/{path}", json=body, timeout=10).raise_for_status()
+        self._http.request(method, path, json=body).raise_for_status()
 
     def states(self) -> list[str]:
-        answer = httpx.get(f"{self._url}/status", timeout=10)
+        answer = self._http.get("status")
         if answer.status_code != httpx.codes.OK:
             return []
         status = answer.json()

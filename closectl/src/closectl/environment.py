@@ -22,6 +22,7 @@ from closeflow.storage.core.engine import (
     make_engine,
     sqlstate,
 )
+from closeflow.tls import ClientTls
 
 T = TypeVar("T")
 KAFKA_NOT_SET: Final = "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS is not set"
@@ -88,6 +89,11 @@ def kafka_if_set() -> KafkaConnection | None:
     settings = load(ClosectlSettings)
     servers = settings.kafka_bootstrap_servers
     return None if servers is None else settings.kafka_at(servers, client_id="closectl")
+
+
+def connect_tls() -> ClientTls:
+    """The files of CLOSECTL_CONNECT_CA_PATH, and of the certificate for Connect, if any."""
+    return load(ClosectlSettings).connect_tls
 
 
 def kafka_says(kafka: KafkaConnection, error: Exception) -> str:

@@ -46,6 +46,9 @@ class ClosectlSettings(KafkaSecurity, BrokerTls):
     api_url: HttpUrl | None = None
     api_token: Credential = None
     api_ca_path: Path | None = None
+    connect_ca_path: Path | None = None
+    connect_certificate_path: Path | None = None
+    connect_key_path: Path | None = None
     postgres_dsn: OptionalDsn = None
     postgres_password: OptionalSecret = None
     kafka_bootstrap_servers: Servers | None = None
@@ -69,14 +72,20 @@ class ClosectlSettings(KafkaSecurity, BrokerTls):
         return self
 
     @model_validator(mode="after")
-    def _check_api_ca(self) -> Self:
+    def _check_files(self) -> Self:
         check_pem(self, "api", self.api_tls)
+        check_pem(self, "connect", self.connect_tls)
         return self
 
     @property
     def dsn(self) -> str | None:
         """The database's DSN with its password, a secret; None where it is not set."""
         return full_dsn(self)
+
+    @property
+    def connect_tls(self) -> ClientTls:
+        """What connections to Connect are made with."""
+        return ClientTls(self.connect_ca_path, self.connect_certificate_path, self.connect_key_path)
 
     @property
     def api_tls(self) -> ClientTls:

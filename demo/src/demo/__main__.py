@@ -18,7 +18,6 @@ from typing import Any, Final, NoReturn
 from rich.console import Console
 
 import devstack
-from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.positions_file import read_positions
 from closeflow.domain.text import decimal_text
 from closeflow.kafka.read_to_end import open_tail
@@ -28,7 +27,7 @@ from demo.progress import POLL_S, Progress, is_final, read_rows
 from demo.restarts import Restarts
 from demo.scenario import ALREADY_CLOSING, STORIES, Asked, close_all, script, surprises
 from demo.services import DidNotStart
-from demo.system import ACCOUNT, REPOSITORY, SIMULATOR, System
+from demo.system import REPOSITORY, SIMULATOR, System
 from demo.trouble import Stopped, alone, explain, refuse_ended
 
 POSITIONS: Final = REPOSITORY / "demo" / "positions.csv"
@@ -127,7 +126,7 @@ def _run(system: System, console: Console) -> NoReturn:
     console.print(f"broker-simulator {system.url(SIMULATOR)}/control/docs", highlight=False, soft_wrap=True)
     console.print(f"logs             {system.directory}", highlight=False, soft_wrap=True)
     console.print("\nin another shell, to use closectl:\n", highlight=False, soft_wrap=True)
-    for name, value in _settings(system).items():
+    for name, value in system.closectl().items():
         console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
     console.print("\nThe token is good for a day; start again for a new one.", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops the services; `make down` stops the servers.", highlight=False, soft_wrap=True)
@@ -166,21 +165,8 @@ def _closectl() -> list[str]:
     return [sys.executable, "-m", "closectl"]
 
 
-def _settings(system: System) -> dict[str, str]:
-    return {
-        "CLOSECTL_API_URL": system.url(),
-        "CLOSECTL_API_TOKEN": system.token(),
-        "CLOSECTL_POSTGRES_DSN": system.dsn("closeflow_operator"),
-        "CLOSECTL_KAFKA_BOOTSTRAP_SERVERS": system.stack.kafka_bootstrap_servers,
-        "CLOSECTL_BROKER_URL": system.url(SIMULATOR),
-        "CLOSECTL_BROKER_KEY_ID": DEFAULT_KEY_ID,
-        "CLOSECTL_BROKER_SECRET_KEY": DEFAULT_SECRET_KEY,
-        "CLOSECTL_BROKER_ACCOUNT_ID": ACCOUNT,
-    }
-
-
 def _environment(system: System) -> dict[str, str]:
-    return {**os.environ, **_settings(system)}
+    return {**os.environ, **system.closectl()}
 
 
 async def _with_database(system: System, work: Callable[[Database], Any]) -> None:
@@ -193,7 +179,7 @@ async def _with_database(system: System, work: Callable[[Database], Any]) -> Non
 
 async def _close_and_watch(system: System, database: Database, console: Console) -> None:
     doors = system.url(), system.grpc_address()
-    asked = await close_all(doors, system.token(), await read_rows(database))
+    asked = await close_all(doors, system.token(), await read_rows(database), ca_file=system.links.administrator.ca)
     if found := surprises(asked):
         raise Violation("; ".join(found))
     deadline = time.monotonic() + CLOSED_WITHIN_S

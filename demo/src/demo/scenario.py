@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -83,10 +84,13 @@ class Asked:
         return self.answer.code if isinstance(self.answer, CloseflowError) else ""
 
 
-async def close_all(doors: tuple[str, str], token: str, positions: list[dict[str, Any]]) -> list[Asked]:
+async def close_all(
+    doors: tuple[str, str], token: str, positions: list[dict[str, Any]], *, ca_file: Path | None = None
+) -> list[Asked]:
     """Close every position at once, half over each door; afterwards one again with its key, and one with another key,
     over the door that did not take it."""
-    async with AsyncClient(doors[0], token) as rest, AsyncClient(doors[1], token) as grpc:
+    rest_door, grpc_door = (AsyncClient(door, token, ca_file=ca_file) for door in doors)
+    async with rest_door as rest, grpc_door as grpc:
         clients = ((doors[0], rest), (doors[1], grpc))
         first = await asyncio.gather(
             *(_close(*clients[n % 2], row, f"demo-{row['id']}") for n, row in enumerate(positions))

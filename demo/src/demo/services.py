@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -38,8 +39,9 @@ class ServiceSpec:
 class Service:
     """One running process of a service. It cannot outlive the process that started it."""
 
-    def __init__(self, spec: ServiceSpec, *, directory: Path) -> None:
+    def __init__(self, spec: ServiceSpec, *, directory: Path, verify: ssl.SSLContext | bool = True) -> None:
         self.spec = spec
+        self.verify = verify
         self.log = directory / f"{spec.name}.log"
         self.asked_to_stop = False
         self.process = spawn(
@@ -58,7 +60,7 @@ class Service:
     def await_ready(self) -> None:
         """Returns when it is ready; raises DidNotStart."""
         deadline = time.monotonic() + START_DEADLINE_S
-        with httpx.Client(timeout=2.0) as http:
+        with httpx.Client(timeout=2.0, verify=self.verify) as http:
             while time.monotonic() < deadline and self.running:
                 try:
                     if http.get(self.spec.ready_url).status_code == httpx.codes.OK:

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import devstack
 from broker_simulator.control import Control
-from broker_simulator.settings import DEFAULT_KEY_ID, DEFAULT_SECRET_KEY
 from closectl.development_key import AUDIENCE, ISSUER, JWKS, Algorithm, Grant, Scope, issue_token, make_key
 from closectl.platform.connector import Outbox, outbox_of, register, unregister, write_credentials
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import ensure_topics, load_topics, remove_topics
 from closeflow.storage.schema import migrate
 from closeflow.storage.schema.databases import drop_database, ensure_database
+from demo.links import Links
 from demo.services import Service, ServiceSpec, free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
@@ -47,6 +47,7 @@ class System:
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     running: dict[str, Service] = field(default_factory=dict)
     _ports: dict[str, int] = field(default_factory=dict)
+    _links: Links | None = None
 
     # where things are
 
@@ -55,12 +56,21 @@ class System:
         return self._ports.setdefault(name, free_port())
 
     def url(self, name: str = "close-api") -> str:
-        """The base address of a service's HTTP server."""
-        return f"http://127.0.0.1:{self.port(name)}"
+        """The base address of a service's HTTP server: close-api's and the broker's serve TLS on a secure instance;
+        what the others have is for health checks alone."""
+        secured = name == SIMULATOR or name.startswith("close-api")
+        return f"{self.links.scheme if secured else 'http'}://127.0.0.1:{self.port(name)}"
+
+    @property
+    def links(self) -> Links:
+        """How everything here reaches each other."""
+        if self._links is None:
+            self._links = Links(self.stack)
+        return self._links
 
     def grpc_address(self, name: str = "close-api") -> str:
         """Where a close-api listens for gRPC, as the Python client has it."""
-        return f"grpc://127.0.0.1:{self.port(f'{name} gRPC')}"
+        return f"grpc{'s' if self.links.secure else ''}://127.0.0.1:{self.port(f'{name} gRPC')}"
 
     @property
     def admin_dsn(self) -> str:
@@ -69,17 +79,18 @@ class System:
 
     def dsn(self, role: str) -> str:
         """The DSN of a service's role, `closeflow_<service>`."""
-        return self.stack.postgres_dsn(role, self._passwords()[role], self.database)
+        return self.stack.postgres_dsn(role, self.links.passwords()[role], self.database)
 
     @property
     def outbox(self) -> Outbox:
         """The connector that publishes this database's outbox."""
-        return outbox_of(self.admin_dsn, self.stack.data_dir / "debezium.properties")
+        database_ca = self.links.administrator.ca
+        return outbox_of(self.admin_dsn, self.links.debezium_credentials(), database_ca=database_ca)
 
     @property
     def kafka(self) -> KafkaConnection:
-        """The stack's Kafka, in plain text on the loopback address."""
-        return KafkaConnection(self.stack.kafka_bootstrap_servers)
+        """The stack's Kafka, as its administrator."""
+        return self.links.kafka
 
     def token(self) -> str:
         """Of a caller who may do everything with every account; good for a day."""
@@ -93,14 +104,14 @@ class System:
     @property
     def _key(self) -> Path:
         """The directory of the key that signs tokens, made at its first use."""
-        directory = self.directory / "token-key"
+        directory = self.links.secrets / "token-key" if self.links.secure else self.directory / "token-key"
         if not (directory / JWKS).exists():
             make_key(directory, Algorithm.EDDSA)
         return directory
 
     def control(self) -> Control:
         """The broker-simulator's control endpoint."""
-        return Control(self.url(SIMULATOR))
+        return Control(self.url(SIMULATOR), verify=self.links.verify)
 
     # set up
 
@@ -108,7 +119,7 @@ class System:
         """Remove the connector, the database, the topics and the broker's memory; nothing there is fine."""
         if self.database == urlsplit(self.stack.admin_dsn).path.strip("/"):
             raise ValueError(f"{self.database} is the stack's own database; choose another name")
-        unregister(self.stack.connect_url, self.outbox, dsn=self.stack.admin_dsn)
+        unregister(self.stack.connect_url, self.outbox, dsn=self.stack.admin_dsn, tls=self.links.administrator)
         drop_database(self.stack.admin_dsn, self.database)
         asyncio.run(remove_topics(self.kafka, load_topics(REPOSITORY / "schemas" / "topics")))
         for file in self.directory.glob("broker-simulator.sqlite3*"):
@@ -120,12 +131,13 @@ class System:
         ensure_database(self.stack.admin_dsn, self.database)
         self.report("migrations and roles")
         migrate.upgrade(self.admin_dsn)
-        migrate.set_role_passwords(self.admin_dsn, self._passwords())
+        migrate.set_role_passwords(self.admin_dsn, self.links.passwords())
         self.report("topics")
         asyncio.run(ensure_topics(self.kafka, load_topics(REPOSITORY / "schemas" / "topics")))
         self.report("outbox connector")
-        write_credentials(self.outbox.credentials_file, self._passwords()[migrate.DEBEZIUM])
-        register(self.stack.connect_url, self.outbox, dsn=self.admin_dsn)
+        if not self.links.secure:
+            write_credentials(self.outbox.credentials_file, self.links.passwords()[migrate.DEBEZIUM])
+        register(self.stack.connect_url, self.outbox, dsn=self.admin_dsn, tls=self.links.administrator)
 
     # run
 
@@ -137,7 +149,7 @@ class System:
 
     def launch(self, name: str) -> Service:
         """Start the named process, ready or not. It ends with the calling thread (devstack.processes)."""
-        self.running[name] = service = Service(self._spec(name), directory=self.directory)
+        self.running[name] = service = Service(self._spec(name), directory=self.directory, verify=self.links.verify)
         return service
 
     def start_all(self) -> None:
@@ -161,8 +173,27 @@ class System:
         while self.running:
             self.running.popitem()[1].stop()
 
-    def _passwords(self) -> dict[str, str]:
-        return migrate.role_passwords(str(urlsplit(self.stack.admin_dsn).password))
+    def closectl(self) -> dict[str, str]:
+        """The settings of closectl for this system, as an operator has them."""
+        settings = (
+            self.links.closectl()
+            | self._login("closeflow_operator")
+            | {
+                "API_URL": self.url(),
+                "API_TOKEN": self.token(),
+                "BROKER_URL": self.url(SIMULATOR),
+                "BROKER_ACCOUNT_ID": ACCOUNT,
+            }
+        )
+        return {f"CLOSECTL_{name}": value for name, value in settings.items()}
+
+    def _login(self, role: str, name: str = "POSTGRES") -> dict[str, str]:
+        """The settings `<name>_DSN`, and on a secure instance `<name>_PASSWORD_FILE`: then the DSN is no secret."""
+        if not self.links.secure:
+            return {f"{name}_DSN": self.dsn(role)}
+        parts = urlsplit(self.dsn(role))
+        dsn = urlunsplit(parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}"))
+        return {f"{name}_DSN": dsn, f"{name}_PASSWORD_FILE": str(self.links.secrets / "postgres" / role)}
 
     def _spec(self, name: str) -> ServiceSpec:
         service = next(one for one in (*SERVICES, SIMULATOR) if name == one or name.startswith(f"{one}-"))
@@ -179,12 +210,14 @@ class System:
     def _settings(self, service: str, name: str) -> dict[str, str]:
         port = str(self.port(name))
         if service == SIMULATOR:
-            return {"PORT": port, "STATE_PATH": str(self.directory / "broker-simulator.sqlite3")}
-        dsn = self.dsn(f"closeflow_{service.replace('-', '_')}")
+            state = {"PORT": port, "STATE_PATH": str(self.directory / "broker-simulator.sqlite3")}
+            return state | self.links.simulator()
+        login = self._login(f"closeflow_{service.replace('-', '_')}")
         if service == "close-api":
             return {
-                "POSTGRES_DSN": dsn,
-                "OPERATOR_POSTGRES_DSN": self.dsn("closeflow_operator"),
+                **login,
+                **self._login("closeflow_operator", "OPERATOR_POSTGRES"),
+                **self.links.server("close-api"),
                 "AUTH": "jwt",
                 "JWKS": str(self._key / JWKS),
                 "ISSUER": ISSUER,
@@ -193,29 +226,24 @@ class System:
                 "GRPC_PORT": str(self.port(f"{name} gRPC")),
                 "REPLICATION_SLOT": self.outbox.slot,
             }
-        settings = {
-            "POSTGRES_DSN": dsn,
-            "KAFKA_BOOTSTRAP_SERVERS": self.stack.kafka_bootstrap_servers,
-            "HEALTH_PORT": port,
-        }
+        settings = {**login, **self.links.kafka_of(service), "HEALTH_PORT": port}
         if service == "fill-processor":
             return settings
         broker = self.url(SIMULATOR)
-        settings |= {
-            "BROKER_URL": broker,
-            "BROKER_KEY_ID": DEFAULT_KEY_ID,
-            "BROKER_SECRET_KEY": DEFAULT_SECRET_KEY,
-            "BROKER_ACCOUNT_ID": ACCOUNT,
-        }
+        settings |= {**self.links.broker(), "BROKER_URL": broker, "BROKER_ACCOUNT_ID": ACCOUNT}
         if service == "broker-gateway":
-            return settings | {"BROKER_STREAM_URL": broker.replace("http://", "ws://") + "/stream"}
+            return settings | {"BROKER_STREAM_URL": broker.replace("http", "ws", 1) + "/stream"}
         settings["MARKET_DATA_URL"] = broker
         if service == "order-submitter":
             settings["BROKER_DEDUPLICATION"] = "forever"  # what the simulator proves
             return settings
         outbox = self.outbox
-        return settings | {
-            "CONNECT_URL": self.stack.connect_url,
-            "CONNECTOR": outbox.connector,
-            "REPLICATION_SLOT": outbox.slot,
-        }
+        return (
+            settings
+            | self.links.connect("reconciler")
+            | {
+                "CONNECT_URL": self.stack.connect_url,
+                "CONNECTOR": outbox.connector,
+                "REPLICATION_SLOT": outbox.slot,
+            }
+        )

@@ -15,7 +15,7 @@ import typer
 
 from closectl.arguments import seconds, shown
 from closectl.command_line import examples
-from closectl.environment import database_dsn, database_says, kafka_connection, kafka_says
+from closectl.environment import connect_tls, database_dsn, database_says, kafka_connection, kafka_says
 from closectl.output import console, fail
 from closectl.platform.acls import PRINCIPALS_FILE, Access, BadAccess, load_access
 from closectl.platform.connector import NotRegistered, outbox_of, register
@@ -167,18 +167,29 @@ def register_(
     ],
     database_host: Annotated[str, typer.Option(help="How the worker reaches the database, if another way.")] = "",
     database_port: Annotated[int, typer.Option(min=0, max=65_535, help="The same; 0 is the DSN's.")] = 0,
+    database_ca: Annotated[
+        Path | None,
+        typer.Option(help="Where the worker finds the authority that the database's certificate must be of."),
+    ] = None,
     topic_prefix: Annotated[str, typer.Option(help="Put before every topic: for tests that share a Kafka.")] = "",
     wait: Annotated[float, seconds("Give up after this long.")] = 60,
 ) -> None:
     """Register the connector of the database of CLOSECTL_POSTGRES_DSN, and wait until it streams.
 
-    The login is any that may connect: the replication slot is looked up with it. Exit code 1: it does not stream, and
-    why.
+    The login is any that may connect: the replication slot is looked up with it. A worker that asks for a certificate
+    is shown the one of CLOSECTL_CONNECT_CERTIFICATE_PATH and _KEY_PATH. Exit code 1: it does not stream, and why.
     """
     dsn = database_dsn("any role that may connect")
     try:
-        outbox = outbox_of(dsn, credentials_file, topic_prefix=topic_prefix, host=database_host, port=database_port)
-        register(connect_url, outbox, dsn=dsn, deadline_s=wait)
+        outbox = outbox_of(
+            dsn,
+            credentials_file,
+            topic_prefix=topic_prefix,
+            host=database_host,
+            port=database_port,
+            database_ca=database_ca,
+        )
+        register(connect_url, outbox, dsn=dsn, deadline_s=wait, tls=connect_tls())
     except ProjectFilesMissing as error:
         fail(str(error), code=2)
     except DriverError as error:

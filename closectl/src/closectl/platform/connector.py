@@ -21,6 +21,7 @@ from closeflow.project_files import project_path
 from closeflow.storage.schema.databases import address_of
 from closeflow.storage.schema.migrate import DEBEZIUM
 from closeflow.storage.schema.slots import slot_dropping, slot_looks
+from closeflow.tls import SYSTEM_AUTHORITIES, ClientTls
 
 TEMPLATE: Final = "connect/outbox-connector.json"
 POLL_S: Final = 0.1
@@ -45,6 +46,8 @@ class Outbox:
     credentials_file: Path
     topic_prefix: str = ""
     """Put before every topic, so that test databases can share a Kafka. Empty everywhere else."""
+    database_ca: Path | None = None
+    """Where the worker finds the authority of the database's certificate; then it connects to no other database."""
 
     @property
     def connector(self) -> str:
@@ -60,6 +63,8 @@ class Outbox:
         """The whole configuration; user and password are references that only the worker resolves."""
         settings: dict[str, str] = json.loads(project_path(TEMPLATE).read_text())
         secret = self.credentials_file
+        if self.database_ca is not None:
+            settings |= {"database.sslmode": "verify-full", "database.sslrootcert": str(self.database_ca)}
         return settings | {
             "name": self.connector,
             "database.hostname": self.host,
@@ -73,7 +78,15 @@ class Outbox:
         }
 
 
-def outbox_of(dsn: str, credentials_file: Path, *, topic_prefix: str = "", host: str = "", port: int = 0) -> Outbox:
+def outbox_of(
+    dsn: str,
+    credentials_file: Path,
+    *,
+    topic_prefix: str = "",
+    host: str = "",
+    port: int = 0,
+    database_ca: Path | None = None,
+) -> Outbox:
     """The connector of the database of `dsn`. `host` and `port`: how Connect reaches it, where that is another way."""
     there = address_of(dsn)
     return Outbox(
@@ -82,6 +95,7 @@ def outbox_of(dsn: str, credentials_file: Path, *, topic_prefix: str = "", host:
         port=port or there.port,
         credentials_file=credentials_file,
         topic_prefix=topic_prefix,
+        database_ca=database_ca,
     )
 
 
@@ -99,7 +113,14 @@ def _escaped(value: str) -> str:
     return re.sub(r"^ ", r"\\ ", value.replace("\\", "\\\\"))
 
 
-def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 60.0) -> None:
+def _client(connect_url: str, tls: ClientTls) -> httpx.Client:
+    verify = tls.context() if connect_url.startswith("https:") else True
+    return httpx.Client(base_url=connect_url, timeout=10.0, verify=verify)
+
+
+def register(
+    connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 60.0, tls: ClientTls = SYSTEM_AUTHORITIES
+) -> None:
     """Bring the connector to this configuration and wait until connector and task are RUNNING and the slot is active.
 
     `dsn` is any login to the database (it is asked for the slot only). Raises NotRegistered after `deadline_s`, or when
@@ -108,7 +129,7 @@ def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 
     until = time.monotonic() + deadline_s
     patience_s = SLOT_PATIENCE_S
     with (
-        httpx.Client(base_url=connect_url, timeout=10.0) as connect,
+        _client(connect_url, tls) as connect,
         slot_looks(dsn, slot=outbox.slot, database=outbox.database) as look,
     ):
         _put(connect, outbox, until)
@@ -121,11 +142,13 @@ def register(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 
             patience_s *= 2
 
 
-def unregister(connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 30.0) -> None:
+def unregister(
+    connect_url: str, outbox: Outbox, *, dsn: str, deadline_s: float = 30.0, tls: ClientTls = SYSTEM_AUTHORITIES
+) -> None:
     """Remove the connector, its offsets and its slot, as a database that is about to be dropped needs it. Nothing there
     is fine. Offsets that stayed would keep a new connector of this name from starting with a new slot."""
     until = time.monotonic() + deadline_s
-    with httpx.Client(base_url=connect_url, timeout=10.0) as connect:
+    with _client(connect_url, tls) as connect:
         _forget_offsets(connect, outbox.connector, until)
         _request(connect, "DELETE", f"/connectors/{outbox.connector}", until, expected=(204, 404))
     with slot_dropping(dsn, slot=outbox.slot, database=outbox.database) as gone:
