@@ -96,6 +96,10 @@ DRILL ?= $(filter-out __init__ harness,$(basename $(notdir $(wildcard tests/dril
 drills: $(STAMP) ## Bring the whole system into trouble for long, and see every line of it hold (an hour; DRILL=name for one)
 	@failed=0; for one in $(DRILL); do echo; echo "$$one"; $(BIN)/python -m tests.drills.$$one || failed=1; done; exit $$failed
 
+.PHONY: capture
+capture: $(STAMP) ## Record every link while positions are closed: in plain text all is found, secured nothing (root; minutes)
+	@$(BIN)/python -m tests.capture
+
 .PHONY: bench
 bench: $(STAMP) ## Measure accepts, each door, CDC and whole closes side by side (minutes, on an otherwise idle machine)
 	@failed=0; for one in accept doors "doors --fairness" cdc flow; do echo; $(BIN)/python -m bench.$$one || failed=1; done; \
