@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request as HandshakeRequest
+from websockets.protocol import State
 
 from .app import build_app
 from .exchange import Exchange
@@ -69,6 +70,13 @@ class CuttableWebSocket(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.handshake_initiated and not self.close_sent:
             self.scope["state"]["transport"] = self.transport
+
+    def shutdown(self) -> None:
+        """As uvicorn does it, which says goodbye even on a connection whose other end has just done so, and fails."""
+        if self.conn.state is State.CLOSING:
+            self.transport.close()
+        else:
+            super().shutdown()
 
 
 def read_settings(arguments: Sequence[str], environment: Collection[str]) -> Settings:
