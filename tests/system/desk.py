@@ -98,6 +98,11 @@ class Desk:
         verify = self.system.links.verify
         return httpx.post(f"{self.system.url(SIMULATOR)}/v2/orders", content=content, headers=headers, verify=verify)
 
+    def reconnect(self) -> None:
+        """After the database was stopped."""
+        self._database.close()
+        self._database = psycopg.connect(self.system.admin_dsn, autocommit=True, row_factory=dict_row)
+
     # positions
 
     def hold(self, quantity: int | str, kind: Kind = "stock") -> Held:

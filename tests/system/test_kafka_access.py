@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, Final
 
+import aiokafka
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -25,7 +28,9 @@ from confluent_kafka.admin import (
 
 from closectl.platform.acls import PRINCIPALS_FILE, Access, Acl, Pattern, Resource, load_access
 from closectl.platform.kafka_access import acls_of
+from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import load_topics
+from closeflow.tls import ClientTls
 from demo.system import REPOSITORY, System
 
 TOPICS: Final = tuple(spec.name for spec in load_topics(REPOSITORY / "schemas/topics"))
@@ -54,13 +59,21 @@ class Client:
 
     def __init__(self, system: System, principal: str) -> None:
         secrets = system.links.secrets
+        password = (secrets / "kafka" / principal).read_text().strip()
+        self.connection = KafkaConnection(
+            system.stack.kafka_bootstrap_servers,
+            "SASL_SSL",
+            tls=ClientTls(secrets / "ca.pem"),
+            username=principal,
+            password=password,
+        )
         self.options: dict[str, Any] = {
             "bootstrap.servers": system.stack.kafka_bootstrap_servers,
             "security.protocol": "sasl_ssl",
             "sasl.mechanism": "SCRAM-SHA-512",
             "ssl.ca.location": str(secrets / "ca.pem"),
             "sasl.username": principal,
-            "sasl.password": Path(secrets / "kafka" / principal).read_text().strip(),
+            "sasl.password": password,
             "log_level": 0,
         }
         self.admin = AdminClient(self.options)
@@ -82,18 +95,30 @@ def done(futures: Mapping[Any, Future[Any]] | list[Future[Any]]) -> None:
 
 
 def read(client: Client, topic: str) -> None:
-    consumer = Consumer(
-        client.options | {"group.id": "none", "enable.auto.commit": False, "enable.partition.eof": True}
-    )
+    asyncio.run(_read(client.connection, topic))
+
+
+async def _read(connection: KafkaConnection, topic: str) -> None:
+    """Without a group, so that all that is asked for is the topic."""
+    consumer, tp = AIOKafkaConsumer(**connection.options(), group_id=None), aiokafka.TopicPartition(topic, 0)
     try:
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        message = consumer.poll(WAIT_S)
-        assert message is not None, f"no answer about {topic}"
-        error = message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            raise KafkaException(error)
+        await consumer.start()
+        consumer.assign([tp])
+        await consumer._client.force_metadata_update()
+        if topic in consumer._client.cluster.unauthorized_topics:
+            raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        if topic not in consumer._client.cluster.topics():
+            return  # It was not refused, and is not there.
+        consumer.seek(tp, 0)
+        async with asyncio.timeout(WAIT_S):
+            while not await consumer.getmany(tp, timeout_ms=200) and consumer.last_poll_timestamp(tp) is None:
+                pass
+    except TopicAuthorizationFailedError:
+        raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)) from None
+    except OffsetOutOfRangeError:
+        pass  # What was there has expired.
     finally:
-        consumer.close()
+        await consumer.stop()
 
 
 def write(client: Client, topic: str) -> None:
