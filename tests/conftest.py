@@ -61,7 +61,7 @@ def passwords(stack: devstack.Stack) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def stack() -> devstack.Stack:
-    """The embedded servers. They stay up after the tests, so that the next run starts at once."""
+    """The servers. Embedded ones stay up after the tests, so that the next run starts at once."""
     return devstack.up(INSTANCE)
 
 
@@ -116,12 +116,23 @@ def drop_stale(stack: devstack.Stack, admin: psycopg.Connection[TupleRow]) -> No
         made = re.match(r"test_([0-9a-f]{8})_", name)
         if (made and time.time() - int(made[1], 16) > STALE_AFTER_S) or (not made and not name.startswith(today)):
             dsn = with_database(stack.admin_dsn, name)
-            unregister(stack.connect_url, outbox_of(dsn, credentials_file(stack)), dsn=dsn)
+            unregister(stack.connect_url, outbox_in(stack, dsn), dsn=dsn)
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def credentials_file(stack: devstack.Stack) -> Path:
     return stack.data_dir / "debezium.properties"
+
+
+def outbox_in(stack: devstack.Stack, dsn: str, *, topic_prefix: str = "") -> Outbox:
+    """The connector of a database of the stack, as the stack's Connect reaches it."""
+    return outbox_of(
+        dsn,
+        credentials_file(stack),
+        topic_prefix=topic_prefix,
+        host=stack.connect_postgres_host,
+        port=stack.connect_postgres_port,
+    )
 
 
 @contextmanager
@@ -145,7 +156,7 @@ def outbox_connector(database: Database, *, topic_prefix: str) -> Iterator[Outbo
     """Debezium on a database's outbox for as long as the block runs, publishing to `topic_prefix` + the row's topic."""
     stack = database.stack
     write_credentials(credentials_file(stack), passwords(stack)[migrate.DEBEZIUM])
-    outbox = outbox_of(database.admin_dsn, credentials_file(stack), topic_prefix=topic_prefix)
+    outbox = outbox_in(stack, database.admin_dsn, topic_prefix=topic_prefix)
     made = (outbox.connector, f"__debezium-heartbeat.{outbox.connector}", *([topic_prefix] if topic_prefix else []))
     _published.extend((stack.kafka_bootstrap_servers, prefix) for prefix in made)
     try:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import sys
 import threading
@@ -117,16 +116,15 @@ class Watcher:
 
 @contextmanager
 def away(system: System, case: Case) -> Iterator[None]:
+    broker = case.server == "broker"
     if case.how == "frozen":
-        pids = _pids(system, case.server)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        frozen = system.running[SIMULATOR].process if broker else None
+        frozen.send_signal(signal.SIGSTOP) if frozen else devstack.freeze_part(INSTANCE, case.server)
         try:
             yield
         finally:
-            for pid in reversed(pids):
-                os.kill(pid, signal.SIGCONT)
-    elif case.server == "broker":
+            frozen.send_signal(signal.SIGCONT) if frozen else devstack.thaw_part(INSTANCE, case.server)
+    elif broker:
         system.kill(SIMULATOR)
         yield
         system.start(SIMULATOR)
@@ -134,16 +132,6 @@ def away(system: System, case: Case) -> Iterator[None]:
         devstack.kill_part(INSTANCE, case.server)
         yield
         devstack.up(INSTANCE)
-
-
-def _pids(system: System, server: str) -> list[int]:
-    """The process; of PostgreSQL its children too, which would go on answering without it."""
-    if server == "broker":
-        return [system.running[SIMULATOR].process.pid]
-    pid = devstack.status(INSTANCE).parts[server].pid
-    assert pid is not None
-    with open(f"/proc/{pid}/task/{pid}/children") as children:
-        return [pid, *map(int, children.read().split())]
 
 
 def one_case(system: System, case: Case, lines: Lines) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
@@ -94,13 +92,11 @@ def kafka_killed() -> Iterator[None]:
 
 @contextmanager
 def kafka_frozen() -> Iterator[None]:
-    pid = devstack.status(INSTANCE).parts["kafka"].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    devstack.freeze_part(INSTANCE, "kafka")
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        devstack.thaw_part(INSTANCE, "kafka")
 
 
 async def test_a_commit_that_kafka_did_not_take_is_a_warning_and_the_consumer_goes_on(

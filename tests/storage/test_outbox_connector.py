@@ -7,7 +7,6 @@ import statistics
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -172,11 +171,20 @@ def test_no_secret_is_shown_by_the_worker(stack: devstack.Stack, outbox: Outbox)
 
 
 @pytest.fixture
-def own(stack: devstack.Stack, database: Database, tmp_path: Path) -> Iterator[Outbox]:
-    """A running connector whose credentials file is this test's own."""
-    credentials = tmp_path / "debezium.properties"
+def unregistered(stack: devstack.Stack, database: Database) -> Iterator[Outbox]:
+    """A connector that is not there yet, and its own credentials file where the worker sees it."""
+    credentials = stack.data_dir / f"{database.name}.properties"
     write_credentials(credentials, passwords(stack)[migrate.DEBEZIUM])
-    made = Outbox(database.name, stack.postgres_host, stack.postgres_port, credentials, f"{database.name}.")
+    yield Outbox(
+        database.name, stack.connect_postgres_host, stack.connect_postgres_port, credentials, f"{database.name}."
+    )
+    credentials.unlink()
+
+
+@pytest.fixture
+def own(stack: devstack.Stack, database: Database, unregistered: Outbox) -> Iterator[Outbox]:
+    """A running connector whose credentials file is this test's own."""
+    made = unregistered
     try:
         register(stack.connect_url, made, dsn=database.admin_dsn)
         yield made
@@ -251,11 +259,9 @@ def test_a_worker_that_is_not_there_is_said_so(database: Database, outbox: Outbo
         register("http://127.0.0.1:9", outbox, dsn=database.admin_dsn, deadline_s=0.3)
 
 
-def test_a_wrong_password_is_said_so(stack: devstack.Stack, database: Database, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.properties"
-    wrong.write_text("user=closeflow_debezium\npassword=wrong\n")
-    outbox = Outbox(database.name, stack.postgres_host, stack.postgres_port, wrong)
+def test_a_wrong_password_is_said_so(stack: devstack.Stack, database: Database, unregistered: Outbox) -> None:
+    write_credentials(unregistered.credentials_file, "wrong")
     with pytest.raises(NotRegistered, match="login of closeflow_debezium"):
-        register(stack.connect_url, outbox, dsn=database.admin_dsn, deadline_s=2)
+        register(stack.connect_url, unregistered, dsn=database.admin_dsn, deadline_s=2)
     with psycopg.connect(database.admin_dsn) as connection:
         assert connection.execute("SELECT FROM pg_replication_slots WHERE database = current_database()").rowcount == 0

@@ -84,8 +84,13 @@ class System:
     @property
     def outbox(self) -> Outbox:
         """The connector that publishes this database's outbox."""
-        database_ca = self.links.administrator.ca
-        return outbox_of(self.admin_dsn, self.links.debezium_credentials(), database_ca=database_ca)
+        return outbox_of(
+            self.admin_dsn,
+            self.links.debezium_credentials(),
+            host=self.stack.connect_postgres_host,
+            port=self.stack.connect_postgres_port,
+            database_ca=self.links.administrator.ca,
+        )
 
     @property
     def kafka(self) -> KafkaConnection:

@@ -8,12 +8,26 @@
     stack.connect_url                       # "http://127.0.0.1:port"
     devstack.kill_part("test", "connect")   # faults
     devstack.start_part("test", "connect")
+    devstack.freeze_part("test", "kafka")
+    devstack.thaw_part("test", "kafka")
     devstack.down("test")
 
 Calls block. Errors are StackError, whose text is one line for a user and `exit_code` what a program should end with.
 """
 
-from devstack.control import Status, down, find, kill_part, reset, start_part, status, stop_part, up
+from devstack.control import (
+    Status,
+    down,
+    find,
+    freeze_part,
+    kill_part,
+    reset,
+    start_part,
+    status,
+    stop_part,
+    thaw_part,
+    up,
+)
 from devstack.errors import EnvironmentLacking, StackError
 from devstack.instances import Stack
 from devstack.state import PartState, PartStatus
@@ -27,10 +41,12 @@ __all__ = [
     "Status",
     "down",
     "find",
+    "freeze_part",
     "kill_part",
     "reset",
     "start_part",
     "status",
     "stop_part",
+    "thaw_part",
     "up",
 ]

@@ -153,6 +153,27 @@ def kill_part(name: str, part: str) -> int:
     return found.pid
 
 
+def freeze_part(name: str, part: str) -> None:
+    """Stop the part's processes where they are: it is there and answers nothing, until thaw_part."""
+    for pid in _pids(name, part):
+        os.kill(pid, signal.SIGSTOP)
+
+
+def thaw_part(name: str, part: str) -> None:
+    """Let a frozen part go on."""
+    for pid in reversed(_pids(name, part)):
+        os.kill(pid, signal.SIGCONT)
+
+
+def _pids(name: str, part: str) -> list[int]:
+    """Its process and the children of that: PostgreSQL's would go on answering without it."""
+    found = status(name).parts.get(part)
+    if found is None or found.pid is None:
+        raise StackError(f"{part} of instance {name} is not running: make up INSTANCE={name}")
+    with open(f"/proc/{found.pid}/task/{found.pid}/children") as children:
+        return [found.pid, *map(int, children.read().split())]
+
+
 def status(name: str = "dev") -> Status:
     """What is known about the instance now, without changing anything."""
     instance, directory = read_instance(name), instance_directory(name)

@@ -79,7 +79,11 @@ class Stack:
     connect_url: str
     admin_dsn: str
     data_dir: Path
+    """Connect's worker sees it under the same path."""
     logs_dir: Path
+    connect_postgres_host: str
+    connect_postgres_port: int
+    """Where Connect's worker reaches PostgreSQL."""
     secrets: Path | None = None
     kafka_administrators: str = ""
 
@@ -102,6 +106,8 @@ def stack_of(instance: Instance, directory: Path) -> Stack:
         admin_dsn=f"postgresql://{ADMIN}:{instance.admin_password}@{place}",
         data_dir=directory,
         logs_dir=directory / "logs",
+        connect_postgres_host="127.0.0.1",
+        connect_postgres_port=instance.postgres_port,
         secrets=secrets_directory,
         kafka_administrators=f"127.0.0.1:{instance.administrators_port}" if instance.secure else "",
     )
