@@ -68,6 +68,10 @@ test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the fir
 	for one in $$mine; do told=$$($(BIN)/python -m devstack down --instance $$one 2>&1) || echo "$$told"; done; \
 	exit $$result
 
+.PHONY: test-containers
+test-containers: $(STAMP) ## Run the tests of storage, Kafka, pipeline, doors, closectl and system on servers in containers (needs Docker)
+	@$(BIN)/python -m tests.containers
+
 # SIMULATION_SEED is the first seed, SIMULATION_SEEDS how many.
 .PHONY: simulate
 simulate: $(STAMP) ## Run the rules in simulated worlds of failures, 1000 seeds (minutes; no server)

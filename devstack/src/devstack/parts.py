@@ -281,11 +281,19 @@ def own_connect_properties(site: Site) -> dict[str, str]:
     links = {"listeners": f"http://{address}"}
     if site.secrets is not None:
         links = secured.connect_settings(site.secrets, address)
-    return links | {
+    return {
+        **own_connect_settings(site.instance.name),
+        **links,
         "bootstrap.servers": f"127.0.0.1:{site.instance.kafka_port}",
-        "group.id": f"closeflow-connect-{site.instance.name}",
         "rest.advertised.host.name": "127.0.0.1",
         "plugin.path": str(site.binaries.plugins),
+    }
+
+
+def own_connect_settings(name: str) -> dict[str, str]:
+    """The worker's settings that follow from the instance's name, and those of a stack that faults are made in."""
+    return {
+        "group.id": f"closeflow-connect-{name}",
         # After a kill -9 the group waits for the old worker as long as this; the defaults are 10 s and 3 s.
         "session.timeout.ms": "5000",
         "heartbeat.interval.ms": "1500",
