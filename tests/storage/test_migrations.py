@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import urlsplit
@@ -14,10 +14,10 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event
 
 import devstack
-from closeflow.storage.core.engine import driver_url, make_engine
+from closeflow.storage.core.engine import driver_url
 from closeflow.storage.schema import migrate
 from closeflow.storage.schema.tables import metadata
 from tests.conftest import Database, fresh_database
@@ -212,16 +212,3 @@ def test_no_table_in_use_is_read_whole_under_a_lock_that_stops_its_writers(datab
 def test_unknown_roles_get_no_password(database: Database) -> None:
     with pytest.raises(ValueError, match="closeflow_nobody"):
         migrate.set_role_passwords(database.admin_dsn, {"closeflow_nobody": "x"})
-
-
-@pytest.mark.parametrize(("change", "expected"), [(lambda _: None, True), (migrate.downgrade, False)])
-async def test_readiness_sees_whether_the_database_is_at_head(
-    database: Database, change: Callable[..., None], expected: bool
-) -> None:
-    if not expected:
-        change(database.admin_dsn, "0005")
-    engine = make_engine(database.admin_dsn, pool_size=1, application_name="test")
-    async with engine.connect() as tx:
-        assert await migrate.current_is_head(tx) is expected
-        await tx.execute(text("SELECT 1"))
-    await engine.dispose()

@@ -1,6 +1,8 @@
 """Run the broker gateway: `python -m broker_gateway`, configured by BROKER_GATEWAY_* environment variables."""
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 
 from broker_gateway.publisher import SERVICE
@@ -14,6 +16,7 @@ from closeflow.clock_and_job_watch import beating
 from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import make_engine
+from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health_server import serve_health
 
@@ -61,11 +64,13 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
     async def until_stopped() -> None:
         await stop.wait()
 
+    async def readiness() -> Mapping[str, str | None]:
+        return {**await relay.readiness(), "schema": await database_trouble(engine)}
+
     try:
-        async with (
-            serve_health(settings.health_host, settings.health_port, relay.readiness),
-            beating(engine, SERVICE),
-        ):
+        async with serve_health(settings.health_host, settings.health_port, readiness), AsyncExitStack() as working:
+            await wait_until_schema_fits(engine, stop)
+            await working.enter_async_context(beating(engine, SERVICE))
             await race(until_stopped(), relay.run())
     finally:
         await broker.aclose()

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from closeflow.clock import timeout
 from closeflow.storage.close_requests import DatabaseAway, Engine, Tx, transact
 from closeflow.storage.replication_slot import slot_is_active
-from closeflow.storage.schema.migrate import current_is_head
+from closeflow.storage.schema.fit import schema_trouble
 
 _DEADLINE_S: Final = 2.0
 
@@ -25,8 +25,8 @@ async def look(engine: Engine, *, slot: str) -> Readiness:
     """Ask the database. It never raises for one that is away: that is `unready`; a stopped connector is `degraded`."""
 
     async def work(tx: Tx) -> Readiness:
-        if not await current_is_head(tx):
-            return Readiness("unready", ("the database is not at this version's schema; run the migrations",))
+        if (trouble := await schema_trouble(tx)) is not None:
+            return Readiness("unready", (trouble,))
         match await slot_is_active(tx, name=slot):
             case None:
                 return Readiness("unready", (f"there is no replication slot {slot}; register the connector",))

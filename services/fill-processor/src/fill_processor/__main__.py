@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 from closeflow.clock_and_job_watch import beating
 from closeflow.contracts.broker_fill import BrokerFillV1
@@ -10,8 +11,9 @@ from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.consumer_progress import ConsumerProgress
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.core.away import database_trouble, is_away
+from closeflow.storage.core.away import is_away
 from closeflow.storage.core.engine import make_engine
+from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health_server import serve_health
 from fill_processor.batch_transaction import Processor
@@ -42,10 +44,9 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         return {"database": await database_trouble(engine), "consumer": progress.trouble()}
 
     try:
-        async with (
-            serve_health(settings.health_host, settings.health_port, readiness),
-            beating(engine, "fill-processor"),
-        ):
+        async with serve_health(settings.health_host, settings.health_port, readiness), AsyncExitStack() as working:
+            await wait_until_schema_fits(engine, stop)
+            await working.enter_async_context(beating(engine, "fill-processor"))
             await run_parts(stop, {"consumer": run_consumer(settings.kafka, subscription, stop, progress=progress)})
     finally:
         await engine.dispose()

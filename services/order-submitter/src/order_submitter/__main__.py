@@ -18,8 +18,9 @@ from closeflow.domain.sending.absence import window
 from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.core.away import Patience, database_trouble, is_away
+from closeflow.storage.core.away import Patience, is_away
 from closeflow.storage.core.engine import Database, make_engine
+from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
 from closeflow.telemetry import configure_logging, serve_health
 from order_submitter.due_orders import DueOrderPoller, poll_until_stopped
 from order_submitter.heartbeat import InstanceHeartbeat, Presence, beat_until_stopped, this_process
@@ -84,6 +85,7 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
             }
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
+        await wait_until_schema_fits(database, stop)
         await stack.enter_async_context(beating(database, "order-submitter"))
         pool = SenderPool(broker, publisher.publish, _send_log(database, broker), _limits(settings), budget, hand_overs)
         await _work(settings, stop, database, broker, publisher, (progress, attending, keeping), pool, presence)

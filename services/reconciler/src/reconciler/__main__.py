@@ -19,9 +19,10 @@ from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.kafka.producer import Producer, open_producer
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
-from closeflow.storage.core.away import Patience, database_trouble
+from closeflow.storage.core.away import Patience
 from closeflow.storage.core.engine import Database, make_engine, transaction
 from closeflow.storage.job_cycles import register_jobs
+from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health_server import serve_health
 from reconciler.connect_client import Connect, open_connect
@@ -268,6 +269,7 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             return {"database": await database_trouble(database), "jobs": cycles.trouble(now=monotonic())}
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
+        await wait_until_schema_fits(database, stop)
         await _register(database, cycles, stop)
         delay_s = settings.start_up_delay_s
         looping = {one.name: keep_running(one, cycles, stop, start_up_delay_s=delay_s) for one in mine}

@@ -1,14 +1,13 @@
-"""While the database is away: which errors pass by themselves, how a poll waits for it, what readiness says of it."""
+"""While the database is away: which errors pass by themselves, and how a poll waits for it."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, first_line, sqlstate, transaction
+from closeflow.storage.core.engine import CommitUnknown, first_line, sqlstate
 from closeflow.tasks import being_cancelled
 
 _IDLE_IN_TRANSACTION: Final = "25P03"
@@ -51,13 +50,3 @@ class Patience:
 def reason(error: BaseException) -> str:
     """An error in one line, as logs and readiness show it."""
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-async def database_trouble(database: Database) -> str | None:
-    """What is wrong with the database; None when it answers."""
-    try:
-        async with transaction(database) as tx:
-            await tx.execute(text("SELECT"))
-    except (DatabaseError, CommitUnknown, OSError) as error:
-        return reason(error)
-    return None
