@@ -27,6 +27,14 @@ class DidNotStart(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Which Python runs a service and, if not this clone's, from which sources: directories as in PYTHONPATH."""
+
+    python: str = sys.executable
+    sources: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
     """How to run one process. `ready_url` answers 200 when it is ready."""
 
@@ -34,6 +42,7 @@ class ServiceSpec:
     module: str
     environment: Mapping[str, str]
     ready_url: str
+    program: Program = Program()
 
 
 class Service:
@@ -44,12 +53,13 @@ class Service:
         self.verify = verify
         self.log = directory / f"{spec.name}.log"
         self.asked_to_stop = False
+        sources = {"PYTHONPATH": spec.program.sources} if spec.program.sources else {}
         self.process = spawn(
-            [sys.executable, "-m", spec.module],
+            [spec.program.python, "-m", spec.module],
             log=self.log,
             directory=directory,
             signal_on_death=signal.SIGTERM,
-            environment=spec.environment,
+            environment={**spec.environment, **sources},
         )
 
     @property

@@ -19,7 +19,7 @@ from closeflow.kafka.topics import ensure_topics, load_topics, remove_topics
 from closeflow.storage.schema import migrate
 from closeflow.storage.schema.databases import drop_database, ensure_database
 from demo.links import Links
-from demo.services import Service, ServiceSpec, free_port
+from demo.services import Program, Service, ServiceSpec, free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
 ACCOUNT: Final = "main"
@@ -37,7 +37,8 @@ def quiet(_line: str) -> None:
 class System:
     """Set up with `prepare`, then `start` services; `close` stops what runs.
 
-    `overrides` are settings by service, in environment form: {"order-submitter": {"LEASE_S": "5"}}.
+    `overrides` are settings by service, in environment form: {"order-submitter": {"LEASE_S": "5"}}. `programs` says by
+    the name of a process ("close-api-2") which version it is of, if not this clone's.
     """
 
     stack: devstack.Stack
@@ -45,6 +46,7 @@ class System:
     directory: Path
     report: Report = quiet
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    programs: dict[str, Program] = field(default_factory=dict)
     running: dict[str, Service] = field(default_factory=dict)
     _ports: dict[str, int] = field(default_factory=dict)
     _links: Links | None = None
@@ -210,6 +212,7 @@ class System:
             module=service.replace("-", "_"),
             environment={f"{prefix}_{key}": value for key, value in settings.items()},
             ready_url=f"{self.url(name)}{path}",
+            program=self.programs.get(name, Program()),
         )
 
     def _settings(self, service: str, name: str) -> dict[str, str]:
