@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,8 @@ class System:
     """Set up with `prepare`, then `start` services; `close` stops what runs.
 
     `overrides` are settings by service, in environment form: {"order-submitter": {"LEASE_S": "5"}}. `programs` says by
-    the name of a process ("close-api-2") which version it is of, if not this clone's.
+    the name of a process ("close-api-2") which version it is of, if not this clone's. Without `failover_slot` the
+    connector's slot ends with its server.
     """
 
     stack: devstack.Stack
@@ -47,6 +48,7 @@ class System:
     report: Report = quiet
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)
+    failover_slot: bool = True
     running: dict[str, Service] = field(default_factory=dict)
     _ports: dict[str, int] = field(default_factory=dict)
     _links: Links | None = None
@@ -86,13 +88,14 @@ class System:
     @property
     def outbox(self) -> Outbox:
         """The connector that publishes this database's outbox."""
-        return outbox_of(
+        found = outbox_of(
             self.admin_dsn,
             self.links.debezium_credentials(),
             host=self.stack.connect_postgres_host,
             port=self.stack.connect_postgres_port,
             database_ca=self.links.administrator.ca,
         )
+        return replace(found, failover=self.failover_slot)
 
     @property
     def kafka(self) -> KafkaConnection:

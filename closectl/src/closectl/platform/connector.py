@@ -20,7 +20,7 @@ import httpx
 from closeflow.project_files import project_path
 from closeflow.storage.schema.databases import address_of
 from closeflow.storage.schema.migrate import DEBEZIUM
-from closeflow.storage.schema.slots import slot_dropping, slot_looks
+from closeflow.storage.schema.slots import copies_slots, slot_dropping, slot_looks
 from closeflow.tls import SYSTEM_AUTHORITIES, ClientTls
 
 TEMPLATE: Final = "connect/outbox-connector.json"
@@ -48,6 +48,8 @@ class Outbox:
     """Put before every topic, so that test databases can share a Kafka. Empty everywhere else."""
     database_ca: Path | None = None
     """Where the worker finds the authority of the database's certificate; then it connects to no other database."""
+    failover: bool = True
+    """Whether a slot that the connector makes is kept through a promotion, where the server can (PostgreSQL 17)."""
 
     @property
     def connector(self) -> str:
@@ -132,7 +134,7 @@ def register(
         _client(connect_url, tls) as connect,
         slot_looks(dsn, slot=outbox.slot, database=outbox.database) as look,
     ):
-        _put(connect, outbox, until)
+        _put(connect, outbox, until, failover=outbox.failover and copies_slots(dsn))
         _await_running(connect, outbox, until)
         while not _slot_is_active(look, outbox, until, within_s=patience_s):
             # RUNNING, yet it keeps failing to connect with the credentials that it read when it started.
@@ -166,9 +168,9 @@ def _forget_offsets(connect: httpx.Client, name: str, until: float) -> None:
     _request(connect, "DELETE", f"{path}/offsets", until, expected=(200, 404))
 
 
-def _put(connect: httpx.Client, outbox: Outbox, until: float) -> None:
+def _put(connect: httpx.Client, outbox: Outbox, until: float, *, failover: bool) -> None:
     path = f"/connectors/{outbox.connector}/config"
-    config = outbox.config()
+    config = outbox.config() | ({"slot.failover": "true"} if failover else {})
     known = _request(connect, "GET", path, until, expected=(200, 404))
     if known.status_code == 200 and known.json() == config:
         return  # a PUT would restart the connector even so

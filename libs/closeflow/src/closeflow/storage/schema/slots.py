@@ -9,6 +9,7 @@ from typing import Final
 import psycopg
 
 _ACTIVE: Final = "SELECT active FROM pg_replication_slots WHERE slot_name = %s AND database = %s"
+_COPIES_SLOTS: Final = 170_000
 
 
 @contextmanager
@@ -22,6 +23,12 @@ def slot_looks(dsn: str, *, slot: str, database: str) -> Iterator[Callable[[], b
             return None if found is None else bool(found[0])
 
         yield look
+
+
+def copies_slots(dsn: str) -> bool:
+    """Whether the server can copy logical slots to standbys, as those of PostgreSQL 17 on. Raises DriverError."""
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+        return connection.info.server_version >= _COPIES_SLOTS
 
 
 @contextmanager
