@@ -59,8 +59,8 @@ class Pair:
         """Until the standby holds a copy of the slot that a promotion keeps."""
         standby = self.standby
         assert standby is not None
-        ready = f"SELECT synced AND NOT temporary FROM pg_replication_slots WHERE slot_name = '{name}'"
-        wait_for(lambda: standby.execute(ready) == [(True,)], f"slot {name} is synchronised", within_s=90)
+        ready = "SELECT slot_name FROM pg_replication_slots WHERE synced AND NOT temporary"
+        wait_for(lambda: (name,) in standby.execute(ready), f"slot {name} is synchronised", within_s=90)
 
     def fail_over(self) -> float:
         """The primary is gone at once; the standby is promoted, then the address leads to it. Returns how long the

@@ -53,3 +53,27 @@ async def broker(bench: Bench) -> AsyncIterator[AlpacaBroker]:
         yield made
     finally:
         await made.aclose()
+
+
+@pytest.fixture
+async def unreachable(bench: Bench) -> AsyncIterator[AlpacaBroker]:
+    """The account at a broker that nobody reaches."""
+    made = AlpacaBroker(
+        base_url="http://127.0.0.1:9",
+        market_data_url="http://127.0.0.1:9",
+        key_id="k",
+        secret_key="s",
+        account_id=bench.account_id,
+    )
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.fixture
+async def office(database: Database) -> AsyncIterator[Engine]:
+    """The operators' role."""
+    made = make_engine(database.dsn("closeflow_operator"), pool_size=2, application_name="test")
+    yield made
+    await made.dispose()

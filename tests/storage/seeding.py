@@ -77,6 +77,7 @@ def add_one_of_everything(db: Owner) -> None:
             (order_id,),
         ),
         ("INSERT INTO senders (instance_id, host, pid) VALUES ('s', 'h', 1)", ()),
+        ("INSERT INTO account_histories (account_id, history) VALUES ('acc', '1/1')", ()),
         ("INSERT INTO job_cycles (job, allowed_s) VALUES ('fill_gaps', 30)", ()),
         (
             "INSERT INTO order_statements (client_order_id, kind, stated_at, source)"

@@ -253,6 +253,7 @@ class System:
             settings
             | self.links.connect("reconciler")
             | {
+                "BROKER_DEDUPLICATION": "forever",
                 "CONNECT_URL": self.stack.connect_url,
                 "CONNECTOR": outbox.connector,
                 "REPLICATION_SLOT": outbox.slot,

@@ -191,7 +191,7 @@ def copy_files(source: Path, target: Path) -> None:
     for path in source.rglob("*"):
         inside = path.relative_to(source)
         names = inside.parts
-        if names[0] in EMPTIED and len(names) > 1 or any(left_out("", [one]) for one in names):
+        if (names[0] in EMPTIED and len(names) > 1) or any(left_out("", [one]) for one in names):
             continue
         try:
             if path.is_dir():

@@ -12,6 +12,7 @@ import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.budget import CallBudget
+from closeflow.broker.protocol import IdDeduplication
 from closeflow.clock import monotonic
 from closeflow.clock_and_job_watch import beating
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
@@ -30,6 +31,7 @@ from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest
 from reconciler.jobs.assemble_evidence import AssembleEvidence
 from reconciler.jobs.audit_publication import AUDIT, AuditPublication
 from reconciler.jobs.cancel_orphan_orders import CancelOrphanOrders
+from reconciler.jobs.compare_orders import CompareOrders
 from reconciler.jobs.compare_positions import ComparePositions
 from reconciler.jobs.drop_expired import DropExpired
 from reconciler.jobs.fill_gaps import FillGaps
@@ -78,6 +80,7 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield counted(database, Job("watch_surroundings", watch.once, settings.surroundings_interval_s))
     yield Job("ask_quiet_orders", _ask_quiet_orders(parts).once, settings.orders_interval_s)
     yield Job("cancel_orphan_orders", _cancel_orphan_orders(parts).once, settings.orders_interval_s)
+    yield Job("compare_orders", _compare_orders(parts).once, settings.histories_interval_s)
     yield Job("fill_gaps", _fill_gaps(parts).once, settings.gaps_interval_s)
     yield Job("compare_positions", _compare_positions(parts).once, settings.holdings_interval_s)
     yield Job("import_non_trades", _import_non_trades(parts).once, settings.non_trades_interval_s)
@@ -131,6 +134,17 @@ def _cancel_orphan_orders(parts: Parts) -> CancelOrphanOrders:
         settings.orders_budget,
         Pauses(settings.quiet_after_s, settings.ask_again_cap_s),
         parts.rest,
+    )
+
+
+def _compare_orders(parts: Parts) -> CompareOrders:
+    settings = parts.settings
+    return CompareOrders(
+        parts.database,
+        parts.broker,
+        parts.producer,
+        _seconds(settings.settle_after_s),
+        settings.broker_deduplication is IdDeduplication.FOREVER,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from closeflow.broker.protocol import IdDeduplication
 from closeflow.settings import BrokerSettings, HttpUrl, KafkaSettings, PostgresSettings, ServiceSettings, check_pem
 from closeflow.tls import ClientTls
 
@@ -42,6 +43,12 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     quiet_after_s: Seconds = 10.0
     ask_again_cap_s: Seconds = 60.0
     outliving_grace_s: Seconds = 5.0
+
+    histories_interval_s: Seconds = 2.0
+    # After a promotion or a restore: how long a send may still be on its way to the broker, and then in no list of it.
+    settle_after_s: Annotated[float, Field(ge=0, le=600)] = 15.0
+    # As order-submitter has it.
+    broker_deduplication: IdDeduplication = IdDeduplication.WHILE_OPEN
 
     gaps_interval_s: Seconds = 3.0
     gaps_budget: Budget = 200

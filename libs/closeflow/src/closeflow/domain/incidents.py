@@ -69,6 +69,7 @@ class IncidentKind(StrEnum):
     MINIMUM_DOUBTED = "minimum_doubted"
     UNREADABLE_UPDATE = "unreadable_update"
     UNKNOWN_ORDER = "unknown_order"
+    ORDER_NOT_RECORDED = "order_not_recorded"
     FOREIGN_ORDER = "foreign_order", WARNING
     EXECUTION_LEFT_OUT = "execution_left_out", WARNING
     POISON = "poison"
@@ -90,6 +91,7 @@ class IncidentKind(StrEnum):
     KAFKA_AWAY = "kafka_away"
     BROKER_AWAY = "broker_away"
     DATABASE_AWAY = "database_away"
+    DATABASE_CHANGED_HISTORY = "database_changed_history"
     CONNECTOR_UNREACHABLE = "connector_unreachable"
     CONNECTOR_MISSING = "connector_missing"
     CONNECTOR_STOPPED = "connector_stopped", WARNING

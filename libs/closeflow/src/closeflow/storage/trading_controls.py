@@ -24,7 +24,9 @@ _LOCK_CONTROLS: Final = text("""
         SELECT * FROM account_limits WHERE account_id = :account_id FOR NO KEY UPDATE
     )
     SELECT closeflow_now() + (clock_timestamp() - statement_timestamp()) AS now, l.*,
-           (SELECT jsonb_object_agg(scope, state) FROM trading_controls WHERE scope IN (:global, :account_id)) AS states
+           (SELECT jsonb_object_agg(scope, state) FROM trading_controls
+            WHERE scope IN (:global, :account_id)) AS states,
+           closeflow_is_settled(:account_id) AS settled
     FROM (VALUES (1)) AS one LEFT JOIN limits l ON TRUE
 """)
 _COUNT_SUBMITS: Final = text("""
@@ -76,6 +78,8 @@ async def lock_controls(tx: Transaction, *, account_id: str) -> Controlled:
     """
     (row,) = await fetch(tx, _LOCK_CONTROLS, {"account_id": account_id, "global": GLOBAL})
     state = effective_state(row["states"] or {}, account_id)
+    if not row["settled"]:  # It was promoted or restored, and may have lost sends: the orders are compared first.
+        state = TradingState.HALTED
     limits = None if row["max_order_qty"] is None else _limits(row)
     return Controlled(now=row["now"], controls=Controls(account_id=account_id, state=state, limits=limits))
 

@@ -45,6 +45,7 @@ FREEZING_KINDS: Final = FREEZING | {
     IncidentKind.CONTRADICTS_ORDER,
     IncidentKind.EXECUTION_OF_ANOTHER_ORDER,
     IncidentKind.EXECUTION_WITHOUT_ORDER,
+    IncidentKind.ORDER_NOT_RECORDED,
     IncidentKind.POISON,
     IncidentKind.QUANTITIES_DISAGREE,
     IncidentKind.SUBMIT_ORDER_PARKED,

@@ -190,6 +190,15 @@ job_cycles: Final = Table(
     moment("finished_at"),
 )
 
+# The history of the database (closeflow_history()) in which the account's orders are known to be, and when it was seen.
+account_histories: Final = Table(
+    "account_histories",
+    metadata,
+    words("account_id", ForeignKey("accounts.account_id"), primary_key=True),
+    words("history"),
+    stamp("seen_at"),
+)
+
 # One row per day of the outbox: every event whose xact_id is below audited_through is in Kafka, unless it is listed in
 # missing as {"id": ..., "emission": ...}.
 outbox_audit: Final = Table(
