@@ -25,7 +25,7 @@ STRICT: Final = os.environ.get("CI", "").lower() not in ("", "0", "false")
 HERE: Final = Path(__file__).parent
 TOGETHER: Final = (
     ("tests/kafka/test_outages", "tests/system"),
-    ("tests/pipeline",),
+    ("tests/pipeline", "tests/failover"),
     ("tests/closectl", "tests/kafka", "tests/storage"),
     ("devstack",),
 )

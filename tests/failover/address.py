@@ -78,7 +78,7 @@ class Address:
             finally:
                 self._open.discard(back)
                 back.transport.abort()
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # Cancelled only at the end, and nobody waits for it.
             pass
         finally:
             self._open.discard(writer)
