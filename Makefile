@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE := libs/closeflow $(sort $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))) closectl devstack demo clients/python
-SOURCES := libs services clients closectl devstack demo examples deploy migrations tests bench schemas/proto docs/site conftest.py
+SOURCES := libs services clients closectl devstack demo deploy examples migrations tests bench schemas/proto docs/site conftest.py
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -156,7 +156,24 @@ images: ## Build the images closeflow/<service>, closectl, broker-simulator and 
 			-f deploy/docker/Dockerfile --build-arg SOURCE=$$folder -t closeflow/$$one:$(VERSION) . >/dev/null; \
 	done
 	@echo "closeflow/connect:$(VERSION)"; $(BUILD) -f deploy/docker/connect.Dockerfile -t closeflow/connect:$(VERSION) . >/dev/null
+
+sbom: $(STAMP) ## Write what is in each image into var/sbom (CycloneDX JSON, from the lock)
+	@$(BIN)/python -m deploy.docker.sbom
+
+audit-images: $(STAMP) ## Say of each image: size, user, writable and setuid files, packages, start; 1 where a rule is broken
+	@$(BIN)/python -m deploy.docker.audit --version $(VERSION) $(AUDIT_FLAGS)
 # --- end of the images ---
+
+# --- compose.yaml ---
+.PHONY: compose-demo test-deploy
+
+compose-demo: $(STAMP) ## Start compose.yaml, close the demo's portfolio over both doors, verify, remove it (needs Docker)
+	@$(BIN)/python -m deploy.compose.demo
+
+test-deploy: $(STAMP) ## kill -9 each container of compose.yaml under a hundred closes (needs Docker; half an hour)
+	@$(HAVE_DOCKER)
+	@$(BIN)/pytest -q tests/deploy
+# --- end of compose.yaml ---
 
 clean: ## Remove the virtual environments and the caches (the stack's data stays: make reset)
 	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -30,6 +30,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:  # tests import what they share as tests.<folder>.<module>
     sys.path.insert(0, str(REPOSITORY))
 INSTANCE: Final = "test"
+collect_ignore: Final = ["deploy"]  # Needs a Docker engine: `make test-deploy`.
 STALE_AFTER_S: Final = 3600
 _TEMPLATE_LOCK: Final = 7_236_501
 _published: list[tuple[str, str]] = []

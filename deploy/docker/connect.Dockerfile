@@ -17,14 +17,14 @@ RUN find /kafka/connect -mindepth 1 -maxdepth 1 ! -name debezium-connector-postg
  && test -f /kafka/connect/debezium-connector-postgres/debezium-connector-postgres-${DEBEZIUM}.jar \
  && chmod -R a+rX,go-w /kafka/connect /kafka/libs \
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
-COPY connect/worker.properties deploy/docker/connect-log4j2.properties /opt/closeflow/
+COPY connect/worker.properties connect/secured.properties deploy/docker/connect-log4j2.properties /opt/closeflow/
 COPY deploy/docker/connect-start.sh /opt/closeflow/bin/connect
 RUN chmod 0755 /opt/closeflow/bin/connect
-ENV CONNECT_PLUGIN_PATH=/kafka/connect CONNECT_GROUP_ID=closeflow-connect CONNECT_LISTENERS=http://0.0.0.0:8083
+ENV CONNECT_PLUGIN_PATH=/kafka/connect CONNECT_GROUP_ID=closeflow-connect
 # It writes to /tmp alone, so that it runs on a read-only root file system.
 USER 10001:10001
 WORKDIR /
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["curl", "--fail", "--silent", "--insecure", "--max-time", "4", "--output", "/dev/null", "http://127.0.0.1:8083/health"]
+HEALTHCHECK --interval=5s --timeout=10s --start-period=300s --retries=5 \
+    CMD ["curl", "--fail", "--silent", "--insecure", "--max-time", "4", "--output", "/dev/null", "http://127.0.0.1:8084/health"]
 ENTRYPOINT ["/opt/closeflow/bin/connect"]
