@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
@@ -20,7 +20,7 @@ from close_api.auth.rate_limit import RateLimits
 from close_api.auth.tls import Certificates, TlsFiles
 from close_api.auth.tokens import Disabled, Tokens
 from close_api.batching import Batches
-from close_api.doors import make_doors
+from close_api.doors import Doors, make_doors
 from close_api.grpc.server import GrpcServer, Limits, PortTaken, make_grpc_server, serve
 from close_api.rest.app import build_app
 from close_api.rest.server import make_server
@@ -30,7 +30,7 @@ from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import Database, make_engine
-from closeflow.telemetry import configure_logging
+from closeflow.telemetry import configure_logging, serve_health
 
 LOCK_TIMEOUT_MS: Final = 1_000
 """Longer than any transaction of ours holds a position; shorter than callers wait, because a batch waits as one."""
@@ -90,13 +90,19 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
                 limits=Limits(concurrent_calls=settings.max_calls, connections=settings.max_connections),
                 reflected=settings.grpc_reflection,
             )
-            log.info("listening", host=settings.http_host, port=listening.getsockname()[1], tls=tls is not None)
-            await _answer((rest, listening), grpc, closes, keys, stop)
+            async with serve_health(settings.health_host, settings.health_port, partial(_missing, doors)):
+                log.info("listening", host=settings.http_host, port=listening.getsockname()[1], tls=tls is not None)
+                await _answer((rest, listening), grpc, closes, keys, stop)
     finally:
         await closing.dispose()
         await engine.dispose()
         if operator_engine is not None:
             await operator_engine.dispose()
+
+
+async def _missing(doors: Doors) -> Mapping[str, str | None]:
+    state = await doors.ready()
+    return {"closes": "; ".join(state.reasons)} if state.status == "unready" else {}
 
 
 def _pool(settings: Settings, dsn: str, *, size: int, name: str) -> Database:
