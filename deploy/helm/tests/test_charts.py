@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jsonschema
 import pytest
@@ -132,3 +133,34 @@ def test_versions_are_one() -> None:
     wanted |= {part["version"] for one in facts for part in one.get("dependencies", [])}
     package = (HELM.parents[1] / "libs/closeflow/pyproject.toml").read_text()
     assert [f'version = "{version}"' in package for version in wanted] == [True]
+
+
+# Golden files: what one service with every flag on, and the list of a trial's objects, are to look like.
+
+GOLDEN: Final = Path(__file__).parent / "golden"
+
+
+def golden(name: str, found: str) -> None:
+    """Compare with the file; CHARTS_GOLDEN=write takes what is found for what is wanted."""
+    path = GOLDEN / name
+    if os.environ.get("CHARTS_GOLDEN") == "write":
+        path.write_text(found)
+    assert found == path.read_text(), (
+        f"{name} differs: look at the difference, then CHARTS_GOLDEN=write make check-charts"
+    )
+
+
+def test_a_service_with_everything_on_looks_as_before() -> None:
+    mine = [
+        one
+        for one in variant("everything")
+        if one["metadata"].get("labels", {}).get("app.kubernetes.io/name") == "order-submitter"
+    ]
+    ordered = sorted(mine, key=lambda one: (one["kind"], one["metadata"]["name"]))
+    golden("order-submitter.yaml", yaml.safe_dump_all(ordered, sort_keys=True, width=120))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_objects_of_a_release_are_as_before(name: str) -> None:
+    found = sorted(f"{one['kind']} {one['metadata']['name']}" for one in variant(name))
+    golden(f"{name}-objects.txt", "\n".join(found) + "\n")
