@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Final
 
 from devstack import StackError, containers
+from tests.system.only_secured import ONLY_SECURED
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = REPOSITORY / "var" / "test-containers.xml"
@@ -66,6 +67,7 @@ def main() -> int:
         for instance in INSTANCES:
             say(f"instance {instance}, in containers")
             containers.up(instance, say)
+        say(f"left out, because these servers have no TLS: {', '.join(ONLY_SECURED)} of tests/system")
         result = run_tests(sys.argv[1:])
         if RESULTS.exists():
             say(f"on {', '.join(containers.images())}: {counted()}")

@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 import devstack
+from closectl.platform.connector import Outbox, outbox_of, register, unregister, write_credentials
 from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.kafka import KafkaConnection, ensure_topics, load_topics
 from closeflow.kafka.read_to_end import open_tail
@@ -26,7 +27,6 @@ from closeflow.storage.core.engine import make_engine, transaction
 from closeflow.storage.outbox_audit import read_positions
 from closeflow.storage.schema import migrate
 from closeflow.storage.schema.databases import ensure_database
-from connect.register import Outbox, outbox_of, register, unregister, write_credentials
 from reconciler.connect_client import open_connect
 from reconciler.jobs.audit_publication import TOPICS, AuditPublication
 from reconciler.jobs.watch_replication import WatchReplication

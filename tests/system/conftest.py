@@ -9,6 +9,7 @@ import pytest
 
 import devstack
 from demo.system import System
+from tests.system.only_secured import ONLY_SECURED
 
 pytest.register_assert_rewrite("tests.system.desk")
 
@@ -16,6 +17,7 @@ from tests.system.desk import Desk  # noqa: E402
 
 DATABASE: Final = "closeflow_system"
 INSTANCE: Final = "system"
+collect_ignore: Final = [] if devstack.PROVIDER == "embedded" else ONLY_SECURED
 
 OVERRIDES: Final = {
     # A broker that does not answer, and a sender that died, are noticed in seconds instead of half a minute; the order
@@ -54,9 +56,9 @@ OVERRIDES: Final = {
 
 @pytest.fixture(scope="session")
 def stack() -> devstack.Stack:
-    """Servers of their own, with TLS and logins on every link: these tests need the real topics, and break the
-    servers."""
-    return devstack.up(INSTANCE, secure=True)
+    """Servers of their own, with TLS and logins on every link if they are embedded: these tests need the real topics,
+    and break the servers."""
+    return devstack.up(INSTANCE, secure=devstack.PROVIDER == "embedded")
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from devstack.instances import ADMIN, DATABASE, Instance
 from devstack.parts import (
     QUICK_JVM,
     WORKER_PROPERTIES,
+    broker_properties,
     connect_is_healthy,
-    kafka_properties,
     own_connect_settings,
     postgres_settings,
 )
@@ -86,7 +86,7 @@ def _postgres(instance: Instance) -> Recipe:
 def _kafka(instance: Instance, directory: Path) -> Recipe:
     """One listener for the host's clients and one for Connect, because each client is sent to what is advertised."""
     voter = f"127.0.0.1:{CONTROLLER_PORT}"
-    settings = kafka_properties(instance, Path(KAFKA_DATA)) | {
+    settings = broker_properties(Path(KAFKA_DATA)) | {
         "controller.quorum.voters": f"1@{voter}",
         "listeners": f"PLAINTEXT://:{KAFKA_PORT},INTERNAL://:{KAFKA_INTERNAL_PORT},CONTROLLER://{voter}",
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{instance.kafka_port},INTERNAL://kafka:{KAFKA_INTERNAL_PORT}",

@@ -34,12 +34,15 @@ MEND: Final = "run what started it again"
 _owned: Final[set[str]] = set()
 
 
-def up(name: str = "dev", report: Report = silent) -> Stack:
+def up(name: str = "dev", report: Report = silent, *, secure: bool | None = None) -> Stack:
     """Start the instance's containers, or find those that another process of this clone has started.
 
-    Raises EnvironmentLacking where no Docker engine answers or an image cannot be had. What this call has started is
-    removed again when it fails or is interrupted, and at the end of this process.
+    Raises StackError for a secure instance, which only the embedded servers can be, and EnvironmentLacking where no
+    Docker engine answers or an image cannot be had. What this call has started is removed again when it fails or is
+    interrupted, and at the end of this process.
     """
+    if secure:
+        raise StackError("servers in containers are not secured: use the embedded ones")
     engine = check_engine()
     with instance_locked(kept_as(name), report):
         instance, directory = _remembered(name)

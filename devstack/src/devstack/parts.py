@@ -233,10 +233,14 @@ def kafka_properties(site: Site, data: Path) -> dict[str, str]:
     }
     if site.secrets is not None:
         links = secured.kafka_settings(site.secrets, broker, administrators, controller)
-    return links | {
+    return links | {"controller.quorum.voters": f"1@{controller}"} | broker_properties(data)
+
+
+def broker_properties(data: Path) -> dict[str, str]:
+    """One node that is broker and controller, whatever runs it and however it is reached."""
+    return {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "controller.quorum.voters": f"1@{controller}",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(data),
         "auto.create.topics.enable": "false",
@@ -269,7 +273,7 @@ def connect_plan(site: Site) -> Plan:
     return Plan(
         steps=steps,
         serve=Command((*java, "org.apache.kafka.connect.cli.ConnectDistributed", str(config))),
-        is_ready=lambda _pid: connect_is_healthy(site),
+        is_ready=lambda _pid: connect_is_healthy(site.instance.connect_port, site.secrets),
         stop_signals=(signal.SIGTERM, signal.SIGKILL),
         signal_on_death=signal.SIGKILL,
     )
@@ -300,9 +304,9 @@ def own_connect_settings(name: str) -> dict[str, str]:
     }
 
 
-def connect_is_healthy(site: Site) -> bool:
+def connect_is_healthy(port: int, secrets: Path | None = None) -> bool:
     """`/health` and not `/`, which answers before the worker has joined its group."""
-    connection = secured.connection_to(site.secrets, site.instance.connect_port)
+    connection = secured.connection_to(secrets, port)
     try:
         connection.request("GET", "/health")
         answer = connection.getresponse()
