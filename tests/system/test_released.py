@@ -17,7 +17,7 @@ from closeflow.storage.schema import migrate
 from demo.system import SERVICES, System
 from tests.conftest import fresh_database, passwords
 from tests.system.desk import Desk, Held
-from tests.system.released import NoRelease, Released, last_release
+from tests.system.released import NOTED, REPOSITORY, NoRelease, Released, last_release, release_or_expected_failure
 
 EACH = 6
 """Closes of a step; beside them the load goes on."""
@@ -27,7 +27,7 @@ EVERY_S = 0.3
 
 @pytest.fixture(scope="module")
 def released() -> Released:
-    return last_release()
+    return release_or_expected_failure()
 
 
 def theirs(*names: str) -> list[str]:
@@ -182,11 +182,26 @@ def git(repository: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(repository), *identity, *arguments], check=True, capture_output=True)
 
 
-def test_a_clone_without_tags_is_told_to_fetch_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_tag_a_release_is_the_commit_that_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLOSEFLOW_RELEASED", raising=False)
     with pytest.raises(NoRelease, match="run this in a clone"):
         last_release(tmp_path, tmp_path / "kept")
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
-    with pytest.raises(NoRelease, match="git fetch --tags --unshallow"):
+    with pytest.raises(NoRelease, match="names no release"):
         last_release(tmp_path, tmp_path / "kept")
+    (tmp_path / NOTED).parent.mkdir(parents=True)
+    (tmp_path / NOTED).write_text(f"v0.0.9 {'0' * 40}\n")
+    with pytest.raises(NoRelease, match=r"v0\.0\.9 is commit 0.*git fetch --tags --unshallow"):
+        last_release(tmp_path, tmp_path / "kept")
+
+
+def test_the_noted_release_is_the_newest_tag() -> None:
+    name, commit = (REPOSITORY / NOTED).read_text().split()
+    tagged = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "rev-parse", "-q", "--verify", f"refs/tags/{name}^{{commit}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    assert tagged in ("", commit), f"{NOTED} says {commit}, and the tag is {tagged}"
