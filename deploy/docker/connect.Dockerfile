@@ -15,7 +15,7 @@ USER 0
 # Of the plugins the one for PostgreSQL stays; another version than this code was tried with stops the build.
 RUN find /kafka/connect -mindepth 1 -maxdepth 1 ! -name debezium-connector-postgres -exec rm -rf {} + \
  && test -f /kafka/connect/debezium-connector-postgres/debezium-connector-postgres-${DEBEZIUM}.jar \
- && chmod -R a+rX,go-w /kafka/connect /kafka/libs \
+ && find /kafka/connect /kafka/libs '(' ! -perm -o=r -o -type d ! -perm -o=x ')' -exec chmod a+rX {} + \
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY connect/worker.properties connect/secured.properties deploy/docker/connect-log4j2.properties /opt/closeflow/
 COPY deploy/docker/connect-start.sh /opt/closeflow/bin/connect

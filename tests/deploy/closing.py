@@ -16,7 +16,7 @@ from deploy.compose.project import Project
 
 BEFORE_THE_KILL: Final = 30
 EVERY_S: Final = 0.05
-CLOSED_WITHIN_S: Final = 240.0
+CLOSED_WITHIN_S: Final = 480.0
 IN_PARTS: Final = "Behaviour(execution=FillInParts(parts=3, every_s=0.4))"
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.closing import Desk, seconds_since
 from tests.deploy.conftest import CONTAINERS, symbols, tell
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(2400)
 
 
 def test_everything_is_healthy_and_what_is_done_once_ended_well(desk: Desk) -> None:
