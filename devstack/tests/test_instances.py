@@ -36,6 +36,27 @@ def test_an_instance_remembers_its_ports(clone: Clone) -> None:
     assert not directory.exists()
 
 
+def test_an_instance_stays_as_secure_as_it_was_made(clone: Clone) -> None:
+    ask = "from devstack.instances import *; print(ensure_instance('two', {})[0])"
+    made = clone.python("-c", ask.format(True))
+    assert made.returncode == 0, made.stderr
+    assert "secure=True" in made.stdout
+    secrets = clone.root / ".devstack" / "two" / "secrets"
+    assert (secrets / "postgres" / "closeflow_admin").read_text().strip() in made.stdout
+    again = clone.python("-c", ask.format(None))
+    assert again.stdout == made.stdout
+    refused = clone.python("-c", ask.format(False))
+    assert "instance two was made secure, and stays so; to change it: make reset INSTANCE=two" in refused.stderr
+    assert "made not secure" in plain_then_secure(clone)
+    clone.python("-c", FORGET.replace("one", "two"))
+    clone.python("-c", FORGET)
+
+
+def plain_then_secure(clone: Clone) -> str:
+    ensure(clone)
+    return clone.python("-c", ENSURE.replace("'one'", "'one', True")).stderr
+
+
 def test_the_ports_of_an_instance_that_is_down_are_not_given_to_another(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
