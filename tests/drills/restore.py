@@ -20,11 +20,9 @@ from tests.failover.pair import connect, fresh, primary_behind_an_address
 from tests.system.desk import Desk
 
 DATABASE: Final = "closeflow_restore"
-CLOSES: Final = 120
-BACKED_UP_AFTER: Final = 20
-ARCHIVED_AFTER: Final = 50
-LOST_AFTER: Final = 70
-"""Accepted closes until the backup, until the last file of the archive, and until the server is lost."""
+CLOSES: Final = 180
+EACH: Final = 20
+"""So many closes are accepted before the backup, then until the last file of the archive, then until the end."""
 
 
 def archive_to(server: Server, directory: Path) -> str:
@@ -35,6 +33,11 @@ def archive_to(server: Server, directory: Path) -> str:
     server.stop()
     server.start()
     return f"cp {directory}/%f %p"
+
+
+def more(watcher: Watcher, asking: Asking) -> None:
+    wanted = len(asking.accepted) + EACH
+    watcher.until(lambda: len(asking.accepted) >= wanted, within_s=120)
 
 
 def drill(lines: Lines) -> None:
@@ -56,11 +59,11 @@ def drill(lines: Lines) -> None:
                 portfolio = desk.hold_all([(9, "stock")] * CLOSES)
             watcher, asking = Watcher(system), Asking(system, portfolio)
             asking.start()
-            watcher.until(lambda: len(asking.accepted) >= BACKED_UP_AFTER, within_s=120)
+            more(watcher, asking)
             pair.primary.back_up(place / "backup")
-            watcher.until(lambda: len(asking.accepted) >= ARCHIVED_AFTER, within_s=120)
+            more(watcher, asking)
             pair.primary.execute("SELECT pg_switch_wal()")
-            watcher.until(lambda: len(asking.accepted) >= LOST_AFTER, within_s=120)
+            more(watcher, asking)
             before, killed = len(asking.accepted), time.monotonic()
             pair.primary.kill()
             pair.address.leads_to(None)
