@@ -212,3 +212,10 @@ def test_no_table_in_use_is_read_whole_under_a_lock_that_stops_its_writers(datab
 def test_unknown_roles_get_no_password(database: Database) -> None:
     with pytest.raises(ValueError, match="closeflow_nobody"):
         migrate.set_role_passwords(database.admin_dsn, {"closeflow_nobody": "x"})
+
+
+def test_a_database_of_a_later_release_stays_as_it_is(database: Database) -> None:
+    with owner(database.admin_dsn) as db:
+        db.execute("UPDATE alembic_version SET version_num = '0999'")
+        migrate.upgrade(database.admin_dsn)
+        assert db.execute("SELECT version_num FROM alembic_version").fetchone() == ("0999",)

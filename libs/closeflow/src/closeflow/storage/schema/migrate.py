@@ -16,6 +16,7 @@ from typing import Final
 import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from psycopg import sql
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -82,8 +83,12 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(admin_dsn: str, revision: str = "head") -> None:
-    """Apply what is missing. Safe to call again, and from several processes at once (one thread of each: Alembic)."""
-    _move(admin_dsn, command.upgrade, revision)
+    """Apply what is missing. Safe to call again, and from several processes at once (one thread of each: Alembic). A
+    database that is beyond HEAD stays as it is: a release that is installed again after a later one finds it so."""
+    with admin_engine(admin_dsn) as engine, engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found is None or found <= HEAD:
+        _move(admin_dsn, command.upgrade, revision)
 
 
 def downgrade(admin_dsn: str, revision: str) -> None:
