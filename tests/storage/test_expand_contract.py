@@ -234,7 +234,7 @@ async def test_they_wait_until_it_is_migrated(database: Database) -> None:
     assert not done
     await asyncio.to_thread(migrate.upgrade, database.admin_dsn)
     async with asyncio.timeout(30):
-        await asyncio.gather(*waiting)
+        assert await asyncio.gather(*waiting) == [True, True]
     await engine.dispose()
 
 
@@ -246,7 +246,7 @@ async def test_they_wait_for_a_database_that_is_away_until_they_are_asked_to_sto
     assert not done
     stop.set()
     async with asyncio.timeout(30):
-        await waiting
+        assert not await waiting
     await engine.dispose()
 
 

@@ -69,7 +69,8 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
 
     try:
         async with serve_health(settings.health_host, settings.health_port, readiness), AsyncExitStack() as working:
-            await wait_until_schema_fits(engine, stop)
+            if not await wait_until_schema_fits(engine, stop):
+                return
             await working.enter_async_context(beating(engine, SERVICE))
             await race(until_stopped(), relay.run())
     finally:

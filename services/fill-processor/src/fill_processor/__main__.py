@@ -45,7 +45,8 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
 
     try:
         async with serve_health(settings.health_host, settings.health_port, readiness), AsyncExitStack() as working:
-            await wait_until_schema_fits(engine, stop)
+            if not await wait_until_schema_fits(engine, stop):
+                return
             await working.enter_async_context(beating(engine, "fill-processor"))
             await run_parts(stop, {"consumer": run_consumer(settings.kafka, subscription, stop, progress=progress)})
     finally:

@@ -85,7 +85,8 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
             }
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
-        await wait_until_schema_fits(database, stop)
+        if not await wait_until_schema_fits(database, stop):
+            return
         await stack.enter_async_context(beating(database, "order-submitter"))
         pool = SenderPool(broker, publisher.publish, _send_log(database, broker), _limits(settings), budget, hand_overs)
         await _work(settings, stop, database, broker, publisher, (progress, attending, keeping), pool, presence)

@@ -283,7 +283,8 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             return {"database": await database_trouble(database), "jobs": cycles.trouble(now=monotonic())}
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
-        await wait_until_schema_fits(database, stop)
+        if not await wait_until_schema_fits(database, stop):
+            return
         await _register(database, cycles, stop)
         delay_s = settings.start_up_delay_s
         looping = {one.name: keep_running(one, cycles, stop, start_up_delay_s=delay_s) for one in mine}

@@ -66,9 +66,9 @@ async def database_trouble(database: Database) -> str | None:
         return reason(error)
 
 
-async def wait_until_schema_fits(database: Database, stop: asyncio.Event) -> None:
-    """Returns once the database answers and its schema fits, or when asked to stop. A service that begins its work
-    only then is started before the migrations without harm. Raises an error that does not pass by itself."""
+async def wait_until_schema_fits(database: Database, stop: asyncio.Event) -> bool:
+    """True once the database answers and its schema fits; False when asked to stop before. A service that begins its
+    work only then is started before the migrations without harm. Raises an error that does not pass by itself."""
     told: str | None = None
     while not stop.is_set():
         try:
@@ -79,7 +79,7 @@ async def wait_until_schema_fits(database: Database, stop: asyncio.Event) -> Non
                 raise
             trouble = reason(error)
         if trouble is None:
-            return
+            return True
         if trouble != told:
             log.error("schema_awaited", reason=trouble)
             told = trouble
@@ -88,3 +88,4 @@ async def wait_until_schema_fits(database: Database, stop: asyncio.Event) -> Non
                 await stop.wait()
         except TimeoutError:
             continue
+    return False
