@@ -14,6 +14,8 @@ from typing import Any, Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 UP_WITHIN_S: Final = 900
+HEALTH_TIMEOUT: Final = "60s"
+"""What is measured here is not how fast a machine is that does other things too."""
 BUILD_WITHIN_S: Final = 3600
 IN_THE_SIMULATOR: Final = """
 import json, ssl, sys
@@ -56,7 +58,7 @@ class Project:
     def compose(self, *words: str, text: str | None = None, within_s: float = UP_WITHIN_S, good: bool = True) -> Done:
         """Run `docker compose …`; `text` is its input. Raises Failed where it fails and ought not to."""
         ports = {"REST_PORT": str(self.rest_port), "GRPC_PORT": str(self.grpc_port)}
-        environment = {**os.environ, "COMPOSE_PROJECT_NAME": self.name, **ports}
+        environment = {**os.environ, "COMPOSE_PROJECT_NAME": self.name, "HEALTH_TIMEOUT": HEALTH_TIMEOUT, **ports}
         command = ("docker", "compose", "--progress", "quiet", *words)
         done = subprocess.run(
             command,
