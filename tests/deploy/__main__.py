@@ -64,6 +64,7 @@ class Trial:
     tags: tuple[str, str]
     directory: Path
     random: random.Random
+    deletes: int
     trouble: list[str] = field(default_factory=list)
 
     def options(self, tag: str) -> list[str]:
@@ -147,9 +148,9 @@ class Trial:
             load.phase(name)
             self.timed(name, work)
             pause()
-        load.phase(f"{DELETES} deletes")
-        for n in range(DELETES):
-            self.timed(f"delete {n + 1} of {DELETES}", self.delete_one)
+        load.phase(f"{self.deletes} deletes")
+        for n in range(self.deletes):
+            self.timed(f"delete {n + 1} of {self.deletes}", self.delete_one)
         load.phase("scaling")
         for name, replicas in (("close-api", 3), ("fill-processor", 3), ("fill-processor", 1), ("close-api", 1)):
             self.timed(f"{name} to {replicas}", partial(self.scale, name, replicas))
@@ -286,6 +287,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Test the charts on a cluster.")
     parser.add_argument("--keep", action="store_true", help="leave the namespace as it is at the end")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of which pods are deleted")
+    parser.add_argument("--deletes", type=int, default=DELETES, help="how many pods are deleted, one after the other")
     given = parser.parse_args()
     tags = tuple(os.environ.get("CLOSEFLOW_TAGS", "").split())
     if len(tags) != 2 or not os.environ.get("KUBECONFIG"):
@@ -293,7 +295,7 @@ def main() -> int:
         return 2
     release = Release("closeflow", "closeflow-test")
     with tempfile.TemporaryDirectory() as directory:
-        trial = Trial(release, (tags[0], tags[1]), Path(directory), random.Random(given.seed))
+        trial = Trial(release, (tags[0], tags[1]), Path(directory), random.Random(given.seed), given.deletes)
         say(f"seed {given.seed}")
         positions_file(trial.directory)
         release.restrict()
