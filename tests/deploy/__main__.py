@@ -288,6 +288,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the namespace as it is at the end")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of which pods are deleted")
     parser.add_argument("--deletes", type=int, default=DELETES, help="how many pods are deleted, one after the other")
+    parser.add_argument("--installed", action="store_true", help="go on with a release that a run before left there")
     given = parser.parse_args()
     tags = tuple(os.environ.get("CLOSEFLOW_TAGS", "").split())
     if len(tags) != 2 or not os.environ.get("KUBECONFIG"):
@@ -298,8 +299,9 @@ def main() -> int:
         trial = Trial(release, (tags[0], tags[1]), Path(directory), random.Random(given.seed), given.deletes)
         say(f"seed {given.seed}")
         positions_file(trial.directory)
-        release.restrict()
-        trial.timed("helm install --wait", lambda: release.helm("install", release.name, *trial.options(tags[0])))
+        if not given.installed:
+            release.restrict()
+            trial.timed("helm install --wait", lambda: release.helm("install", release.name, *trial.options(tags[0])))
         trial.timed("helm test", lambda: say(release.helm("test", release.name, "--logs")))
         if trial.trouble:
             return 1

@@ -50,7 +50,7 @@ startupProbe:
   httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ $scheme }}}
   periodSeconds: 2
   timeoutSeconds: 2
-  failureThreshold: 60
+  failureThreshold: 150
 livenessProbe:
   httpGet: {path: /healthz, port: {{ $port }}, scheme: {{ $scheme }}}
   periodSeconds: 10
