@@ -22,9 +22,23 @@ from typing import Final
 import pytest
 
 from demo.services import Program
+from demo.system import SERVICES
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 KEPT: Final = REPOSITORY / "var" / "released"
+SCHEMA: Final = "libs/closeflow/src/closeflow/storage/schema"
+ASK_FOR_SETTINGS: Final = """
+import importlib, sys
+from closeflow.settings import ServiceSettings
+for name in sys.argv[1:]:
+    importlib.import_module(f"{name}.settings")
+found = [ServiceSettings]
+for one in found:
+    found += one.__subclasses__()
+    prefix = one.model_config.get("env_prefix")
+    if prefix:
+        print(*(f"{prefix}{field}".upper() for field in one.model_fields))
+"""
 CHOSEN: Final = "CLOSEFLOW_RELEASED"
 NOTED: Final = "schemas/released/release"
 
@@ -35,12 +49,13 @@ class NoRelease(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """`root` is its whole tree, `head` the revision of its schema."""
+    """`root` is its whole tree, `head` the revision of its schema; until 0.1.0 close-api was ready on that one alone."""
 
     name: str
     root: Path
     program: Program
     head: str
+    ready_on_its_own_schema_alone: bool
 
 
 def last_release(repository: Path = REPOSITORY, kept: Path = KEPT) -> Released:
@@ -49,9 +64,10 @@ def last_release(repository: Path = REPOSITORY, kept: Path = KEPT) -> Released:
     root = kept / commit[:12]
     if not root.exists():
         _check_out(repository, commit, root)
-    sources = [*root.glob("*/src"), *root.glob("*/*/src")]
-    program = Program(python=_python(repository, root, kept), sources=os.pathsep.join(map(str, sources)))
-    return Released(name, root, program, _head_of(root))
+    python = _python(repository, root, kept)
+    sources = os.pathsep.join(map(str, [*root.glob("*/src"), *root.glob("*/*/src")]))
+    program = Program(python=python, sources=sources, knows=_settings_of(python, sources))
+    return Released(name, root, program, _head_of(root), not (root / SCHEMA / "fit.py").exists())
 
 
 def release_or_expected_failure() -> Released:
@@ -104,10 +120,23 @@ def _check_out(repository: Path, commit: str, root: Path) -> None:
     making.rename(root)
 
 
+def _settings_of(python: str, sources: str) -> frozenset[str]:
+    """The names of all settings of its services, as variables."""
+    services = [one.replace("-", "_") for one in SERVICES]
+    told = subprocess.run(
+        [python, "-c", ASK_FOR_SETTINGS, *services],
+        env={**os.environ, "PYTHONPATH": sources},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return frozenset(told.stdout.split())
+
+
 def _head_of(root: Path) -> str:
     (head,) = {
         found[1]
-        for file in (root / "libs/closeflow/src/closeflow/storage/schema").glob("*.py")
+        for file in (root / SCHEMA).glob("*.py")
         if (found := re.search(r'^HEAD: Final = "(\w+)"$', file.read_text(), re.MULTILINE))
     }
     return head

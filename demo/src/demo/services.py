@@ -28,10 +28,21 @@ class DidNotStart(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """Which Python runs a service and, if not this clone's, from which sources: directories as in PYTHONPATH."""
+    """Which Python runs a service and, if not this clone's, from which sources: directories as in PYTHONPATH.
+
+    `knows` are the settings of such a version, which refuses to start with others: these are not given to it.
+    """
 
     python: str = sys.executable
     sources: str = ""
+    knows: frozenset[str] = frozenset()
+
+    def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """What a process of this version is given."""
+        if not self.sources:
+            return dict(settings)
+        known = {name: value for name, value in settings.items() if name.removesuffix("_FILE") in self.knows}
+        return known | {"PYTHONPATH": self.sources}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +64,12 @@ class Service:
         self.verify = verify
         self.log = directory / f"{spec.name}.log"
         self.asked_to_stop = False
-        sources = {"PYTHONPATH": spec.program.sources} if spec.program.sources else {}
         self.process = spawn(
             [spec.program.python, "-m", spec.module],
             log=self.log,
             directory=directory,
             signal_on_death=signal.SIGTERM,
-            environment={**spec.environment, **sources},
+            environment=spec.program.environment(spec.environment),
         )
 
     @property
