@@ -8,7 +8,8 @@ import psycopg
 
 import devstack
 from closectl.platform.acls import PRINCIPALS_FILE, Resource, load_access
-from tests.conftest import INSTANCE, REPOSITORY, fresh_database, template_of
+from closeflow.storage.schema import migrate
+from tests.conftest import INSTANCE, REPOSITORY, fresh_database
 from tests.storage.grants import read_grants, worded
 
 PAGE: Final = REPOSITORY / "docs/access.md"
@@ -65,8 +66,10 @@ def _postgres(database: psycopg.Connection[Any]) -> str:
 def main() -> None:
     """Write the page from a database that is migrated for it."""
     stack = devstack.up(INSTANCE)
-    with fresh_database(stack, template_of(stack, "")) as made, psycopg.connect(made.admin_dsn) as database:
-        PAGE.write_text(page(database))
+    with fresh_database(stack, None) as made:
+        migrate.upgrade(made.admin_dsn)
+        with psycopg.connect(made.admin_dsn) as database:
+            PAGE.write_text(page(database))
 
 
 if __name__ == "__main__":

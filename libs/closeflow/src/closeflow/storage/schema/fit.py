@@ -17,7 +17,7 @@ from sqlalchemy.exc import ProgrammingError
 from closeflow.storage.core.away import is_away, reason
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, sqlstate, transaction
 
-HEAD: Final = "0035"
+HEAD: Final = "0036"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 _UNDEFINED_TABLE: Final = "42P01"
