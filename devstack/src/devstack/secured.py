@@ -17,14 +17,18 @@ from devstack.errors import StackError
 from devstack.places import server_user
 
 SECRETS: Final = "secrets"
-_MAKE_WITHIN_SECONDS: Final = 60
+_MAKE_WITHIN_SECONDS: Final = 300
 
 
 def make_secrets(directory: Path) -> Path:
     """Complete the secrets of an instance; those that are there stay. Raises StackError."""
     secrets = directory / SECRETS
     command = (sys.executable, "-m", "closectl", "secrets", "make", "--directory", str(secrets))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_MAKE_WITHIN_SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_MAKE_WITHIN_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        late = f"the secrets of {directory} were not made within {_MAKE_WITHIN_SECONDS} s: try again"
+        raise StackError(late) from None
     if done.returncode != 0:
         raise StackError(f"the secrets of {directory} are not complete: {done.stderr.strip()}")
     return secrets
