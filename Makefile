@@ -196,7 +196,7 @@ compose-demo: $(STAMP) ## Start compose.yaml, close the demo's portfolio over bo
 
 test-deploy: $(STAMP) ## kill -9 each container of compose.yaml under a hundred closes (needs Docker; half an hour)
 	@$(HAVE_DOCKER)
-	@$(BIN)/pytest -q tests/deploy
+	@$(BIN)/pytest -q -s tests/deploy
 # --- end of compose.yaml ---
 
 clean: ## Remove the virtual environments and the caches (the stack's data stays: make reset)

@@ -88,6 +88,10 @@ class Project:
         """kill -9."""
         self.compose("kill", "-s", "KILL", service)
 
+    def start(self, service: str) -> None:
+        """Start a container that was killed, and it alone: `compose start` would do again what is done once."""
+        self.compose("up", "--detach", "--no-deps", "--no-recreate", service)
+
     def running(self) -> dict[str, str]:
         """What docker says of each container that is there: by service, its state with its health."""
         lines = self.compose("ps", "--all", "--format", "json").stdout.splitlines()

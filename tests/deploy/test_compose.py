@@ -27,7 +27,7 @@ def test_a_killed_container_changes_nothing(desk: Desk, container: str) -> None:
     def kill_and_restart() -> None:
         killed.append(time.monotonic())
         desk.project.kill(container)
-        desk.project.compose("start", container)
+        desk.project.start(container)
 
     ended = desk.close(mine, kill_and_restart)
     assert [one.close_request_status for one in ended] == ["completed"] * len(mine)
