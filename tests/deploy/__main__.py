@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,6 @@ from tests.deploy.load import Load
 ACCOUNT: Final = "main"
 FIRST: Final = 10_001
 POSITIONS: Final = 12_000
-SYMBOLS: Final = 300
 PER_S: Final = 5.0
 DELETES: Final = 20
 QUIET_S: Final = 15.0
@@ -49,8 +49,10 @@ def say(text: str) -> None:
 def positions_file(directory: Path) -> Path:
     """The chart's own positions and many more, each closed once."""
     own = (CHART / "files" / "positions.csv").read_text()
-    names = [f"L{chr(65 + n // 26 % 26)}{chr(65 + n % 26)}" for n in range(SYMBOLS)]
-    rows = (f"{FIRST + n},{ACCOUNT},{names[n % SYMBOLS]},stock,10,1,USD\n" for n in range(POSITIONS))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    # An account has a symbol once.
+    names = ("L" + "".join(three) for three in product(letters, repeat=3))
+    rows = (f"{FIRST + n},{ACCOUNT},{name},stock,10,1,USD\n" for n, name in zip(range(POSITIONS), names, strict=False))
     path = directory / "positions.csv"
     path.write_text(own + "".join(rows))
     return path
@@ -289,12 +291,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of which pods are deleted")
     parser.add_argument("--deletes", type=int, default=DELETES, help="how many pods are deleted, one after the other")
     parser.add_argument("--installed", action="store_true", help="go on with a release that a run before left there")
+    parser.add_argument("--namespace", default="closeflow-test", help="which is made, and removed at the end")
     given = parser.parse_args()
     tags = tuple(os.environ.get("CLOSEFLOW_TAGS", "").split())
     if len(tags) != 2 or not os.environ.get("KUBECONFIG"):
         sys.stderr.write("give KUBECONFIG, and CLOSEFLOW_TAGS with two tags that the cluster has all images of\n")
         return 2
-    release = Release("closeflow", "closeflow-test")
+    release = Release("closeflow", given.namespace)
     with tempfile.TemporaryDirectory() as directory:
         trial = Trial(release, (tags[0], tags[1]), Path(directory), random.Random(given.seed), given.deletes)
         say(f"seed {given.seed}")
