@@ -49,7 +49,7 @@ class NoRelease(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """`root` is its whole tree, `head` the revision of its schema; until 0.1.0 close-api was ready on that one alone."""
+    """`root` is its tree, `head` its schema's revision; until 0.1.0 close-api was ready on that one alone."""
 
     name: str
     root: Path
