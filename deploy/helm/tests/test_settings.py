@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,27 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Secrets:
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
     return {f"{RELEASE}-{part}": content for part, (content, _) in script["secrets_of"](files).items()}
+
+
+def test_an_upgrade_keeps_every_secret_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script twice, each time in an empty directory, beside the Secrets of a Kubernetes that only keeps them."""
+    kept: dict[str, Any] = {}
+
+    def call(method: str, path: str, body: Any = None) -> Any:
+        if method == "GET":
+            return kept.get(path)
+        kept[path if method == "PUT" else f"{path}/{body['metadata']['name']}"] = body
+        return body
+
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    found = []
+    for run in ("install", "upgrade"):
+        script: dict[str, Any] = {"__name__": "make_secrets"}
+        exec(compile(MADE.read_text(), str(MADE), "exec"), script)
+        script |= {"call": call, "DIRECTORY": tmp_path / run}
+        found.append(script["secrets_of"](script["complete"](RELEASE, "trading")))
+    assert found[0] == found[1]
+    assert list(kept) == [f"namespaces/trading/secrets/{RELEASE}-trial"]
 
 
 def mounted(one: Pods, objects: tuple[Object, ...], secrets: Secrets) -> dict[str, bytes]:

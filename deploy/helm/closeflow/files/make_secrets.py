@@ -75,7 +75,8 @@ def complete(release: str, namespace: str) -> dict[str, bytes]:
     files = {
         path.relative_to(DIRECTORY).as_posix(): path.read_bytes() for path in DIRECTORY.rglob("*") if path.is_file()
     }
-    put(namespace, f"{release}-trial", {name.replace("/", ".."): content for name, content in files.items()})
+    encoded = {name: base64.b64encode(content).decode() for name, content in sorted(files.items())}
+    put(namespace, f"{release}-trial", {"files.json": json.dumps(encoded).encode()})
     return files
 
 
