@@ -128,7 +128,7 @@ def _type(default: Any) -> str:
 def readme_of(chart: str, values: list[Value]) -> str:
     """README.md of a chart: its description and a table of its values."""
     facts = yaml.safe_load((HELM / chart / "Chart.yaml").read_text())
-    needs = HELM / chart / "README.part.md"
+    needs = HELM / chart / "README.part"
     rows = [
         f"| `{'.'.join(value.path)}` | `{json.dumps(value.default, ensure_ascii=False)}` | {value.description} |"
         for value in values
@@ -136,7 +136,7 @@ def readme_of(chart: str, values: list[Value]) -> str:
     ]
     return (
         f"# {chart}\n\n{facts['description']} How it is installed is in [docs/helm.md](../../../docs/helm.md).\n"
-        "(Written from Chart.yaml, README.part.md and values.yaml by `python deploy/helm/generate.py`.)\n\n"
+        "(Written from Chart.yaml, README.part and values.yaml by `python deploy/helm/generate.py`.)\n\n"
         + (needs.read_text() + "\n" if needs.is_file() else "")
         + "## Values\n| value | default | what it is |\n|---|---|---|\n"
         + "\n".join(rows).replace("| |", "|  |")

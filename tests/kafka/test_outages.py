@@ -12,6 +12,7 @@ import pytest
 import devstack
 from closeflow.contracts import BrokerFillV1
 from closeflow.kafka import ConsumerProgress, ConsumerTiming, KafkaConnection, Subscription, run_consumer
+from demo.links import Links
 from tests.kafka.test_consume import Batch, MakeTopic, numbers, publish
 
 INSTANCE: Final = "system"
@@ -23,7 +24,7 @@ QUICK: Final = ConsumerTiming(
 
 @pytest.fixture(scope="module")
 def connection() -> KafkaConnection:
-    return KafkaConnection(devstack.up(INSTANCE).kafka_bootstrap_servers)
+    return Links(devstack.up(INSTANCE, secure=devstack.PROVIDER == "embedded")).kafka
 
 
 class Passing(Exception):

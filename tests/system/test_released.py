@@ -15,7 +15,7 @@ import pytest
 import devstack
 from closeflow.storage.schema import migrate
 from demo.system import SERVICES, System
-from tests.conftest import fresh_database, passwords
+from tests.conftest import fresh_database
 from tests.system.desk import Desk, Held
 from tests.system.released import NOTED, REPOSITORY, NoRelease, Released, last_release, release_or_expected_failure
 
@@ -63,7 +63,9 @@ class Load(threading.Thread):
             door = self.doors[held.id % len(self.doors)]
             headers = {**system.authorization(), "Idempotency-Key": "k"}
             try:
-                answer = httpx.post(system.url(door) + held.path, headers=headers, json={}, timeout=5)
+                answer = httpx.post(
+                    system.url(door) + held.path, headers=headers, json={}, timeout=5, verify=system.links.verify
+                )
             except httpx.TransportError as error:
                 refused = str(error)
             else:
@@ -168,8 +170,8 @@ def test_todays_services_wait_for_an_older_schema_to_be_migrated(stack: devstack
     with fresh_database(stack, None) as database:
         migrate.upgrade(database.admin_dsn)
         migrate.downgrade(database.admin_dsn, "-1")
-        migrate.set_role_passwords(database.admin_dsn, passwords(stack))
         system = System(stack, database.name, tmp_path)
+        migrate.set_role_passwords(database.admin_dsn, system.links.passwords())
         try:
             for name in SERVICES:
                 system.launch(name)
@@ -194,7 +196,7 @@ def unready(system: System, name: str) -> str:
     deadline = time.monotonic() + 30
     while True:
         try:
-            answer = httpx.get(f"{system.url(name)}/readyz", timeout=5)
+            answer = httpx.get(f"{system.url(name)}/readyz", timeout=5, verify=system.links.verify)
         except httpx.TransportError:
             assert time.monotonic() < deadline, system.running[name].log.read_text()[-2000:]
             time.sleep(0.05)
