@@ -21,8 +21,8 @@ from tests.system.released import NOTED, REPOSITORY, NoRelease, Released, last_r
 
 EACH = 6
 """Closes of a step; beside them the load goes on."""
-LOAD = 150
-EVERY_S = 0.3
+LOAD = 600
+EVERY_S = 0.5
 
 
 @pytest.fixture(scope="module")
