@@ -1,4 +1,4 @@
-"""End tasks for certain: a cancellation can be lost on its way.
+"""Pauses between tries, and tasks that end for certain: a cancellation can be lost on its way.
 
 Where a task is cancelled inside a statement of a database that does not answer, rolling back fails, and that error
 takes the place of the cancellation. A loop that goes on after errors which pass by themselves then goes on after it.
@@ -8,12 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 CANCEL_AGAIN_S: Final = 10.0
 """Longer than anything in a task may take that was cancelled: leaving a consumer group, closing a client."""
+
+
+@dataclass(slots=True)
+class GrowingPause:
+    """Doubles from one failure to the next, up to the cap."""
+
+    first_s: float
+    cap_s: float
+    failures: int = 0
+
+    def next_s(self) -> float:
+        """Seconds to wait now: twice as long as before, up to the cap."""
+        pause_s = min(self.cap_s, self.first_s * 2.0 ** min(self.failures, 32))
+        self.failures += 1
+        return pause_s
+
+    def reset(self) -> None:
+        """It went well: the next pause is the first one again."""
+        self.failures = 0
 
 
 def being_cancelled() -> bool:

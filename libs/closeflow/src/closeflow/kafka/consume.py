@@ -34,9 +34,9 @@ from closeflow.kafka.dlq import (
 )
 from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
 from closeflow.kafka.records import DeadLetter, Record, Rejected
-from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, GrowingPause, deadline
+from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, deadline
 from closeflow.kafka.topics import require_topics
-from closeflow.tasks import being_cancelled, end_tasks
+from closeflow.tasks import GrowingPause, being_cancelled, end_tasks
 from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
 
 M = TypeVar("M", bound=WireModel)

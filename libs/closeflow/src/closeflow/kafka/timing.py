@@ -50,25 +50,6 @@ class ConsumerTiming:
 PRODUCTION: Final = ConsumerTiming()
 
 
-@dataclass(slots=True)
-class GrowingPause:
-    """Doubles from one failure to the next, up to the cap."""
-
-    first_s: float
-    cap_s: float
-    failures: int = 0
-
-    def next_s(self) -> float:
-        """Seconds to wait now: twice as long as before, up to the cap."""
-        pause_s = min(self.cap_s, self.first_s * 2.0 ** min(self.failures, 32))
-        self.failures += 1
-        return pause_s
-
-    def reset(self) -> None:
-        """It went well: the next pause is the first one again."""
-        self.failures = 0
-
-
 @asynccontextmanager
 async def deadline(seconds: float, *, what: str) -> AsyncIterator[None]:
     """As `asyncio.timeout`, whose error says nothing."""

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from closeflow.storage.core.engine import CommitUnknown, first_line, sqlstate
-from closeflow.tasks import being_cancelled
+from closeflow.tasks import GrowingPause, being_cancelled
 
 _IDLE_IN_TRANSACTION: Final = "25P03"
 """The server ended a session that idled in a transaction: this process was paused."""
@@ -27,9 +27,7 @@ class Patience:
     """Of one poll. `trouble` is what readiness says of it: None while it gets through."""
 
     def __init__(self, *, first_s: float = 0.1, cap_s: float = 5.0) -> None:
-        self._first_s = first_s
-        self._cap_s = cap_s
-        self._failures = 0
+        self._pause = GrowingPause(first_s, cap_s)
         self.trouble: str | None = None
 
     def pause_s(self, error: Exception) -> float:
@@ -38,13 +36,12 @@ class Patience:
         if being_cancelled() or not is_away(error):
             raise error
         self.trouble = reason(error)
-        pause_s = min(self._cap_s, self._first_s * 2.0 ** min(self._failures, 32))
-        self._failures += 1
-        return pause_s
+        return self._pause.next_s()
 
     def rewarded(self) -> None:
         """The poll got through: the next pause is short again, and readiness has nothing to say."""
-        self._failures, self.trouble = 0, None
+        self._pause.reset()
+        self.trouble = None
 
 
 def reason(error: BaseException) -> str:

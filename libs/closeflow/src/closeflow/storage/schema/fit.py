@@ -16,12 +16,14 @@ from sqlalchemy.exc import ProgrammingError
 
 from closeflow.storage.core.away import is_away, reason
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, sqlstate, transaction
+from closeflow.tasks import GrowingPause
 
 HEAD: Final = "0036"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 _UNDEFINED_TABLE: Final = "42P01"
-_PAUSE_S: Final = 0.5
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 5.0
 _WORKS_FROM: Final = "works with releases from revision "
 _LOOK: Final = text("SELECT version_num, obj_description('alembic_version'::regclass) FROM alembic_version")
 
@@ -70,6 +72,7 @@ async def wait_until_schema_fits(database: Database, stop: asyncio.Event) -> boo
     """True once the database answers and its schema fits; False when asked to stop before. A service that begins its
     work only then is started before the migrations without harm. Raises an error that does not pass by itself."""
     told: str | None = None
+    pause = GrowingPause(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     while not stop.is_set():
         try:
             async with transaction(database) as tx:
@@ -84,7 +87,7 @@ async def wait_until_schema_fits(database: Database, stop: asyncio.Event) -> boo
             log.error("schema_awaited", reason=trouble)
             told = trouble
         try:
-            async with asyncio.timeout(_PAUSE_S):
+            async with asyncio.timeout(pause.next_s()):
                 await stop.wait()
         except TimeoutError:
             continue
