@@ -12,7 +12,7 @@ from broker_simulator.__main__ import read_settings
 from broker_simulator.control import AcceptSilently, Behaviour, FillInParts, NeverFill, NonTrade, Reject
 from broker_simulator.probe import RestProbe, listening
 from broker_simulator.process import DidNotStart, SimulatorProcess
-from broker_simulator.settings import Settings
+from broker_simulator.settings import ActivityIds, Settings
 
 
 def test_orders_survive_and_scripted_parts_go_on(mortal_simulator: SimulatorProcess) -> None:
@@ -53,6 +53,31 @@ def test_an_order_accepted_just_before_the_kill_is_executed_after_it(mortal_simu
     assert broker.get("/v2/positions/AAPL")["qty"] == "100"
     fills = broker.get("/v2/account/activities/FILL")
     assert sorted(fill["order_id"] for fill in fills) == sorted(accepted)
+
+
+def test_a_broker_that_was_told_to_behave_otherwise_does_so_after_a_restart(mortal_simulator: SimulatorProcess) -> None:
+    broker = RestProbe(mortal_simulator)
+
+    def listed() -> list[str]:
+        return [one["id"] for one in broker.get("/v2/account/activities/FILL", direction="asc")]
+
+    named_as: dict[str, ActivityIds] = {"cf-1": "different", "cf-2": "same"}
+    for name, ids in named_as.items():
+        with mortal_simulator.control() as control:
+            control.set_capabilities(activity_ids=ids, deduplication="none", reversals="unlisted", oversell="allow")
+        broker.post(name, qty="1")
+        broker.await_status(name, "filled")
+    named = listed()
+    mortal_simulator.kill()
+    mortal_simulator.start()
+    assert listed() == named
+    assert broker.post("cf-2", qty="200").status_code == httpx.codes.OK  # taken again, and beyond what is held
+    with mortal_simulator.control() as control:
+        control.bust(control.order("cf-1").orders[0].executions[0].execution_id)
+        assert listed()[: len(named)] == named
+        control.reset()
+    assert broker.post("cf-2", qty="1").status_code == httpx.codes.OK
+    assert broker.post("cf-2", qty="1").json()["message"] == "client_order_id must be unique"
 
 
 def test_what_happened_without_an_order_is_listed_by_page_and_survives(mortal_simulator: SimulatorProcess) -> None:

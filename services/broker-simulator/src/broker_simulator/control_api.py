@@ -165,16 +165,13 @@ def _stream_routes(app: FastAPI, exchange: Exchange) -> None:
 
     @app.patch("/capabilities")
     async def set_capabilities(change: Capabilities) -> Capabilities:
-        exchange.deduplication = change.deduplication or exchange.deduplication
-        if change.activity_ids is not None:
-            exchange.activity_names.change(change.activity_ids, from_us=exchange.ticker.next_us())
-        exchange.reversals = change.reversals or exchange.reversals
-        exchange.oversell = change.oversell or exchange.oversell
+        conduct = exchange.conduct.changed(**dict(change), at_us=exchange.ticker.next_us())
+        exchange.set_conduct(conduct)
         return Capabilities(
-            deduplication=exchange.deduplication,
-            activity_ids=exchange.activity_names.ids,
-            reversals=exchange.reversals,
-            oversell=exchange.oversell,
+            deduplication=conduct.deduplication,
+            activity_ids=conduct.activity_ids[-1][1],
+            reversals=conduct.reversals,
+            oversell=conduct.oversell,
         )
 
 
@@ -283,7 +280,7 @@ def _order_seen(
 def _execution_seen(exchange: Exchange, execution: Execution) -> ExecutionSeen:
     return ExecutionSeen(
         execution_id=execution.id,
-        activity_id=exchange.activity_names.of(execution),
+        activity_id=exchange.conduct.activity_id(execution),
         qty=execution.qty,
         price=execution.price,
         cum_qty=execution.cum_qty,

@@ -14,6 +14,7 @@ import structlog
 
 from .behaviour import AcceptCancel, AcceptLate, Answer, Behaviour, RefuseCancel, Reject, steps_of
 from .book import Book
+from .conduct import Conduct
 from .errors import (
     Refusal,
     duplicate_client_order_id,
@@ -24,7 +25,6 @@ from .errors import (
 )
 from .execution import Progress, progressed, update_json
 from .intake import client_order_id_of, read_fields, read_ticket
-from .listing import ActivityNames
 from .market_clock import MarketHours, is_open
 from .non_trade import LISTED, NonTrade, activity_of, after
 from .numbers import Ticker
@@ -33,7 +33,7 @@ from .positions import Position, Seed, net
 from .quotes import PINS, Pin, QuoteBoard
 from .reversals import busted, corrected, standing
 from .rules import RuleBook
-from .settings import Deduplication, Oversell, Reversals, Settings
+from .settings import Settings
 from .store import Change, Receipt, Store
 from .trade_stream import TradeStream
 
@@ -71,10 +71,6 @@ class Exchange:
         self.stream = stream
         self.account_filter = settings.account
         self.account = settings.account or "SIMULATOR"
-        self.deduplication: Deduplication = settings.deduplication
-        self.reversals: Reversals = settings.reversals
-        self.oversell: Oversell = settings.oversell
-        self.activity_names = ActivityNames(settings.activity_ids)
         self._load()
 
     def _load(self) -> None:
@@ -82,6 +78,7 @@ class Exchange:
         self.book = Book.load(store)
         self.ticker = Ticker(self.book.last_us)
         self.rules = RuleBook(store)
+        self.conduct = Conduct.kept(store.value("conduct"), self._settings)
         self.hours = MarketHours.model_validate_json(store.value("hours") or "{}")
         self.quotes = QuoteBoard(self._settings.seed, PINS.validate_json(store.value("pins") or "{}"))
         self.non_trades = LISTED.validate_json(store.value("non_trades") or "[]")
@@ -160,10 +157,10 @@ class Exchange:
         return refusal
 
     def _repeat_refusal(self, ticket: Ticket) -> Refusal | None:
-        if self.deduplication == "none":
+        if self.conduct.deduplication == "none":
             return None
         earlier = self.book.by_client_id(ticket.client_order_id)
-        if self.deduplication == "while_open":
+        if self.conduct.deduplication == "while_open":
             earlier = [order for order in earlier if order.is_open]
         if not earlier:
             return None
@@ -187,7 +184,7 @@ class Exchange:
         """Reducing more than is held is refused, and so is selling what is not held unless it says sell_to_open. An
         account that may go short (`refuse_closes`) is held only to what an order itself says: that it closes."""
         closing = ticket.position_intent in ("buy_to_close", "sell_to_close")
-        if self.oversell == "allow" or (self.oversell == "refuse_closes" and not closing):
+        if self.conduct.oversell == "allow" or (self.conduct.oversell == "refuse_closes" and not closing):
             return None
         position = self.book.closes(ticket)
         existing = abs(position.qty) if position else ZERO
@@ -253,7 +250,7 @@ class Exchange:
 
     def is_listed(self, execution: Execution) -> bool:
         """Whether the activities have it."""
-        if execution.kind != "fill" and self.reversals == "unlisted":
+        if execution.kind != "fill" and self.conduct.reversals == "unlisted":
             return False
         return self.book.orders[execution.order_id].behaviour.executions == "named"
 
@@ -374,6 +371,12 @@ class Exchange:
         self.quotes.pins = dict(pins)
         self.match_all()
 
+    def set_conduct(self, conduct: Conduct) -> None:
+        """Behave so from now on, over restarts."""
+        with self._store.transaction():
+            self._store.set_value("conduct", conduct.model_dump_json())
+        self.conduct = conduct
+
     def set_hours(self, hours: MarketHours) -> None:
         """Keep the market's hours over restarts, and execute what may now."""
         with self._store.transaction():
@@ -394,7 +397,4 @@ class Exchange:
         with self._store.transaction():
             self._store.wipe()
         self.stream.forget()
-        self.deduplication = self._settings.deduplication
-        self.reversals = self._settings.reversals
-        self.activity_names = ActivityNames(self._settings.activity_ids)
         self._load()

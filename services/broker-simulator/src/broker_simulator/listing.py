@@ -9,37 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from uuid import UUID, uuid5
 
 from .book import Book
+from .conduct import Conduct
 from .errors import Refusal, invalid_field
 from .numbers import parse_time, plain, rfc3339
 from .orders import ZERO, Execution, Order
-from .settings import ActivityIds
-
-
-class ActivityNames:
-    """The ids of FILL activities. A change is for the fills from then on: what a broker has named keeps its name."""
-
-    def __init__(self, ids: ActivityIds) -> None:
-        self._since: list[tuple[int, ActivityIds]] = [(0, ids)]
-
-    @property
-    def ids(self) -> ActivityIds:
-        """How executions are called in the list from now on."""
-        return self._since[-1][1]
-
-    def change(self, ids: ActivityIds, *, from_us: int) -> None:
-        """Those from `from_us` on (microseconds since 1970) are called otherwise; older ones keep their names."""
-        self._since.append((from_us, ids))
-
-    def of(self, execution: Execution) -> str:
-        """Time, "::", a UUID. `same`: the stream's execution id; `different`: another one, always the same."""
-        text = rfc3339(execution.at_us)
-        stamp = text.translate({ord(mark): None for mark in "-:T.Z"})[:17]
-        ids = next(ids for from_us, ids in reversed(self._since) if from_us <= execution.at_us)
-        tail = execution.id if ids == "same" else str(uuid5(UUID(execution.id), "activity"))
-        return f"{stamp}::{tail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +98,23 @@ def select_orders(book: Book, query: OrderQuery, is_visible: Callable[[Order], b
 def select_activities(
     book: Book,
     query: ActivityQuery,
-    names: ActivityNames,
+    conduct: Conduct,
     account_id: str,
     is_listed: Callable[[Execution], bool],
 ) -> list[dict[str, object]] | Refusal:
     """One page; the next begins after the last id of this one, given as page_token."""
     low, high = book.executions_after(query.after_us, query.until_us)
     if query.page_token is not None:
-        last = _index_of(book, query.page_token, names)
+        last = _index_of(book, query.page_token, conduct)
         if last is None:
             return invalid_field(f"invalid page_token: {query.page_token}")
         low, high = (low, min(high, last)) if query.newest_first else (max(low, last + 1), high)
     indices = range(high - 1, low - 1, -1) if query.newest_first else range(low, high)
     listed = (book.executions[index] for index in indices if is_listed(book.executions[index]))
-    return [_activity_json(book, one, names, account_id) for one in islice(listed, query.page_size)]
+    return [_activity_json(book, one, conduct, account_id) for one in islice(listed, query.page_size)]
 
 
-def _index_of(book: Book, activity_id: str, names: ActivityNames) -> int | None:
+def _index_of(book: Book, activity_id: str, conduct: Conduct) -> int | None:
     """By the time in front of the id, which narrows the search to one millisecond."""
     stamp, _, _ = activity_id.partition("::")
     try:
@@ -148,12 +123,12 @@ def _index_of(book: Book, activity_id: str, names: ActivityNames) -> int | None:
         return None
     from_us = parse_time(at.isoformat()) or 0
     low, high = book.executions_after(from_us - 1, from_us + 999)
-    return next((i for i in range(low, high) if names.of(book.executions[i]) == activity_id), None)
+    return next((i for i in range(low, high) if conduct.activity_id(book.executions[i]) == activity_id), None)
 
 
-def _activity_json(book: Book, execution: Execution, names: ActivityNames, account_id: str) -> dict[str, object]:
+def _activity_json(book: Book, execution: Execution, conduct: Conduct, account_id: str) -> dict[str, object]:
     body: dict[str, object] = {
-        "id": names.of(execution),
+        "id": conduct.activity_id(execution),
         "account_id": account_id,
         "activity_type": "FILL",
         "transaction_time": rfc3339(execution.at_us),
@@ -168,7 +143,7 @@ def _activity_json(book: Book, execution: Execution, names: ActivityNames, accou
         "order_status": execution.order_status,
     }
     if execution.ref_id is not None:
-        body["previous_id"] = names.of(next(one for one in book.executions if one.id == execution.ref_id))
+        body["previous_id"] = conduct.activity_id(next(one for one in book.executions if one.id == execution.ref_id))
     return body | book.orders[execution.order_id].behaviour.shown.activity
 
 

@@ -132,7 +132,7 @@ async def list_activities(request: Request) -> Response:
     if isinstance(query, Refusal):
         return refusal_answer(query)
     chosen = select_activities(
-        exchange.book, query, exchange.activity_names, account_uuid(exchange.account), exchange.is_listed
+        exchange.book, query, exchange.conduct, account_uuid(exchange.account), exchange.is_listed
     )
     return refusal_answer(chosen) if isinstance(chosen, Refusal) else Json(chosen)
 
