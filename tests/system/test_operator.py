@@ -157,4 +157,6 @@ def test_an_order_that_was_declared_lost_is_found_again_late(desk: Desk) -> None
     done(desk, "incidents", "close", str(desk.rows(open_ones, name)[0]["id"]))
     assert desk.request(request)["frozen_reason"] is None
     desk.expected_incidents = desk.incidents()
-    assert {"record_was_wrong"} <= set(desk.expected_incidents) <= {"record_was_wrong", "order_outlives_request"}
+    # On a slow machine it takes longer than the minute after which an order without an answer is told.
+    may_be_told = {"order_outlives_request", "orders_not_answered"}
+    assert {"record_was_wrong"} <= set(desk.expected_incidents) <= {"record_was_wrong"} | may_be_told
