@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 import time_machine
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from closeflow.storage.core.engine import CommitUnknown, is_poison, make_engine, retrying, sqlstate, transaction
 from tests.conftest import Database
-from tests.storage.seeding import owner
+from tests.storage.seeding import add_event, owner
 
 TOUCH = text("UPDATE broker_cursors SET position = position || :mark WHERE feed = :feed")
 # A deferred trigger runs inside COMMIT: it waits there until somebody ends the session.
@@ -26,6 +27,10 @@ END_WHO_COMMITS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE query = 'COMMIT' AND wait_event = 'PgSleep' AND datname = current_database()
 """
+PAST_EVENT = text("""
+    INSERT INTO outbox_events (created_on, id, topic, key, event_type, schema_version, payload)
+    VALUES ('2001-02-03', gen_random_uuid(), 't', 'k', 'X', 'x.v1', '{}')
+""")
 HALT = text("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('acc', 'halted', 'r', 'me')")
 
 
@@ -109,6 +114,35 @@ async def test_any_other_error_is_raised_at_once(engine: AsyncEngine) -> None:
     with pytest.raises(DBAPIError) as caught:
         await retrying(engine, work)
     assert (sqlstate(caught.value), is_poison(caught.value), tries) == ("22012", True, 1)
+
+
+async def test_a_row_whose_partition_is_made_meanwhile_is_written_there(
+    database: Database, engine: AsyncEngine
+) -> None:
+    """It waits for the default partition, whose bound is a narrower one afterwards."""
+    day = "SELECT tableoid::regclass::text, count(*) FROM outbox_events GROUP BY 1"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    async def write(tx: AsyncConnection) -> None:
+        await tx.execute(PAST_EVENT)
+
+    with owner(database.admin_dsn) as db, psycopg.connect(database.admin_dsn) as mover:
+        add_event(db, day="2001-02-03")
+        mover.execute("SELECT closeflow_ensure_outbox_partitions(7)")
+        writing = asyncio.create_task(retrying(engine, write))
+        await until(lambda: db.execute(waiting).fetchone() == (1,))
+        mover.commit()
+        await writing
+        assert db.execute(day).fetchall() == [("outbox_events_p20010203", 2)]
+
+
+async def test_a_row_that_breaks_a_rule_of_the_schema_is_at_fault_itself(engine: AsyncEngine) -> None:
+    async def write(tx: AsyncConnection) -> None:
+        await tx.execute(text("INSERT INTO trading_controls (scope, state, reason, by) VALUES ('a', 'no', 'r', 'me')"))
+
+    with pytest.raises(DBAPIError) as caught:
+        await retrying(engine, write)
+    assert (sqlstate(caught.value), is_poison(caught.value)) == ("23514", True)
 
 
 async def test_a_connection_lost_inside_commit_is_an_unknown_outcome(database: Database, engine: AsyncEngine) -> None:

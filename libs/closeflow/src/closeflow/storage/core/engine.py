@@ -38,6 +38,7 @@ LOCKED: Final = frozenset({LOCK_NOT_AVAILABLE, "57014"})
 POISON_CLASSES: Final = frozenset({"22", "23"})
 """Data exception and integrity violation: the statement fails again however often it is repeated."""
 _CONNECTION_LOST_CLASSES: Final = frozenset({"08", "57"})
+_CHECK_VIOLATION: Final = "23514"
 _FIRST_PAUSE_S: Final = 0.005
 
 
@@ -117,12 +118,22 @@ def first_line(error: BaseException) -> str:
 
 def is_poison(error: BaseException) -> bool:
     """Whether the data is at fault: this item fails alone and for ever, the next one need not."""
-    return (sqlstate(error) or "")[:2] in POISON_CLASSES
+    return (sqlstate(error) or "")[:2] in POISON_CLASSES and not _met_a_new_partition(error)
 
 
 def is_repeatable(error: BaseException) -> bool:
-    """Whether the transaction may succeed when it is run again as it is: a serialization failure or a deadlock."""
-    return sqlstate(error) in REPEATABLE
+    """Whether the transaction may succeed when it is run again as it is: a serialization failure, a deadlock, or a row
+    whose partition was made while it waited."""
+    return sqlstate(error) in REPEATABLE or _met_a_new_partition(error)
+
+
+def _met_a_new_partition(error: BaseException) -> bool:
+    """A row on its way into the DEFAULT partition waits where its own one is being attached, and no longer fits then.
+    The server names the table then, and no constraint: the bound of a partition has no name, every other check has."""
+    told = getattr(error.orig if isinstance(error, DBAPIError) else error, "diag", None)
+    if sqlstate(error) != _CHECK_VIOLATION or told is None:
+        return False
+    return told.table_name is not None and told.constraint_name is None
 
 
 @asynccontextmanager
