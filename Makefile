@@ -56,12 +56,12 @@ docs: $(STAMP) ## Write the pages for those who call the doors into var/docs; th
 	@$(BIN)/python -m docs.site
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
-# tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have an
-# secure instance of their own (conftest.py says which run beside which). Bytecode is kept, because services start often.
+# tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have two
+# secure instances of their own (conftest.py says which run beside which). Bytecode is kept, because services start often.
 test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the first run downloads them)
-	@result=0; mine=""; for one in test system; do \
+	@result=0; mine=""; for one in test system system-2; do \
 		$(BIN)/python -m devstack status --instance $$one >/dev/null 2>&1 || mine="$$mine $$one"; \
-		$(BIN)/python -m devstack up --instance $$one $$([ $$one = system ] && echo --secure) >/dev/null || { result=$$?; break; }; \
+		$(BIN)/python -m devstack up --instance $$one $$([ $$one = test ] || echo --secure) >/dev/null || { result=$$?; break; }; \
 	done; \
 	trap : INT TERM; [ $$result -ne 0 ] || \
 		{ PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --durations=10 -n 3 --no-loadscope-reorder; result=$$?; }; \

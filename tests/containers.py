@@ -17,11 +17,11 @@ from types import FrameType
 from typing import Final
 
 from devstack import StackError, containers
+from tests.system.instance import INSTANCES
 from tests.system.only_secured import ONLY_SECURED
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = REPOSITORY / "var" / "test-containers.xml"
-INSTANCES: Final = ("test", "system")
 PLACES: Final = ("storage", "kafka", "pipeline", "doors", "closectl", "system")
 IN_PARALLEL: Final = ("-n", "3", "--no-loadscope-reorder")
 
@@ -64,7 +64,7 @@ def main() -> int:
     RESULTS.unlink(missing_ok=True)
     try:
         containers.check_engine()
-        for instance in INSTANCES:
+        for instance in ("test", *INSTANCES):
             say(f"instance {instance}, in containers")
             containers.up(instance, say)
         say(f"left out, because these servers have no TLS: {', '.join(ONLY_SECURED)} of tests/system")

@@ -14,9 +14,8 @@ from closeflow.contracts import BrokerFillV1
 from closeflow.kafka import ConsumerProgress, ConsumerTiming, KafkaConnection, Subscription, run_consumer
 from demo.links import Links
 from tests.kafka.test_consume import Batch, MakeTopic, numbers, publish
+from tests.system.instance import own_instance
 
-INSTANCE: Final = "system"
-"""Its Kafka is killed and frozen here, before the tests of the whole system begin (conftest.py)."""
 QUICK: Final = ConsumerTiming(
     poll_ms=50, heartbeat_ms=200, commit_deadline_s=0.5, stalled_s=4, restart_pause_s=0.05, restart_pause_cap_s=0.5
 )
@@ -24,7 +23,7 @@ QUICK: Final = ConsumerTiming(
 
 @pytest.fixture(scope="module")
 def connection() -> KafkaConnection:
-    return Links(devstack.up(INSTANCE, secure=devstack.PROVIDER == "embedded")).kafka
+    return Links(devstack.up(own_instance(), secure=devstack.PROVIDER == "embedded")).kafka
 
 
 class Passing(Exception):
@@ -84,20 +83,20 @@ class Consumer:
 
 @contextmanager
 def kafka_killed() -> Iterator[None]:
-    devstack.kill_part(INSTANCE, "kafka")
+    devstack.kill_part(own_instance(), "kafka")
     try:
         yield
     finally:
-        devstack.start_part(INSTANCE, "kafka")
+        devstack.start_part(own_instance(), "kafka")
 
 
 @contextmanager
 def kafka_frozen() -> Iterator[None]:
-    devstack.freeze_part(INSTANCE, "kafka")
+    devstack.freeze_part(own_instance(), "kafka")
     try:
         yield
     finally:
-        devstack.thaw_part(INSTANCE, "kafka")
+        devstack.thaw_part(own_instance(), "kafka")
 
 
 async def test_a_commit_that_kafka_did_not_take_is_a_warning_and_the_consumer_goes_on(

@@ -9,6 +9,7 @@ import pytest
 
 import devstack
 from demo.system import System
+from tests.system.instance import own_instance
 from tests.system.only_secured import ONLY_SECURED
 
 pytest.register_assert_rewrite("tests.system.desk")
@@ -16,7 +17,6 @@ pytest.register_assert_rewrite("tests.system.desk")
 from tests.system.desk import Desk  # noqa: E402
 
 DATABASE: Final = "closeflow_system"
-INSTANCE: Final = "system"
 collect_ignore: Final = [] if devstack.PROVIDER == "embedded" else ONLY_SECURED
 
 OVERRIDES: Final = {
@@ -58,7 +58,7 @@ OVERRIDES: Final = {
 def stack() -> devstack.Stack:
     """Servers of their own, with TLS and logins on every link if they are embedded: these tests need the real topics,
     and break the servers."""
-    return devstack.up(INSTANCE, secure=devstack.PROVIDER == "embedded")
+    return devstack.up(own_instance(), secure=devstack.PROVIDER == "embedded")
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ JVM: Final = ("-Xms128m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", f"-
 # Without the optimising compiler Kafka starts with half the CPU time (measured: 2.1 s instead of 3.7 s), and runs of
 # minutes never earn the difference back. Instances that live longer, or that a benchmark uses, keep it.
 QUICK_JVM: Final = ("-XX:TieredStopAtLevel=1",)
-SHORT_LIVED: Final = frozenset({"demo", "devstack-test", "system", "test"})
+SHORT_LIVED: Final = frozenset({"demo", "devstack-test", "system", "system-2", "test"})
 
 
 @dataclass(frozen=True, slots=True)
