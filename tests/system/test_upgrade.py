@@ -1,4 +1,7 @@
-"""The last released services on today's schema, beside today's, under load; and today's on an older schema."""
+"""The last released services on today's schema, beside today's, under load; and today's on an older schema.
+
+The positions of the load stay: what verifies after it reads more, so it comes last of its half (conftest.py).
+"""
 
 from __future__ import annotations
 
