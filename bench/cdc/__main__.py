@@ -23,7 +23,8 @@ from aiokafka import AIOKafkaConsumer
 import devstack
 from bench.figures import milliseconds, percentile
 from closectl.platform.connector import Outbox, register, unregister
-from closeflow.kafka.topics import TopicSpec, ensure_topics, remove_topics
+from closeflow.kafka import TopicSpec, ensure_topics
+from closeflow.kafka.topics import remove_topics
 from demo.system import System
 
 AIM: Final = 30.0

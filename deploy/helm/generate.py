@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from closectl.platform.acls import PRINCIPALS_FILE, Pattern, load_access
+from closeflow.contracts.kafka_rights import PRINCIPALS_FILE, Pattern, load_access
 
 HELM: Final = Path(__file__).resolve().parent
 REPOSITORY: Final = HELM.parents[1]

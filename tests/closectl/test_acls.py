@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from closectl.platform.acls import PRINCIPALS_FILE, BadAccess, load_access
 from closectl.secrets_directory import KAFKA_PRINCIPALS
+from closeflow.contracts.kafka_rights import PRINCIPALS_FILE, BadAccess, load_access
 from tests.closectl.running import closectl
 from tests.conftest import REPOSITORY
 
@@ -26,17 +26,28 @@ def test_every_principal_has_a_password_made_for_it() -> None:
 
 
 def test_a_service_may_do_what_the_topic_files_say_of_it() -> None:
-    assert worded("broker-gateway") == {"WRITE topic broker-fill"}
+    assert worded("broker-gateway") == {"WRITE topic broker-fill", "DESCRIBE_CONFIGS topic broker-fill"}
     assert worded("fill-processor") == {
         "READ topic broker-fill",
+        "DESCRIBE_CONFIGS topic broker-fill",
         "WRITE topic broker-fill.dlq",
+        "DESCRIBE_CONFIGS topic broker-fill.dlq",
         "READ group fill-processor",
     }
     assert worded("order-submitter") == {
         "READ topic submit-order",
+        "DESCRIBE_CONFIGS topic submit-order",
         "WRITE topic submit-order.dlq",
+        "DESCRIBE_CONFIGS topic submit-order.dlq",
         "WRITE topic broker-fill",
+        "DESCRIBE_CONFIGS topic broker-fill",
         "READ group order-submitter",
+    }
+    assert {one for one in worded("reconciler") if "READ" in one or "WRITE" in one} == {
+        "WRITE topic broker-fill",
+        "READ topic submit-order",
+        "READ topic position-events",
+        "READ topic execution-events",
     }
     assert {one for one in worded("connect") if "closeflow-" not in one} == {
         "WRITE topic submit-order",

@@ -7,7 +7,7 @@ from typing import Any, Final
 import psycopg
 
 import devstack
-from closectl.platform.acls import PRINCIPALS_FILE, Resource, load_access
+from closeflow.contracts.kafka_rights import PRINCIPALS_FILE, Resource, load_access
 from closeflow.storage.schema import migrate
 from tests.conftest import INSTANCE, REPOSITORY, fresh_database
 from tests.storage.grants import read_grants, worded

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-ONLY_SECURED: Final = ["test_kafka_access.py", "test_refused_links.py", "test_rotation.py"]
+ONLY_SECURED: Final = ["test_kafka_access.py", "test_refused_links.py", "test_rotation.py", "test_topics_at_start.py"]

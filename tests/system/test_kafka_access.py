@@ -26,8 +26,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from closectl.platform.acls import PRINCIPALS_FILE, Access, Acl, Pattern, Resource, load_access
 from closectl.platform.kafka_access import acls_of
+from closeflow.contracts.kafka_rights import PRINCIPALS_FILE, Access, Acl, Pattern, Resource, load_access
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topics import load_topics
 from closeflow.tls import ClientTls

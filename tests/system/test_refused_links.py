@@ -25,9 +25,10 @@ from closectl.secrets_directory import SecretsDirectory
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamTarget, trade_updates
 from closeflow.broker.trade_updates import StreamDenied, StreamLost
+from closeflow.kafka.apply_topics import ensure_topics
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.producer import open_producer
-from closeflow.kafka.topics import TopicMissing, ensure_topics, load_topics, require_topics
+from closeflow.kafka.topics import TopicMissing, load_topics, require_topics
 from closeflow.tls import ClientTls
 from closeflow_client import Client, CloseflowError
 from demo.system import REPOSITORY, SIMULATOR, System

@@ -17,8 +17,9 @@ from bench.flow.alternative import Outcome, Setting, prepared
 from bench.flow.side_venv import USUAL, programs
 from bench.flow.trade_updates import LISTENING
 from closectl.platform.connector import Outbox, register, unregister, write_credentials
+from closeflow.kafka import TopicSpec, ensure_topics
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.topics import TopicSpec, ensure_topics, remove_topics
+from closeflow.kafka.topics import remove_topics
 from demo.services import free_port
 
 NAME: Final = "usual"

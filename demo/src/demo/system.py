@@ -14,8 +14,9 @@ import devstack
 from broker_simulator.control import Control
 from closectl.development_key import AUDIENCE, ISSUER, JWKS, Algorithm, Grant, Scope, issue_token, make_key
 from closectl.platform.connector import Outbox, outbox_of, register, unregister, write_credentials
+from closeflow.kafka.apply_topics import ensure_topics
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.topics import ensure_topics, load_topics, remove_topics
+from closeflow.kafka.topics import load_topics, remove_topics
 from closeflow.storage.schema import migrate
 from closeflow.storage.schema.databases import drop_database, ensure_database
 from demo.links import Links

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from closectl.platform.acls import Access, Acl, Pattern, Resource
+from closeflow.contracts.kafka_rights import Access, Acl, Pattern, Resource
 from closeflow.kafka import KafkaConnection
 
 DEADLINE_S: Final = 15.0
@@ -76,12 +76,24 @@ def _apply(admin: AdminClient, access: Access, passwords: Mapping[str, str]) -> 
     return Applied(tuple(missing), tuple(sorted(map(_told, unwanted))), tuple(sorted(passwords)))
 
 
+def compare_access(connection: KafkaConnection, access: Access) -> list[str]:
+    """A line for each right that one of the principals lacks, or has beside those of `access`. Raises
+    AccessNotApplied."""
+    wanted, there = set(map(str, access.acls)), acls_of(connection, access.principals)
+    mend = "run `closectl topics apply --acls`"
+    lines = [f"not allowed, and the files say it should be: {one}; {mend}" for one in sorted(wanted - there)]
+    return lines + [f"allowed, and the files do not say it: {one}; {mend}" for one in sorted(there - wanted)]
+
+
 def acls_of(connection: KafkaConnection, principals: Iterable[str]) -> set[str]:
     """What Kafka says that these principals may do, worded as an `Acl` is. Raises AccessNotApplied."""
     try:
-        return set(map(_told, _bindings_of(AdminClient(_options(connection)), tuple(principals)).values()))
+        admin = AdminClient(_options(connection), logger=None)
+        return set(map(_told, _bindings_of(admin, tuple(principals)).values()))
     except KafkaException as error:
         raise AccessNotApplied(_said(error)) from None
+    except TimeoutError:
+        raise AccessNotApplied(f"{connection.bootstrap_servers} did not answer within {DEADLINE_S:.0f} s") from None
 
 
 def _bindings_of(admin: AdminClient, principals: tuple[str, ...]) -> dict[tuple[Any, ...], AclBinding]:

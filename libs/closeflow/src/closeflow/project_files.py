@@ -20,5 +20,5 @@ def project_path(name: str, *, above: Path | None = None) -> Path:
         if (found := folder / name).exists():
             return found
     raise ProjectFilesMissing(
-        f"{name} is in no folder above {here.parent}; run from a checkout of the repository, or in the image closectl"
+        f"{name} is in no folder above {here.parent}; run from a checkout of the repository, or in one of its images"
     )

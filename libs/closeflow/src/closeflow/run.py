@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from closeflow.kafka.topics_at_start import TopicsDiffer
 from closeflow.tasks import end_tasks
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
@@ -52,7 +53,8 @@ def run_service(main: Main, *, stop_deadline_s: float = STOP_DEADLINE_S) -> None
     cancels.
 
     Raises SystemExit: 0 when it returned because it was asked to; else 1, after one line that says why: an exception
-    (`service_failed`), an end that nobody asked for (`service_ended_unasked`), or a stop cut short.
+    (`service_failed`), an end that nobody asked for (`service_ended_unasked`), or a stop cut short; and 2 where Kafka's
+    topics are not as their files say (`start_refused`), because no restart mends that.
     """
     _spare_the_collector()
     raise SystemExit(uvloop.run(_supervise(main, stop_deadline_s)))
@@ -89,6 +91,9 @@ async def _supervise(main: Main, stop_deadline_s: float) -> int:
         else:
             log.error("service_ended_unasked", how="cancelled")
         return 1
+    except TopicsDiffer as error:
+        log.error("start_refused", reason=str(error))
+        return 2
     except Exception as error:
         log.exception("service_failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0])
         return 1

@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jsonschema import Draft202012Validator
 from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, dead_letter_topic, decode, encode
 from closeflow.contracts.asyncapi import asyncapi_text
 from closeflow.contracts.schema_files import breaking_changes, main, schema_files
+from closeflow.contracts.topic_files import BadTopicFile, TopicFile, read_topic_files
 from closeflow.contracts.topics import TOPIC_MODELS
 
 SCHEMAS = Path(__file__).parents[4] / "schemas"
@@ -62,6 +64,7 @@ def test_the_asyncapi_document_is_current_and_its_references_lead_somewhere() ->
 def test_writing_and_releasing_make_the_files(tmp_path: Path) -> None:
     (tmp_path / "json").mkdir()
     (tmp_path / "released").mkdir()
+    shutil.copytree(SCHEMAS / "topics", tmp_path / "topics")
     assert main(["write", str(tmp_path)]) == 0
     assert {path.name: path.read_text() for path in (tmp_path / "json").iterdir()} == schema_files()
     assert not list((tmp_path / "released").iterdir())
@@ -144,3 +147,30 @@ def test_a_topic_file_names_its_schema_and_has_examples_of_both_kinds(topic: str
 def test_there_is_no_topic_file_without_a_contract() -> None:
     names = {path.stem for path in (SCHEMAS / "topics").glob("*.yaml")}
     assert names == set(TOPIC_MODELS) | {dead_letter_topic(topic) for topic in TOPIC_MODELS}
+
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def test_every_topic_file_promises_all_and_keeps_records_for_the_days_that_it_gives_a_reason_for() -> None:
+    """A file that says nothing of order, delivery, compatibility, owner or duties is refused."""
+    files = read_topic_files(SCHEMAS / "topics", of=TopicFile)
+    assert {told.topic for _, told in files} == {path.stem for path, _ in files}
+    for _, told in files:
+        days = int(told.config["retention.ms"]) // DAY_MS
+        assert told.retention.startswith(f"{days} days"), told.topic
+        assert told.carries_dead_letters == (told.examples is None)
+
+
+@pytest.mark.parametrize(
+    "lost", ["owner", "compatibility", "ordering", "delivery", "retention", "consumers_must", "producer", "consumers"]
+)
+def test_a_topic_file_without_a_promise_is_refused(tmp_path: Path, lost: str) -> None:
+    told = yaml.safe_load((SCHEMAS / "topics" / "broker-fill.yaml").read_text())
+    file = tmp_path / "broker-fill.yaml"
+    file.write_text(yaml.safe_dump({name: value for name, value in told.items() if name != lost}))
+    with pytest.raises(BadTopicFile, match=rf"broker-fill\.yaml: {lost}: Field required; mend the file"):
+        read_topic_files(tmp_path, of=TopicFile)
+    file.write_text(yaml.safe_dump(told | {"partition": 6}))
+    with pytest.raises(BadTopicFile, match="partition: Extra inputs are not permitted"):
+        read_topic_files(tmp_path, of=TopicFile)

@@ -13,6 +13,7 @@ from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamTarget, trade_updates
 from closeflow.broker.budget import CallBudget
 from closeflow.clock_and_job_watch import beating
+from closeflow.kafka.topics_at_start import wait_until_topics_fit
 from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import make_engine
@@ -70,6 +71,8 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
     try:
         async with serve_health(settings.health_host, settings.health_port, readiness), AsyncExitStack() as working:
             if not await wait_until_schema_fits(engine, stop):
+                return
+            if not await wait_until_topics_fit(settings.kafka, SERVICE, stop):
                 return
             await working.enter_async_context(beating(engine, SERVICE))
             await race(until_stopped(), relay.run())

@@ -9,6 +9,7 @@ from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.kafka.consume import Subscription, run_consumer
 from closeflow.kafka.consumer_progress import ConsumerProgress
+from closeflow.kafka.topics_at_start import wait_until_topics_fit
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.away import is_away
@@ -46,6 +47,8 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
     try:
         async with serve_health(settings.health_host, settings.health_port, readiness), AsyncExitStack() as working:
             if not await wait_until_schema_fits(engine, stop):
+                return
+            if not await wait_until_topics_fit(settings.kafka, "fill-processor", stop):
                 return
             await working.enter_async_context(beating(engine, "fill-processor"))
             await run_parts(stop, {"consumer": run_consumer(settings.kafka, subscription, stop, progress=progress)})

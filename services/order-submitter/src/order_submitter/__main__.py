@@ -15,7 +15,7 @@ from closeflow.domain.close.plan_order import PlanRules
 from closeflow.domain.frozen import replace
 from closeflow.domain.model import AssetType
 from closeflow.domain.sending.absence import window
-from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer
+from closeflow.kafka import ConsumerProgress, Subscription, open_producer, run_consumer, wait_until_topics_fit
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.away import Patience, is_away
@@ -86,6 +86,8 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
         if not await wait_until_schema_fits(database, stop):
+            return
+        if not await wait_until_topics_fit(settings.kafka, "order-submitter", stop):
             return
         await stack.enter_async_context(beating(database, "order-submitter"))
         pool = SenderPool(broker, publisher.publish, _send_log(database, broker), _limits(settings), budget, hand_overs)

@@ -18,6 +18,7 @@ from closeflow.clock_and_job_watch import beating
 from closeflow.contracts.topics import BROKER_FILL, SUBMIT_ORDER
 from closeflow.domain.outbox.replication_slot import Limits
 from closeflow.kafka.producer import Producer, open_producer
+from closeflow.kafka.topics_at_start import wait_until_topics_fit
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.away import Patience
@@ -284,6 +285,8 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
 
         await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, readiness))
         if not await wait_until_schema_fits(database, stop):
+            return
+        if not await wait_until_topics_fit(settings.kafka, "reconciler", stop):
             return
         await _register(database, cycles, stop)
         delay_s = settings.start_up_delay_s

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from closeflow.contracts.topic_files import TopicFile, read_topic_files
 
 _HEADERS = (
     "ce_id",
@@ -23,9 +24,10 @@ _BOUND = ("retention.ms", "max.message.bytes")
 
 
 def asyncapi_text(schemas: Path) -> str:
-    """The document for the topics of `schemas/topics`; dead letter topics are left to their YAML files."""
-    topics = [yaml.safe_load(path.read_text()) for path in sorted((schemas / "topics").glob("*.yaml"))]
-    carried = [told for told in topics if not told["topic"].endswith(".dlq")]
+    """The document for the topics of `schemas/topics`; dead letter topics are left to their YAML files. Raises
+    BadTopicFile."""
+    files = [told for _, told in read_topic_files(schemas / "topics", of=TopicFile)]
+    carried = [told for told in files if not told.carries_dead_letters]
     document = {
         "asyncapi": "3.0.0",
         "info": {
@@ -34,55 +36,70 @@ def asyncapi_text(schemas: Path) -> str:
             "description": "Generated: python -m closeflow.contracts.schema_files write schemas",
         },
         "defaultContentType": "application/json",
-        "channels": {told["topic"]: _channel(told) for told in carried},
+        "channels": {told.topic: _channel(told) for told in carried},
         "operations": {name: operation for told in carried for name, operation in _operations(told).items()},
         "components": {
-            "messages": {told["schema"]: _message(told) for told in carried},
+            "messages": {told.schema_name: _message(told) for told in carried},
             "schemas": {"headers": {"type": "object", "properties": {name: {"type": "string"} for name in _HEADERS}}},
         },
     }
     return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
 
 
-def _channel(told: Mapping[str, Any]) -> dict[str, Any]:
-    config = told["config"]
-    bound = {"cleanup.policy": [config["cleanup.policy"]], **{name: config[name] for name in _BOUND}}
+def promises(told: TopicFile) -> dict[str, str]:
+    """What a topic's readers may rely on, by its heading."""
     return {
-        "address": told["topic"],
-        "description": told["description"],
-        "messages": {told["schema"]: {"$ref": f"#/components/messages/{told['schema']}"}},
+        "Owner": told.owner,
+        "Compatibility": told.compatibility,
+        "Order": told.ordering,
+        "Delivery": told.delivery,
+        "Kept": told.retention,
+    }
+
+
+def _channel(told: TopicFile) -> dict[str, Any]:
+    bound = {
+        "cleanup.policy": [told.config["cleanup.policy"]],
+        **{name: int(told.config[name]) for name in _BOUND},
+    }
+    said = [told.description, *(f"**{heading}**: {text}" for heading, text in promises(told).items())]
+    said.append("A consumer must:\n\n" + "\n".join(f"- {one}" for one in told.consumers_must))
+    return {
+        "address": told.topic,
+        "description": "\n\n".join(said),
+        "messages": {told.schema_name: {"$ref": f"#/components/messages/{told.schema_name}"}},
         "bindings": {
             "kafka": {
                 "bindingVersion": "0.5.0",
-                "topic": told["topic"],
-                "partitions": told["partitions"],
+                "topic": told.topic,
+                "partitions": told.partitions,
                 "topicConfiguration": bound,
             }
         },
     }
 
 
-def _operations(told: Mapping[str, Any]) -> dict[str, Any]:
-    channel = {"$ref": f"#/channels/{told['topic']}"}
+def _operations(told: TopicFile) -> dict[str, Any]:
+    channel = f"#/channels/{told.topic}"
     return {
-        f"send-{told['topic']}": {"action": "send", "channel": channel, "summary": f"By {told['producer']}."},
-        f"receive-{told['topic']}": {
+        f"send-{told.topic}": {"action": "send", "channel": {"$ref": channel}, "summary": f"By {told.producer}."},
+        f"receive-{told.topic}": {
             "action": "receive",
-            "channel": channel,
-            "summary": f"By {', '.join(told['consumers'])}.",
+            "channel": {"$ref": channel},
+            "summary": f"By {', '.join(told.consumers)}.",
         },
     }
 
 
-def _message(told: Mapping[str, Any]) -> dict[str, Any]:
+def _message(told: TopicFile) -> dict[str, Any]:
     return {
-        "name": told["schema"],
+        "name": told.schema_name,
         "headers": {"$ref": "#/components/schemas/headers"},
         "payload": {
             "schemaFormat": "application/schema+json;version=2020-12",
-            "schema": {"$ref": f"./json/{told['schema']}.json"},
+            "schema": {"$ref": f"./json/{told.schema_name}.json"},
         },
         "bindings": {
-            "kafka": {"bindingVersion": "0.5.0", "key": {"type": "string", "description": str(told["key"])}},
+            "kafka": {"bindingVersion": "0.5.0", "key": {"type": "string", "description": told.key}},
         },
     }
