@@ -64,12 +64,19 @@ def test_the_asyncapi_document_is_current_and_its_references_lead_somewhere() ->
 def test_writing_and_releasing_make_the_files(tmp_path: Path) -> None:
     (tmp_path / "json").mkdir()
     (tmp_path / "released").mkdir()
-    shutil.copytree(SCHEMAS / "topics", tmp_path / "topics")
+    for name in ("topics", "proto"):
+        shutil.copytree(SCHEMAS / name, tmp_path / name)
+    shutil.copyfile(SCHEMAS / "openapi.json", tmp_path / "openapi.json")
     assert main(["write", str(tmp_path)]) == 0
     assert {path.name: path.read_text() for path in (tmp_path / "json").iterdir()} == schema_files()
     assert not list((tmp_path / "released").iterdir())
     assert main(["release", str(tmp_path)]) == 0
-    assert {path.name: path.read_text() for path in (tmp_path / "released").iterdir()} == schema_files()
+    released = tmp_path / "released"
+    assert {path.name: path.read_text() for path in released.glob("*.v*.json")} == schema_files()
+    assert (released / "openapi.json").read_text() == (SCHEMAS / "openapi.json").read_text()
+    kept = [str(path.relative_to(released)) for path in released.rglob("*") if path.is_file()]
+    assert [one for one in kept if one.startswith("proto")] == ["proto/closeflow/close/v1/close.proto"]
+    assert "readers/closeflow_released/contracts/wire.py" in kept
     assert main(["publish"]) == 2
 
 

@@ -1,12 +1,14 @@
 """The JSON Schema files of the wire models, and what may change in them.
 
 `python -m closeflow.contracts.schema_files write schemas` makes `schemas/json` and `schemas/asyncapi.yaml` again;
-`… release schemas` does that and then freezes them as `schemas/released`, which every later version must agree with.
+`… release schemas` does that and then freezes as `schemas/released`, which every later version must agree with: the
+schemas, the readers that understand them, and the OpenAPI document and close.proto as they are.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +16,13 @@ from typing import Any, Final
 
 from closeflow.contracts.asyncapi import asyncapi_text
 from closeflow.contracts.cloudevents import schema_name, schema_version
+from closeflow.contracts.released_readers import freeze_readers
 from closeflow.contracts.topics import TOPIC_MODELS
 from closeflow.contracts.wire import WireModel
 
-_NO_MEANING: Final = frozenset({"description", "title", "default"})
+SOURCES: Final = Path(__file__).parents[2]
+_NO_MEANING: Final = frozenset({"description", "title"})
+_WHOLE: Final = frozenset({"properties", "required", "$defs", *_NO_MEANING})
 
 
 def schema_files() -> dict[str, str]:
@@ -32,7 +37,12 @@ def breaking_changes(released: Mapping[str, Any], current: Mapping[str, Any]) ->
     a break, loosening too: an older reader refuses what a newer writer may then say.
     """
     before, after = released["properties"], current["properties"]
-    found = [f"{name} was removed" for name in before if name not in after]
+    found = [
+        f"the whole has another {name} than before"
+        for name in sorted((released.keys() | current.keys()) - _WHOLE)
+        if released.get(name) != current.get(name)
+    ]
+    found += [f"{name} was removed" for name in before if name not in after]
     found += [f"{name} became required" for name in current["required"] if name not in released["required"]]
     found += [f"{name} became optional" for name in released["required"] if name not in current["required"]]
     for name in before.keys() & after.keys():
@@ -76,6 +86,17 @@ def _without_enum(node: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: item for name, item in option.items() if name != "enum"} for option in _alternatives(node)]
 
 
+def _freeze(schemas: Path) -> None:
+    released = schemas / "released"
+    freeze_readers(SOURCES, released / "readers")
+    shutil.copyfile(schemas / "openapi.json", released / "openapi.json")
+    shutil.copytree(schemas / "proto", released / "proto", ignore=_not_proto, dirs_exist_ok=True)
+
+
+def _not_proto(folder: str, names: list[str]) -> list[str]:
+    return [one for one in names if not (Path(folder) / one).is_dir() and not one.endswith(".proto")]
+
+
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 2 for arguments that are none of its own, before anything is written."""
     match arguments:
@@ -85,6 +106,8 @@ def main(arguments: list[str]) -> int:
                 if verb == "release":
                     (Path(schemas) / "released" / name).write_text(text)
             (Path(schemas) / "asyncapi.yaml").write_text(asyncapi_text(Path(schemas)))
+            if verb == "release":
+                _freeze(Path(schemas))
             return 0
         case _:
             sys.stderr.write("usage: python -m closeflow.contracts.schema_files write|release SCHEMAS_DIRECTORY\n")
