@@ -52,7 +52,7 @@ openapi: $(STAMP) ## Write schemas/openapi.json, which the REST routes describe
 	@$(BIN)/python -m close_api.rest.openapi_file schemas/openapi.json
 
 .PHONY: docs
-docs: $(STAMP) ## Write the pages for those who call the doors into var/docs; they open from disk
+docs: $(STAMP) ## Write the pages for those who call the doors or read the topics into var/docs; they open from disk
 	@$(BIN)/python -m docs.site
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed

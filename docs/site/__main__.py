@@ -1,4 +1,7 @@
-"""Write the pages for those who close positions from another service: `make docs`. They open from disk."""
+"""Write the pages for those who close positions from another service or read the topics: `make docs`.
+
+They open from disk.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from close_api.rest.problems import error_table
 from docs.site.grpc_page import described_proto, grpc_page
 from docs.site.markup import STYLE, page, prose
 from docs.site.rest_page import rest_page
+from docs.site.topics_page import topic_pages
 
 REPOSITORY: Final = Path(__file__).parents[2]
 OPENAPI: Final = REPOSITORY / "schemas" / "openapi.json"
@@ -47,6 +51,7 @@ def pages() -> dict[str, str]:
 <li><a href="rest.html">REST</a>: every route with its parameters, body, answers and errors</li>
 <li><a href="grpc.html">gRPC</a>: every call, message and enum</li>
 <li><a href="errors.html">Errors</a>: every code, over both doors, and what to do</li>
+<li><a href="topics.html">Topics</a>: what risk, accounting and others may read in Kafka, and rely on</li>
 </ul>
 <p>How it is done step by step, with REST, gRPC and the Python client, is in
 <code>docs/how-to/close-from-your-service.md</code>.</p>
@@ -56,6 +61,7 @@ def pages() -> dict[str, str]:
         "rest.html": rest_page(json.loads(OPENAPI.read_text())),
         "grpc.html": grpc_page(described_proto()),
         "errors.html": page("errors.html", "Errors", f'{prose(_ERRORS)}<div class="wide">{error_table()}</div>'),
+        **topic_pages(),
     }
 
 

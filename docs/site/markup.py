@@ -16,6 +16,7 @@ PAGES: Final = (
     ("rest.html", "REST"),
     ("grpc.html", "gRPC"),
     ("errors.html", "Errors"),
+    ("topics.html", "Topics"),
 )
 _TERM: Final = re.compile(r" {2,}([\w-]+) {2,}(\S.*)")
 _CODE: Final = re.compile(r"`([^`]+)`")

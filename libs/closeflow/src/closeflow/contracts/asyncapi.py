@@ -7,18 +7,9 @@ from typing import Any
 
 import yaml
 
+from closeflow.contracts.record_headers import event_types_of, headers_of
 from closeflow.contracts.topic_files import TopicFile, read_topic_files
 
-_HEADERS = (
-    "ce_id",
-    "ce_type",
-    "ce_source",
-    "ce_specversion",
-    "ce_time",
-    "ce_dataschema",
-    "content-type",
-    "traceparent",
-)
 _BOUND = ("retention.ms", "max.message.bytes")
 """The settings that AsyncAPI's Kafka channel binding 0.5.0 has a place for, besides cleanup.policy."""
 
@@ -40,7 +31,7 @@ def asyncapi_text(schemas: Path) -> str:
         "operations": {name: operation for told in carried for name, operation in _operations(told).items()},
         "components": {
             "messages": {told.schema_name: _message(told) for told in carried},
-            "schemas": {"headers": {"type": "object", "properties": {name: {"type": "string"} for name in _HEADERS}}},
+            "schemas": {f"{told.topic}-headers": _headers(told.topic) for told in carried},
         },
     }
     return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
@@ -91,10 +82,18 @@ def _operations(told: TopicFile) -> dict[str, Any]:
     }
 
 
+def _headers(topic: str) -> dict[str, Any]:
+    said: dict[str, dict[str, Any]] = {
+        name: {"type": "string", "description": text} for name, text in headers_of(topic).items()
+    }
+    said["ce_type"]["enum"] = list(event_types_of(topic))
+    return {"type": "object", "properties": said}
+
+
 def _message(told: TopicFile) -> dict[str, Any]:
     return {
         "name": told.schema_name,
-        "headers": {"$ref": "#/components/schemas/headers"},
+        "headers": {"$ref": f"#/components/schemas/{told.topic}-headers"},
         "payload": {
             "schemaFormat": "application/schema+json;version=2020-12",
             "schema": {"$ref": f"./json/{told.schema_name}.json"},
