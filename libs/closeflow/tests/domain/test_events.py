@@ -12,7 +12,7 @@ import pytest
 
 from closeflow.contracts.outbox import event_value
 from closeflow.domain.ids import execution_event_id, position_event_id, submit_event_id
-from closeflow.domain.model import PositionStatus, RequestStatus, Side, Topic
+from closeflow.domain.model import PositionCause, PositionStatus, RequestStatus, Side, Topic
 from closeflow.domain.orders.execution_ledger import Recorded
 from closeflow.domain.outbox.events import ledger_event, position_event, submit_event
 from closeflow.domain.text import decimal_text, time_text
@@ -111,7 +111,7 @@ def test_the_type_of_a_position_event_names_the_main_point(
 ) -> None:
     request = None if request_status is None else a_request(status=request_status)
     after = a_position(**{"version": 6, **now})
-    event = position_event(a_position(**was), after, request, at=NOW)
+    event = position_event(a_position(**was), after, request, cause=PositionCause.EXECUTION, at=NOW)
     assert event.event_type == event_type
     assert (event.event_id, event.position_version) == (position_event_id(41, 6), 6)
     assert event_value(event)["position_status"] == after.status.value
@@ -147,7 +147,7 @@ def test_every_event_of_a_request_carries_its_trace() -> None:
     moved = replace(a_position(), version=6)
 
     submit = submit_event(request, Decimal(1), at=NOW)
-    position = position_event(a_position(), moved, request, at=NOW)
+    position = position_event(a_position(), moved, request, cause=PositionCause.CLOSE_MOVED, at=NOW)
     execution = ledger_event(a_position(), request, working(), Recorded(an_execution("e-1", 5)))
 
     assert {one.traceparent for one in (submit, position, execution)} == {trace}

@@ -181,6 +181,24 @@ class SendAnswer(StrEnum):
     UNKNOWN = "unknown"
 
 
+class PositionCause(StrEnum):
+    """What made a version of a position."""
+
+    IMPORTED = "imported"
+    """It came here with this quantity."""
+    CLOSE_ACCEPTED = "close_accepted"
+    EXECUTION = "execution"
+    """Executions of orders changed its quantity."""
+    REVERSAL = "reversal"
+    """A bust or a correction changed its quantity."""
+    OVERFILL = "overfill"
+    """It holds what executions brought beyond another position's zero (P12), and that changed."""
+    ADJUSTMENT = "adjustment"
+    """Something outside of ours changed its quantity: a transfer, an expiry, an assignment (P13)."""
+    CLOSE_MOVED = "close_moved"
+    """Its close, or what is proven of its exposure, changed, and its quantity did not."""
+
+
 class Topic(StrEnum):
     """The topics that carry our own events; `broker-fill` carries the broker's."""
 

@@ -20,6 +20,7 @@ from closeflow.domain.enums import ExecKind as ExecKind
 from closeflow.domain.enums import ExecType as ExecType
 from closeflow.domain.enums import OrderStatus as OrderStatus
 from closeflow.domain.enums import OrderType as OrderType
+from closeflow.domain.enums import PositionCause as PositionCause
 from closeflow.domain.enums import PositionStatus as PositionStatus
 from closeflow.domain.enums import RejectClass as RejectClass
 from closeflow.domain.enums import RequestStatus as RequestStatus

@@ -25,6 +25,7 @@ from closeflow.domain.model import (
     Event,
     OrderType,
     Position,
+    PositionCause,
     PositionStatus,
     RequestStatus,
     Side,
@@ -333,4 +334,5 @@ def _accept(book: Book, request: CloseRequest, now: datetime) -> Accepted:
     )
     after = replace(book, position=closing, requests={**book.requests, request.id: request})
     submit = submit_event(request, request.target_quantity, at=now)
-    return Accepted(after, request, (submit, position_event(before, closing, request, at=now)))
+    accepted = position_event(before, closing, request, cause=PositionCause.CLOSE_ACCEPTED, at=now)
+    return Accepted(after, request, (submit, accepted))

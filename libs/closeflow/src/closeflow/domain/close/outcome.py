@@ -36,6 +36,7 @@ from closeflow.domain.model import (
 from closeflow.domain.orders import status as order_status
 from closeflow.domain.outbox.events import position_event
 from closeflow.domain.position import exposure, overfill
+from closeflow.domain.position.cause import average_price, cause_of
 from closeflow.domain.position.overfill import quantity_within_zero
 from closeflow.domain.position.reopen import reopen
 from closeflow.domain.reasons import (
@@ -125,7 +126,14 @@ def publish_position(
     if visible(before.position) == visible(book.position):
         return book, ()
     position = replace(book.position, version=before.position.version + 1)
-    event = position_event(before.position, position, request, at=now)
+    event = position_event(
+        before.position,
+        position,
+        request,
+        cause=cause_of(before, book),
+        average_price=average_price(book, request.id) if request is not None else None,
+        at=now,
+    )
     return replace(book, position=position), (event,)
 
 

@@ -13,7 +13,17 @@ from closeflow.domain.ids import (
     reversal_event_id,
     submit_event_id,
 )
-from closeflow.domain.model import CloseRequest, Event, Order, Payload, Position, PositionStatus, RequestStatus, Side
+from closeflow.domain.model import (
+    CloseRequest,
+    Event,
+    Order,
+    Payload,
+    Position,
+    PositionCause,
+    PositionStatus,
+    RequestStatus,
+    Side,
+)
 from closeflow.domain.orders.execution_ledger import Corrected, Entry, Recorded, Reversed
 from closeflow.domain.outbox.payloads import ExecutionPayload, PositionPayload, SubmitOrderPayload
 from closeflow.domain.text import EXACT
@@ -61,24 +71,41 @@ def submit_event(request: CloseRequest, quantity: Decimal, *, at: datetime) -> E
     return _event(SUBMIT_CLOSE_ORDER, payload, request)
 
 
-def position_event(before: Position, after: Position, request: CloseRequest | None, *, at: datetime) -> Event:
-    """The state of a position after a change, under its new version; the type names the change's main point."""
+def position_event(
+    before: Position,
+    after: Position,
+    request: CloseRequest | None,
+    *,
+    cause: PositionCause,
+    average_price: Decimal | None = None,
+    at: datetime,
+) -> Event:
+    """The state of a position after a change, under its new version; the type names the change's main point.
+    `average_price` is of all that the request has filled."""
     payload = PositionPayload(
         event_id=position_event_id(after.id, after.version),
         position_id=after.id,
         account_id=after.account_id,
         symbol=after.symbol,
         event_type=_position_event_type(before, after, request),
+        cause=cause,
         position_version=after.version,
         asset_type=after.asset_type,
+        multiplier=after.multiplier,
+        currency=after.currency,
         position_status=after.status,
         quantity=after.quantity,
+        quantity_change=after.quantity - before.quantity,
+        opening_qty=after.opening_quantity,
         exposure_unproven=after.exposure_unproven,
         close_request_id=request.id if request else None,
         close_request_status=request.status if request else None,
+        side=request.side if request else None,
         target_qty=request.target_quantity if request else None,
         filled_qty=request.filled_quantity if request else None,
+        average_price=average_price,
         reason=request.reason if request else None,
+        closed_at=after.closed_at,
         occurred_at=at,
     )
     return _event(payload.event_type, payload, request, position_version=after.version)

@@ -46,21 +46,30 @@ class SubmitOrderPayload(Payload):
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionPayload(Payload):
-    """The whole state of a position at its version; `quantity` is signed (short < 0)."""
+    """The whole state of a position at its version, and what made it so; `quantity`, `quantity_change` and
+    `opening_qty` are signed (short < 0)."""
 
     TOPIC = Topic.POSITION_EVENTS
 
     event_type: str
+    cause: str
     position_version: int
     asset_type: AssetType
+    multiplier: Decimal
+    currency: str
     position_status: PositionStatus
     quantity: Decimal
+    quantity_change: Decimal
+    opening_qty: Decimal
     exposure_unproven: bool
     close_request_id: UUID | None
     close_request_status: RequestStatus | None
+    side: Side | None
     target_qty: Decimal | None
     filled_qty: Decimal | None
+    average_price: Decimal | None
     reason: str | None
+    closed_at: datetime | None
     occurred_at: datetime
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.frozen import replace
-from closeflow.domain.model import Event, Position
+from closeflow.domain.model import Event, Position, PositionCause
 from closeflow.domain.outbox.events import position_event
 from closeflow.storage.book import mapping
 from closeflow.storage.core.bulk import rows_json
@@ -52,10 +52,8 @@ _HOLD: Final = text(
     RETURNING *, closeflow_now() AS at
 """.replace("@LOT", LOT).replace("@POSITIONS", LOT.replace("asset_type", "positions.asset_type"))
 )
-_BEING_CLOSED: Final = text("""
-    SELECT id, opening_qty FROM positions
-    WHERE overfill_of = ANY(CAST(:ids AS bigint[])) AND active_close_request_id IS NOT NULL
-    ORDER BY id FOR NO KEY UPDATE
+_TAGGED: Final = text("""
+    SELECT * FROM positions WHERE overfill_of = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE
 """)
 
 
@@ -77,15 +75,19 @@ async def hold_overfills(tx: AsyncConnection, *, overfills: Mapping[int, Decimal
     if not overfills:
         return Held()
     rows = [{"id": position_id, "quantity": overfills[position_id]} for position_id in sorted(overfills)]
-    closing = {row["id"]: row["opening_qty"] for row in await fetch(tx, _BEING_CLOSED, {"ids": sorted(overfills)})}
+    tagged = {row["id"]: mapping.position(row) for row in await fetch(tx, _TAGGED, {"ids": sorted(overfills)})}
     held = await fetch(tx, _HOLD, {"rows": rows_json(rows)})
+    closing = {key for key, one in tagged.items() if one.active_close_request_id is not None}
     return Held(
-        events=[_event(row, at=row["at"]) for row in held if row["id"] not in closing],
-        followed={row["id"]: row["opening_qty"] - closing[row["id"]] for row in held if row["id"] in closing},
+        events=[_event(tagged.get(row["id"]), row, at=row["at"]) for row in held if row["id"] not in closing],
+        followed={
+            row["id"]: row["opening_qty"] - tagged[row["id"]].opening_quantity for row in held if row["id"] in closing
+        },
         at=held[0]["at"] if held else None,
     )
 
 
-def _event(row: Row, *, at: datetime) -> Event:
+def _event(before: Position | None, row: Row, *, at: datetime) -> Event:
     after: Position = mapping.position(row)
-    return position_event(replace(after, quantity=Decimal(0)), after, None, at=at)
+    was = before or replace(after, quantity=Decimal(0))
+    return position_event(was, after, None, cause=PositionCause.OVERFILL, at=at)
