@@ -44,8 +44,8 @@ async def bench(database: Database, simulator: SimulatorProcess, tmp_path: Path)
 
 
 @pytest.fixture
-def job(engine: Engine, broker: AlpacaBroker) -> ImportNonTrades:
-    return ImportNonTrades(engine, broker, timedelta(days=7), pages=5)
+def job(bench: Bench, engine: Engine, broker: AlpacaBroker) -> ImportNonTrades:
+    return ImportNonTrades(engine, broker, bench.producer, timedelta(days=7), pages=5)
 
 
 def hold(bench: Bench, symbol: str, quantity: int, *, there: int | None = None, asset_type: str = "option") -> int:
@@ -230,7 +230,7 @@ async def test_a_long_list_is_read_on_in_the_next_cycle(bench: Bench, engine: En
     for _ in range(100):
         does(bench, "DIV", "AAPL", 1, moves=False)
     does(bench, "OPEXP", CALL, -2)
-    job = ImportNonTrades(engine, broker, timedelta(days=7), pages=1)
+    job = ImportNonTrades(engine, broker, bench.producer, timedelta(days=7), pages=1)
     assert [await job.once() for _ in range(2)] == [0, 1]
     assert position(bench, position_id) == ("closed", 0)
     (cursor,) = bench.query("SELECT position FROM broker_cursors")

@@ -14,7 +14,7 @@ from typing import Final
 from closectl.verifying.reading import KAFKA, PUBLISH_WITHIN, Published
 from closectl.verifying.report import Looked, looked
 from closeflow.domain.model import ExecKind, Side, Topic
-from closeflow.domain.outbox.events import EXECUTION_REVERSED
+from closeflow.domain.outbox.events import EXECUTION_CHARGED, EXECUTION_REVERSED
 from closeflow.domain.text import decimal_text
 from closeflow.storage.verify.compared_state import BookedExecution, State
 
@@ -45,6 +45,8 @@ def _entries(state: State, events: Sequence[Published]) -> Wrong:
     entered: defaultdict[Key, list[Published]] = defaultdict(list)
     taken_back: defaultdict[Key, list[Published]] = defaultdict(list)
     for one in events:
+        if one.value.get("event_type") == EXECUTION_CHARGED:
+            continue  # It is in the books already; this is what it costs.
         (taken_back if one.value.get("event_type") == EXECUTION_REVERSED else entered)[_key(one)].append(one)
     known = {(one.broker, one.account_id, one.exec_id): one for one in state.executions}
     since = _since(state)

@@ -47,16 +47,10 @@ def test_the_trace_of_a_send_goes_along_with_its_answer() -> None:
     assert dict(record.headers)["traceparent"] == b"00-a-b-01"
 
 
-@pytest.mark.parametrize(
-    ("stated", "time"),
-    [
-        (AT - timedelta(hours=3), b"2026-03-02T12:00:00.000000Z"),
-        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), b"2026-03-02T15:00:00.000000Z"),
-    ],
-)
-def test_an_update_is_dated_by_the_broker_or_else_by_when_it_was_heard(stated: datetime, time: bytes) -> None:
+@pytest.mark.parametrize("stated", [AT - timedelta(hours=3), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))])
+def test_an_update_is_dated_by_when_it_was_heard_whatever_the_broker_s_time_is(stated: datetime) -> None:
     record = broker_fill_record(replace(UPDATE, transact_time=stated), service="reconciler")
-    assert dict(record.headers)["ce_time"] == time
+    assert dict(record.headers)["ce_time"] == b"2026-03-02T15:00:00.000000Z"
 
 
 @pytest.mark.parametrize(("client_order_id", "key"), [("by-hand", b"by-hand"), ("\ud800", b"\\ud800")])

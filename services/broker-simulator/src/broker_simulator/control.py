@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
@@ -46,6 +46,7 @@ from .control_models import (
     Bust,
     Capabilities,
     Correction,
+    ExecutionCharge,
     ExecutionSeen,
     NamedOrder,
     OrderSeen,
@@ -172,6 +173,11 @@ class Control:
         """Give an execution another quantity and price; more than the order's quantity is an overfill."""
         change = Correction(execution_id=execution_id, qty=Decimal(qty), price=Decimal(price), revive=revive)
         return ExecutionSeen.model_validate_json(self._call("POST", "/executions/correct", change))
+
+    def charge(self, execution_id: str, amount: Decimal | str, *, activity_type: Literal["COMM", "FEE"] = "FEE") -> str:
+        """List a fee or commission for an execution; returns the id of the activity. A negative amount gives back."""
+        charge = ExecutionCharge(execution_id=execution_id, amount=Decimal(amount), activity_type=activity_type)
+        return str(json.loads(self._call("POST", "/executions/charge", charge))["id"])
 
     def outage(self, outage: Outage) -> None:
         """Add an outage; it begins at once."""

@@ -17,6 +17,7 @@ from .control_models import (
     Bust,
     Capabilities,
     Correction,
+    ExecutionCharge,
     ExecutionSeen,
     NamedOrder,
     OrderSeen,
@@ -33,12 +34,12 @@ from .control_models import (
 from .edge import Outage, Outages
 from .exchange import Exchange
 from .market_clock import MarketHours
-from .non_trade import NonTrade
+from .non_trade import NonTrade, charge_of
 from .numbers import rfc3339
 from .orders import Execution
 from .positions import BadPositionsCsv, Seed, read_positions_csv
 from .quotes import Pin
-from .reversals import NotReversible
+from .reversals import NotReversible, any_execution
 from .rules import ActiveRule
 from .store import Receipt
 
@@ -109,6 +110,12 @@ def _script_routes(app: FastAPI, exchange: Exchange, outages: Outages) -> None:
         """Give an execution another quantity and price; the answer is the correction."""
         made = exchange.correct(change.execution_id, qty=change.qty, price=change.price, revive=change.revive)
         return _execution_seen(exchange, made)
+
+    @app.post("/executions/charge", status_code=201)
+    async def charge(charge: ExecutionCharge) -> dict[str, str | None]:
+        """A fee or commission that is stated after its trade: an activity that names the execution and its order."""
+        one = any_execution(exchange.book.executions, charge.execution_id)
+        return exchange.book_non_trade(charge_of(one, charge.activity_type, charge.amount))
 
     @app.post("/outages", status_code=201)
     async def add_outage(outage: Outage) -> list[OutageState]:

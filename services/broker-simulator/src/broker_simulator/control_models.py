@@ -89,6 +89,14 @@ class Correction(Bust):
     price: Price
 
 
+class ExecutionCharge(Spec):
+    """What an execution costs, listed as an activity of its own; below 0 it is given back."""
+
+    execution_id: str
+    amount: Decimal
+    activity_type: Literal["COMM", "FEE"] = "FEE"
+
+
 class NamedOrder(Spec):
     """The order that a call is about."""
 

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from .behaviour import Spec
 from .numbers import plain
+from .orders import Execution
 from .positions import Position
 
 
@@ -26,6 +27,20 @@ class NonTrade(Spec):
     date: str | None = None
     moves: bool = True
     fields: dict[str, str | None] = Field(default_factory=dict)
+
+
+def charge_of(execution: Execution, activity_type: str, amount: Decimal) -> NonTrade:
+    """A fee or commission for one execution. Alpaca documents FEE with neither order nor execution: that both are named
+    is an assumption, without which a charge belongs to nothing but the day."""
+    fields: dict[str, str | None] = {
+        "net_amount": plain(-amount),
+        "order_id": execution.order_id,
+        "execution_id": execution.id,
+        "description": f"{activity_type} of execution {execution.id}",
+    }
+    return NonTrade(
+        activity_type=activity_type, symbol=execution.symbol, quantity=Decimal(0), moves=False, fields=fields
+    )
 
 
 LISTED: Final = TypeAdapter(list[dict[str, str | None]])

@@ -34,6 +34,14 @@ def standing(executions: Iterable[Execution], execution_id: str) -> Execution:
     return found
 
 
+def any_execution(executions: Iterable[Execution], execution_id: str) -> Execution:
+    """The execution with this id, whether it stands or not. Raises NotReversible."""
+    found = next((one for one in executions if one.id == execution_id), None)
+    if found is None:
+        raise NotReversible(f"no execution has the id {execution_id}")
+    return found
+
+
 def busted(order: Order, position: Position | None, one: Execution, *, at_us: int, revive: bool) -> Progress:
     """The order and the position without this execution."""
     return _replaced(order, position, one, "bust", ZERO, one.price, at_us=at_us, revive=revive)

@@ -18,6 +18,7 @@ from closeflow.domain.incidents import IncidentKind, about, about_order
 from closeflow.domain.model import Book, BrokerUpdate
 from closeflow.domain.orders import execution_ledger
 from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.charges import in_currency_of
 from closeflow.domain.orders.judge_update import judge_update
 from closeflow.domain.orders.verdicts import Applied, ProvesNothing, Quarantined, Repeated
 from closeflow.domain.outbox.events import ledger_event
@@ -96,6 +97,8 @@ def _fold_one(
         return None
     book = folded.books[position_id]
     taken_by = taken.get((update.broker, update.account_id, update.exec_id)) if update.exec_id else None
+    update, of_currency = in_currency_of(book.position, order, update)
+    folded.incidents += of_currency
     verdict = judge_update(order, update, taken_by=taken_by)
     folded.verdicts.append(type(verdict).__name__)
     match verdict:

@@ -171,7 +171,7 @@ def _compare_positions(parts: Parts) -> ComparePositions:
 def _import_non_trades(parts: Parts) -> ImportNonTrades:
     settings = parts.settings
     look_back = timedelta(days=settings.non_trades_look_back_days)
-    return ImportNonTrades(parts.database, parts.broker, look_back, settings.non_trades_pages)
+    return ImportNonTrades(parts.database, parts.broker, parts.producer, look_back, settings.non_trades_pages)
 
 
 def _assemble_evidence(parts: Parts) -> AssembleEvidence:

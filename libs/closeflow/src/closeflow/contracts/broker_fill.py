@@ -37,15 +37,18 @@ _REQUIRED: Final = {
     ExecType.TRADE: ("exec_id", "last_qty", "last_px"),
     ExecType.TRADE_CANCEL: ("exec_id", "exec_ref_id"),
     ExecType.TRADE_CORRECT: ("exec_id", "exec_ref_id", "last_qty", "last_px"),
+    ExecType.CHARGE: ("exec_id", "exec_ref_id"),
 }
 
 _KINDS: Final = frozenset(ExecType)
 _OF_KINDS: Final = {
     "exec_id": frozenset(_REQUIRED),
-    "exec_ref_id": frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT}),
+    "exec_ref_id": frozenset({ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT, ExecType.CHARGE}),
     "last_qty": frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT}),
     "last_px": frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT}),
     "reject_class": _KINDS - frozenset(_REQUIRED),
+    "commission": frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT, ExecType.CHARGE}),
+    "fees": frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT, ExecType.CHARGE}),
 }
 """What only these kinds of update have a use for."""
 
@@ -82,6 +85,7 @@ class BrokerFillV1(WireModel):
     reason: Note | None = None
     position_qty: AsideNumber = None
     commission: AsideNumber = None
+    fees: AsideNumber = None
     currency: AsideCurrency = None
 
     @model_validator(mode="before")
@@ -154,6 +158,7 @@ class BrokerFillV1(WireModel):
             reason=self.reason,
             position_quantity=self.position_qty,
             commission=self.commission,
+            fees=self.fees,
             currency=self.currency,
         )
 
@@ -214,6 +219,7 @@ def _fields(update: BrokerUpdate) -> dict[str, Any]:
         "reason": update.reason,
         "position_qty": update.position_quantity,
         "commission": update.commission,
+        "fees": update.fees,
         "currency": update.currency,
     }
 

@@ -84,7 +84,8 @@ class TimeInForce(StrEnum):
 
 
 class ExecType(StrEnum):
-    """FIX ExecType (150), with three of ours: `order_status`, `not_found` and `absent` answer a query."""
+    """FIX ExecType (150), with four of ours: `order_status`, `not_found` and `absent` answer a query, and `charge`
+    states a commission or fee by itself."""
 
     NEW = "new"
     TRADE = "trade"
@@ -98,6 +99,7 @@ class ExecType(StrEnum):
     DONE_FOR_DAY = "done_for_day"
     TRADE_CANCEL = "trade_cancel"
     TRADE_CORRECT = "trade_correct"
+    CHARGE = "charge"
     ORDER_STATUS = "order_status"
     NOT_FOUND = "not_found"
     ABSENT = "absent"

@@ -51,6 +51,11 @@ def correction_event_id(broker: str, account_id: str, exec_id: str, replaced: st
     return _uuid5(f"correction/{broker}/{account_id}/{exec_id}/{replaced}")
 
 
+def charge_event_id(broker: str, account_id: str, charge_id: str, exec_id: str) -> UUID:
+    """Of the event that enters a charge of an execution which is in the books."""
+    return _uuid5(f"charge/{broker}/{account_id}/{charge_id}/{exec_id}")
+
+
 def broker_update_id(*parts: object) -> UUID:
     """The id of a broker update made from an answer or a query: the same parts give the same id."""
     return _uuid5("/".join(["update", *(str(part) for part in parts)]))

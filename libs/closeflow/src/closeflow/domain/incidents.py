@@ -58,6 +58,7 @@ class IncidentKind(StrEnum):
     EXECUTION_WITHHELD = "execution_withheld"
     EXECUTED_ABOVE_STATED = "executed_above_stated"
     EXECUTION_CHANGED = "execution_changed"
+    CHARGE_NOT_BOOKED = "charge_not_booked", WARNING
     EXECUTION_OF_ANOTHER_ORDER = "execution_of_another_order"
     CONTRADICTS_ORDER = "contradicts_order"
     QUANTITIES_DISAGREE = "quantities_disagree"

@@ -136,6 +136,31 @@ class Execution:
 
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What the account pays for one execution, as the broker states it; an amount below 0 is given back. Never changed.
+
+    `charge_id` is the execution's own id where the report of the execution states it, then or later; such a charge goes
+    with the execution, when that is taken back. Else it is the id of the broker's own entry, of which each counts.
+    """
+
+    broker: str
+    charge_id: str
+    exec_id: str
+    commission: Decimal
+    fees: Decimal
+    currency: str | None
+    """None is the position's."""
+    occurred_at: datetime
+    source: UpdateSource
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of the execution's own report."""
+        return self.charge_id == self.exec_id
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """The newest statement of one kind about an order. Quantities are absent where the broker did not state them.
 
@@ -213,6 +238,8 @@ class Order:
     executions: tuple[Execution, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of executions, alias to exec_id: a feed that names a fill differently (rule R3a)."""
+    charges: tuple[Charge, ...] = ()
+    """In the order in which they were kept."""
     withheld: tuple[Execution, ...] = ()
     """Trades of which it is not clear yet whether they are new: neither booked nor an alias (rule R3a)."""
     statements: tuple[Statement, ...] = ()
@@ -253,6 +280,7 @@ class BrokerUpdate:
     reason: str | None = None
     position_quantity: Decimal | None = None
     commission: Decimal | None = None
+    fees: Decimal | None = None
     currency: str | None = None
     message: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
     """What the broker said, as it said it; for whoever has to put the update aside."""

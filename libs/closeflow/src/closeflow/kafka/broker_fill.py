@@ -7,7 +7,7 @@ import structlog
 from closeflow.contracts import BROKER_FILL, BrokerFillV1, broker_fill_key, build_headers
 from closeflow.contracts.broker_fill import broken_broker_fill
 from closeflow.contracts.codec import encode
-from closeflow.contracts.wire import is_time
+from closeflow.contracts.event_types import broker_event_type
 from closeflow.domain.model import BrokerUpdate
 from closeflow.kafka.producer import Outgoing
 
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 def broker_fill_record(update: BrokerUpdate, *, service: str, traceparent: str | None = None) -> Outgoing:
-    """`ce_type` is BROKER_ and the kind of update, `ce_time` when the broker says that it happened.
+    """`ce_type` is BROKER_ and the kind of update, `ce_time` when we heard it (`transact_time` is the broker's).
 
     Never refuses: an update that contradicts its contract is written all the same, so that its reader puts it aside
     under its order's name instead of nobody ever knowing of it.
@@ -28,9 +28,9 @@ def broker_fill_record(update: BrokerUpdate, *, service: str, traceparent: str |
     headers = build_headers(
         BrokerFillV1,
         event_id=update.event_id,
-        event_type=f"BROKER_{update.exec_type.upper()}",
+        event_type=broker_event_type(update.exec_type),
         source=f"/{service}",
-        time=update.transact_time if is_time(update.transact_time) else update.received_at,  # As `BrokerFillV1` does.
+        time=update.received_at,
         traceparent=traceparent,
     )
     return Outgoing(topic=BROKER_FILL, key=broker_fill_key(update.client_order_id), value=value, headers=tuple(headers))

@@ -1,4 +1,6 @@
-"""What the broker did without a trade: expiries, assignments and exercises end positions, the rest a person is told."""
+"""What the broker did without a trade: expiries, assignments and exercises end positions, the rest a person is told.
+
+Of the same list come the commissions and fees that the broker states by themselves."""
 
 from __future__ import annotations
 
@@ -26,6 +28,7 @@ from closeflow.domain.operator.non_trade_activity import (
     spellings,
     waits_incident,
 )
+from closeflow.kafka.producer import Producer
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.broker_cursors import advance_cursor, read_cursor
@@ -35,6 +38,7 @@ from closeflow.storage.non_trade_activities import Held, decided_activities, hel
 from closeflow.storage.operator_actions import act_as
 from closeflow.storage.position_adjustments import insert_adjustment
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
+from reconciler.charges import tell_charges
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +57,7 @@ class ImportNonTrades:
 
     database: Database
     broker: Broker
+    producer: Producer
     look_back: timedelta
     pages: int
     _next: tuple[datetime, str] | None = None
@@ -66,6 +71,7 @@ class ImportNonTrades:
     async def _cycle(self) -> int:
         try:
             listed = await self._listed()
+            await tell_charges(self.database, self.producer, listed, **self._key)
             concerned = await self._concerned(listed)
             theirs = await self.broker.positions() if concerned else Positions({})
         except BrokerUnavailable as error:

@@ -13,9 +13,9 @@ from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.reading import last_id
 from closeflow.broker.protocol import ExecutionPage
 from closeflow.domain.ids import parse_client_order_id
-from closeflow.domain.model import BrokerUpdate
+from closeflow.domain.model import ZERO, BrokerUpdate
 from closeflow.domain.operator.adjust import Ending
-from closeflow.domain.operator.non_trade_activity import NonTrade
+from closeflow.domain.operator.non_trade_activity import ExecutionCharge, NonTrade
 from closeflow.domain.sending.broker_answers import ForeignOrder, Unanswered
 
 log = structlog.get_logger()
@@ -29,7 +29,10 @@ ENDINGS: Final = {
     # Splits, mergers, spin-offs, and changes of the name or symbol.
     **dict.fromkeys(("MA", "NC", "REORG", "SC", "SPIN", "SPLIT", "SSO", "SSP"), Ending.REORGANIZED),
 }
-MONEY_ONLY: Final = ("CFEE", "CSD", "CSW", "DIV", "FEE", "INT", "JNLC", "PTC")
+CHARGES: Final = {"COMM": "commission", "FEE": "fees"}
+"""What an activity of the type that names an execution charges for it. Alpaca documents FEE, without naming one; COMM
+is a commission that is stated after its trade."""
+MONEY_ONLY: Final = ("CFEE", "COMM", "CSD", "CSW", "DIV", "FEE", "INT", "JNLC", "PTC")
 """How the types of `NonTrade.money_only` begin."""
 
 
@@ -114,6 +117,23 @@ def non_trade(item: object) -> NonTrade:
         description=_words(of, "description"),
         ending=ENDINGS.get(kind),
         money_only=kind.startswith(MONEY_ONLY),
+        charge=_charge(of, kind),
+    )
+
+
+def _charge(of: parse.Json, kind: str) -> ExecutionCharge | None:
+    """Where the activity says of which execution it is; `net_amount` is signed as the account's cash changes."""
+    amount, what = parse.aside(of, "net_amount"), CHARGES.get(kind)
+    order, execution = _words(of, "order_id"), _words(of, "execution_id")
+    if what is None or not amount or order is None or execution is None:
+        return None
+    return ExecutionCharge(
+        broker_order_id=order,
+        exec_id=execution,
+        commission=-amount if what == "commission" else ZERO,
+        fees=-amount if what == "fees" else ZERO,
+        currency=_words(of, "currency"),
+        at=parse.aside_time(of, "created_at"),
     )
 
 

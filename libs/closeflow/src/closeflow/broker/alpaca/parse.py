@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Final, TypedDict
 
 from closeflow.domain.ids import broker_update_id, parse_client_order_id
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, Side, UpdateSource
@@ -328,6 +328,7 @@ def trade_update(data: Json, *, of: Account, received_at: datetime) -> BrokerUpd
         broker_seq=base.broker_seq,
         reason=base.reason or _note(data, "reason") or (None if event in EVENTS else f"event {event!r}"),
         position_quantity=aside(data, "position_qty"),
+        **(charge(data) if trade else {}),
         message=data,
     )
 
@@ -365,8 +366,23 @@ def fill_activity(activity: Json, *, of: Account, order: OrderName, received_at:
         leaves_quantity=leaves if leaves is None or leaves >= 0 else None,
         last_quantity=None if bust else quantity,
         last_price=None if bust else price,
+        **({} if bust else charge(activity)),
         message=activity,
     )
+
+
+class StatedCharge(TypedDict, total=False):
+    """What an execution costs, as its report states it."""
+
+    commission: Decimal | None
+    fees: Decimal | None
+    currency: str | None
+
+
+def charge(of: Json) -> StatedCharge:
+    """Of a fill: Alpaca's pages show none there, and an account that pays commission may see it. No fill is lost for
+    one that cannot be read."""
+    return {"commission": aside(of, "commission"), "fees": aside(of, "fees"), "currency": _note(of, "currency")}
 
 
 def position_quantity(position: Json) -> Decimal:

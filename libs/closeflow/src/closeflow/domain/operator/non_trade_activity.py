@@ -24,6 +24,19 @@ _EXECUTED: Final = (None, "executed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionCharge:
+    """What an activity charges for one execution of one order, by the broker's ids; above 0 the account pays."""
+
+    broker_order_id: str
+    exec_id: str
+    commission: Decimal
+    fees: Decimal
+    currency: str | None
+    at: datetime | None
+    """When the broker booked it, where it says more than the day."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NonTrade:
     """One activity as the broker lists it. `quantity` is the signed change of the holding; what is not stated, or
     cannot be read, is None (`kind`: empty).
@@ -40,6 +53,7 @@ class NonTrade:
     description: str | None = None
     ending: Ending | None = None
     money_only: bool = False
+    charge: ExecutionCharge | None = None
 
     def __str__(self) -> str:
         said = (self.kind or "an activity without a type", self.symbol, self.quantity and decimal_text(self.quantity))

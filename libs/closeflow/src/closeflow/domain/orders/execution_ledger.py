@@ -15,7 +15,8 @@ from decimal import Decimal
 
 from closeflow.domain.enums import ExecKind
 from closeflow.domain.frozen import kept
-from closeflow.domain.model import ZERO, Execution, Order
+from closeflow.domain.model import ZERO, Charge, Execution, Order
+from closeflow.domain.orders.charges import own_charge, separate_charges
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +103,20 @@ def _ages(rows: Iterable[Execution]) -> dict[str, tuple[datetime, int, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A trade enters the books."""
+    """A trade enters the books, with the charge that goes with it as far as it is known."""
 
     execution: Execution
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reversed:
-    """`execution` (a trade or a correction) is taken back; `by` is the bust or the next correction."""
+    """`execution` (a trade or a correction) is taken back, and `charge` with it; `by` is the bust or the next
+    correction."""
 
     execution: Execution
     by: Execution
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +125,19 @@ class Corrected:
 
     execution: Execution
     replaced: Execution
+    charge: Charge | None = None
 
 
-Entry = Recorded | Reversed | Corrected
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A charge of an execution that is in the books enters them; `instead` was there with the execution, and goes."""
+
+    execution: Execution
+    charge: Charge
+    instead: Charge | None = None
+
+
+Entry = Recorded | Reversed | Corrected | Charged
 
 
 def entries(before: Order, after: Order) -> Iterator[Entry]:
@@ -132,10 +146,19 @@ def entries(before: Order, after: Order) -> Iterator[Entry]:
     for one in effective_executions(after):
         was = stood.get(one.trade.exec_id)
         if was is None:
-            was = one.trade
-            yield Recorded(was)
-        if was.exec_id == one.by.exec_id or was.kind is ExecKind.BUST:
+            was, told = one.trade, own_charge(after, one.trade)
+            yield Recorded(was, told)
+        else:
+            told = own_charge(before, was)
+        if was.kind is ExecKind.BUST:
             continue
-        yield Reversed(was, one.by)
-        if not one.busted:
-            yield Corrected(one.by, was)
+        if was.exec_id != one.by.exec_id:
+            yield Reversed(was, one.by, told)
+            if not one.busted:
+                yield Corrected(one.by, was, own_charge(after, one.by))
+        elif (stated := own_charge(after, was)) is not None and stated != told:
+            yield Charged(was, stated, told)
+    told_of = separate_charges(before)
+    for name, (charge, execution) in separate_charges(after).items():
+        if name not in told_of:
+            yield Charged(execution, charge)

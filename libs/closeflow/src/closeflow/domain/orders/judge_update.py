@@ -27,6 +27,7 @@ from closeflow.domain.model import (
 )
 from closeflow.domain.orders import duplicate_fills, execution_ledger
 from closeflow.domain.orders import status as order_status
+from closeflow.domain.orders.charges import keep_charge
 from closeflow.domain.orders.refusals import judge_refusal
 from closeflow.domain.orders.verdicts import Applied, ProvesNothing, Quarantined, Repeated, Verdict
 
@@ -75,6 +76,8 @@ def judge_update(order: Order, update: BrokerUpdate, *, taken_by: str | None = N
 
 def _apply(order: Order, update: BrokerUpdate) -> Verdict:
     changed, raised = _keep_execution(order, update)
+    changed, of_charge = keep_charge(changed, update)
+    raised += of_charge
     changed = duplicate_fills.settle_names(_keep_statement(changed, update))
     changed = _found_again(order, changed, update)
     if changed == order:

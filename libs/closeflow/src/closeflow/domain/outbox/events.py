@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Final, assert_never
 
 from closeflow.domain.ids import (
+    charge_event_id,
     correction_event_id,
     execution_event_id,
     position_event_id,
@@ -14,6 +15,8 @@ from closeflow.domain.ids import (
     submit_event_id,
 )
 from closeflow.domain.model import (
+    ZERO,
+    Charge,
     CloseRequest,
     Event,
     Order,
@@ -24,7 +27,7 @@ from closeflow.domain.model import (
     RequestStatus,
     Side,
 )
-from closeflow.domain.orders.execution_ledger import Corrected, Entry, Recorded, Reversed
+from closeflow.domain.orders.execution_ledger import Charged, Corrected, Entry, Recorded, Reversed
 from closeflow.domain.outbox.payloads import ExecutionPayload, PositionPayload, SubmitOrderPayload
 from closeflow.domain.text import EXACT
 
@@ -39,6 +42,7 @@ POSITION_REOPENED: Final = "POSITION_REOPENED"
 EXECUTION_RECORDED: Final = "EXECUTION_RECORDED"
 EXECUTION_REVERSED: Final = "EXECUTION_REVERSED"
 EXECUTION_CORRECTED: Final = "EXECUTION_CORRECTED"
+EXECUTION_CHARGED: Final = "EXECUTION_CHARGED"
 _TYPE_OF_STATUS: Final = {
     PositionStatus.OPEN: POSITION_OPEN,
     PositionStatus.CLOSING: POSITION_CLOSING,
@@ -123,20 +127,32 @@ def _position_event_type(before: Position, after: Position, request: CloseReques
 
 
 def ledger_event(position: Position, request: CloseRequest, order: Order, entry: Entry) -> Event:
-    """One entry of the books for accounting; the sum of `cash_amount` over all entries is what stands."""
+    """One entry of the books for accounting; the sum of `net_amount` over all entries is what stands."""
     account = position.account_id
+    charge_id, currency = None, position.currency
     match entry:
-        case Recorded(booked):
+        case Recorded(booked, charge):
             event_type, named, reverses = EXECUTION_RECORDED, booked, None
             event_id = execution_event_id(named.broker, account, booked.exec_id)
-        case Corrected(booked, replaced):
+            commission, fees = _charged(charge)
+        case Corrected(booked, replaced, charge):
             event_type, named, reverses = EXECUTION_CORRECTED, booked, replaced
             event_id = correction_event_id(named.broker, account, booked.exec_id, replaced.exec_id)
-        case Reversed(booked, by):
+            commission, fees = _charged(charge)
+        case Reversed(booked, by, charge):
             event_type, named, reverses = EXECUTION_REVERSED, by, booked
             event_id = reversal_event_id(named.broker, account, booked.exec_id, named.exec_id)
+            commission, fees = _charged(None, less=charge)
+        case Charged(booked, charge, instead):
+            event_type, named, reverses = EXECUTION_CHARGED, booked, None
+            event_id = charge_event_id(named.broker, account, charge.charge_id, booked.exec_id)
+            commission, fees = _charged(charge, less=instead)
+            charge_id, currency = charge.charge_id, charge.currency or currency
         case _:
             assert_never(entry)
+    cash = cash_amount(
+        event_type, side=booked.side, quantity=booked.quantity, price=booked.price, multiplier=position.multiplier
+    )
     payload = ExecutionPayload(
         event_id=event_id,
         position_id=position.id,
@@ -144,6 +160,7 @@ def ledger_event(position: Position, request: CloseRequest, order: Order, entry:
         symbol=position.symbol,
         event_type=event_type,
         exec_id=named.exec_id,
+        charge_id=charge_id,
         broker=named.broker,
         close_request_id=order.close_request_id,
         client_order_id=order.client_order_id,
@@ -151,21 +168,38 @@ def ledger_event(position: Position, request: CloseRequest, order: Order, entry:
         quantity=booked.quantity,
         price=booked.price,
         multiplier=position.multiplier,
-        cash_amount=cash_amount(
-            event_type, side=booked.side, quantity=booked.quantity, price=booked.price, multiplier=position.multiplier
-        ),
-        currency=position.currency,
+        cash_amount=cash,
+        commission=commission,
+        fees=fees,
+        net_amount=net_amount(cash, commission, fees),
+        currency=currency,
         reverses_exec_id=reverses.exec_id if reverses is not None else None,
-        occurred_at=named.occurred_at,
+        occurred_at=entry.charge.occurred_at if isinstance(entry, Charged) else named.occurred_at,
     )
     return _event(event_type, payload, request, attempt=order.attempt)
 
 
 def cash_amount(event_type: str, *, side: Side, quantity: Decimal, price: Decimal, multiplier: Decimal) -> Decimal:
-    """What the account receives (a sell) or pays (a buy, negative), exact; a reversal has the opposite sign."""
+    """What the account receives (a sell) or pays (a buy, negative), exact, before commission and fees; a reversal has
+    the opposite sign, and a charge moves nothing but commission and fees."""
+    if event_type == EXECUTION_CHARGED:
+        return ZERO
     value = EXACT.multiply(EXACT.multiply(quantity, price), multiplier)
     receives = (side is Side.SELL) != (event_type == EXECUTION_REVERSED)
     return value if receives else EXACT.minus(value)  # Nothing is paid, not minus nothing.
+
+
+def net_amount(cash: Decimal, commission: Decimal | None, fees: Decimal | None) -> Decimal:
+    """By how much the event changes the account's cash, exact."""
+    return EXACT.subtract(EXACT.subtract(cash, commission or ZERO), fees or ZERO)
+
+
+def _charged(charge: Charge | None, *, less: Charge | None = None) -> tuple[Decimal | None, Decimal | None]:
+    """Commission and fees of an entry; absent where the broker has stated neither."""
+    if charge is None and less is None:
+        return None, None
+    commission = (charge.commission if charge else ZERO) - (less.commission if less else ZERO)
+    return commission, (charge.fees if charge else ZERO) - (less.fees if less else ZERO)
 
 
 def _event(

@@ -76,12 +76,14 @@ class PositionPayload(Payload):
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPayload(Payload):
-    """One entry of the books; `cash_amount` is what the account receives, and a reversal takes its row's back."""
+    """One entry of the books; `cash_amount` is what the account receives, `commission` and `fees` what it pays, and a
+    reversal takes its row's back."""
 
     TOPIC = Topic.EXECUTION_EVENTS
 
     event_type: str
     exec_id: str
+    charge_id: str | None
     broker: str
     close_request_id: UUID
     client_order_id: str
@@ -90,6 +92,9 @@ class ExecutionPayload(Payload):
     price: Decimal
     multiplier: Decimal
     cash_amount: Decimal
+    commission: Decimal | None
+    fees: Decimal | None
+    net_amount: Decimal
     currency: str
     reverses_exec_id: str | None
     occurred_at: datetime

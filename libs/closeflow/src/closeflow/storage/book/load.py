@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from closeflow.domain.model import Book, CloseRequest, Execution, Order, Send, Statement
+from closeflow.domain.model import Book, Charge, CloseRequest, Execution, Order, Send, Statement
 from closeflow.storage.book import mapping
 from closeflow.storage.core.statements import Row, fetch
 from closeflow.storage.predicates import NO_NAME
@@ -50,8 +50,9 @@ _LOCK_ORDERS: Final = text(f"""
                WHERE w.client_order_id = orders.client_order_id AND {NO_NAME} LIMIT 1))
     ORDER BY client_order_id FOR NO KEY UPDATE
 """)  # noqa: S608 (a constant of ours)
-# Five kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own: a ledger
-# the quantity for its base, and the price for what its orders executed (derived when their executions are written).
+# Six kinds of facts in one round trip: `fact` says which, and of the columns each kind uses its own: a ledger
+# the quantity for its base, and the price for what its orders executed (derived when their executions are written), a
+# charge the quantity for commission, the price for fees, and `answered_at` for when it occurred.
 _FACTS: Final = text("""
     SELECT 'ledger' AS fact, p.id AS position_id, '' AS client_order_id, '' AS kind, '' AS broker, '' AS exec_id,
            '' AS side, p.opening_qty
@@ -75,6 +76,10 @@ _FACTS: Final = text("""
     SELECT 'withheld', 0, w.client_order_id, 'trade', w.broker, w.exec_id, w.side, w.quantity, w.price, w.cum_qty, NULL,
            w.broker_seq, w.occurred_at, w.source, NULL, '{}', 0, NULL, NULL, NULL, NULL
     FROM withheld_executions w WHERE w.client_order_id = ANY(CAST(:order_ids AS text[]))
+    UNION ALL
+    SELECT 'charge', 0, c.client_order_id, c.charge_id, c.broker, c.exec_id, COALESCE(c.currency, ''), c.commission,
+           c.fees, NULL, NULL, NULL, c.recorded_at, c.source, NULL, '{}', 0, NULL, c.occurred_at, NULL, NULL
+    FROM execution_charges c WHERE c.client_order_id = ANY(CAST(:order_ids AS text[]))
     UNION ALL
     SELECT 'statement', 0, t.client_order_id, t.kind, '', '', '', NULL, NULL, t.cum_qty, t.leaves_qty, t.broker_seq,
            t.stated_at, t.source, t.detail, '{}', 0, NULL, t.heard_at, NULL, NULL
@@ -132,6 +137,7 @@ class _Facts:
     executions: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
     aliases: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     withheld: defaultdict[str, list[Execution]] = field(default_factory=lambda: defaultdict(list))
+    charges: defaultdict[str, list[Charge]] = field(default_factory=lambda: defaultdict(list))
     statements: defaultdict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
     sends: defaultdict[str, list[Send]] = field(default_factory=lambda: defaultdict(list))
 
@@ -149,6 +155,8 @@ async def _load_facts(tx: AsyncConnection, position_ids: Sequence[int], order_id
                 facts.aliases[order_id].update(dict.fromkeys(row["aliases"], row["exec_id"]))
             case "withheld":
                 facts.withheld[order_id].append(mapping.execution(row))
+            case "charge":
+                facts.charges[order_id].append(mapping.charge(row))
             case "statement":
                 facts.statements[order_id].append(mapping.statement(row))
             case "send":
@@ -163,6 +171,7 @@ def _order(row: Row, facts: _Facts) -> Order:
         executions=facts.executions[order_id],
         aliases=facts.aliases[order_id],
         withheld=facts.withheld[order_id],
+        charges=facts.charges[order_id],
         statements=sorted(facts.statements[order_id], key=lambda one: one.kind),
         sends=sorted(facts.sends[order_id], key=lambda one: (one.kind, one.n)),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from closeflow.domain.model import (
     ZERO,
     AssetType,
+    Charge,
     CloseRequest,
     ExecKind,
     Execution,
@@ -148,6 +149,7 @@ def order(
     executions: Iterable[Execution],
     aliases: Mapping[str, str],
     withheld: Iterable[Execution] = (),
+    charges: Iterable[Charge] = (),
     statements: Iterable[Statement],
     sends: Iterable[Send],
 ) -> Order:
@@ -182,6 +184,7 @@ def order(
         created_at=row["created_at"],
         executions=executions,
         aliases=aliases,
+        charges=tuple(charges),
         withheld=tuple(one for one in withheld if one.exec_id not in named),
         statements=tuple(statements),
         sends=tuple(sends),
@@ -262,6 +265,36 @@ def withheld_row(one: Execution, *, order: Order) -> dict[str, object]:
     """A row of `withheld_executions`: a trade of which it is not clear whether it is new."""
     row = execution_row(one, order=order)
     return {name: value for name, value in row.items() if name not in ("position_id", "kind", "ref_exec_id")}
+
+
+def charge(row: Row) -> Charge:
+    """A charge of a row of books' facts query, which has a column for each of its values under another's name."""
+    return Charge(
+        broker=row["broker"],
+        charge_id=row["kind"],
+        exec_id=row["exec_id"],
+        commission=row["quantity"],
+        fees=row["price"],
+        currency=row["side"] or None,
+        occurred_at=row["answered_at"],
+        source=UpdateSource(row["source"]),
+    )
+
+
+def charge_row(one: Charge, *, order: Order) -> dict[str, object]:
+    """A row of `execution_charges`, which is inserted once and never changed."""
+    return {
+        "broker": one.broker,
+        "account_id": order.account_id,
+        "charge_id": one.charge_id,
+        "exec_id": one.exec_id,
+        "client_order_id": order.client_order_id,
+        "commission": one.commission,
+        "fees": one.fees,
+        "currency": one.currency,
+        "occurred_at": one.occurred_at,
+        "source": one.source,
+    }
 
 
 def statement(row: Row) -> Statement:

@@ -61,6 +61,7 @@ async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None,
     executions: list[Row] = []
     aliases: list[Row] = []
     withheld: list[Row] = []
+    charges: list[Row] = []
     statements: list[Row] = []
     sends: list[Row] = []
     for before, after in orders:
@@ -74,6 +75,8 @@ async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None,
         ]
         old_withheld = before.withheld if before else ()
         withheld += [mapping.withheld_row(one, order=after) for one in after.withheld if one not in old_withheld]
+        old_charges = before.charges if before else ()
+        charges += [mapping.charge_row(one, order=after) for one in after.charges if one not in old_charges]
         old_statements = before.statements if before else ()
         statements += [mapping.statement_row(one, order=after) for one in after.statements if one not in old_statements]
         old_sends = before.sends if before else ()
@@ -81,6 +84,7 @@ async def _write_facts(tx: AsyncConnection, orders: Sequence[tuple[Order | None,
     await insert_many(tx, tables.executions, executions)
     await insert_many(tx, tables.execution_aliases, aliases)
     await insert_many(tx, tables.withheld_executions, withheld)
+    await insert_many(tx, tables.execution_charges, charges)
     await insert_many(tx, tables.order_statements, statements, key=("client_order_id", "kind"))
     await insert_many(tx, tables.order_sends, sends, key=("client_order_id", "kind", "n"))
 

@@ -105,7 +105,15 @@ COMMON: Final = """
                    AS exec_id,
                payload ->> 'side' AS side, (payload ->> 'quantity')::numeric AS quantity,
                (payload ->> 'price')::numeric AS price, (payload ->> 'cash_amount')::numeric AS cash
-        FROM outbox_events WHERE topic = 'execution-events' ORDER BY id, emission DESC
+        FROM outbox_events WHERE topic = 'execution-events' AND event_type <> 'EXECUTION_CHARGED'
+        ORDER BY id, emission DESC
+    ),
+    charged AS (
+        SELECT DISTINCT ON (id) id, payload ->> 'broker' AS broker, payload ->> 'account_id' AS account_id,
+               payload ->> 'charge_id' AS charge_id, (payload ->> 'commission')::numeric AS commission,
+               (payload ->> 'fees')::numeric AS fees
+        FROM outbox_events WHERE topic = 'execution-events' AND event_type = 'EXECUTION_CHARGED'
+        ORDER BY id, emission DESC
     ),
     entities AS (
         SELECT 'position' AS entity, id::text AS id, status, created_at FROM positions

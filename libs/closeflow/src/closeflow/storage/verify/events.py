@@ -170,6 +170,20 @@ LEDGER: Final = sql_check(
     WHERE e.exec_id IS NULL OR e.kind = 'bust'
        OR (b.side, b.quantity, b.price, b.position_id) <> (e.side, e.quantity, e.price, e.position_id)
     UNION ALL
+    SELECT 'charge ' || c.charge_id,
+           concat('of execution ', c.exec_id, ' is commission ', c.commission, ' and fees ', c.fees, '; ',
+                  COALESCE(b.n, 0), ' events tell of it, of ', COALESCE(b.commission, 0), ' and ', COALESCE(b.fees, 0))
+    FROM execution_charges c CROSS JOIN kept
+    LEFT JOIN (SELECT broker, account_id, charge_id, count(*) AS n, sum(commission) AS commission, sum(fees) AS fees
+               FROM charged GROUP BY 1, 2, 3) b
+        ON (b.broker, b.account_id, b.charge_id) = (c.broker, c.account_id, c.charge_id)
+    WHERE c.charge_id <> c.exec_id AND (c.recorded_at AT TIME ZONE 'UTC')::date >= kept.since
+      AND (c.commission, c.fees) IS DISTINCT FROM (b.commission, b.fees)
+      AND (EXISTS (SELECT FROM executions e WHERE (e.broker, e.account_id, e.exec_id)
+                                                  = (c.broker, c.account_id, c.exec_id))
+           OR EXISTS (SELECT FROM execution_aliases a WHERE (a.broker, a.account_id, a.alias_id)
+                                                            = (c.broker, c.account_id, c.exec_id)))
+    UNION ALL
     SELECT 'position ' || p.id, 'the cash of its events is ' || b.cash || '; its standing executions make ' || f.cash
     FROM positions p CROSS JOIN kept
     JOIN (SELECT position_id, sum(cash) AS cash FROM entries GROUP BY 1) b ON b.position_id = p.id

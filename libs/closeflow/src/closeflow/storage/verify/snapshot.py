@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from closeflow.domain.model import Book, CloseRequest, Execution, Order, Send, Statement
+from closeflow.domain.model import Book, Charge, CloseRequest, Execution, Order, Send, Statement
 from closeflow.storage.book import mapping
 from closeflow.storage.core.engine import Database, Transaction
 from closeflow.storage.core.statements import Row, fetch
@@ -46,6 +46,12 @@ _EXECUTIONS: Final = text(f"""
                  WHERE (a.broker, a.account_id, a.exec_id) = (e.broker, e.account_id, e.exec_id)) AS aliases
     FROM executions e WHERE {_OF_POSITIONS} ORDER BY recorded_at, exec_id
 """)  # noqa: S608 (a constant of ours)
+_CHARGES: Final = text(f"""
+    SELECT c.client_order_id, c.broker, c.charge_id AS kind, c.exec_id, c.commission AS quantity, c.fees AS price,
+           c.currency AS side, c.occurred_at AS answered_at, c.source
+    FROM execution_charges c JOIN orders o USING (client_order_id)
+    WHERE o.{_OF_POSITIONS} ORDER BY c.recorded_at, c.charge_id
+""")  # noqa: S608
 _STATEMENTS: Final = text(f"""
     SELECT s.*, s.stated_at AS at, s.heard_at AS answered_at
     FROM order_statements s JOIN orders o USING (client_order_id)
@@ -169,6 +175,9 @@ async def _books(tx: Transaction, rows: list[Row]) -> list[PastBook]:
         recorded_at[row["position_id"]][row["exec_id"]] = row["recorded_at"]
         executions[row["client_order_id"]].append(mapping.execution(row))
         aliases[row["client_order_id"]].update(dict.fromkeys(row["aliases"], row["exec_id"]))
+    charges: defaultdict[str, list[Charge]] = defaultdict(list)
+    for row in await fetch(tx, _CHARGES, ids):
+        charges[row["client_order_id"]].append(mapping.charge(row))
     statements: defaultdict[str, list[Statement]] = defaultdict(list)
     for row in await fetch(tx, _STATEMENTS, ids):
         statements[row["client_order_id"]].append(mapping.statement(row))
@@ -179,7 +188,12 @@ async def _books(tx: Transaction, rows: list[Row]) -> list[PastBook]:
     for row in await fetch(tx, _ORDERS, ids):
         name = row["client_order_id"]
         orders[row["position_id"]][name] = mapping.order(
-            row, executions=executions[name], aliases=aliases[name], statements=statements[name], sends=sends[name]
+            row,
+            executions=executions[name],
+            aliases=aliases[name],
+            charges=charges[name],
+            statements=statements[name],
+            sends=sends[name],
         )
     adjustments: defaultdict[int, list[tuple[datetime, Decimal]]] = defaultdict(list)
     for row in await fetch(tx, _ADJUSTMENTS, ids):
