@@ -23,6 +23,9 @@ from psycopg.rows import dict_row
 from broker_simulator.control import OrderSeen, PositionSpec
 from closectl.broker import Account
 from closectl.import_positions import import_positions
+from closectl.reconciling.commands import Sources, compare_once
+from closectl.reconciling.compare import Scope
+from closectl.reconciling.items import Comparison
 from closectl.verifying.report import INVARIANTS, Report
 from closectl.verifying.run import verify
 from closeflow.domain.model import AssetType
@@ -339,8 +342,21 @@ class Desk:
             assert not report.not_checked(number), report.not_checked(number)
 
     async def _verify(self) -> Report:
+        async with self._operator() as database:
+            return await verify(database, kafka=self.system.kafka, account=self._account(), wait_s=15)
+
+    def reconcile(self) -> Comparison:
+        """What `closectl reconcile ledger` finds, once."""
+
+        async def compared() -> Comparison:
+            async with self._operator() as database:
+                return await compare_once(database, Sources(self.system.kafka, self._account()), Scope())
+
+        return asyncio.run(compared())
+
+    def _account(self) -> Account:
         key_id, secret_key = self.system.links.broker_keys
-        account = Account(
+        return Account(
             url=self.system.url(SIMULATOR),
             key_id=key_id,
             secret_key=secret_key,
@@ -348,8 +364,6 @@ class Desk:
             broker=BROKER,
             tls=self.system.links.administrator,
         )
-        async with self._operator() as database:
-            return await verify(database, kafka=self.system.kafka, account=account, wait_s=15)
 
     @asynccontextmanager
     async def _operator(self) -> AsyncIterator[Database]:

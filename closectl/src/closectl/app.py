@@ -30,6 +30,7 @@ from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
 from closectl.platform.commands import connector, database, topics
 from closectl.positions_file import REQUIRED, BadFile, read_positions
+from closectl.reconciling.commands import reconcile
 from closectl.secrets import secrets
 from closectl.settings import ClosectlSettings
 from closectl.tokens import token
@@ -66,6 +67,7 @@ for verb, why in ((halt, "prices are wrong"), (reduce, "no new exposure today"),
     )(verb)
 app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
+app.add_typer(reconcile, name="reconcile")
 app.add_typer(token, name="token")
 app.add_typer(secrets, name="secrets")
 app.add_typer(database, name="database")

@@ -6,7 +6,7 @@ import getpass
 import math
 import re
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -112,6 +112,16 @@ def _moment(text: str) -> datetime:
     return value
 
 
+def _day(text: str) -> date:
+    try:
+        value = date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{shown(text)} must be a day such as 2026-03-02") from None
+    if not date(1970, 1, 1) <= value <= (datetime.now(UTC) + FORWARD).date():
+        raise typer.BadParameter(f"{shown(text)} must be a day since 1970 that has begun")
+    return value
+
+
 def _key(value: str | None) -> str | None:
     if value is not None and not _KEY.fullmatch(value):
         raise typer.BadParameter(f"{shown(value)} must be 1 to 100 printable ASCII characters, without spaces around")
@@ -159,6 +169,12 @@ Amount = Annotated[Decimal | None, typer.Option(parser=amount, metavar="NUMBER")
 Moment = Annotated[
     datetime | None,
     typer.Option(parser=_moment, metavar="TIME", help="When it was executed, in UTC; now if it is not known."),
+]
+FirstDay = Annotated[
+    date | None, typer.Option("--since", parser=_day, metavar="DAY", help="Only from this day (UTC) on.")
+]
+LastDay = Annotated[
+    date | None, typer.Option("--until", parser=_day, metavar="DAY", help="Only up to this day (UTC), it included.")
 ]
 Key = Annotated[str | None, typer.Option(callback=_key, help="Idempotency key; a repeated call with it closes once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
