@@ -29,6 +29,7 @@ from closectl.operating.ledger_commands import (
 from closectl.output import console, fail, plain, print_json, print_rows
 from closectl.parked import parked
 from closectl.platform.commands import connector, database, topics
+from closectl.platform.replay import REPLAY_EXAMPLES, replay_
 from closectl.positions_file import REQUIRED, BadFile, read_positions
 from closectl.reconciling.commands import reconcile
 from closectl.secrets import secrets
@@ -54,6 +55,7 @@ app.add_typer(positions, name="positions")
 positions.command("adjust", epilog=ADJUST_EXAMPLES)(adjust_)
 positions.command("end", epilog=END_EXAMPLES)(end_)
 positions.command("override", epilog=OVERRIDE_EXAMPLES)(override_)
+topics.command("replay", epilog=REPLAY_EXAMPLES)(replay_)
 app.add_typer(requests, name="requests")
 app.add_typer(orders, name="orders")
 app.add_typer(incidents, name="incidents")

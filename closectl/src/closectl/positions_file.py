@@ -11,14 +11,13 @@ say follows from the asset type: the multiplier, and dollars.
 from __future__ import annotations
 
 import csv
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from itertools import pairwise
 from typing import Final
 
 from closectl.symbols import canonical, option_root
+from closectl.written_numbers import comma_in, read_number
 from closeflow.domain.lots import LOT_DIGITS
 from closeflow.domain.model import AssetType
 from closeflow.domain.text import decimal_text
@@ -28,13 +27,8 @@ REQUIRED: Final = ("account_id", "symbol", "asset_type", "quantity", "multiplier
 OPTIONAL: Final = ("position_id", "side")
 FOLLOWING: Final = frozenset({"multiplier", "currency"})
 """What an export need not have."""
-LARGEST: Final = Decimal("1e15")
-DIGITS: Final = 18
 LARGEST_ID: Final = 2**63 - 1
 LONGEST_NAME: Final = 128
-_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,64}(\.[0-9]{0,64})?|\.[0-9]{1,64})")
-_GROUPED: Final = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
-_DECIMAL_COMMA: Final = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+")
 MULTIPLIERS: Final = {AssetType.STOCK: 1, AssetType.OPTION: 100, AssetType.CRYPTO: 1}
 _OF: Final = {AssetType.STOCK: "a stock's", AssetType.OPTION: "an option's", AssetType.CRYPTO: "a crypto's"}
 ASSET_TYPES: Final[Mapping[str, AssetType]] = {
@@ -67,7 +61,7 @@ def read_positions(
     positions: dict[int, NewPosition] = {}
     for number, row in rows[1:]:
         if len(row) != len(names):
-            problems.append(f"line {number}: {len(row)} fields, the header has {len(names)}{_comma_in(row)}")
+            problems.append(f"line {number}: {len(row)} fields, the header has {len(names)}{comma_in(row)}")
             continue
         given = {name: value for name, value in zip(names, row, strict=True) if name}
         try:
@@ -164,15 +158,6 @@ def _header_problems(line: int, names: list[str], needed: Sequence[str]) -> Iter
             yield f"line {line}: the column {name} is there {count} times"
 
 
-def _comma_in(row: Sequence[str]) -> str:
-    """Where a line has too many fields: the number that may have been cut in two."""
-    for one, next_ in pairwise(row):
-        whole = f"{one},{next_}"
-        if _GROUPED.fullmatch(whole):
-            return f"; is a comma in a number, as in {whole}? Write {whole.replace(',', '')}"
-    return ""
-
-
 def _position(row: Mapping[str, str]) -> NewPosition:
     for name in REQUIRED:
         if not row.get(name) and not (name in FOLLOWING and name not in row):
@@ -183,8 +168,8 @@ def _position(row: Mapping[str, str]) -> NewPosition:
     for name in ("account_id", "symbol"):
         if len(row[name]) > LONGEST_NAME or not row[name].isprintable():
             raise ValueError(f"{name} {row[name]!r} must be at most {LONGEST_NAME} printable characters")
-    quantity = _sided(_number("quantity", row["quantity"]), row.get("side", ""))
-    multiplier = _number("multiplier", row.get("multiplier") or str(MULTIPLIERS[asset_type]))
+    quantity = _sided(read_number("quantity", row["quantity"]), row.get("side", ""))
+    multiplier = read_number("multiplier", row.get("multiplier") or str(MULTIPLIERS[asset_type]))
     if quantity == 0:
         raise ValueError("quantity is 0: there is nothing to close")
     if multiplier <= 0:
@@ -229,37 +214,6 @@ def _sided(quantity: Decimal, side: str) -> Decimal:
             raise ValueError(f"side is long and quantity {decimal_text(quantity)}; which is it?")
         case _:
             raise ValueError(f"side {side!r} is not long or short")
-
-
-def _number(name: str, text: str) -> Decimal:
-    if not _NUMBER.fullmatch(text):
-        what, meant = _written_otherwise(text)
-        if _NUMBER.fullmatch(meant):
-            raise ValueError(f"{name} {text!r} {what}; write {meant}")
-        raise ValueError(f"{name} {text!r} is not a number written with digits and at most one point")
-    value = Decimal(text)
-    if abs(value) >= LARGEST:
-        raise ValueError(f"{name} {text} must be below {LARGEST:f}")
-    if -int(value.as_tuple().exponent) > DIGITS:
-        raise ValueError(f"{name} {text} has more than {DIGITS} digits after the point")
-    return value
-
-
-def _written_otherwise(text: str) -> tuple[str, str]:
-    """How people and programs write numbers too: what is odd about it, and what it would be here, if that is clear."""
-    if text.startswith("(") and text.endswith(")"):
-        return "is in brackets", "-" + text[1:-1].strip().replace(",", "")
-    if text[:1] in "−–—":
-        return "has a dash for a sign", "-" + text[1:]
-    if text.endswith(("-", "+")):
-        return "has its sign behind it", text[-1].replace("+", "") + text[:-1]
-    if any(sign in text for sign in "$€£"):
-        return "has a currency sign", re.sub("[$€£ ]", "", text)
-    if _GROUPED.fullmatch(text):
-        return "has commas between its digits", text.replace(",", "")
-    if _DECIMAL_COMMA.fullmatch(text):
-        return "has a decimal comma", text.replace(".", "").replace(",", ".")
-    return "", ""
 
 
 def _position_id(text: str) -> int | None:

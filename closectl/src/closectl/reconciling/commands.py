@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from datetime import time as time_of_day
+from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -17,12 +18,17 @@ from closectl.broker import Account
 from closectl.command_line import examples
 from closectl.environment import account_at_broker, kafka_connection, kafka_says, with_database
 from closectl.output import fail, print_json
+from closectl.reconciling.columns import ALPACA, BadColumns, read_columns
 from closectl.reconciling.compare import Scope, ToldEvents, compare
 from closectl.reconciling.items import Comparison, Source
+from closectl.reconciling.lines import from_statement
 from closectl.reconciling.printing import comparison_json, print_comparison
 from closectl.reconciling.sources import Listed, ask_listed, first_order_at, read_events, read_ledger
+from closectl.reconciling.statement import BadStatement, Stated, read_statement
+from closectl.settings import ClosectlSettings
 from closeflow.broker.protocol import BrokerUnavailable
 from closeflow.kafka import KafkaConnection, KafkaError
+from closeflow.settings import load
 from closeflow.storage.core.engine import Database
 from closeflow.storage.verify.ledger_rows import Ledger
 
@@ -41,11 +47,21 @@ EveryDay = Annotated[bool, typer.Option("--all", help="Show also the days that a
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """The executions of an export, the account of those that name none, and the days that are asked for."""
+
+    stated: Sequence[Stated]
+    account: str | None
+    between: tuple[date | None, date | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
-    """Where to read; None is left out."""
+    """Where to read; None is left out. What the broker executed is in its answer or in a statement."""
 
     kafka: KafkaConnection | None
     account: Account | None
+    statement: Statement | None = None
 
 
 @reconcile.command(
@@ -87,6 +103,65 @@ def ledger_(
     conclude(run(sources, scope, wait_s=wait), every_day=every_day, as_json=as_json)
 
 
+@reconcile.command(
+    "statement",
+    epilog=examples(
+        "reconcile statement activities.json --account main",
+        "reconcile statement fills.csv --columns fills.toml --since 2026-03-02 --until 2026-03-02 --json",
+    ),
+)
+def statement_(
+    file: Annotated[Path, typer.Argument(help="The export, CSV or JSON.", exists=True, dir_okay=False, readable=True)],
+    columns: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What the export calls its columns (TOML); Alpaca's names without it.", dir_okay=False
+        ),
+    ] = None,
+    account: Annotated[str | None, named("Our name of its account; CLOSECTL_BROKER_ACCOUNT_ID without it.")] = None,
+    symbol: Annotated[str | None, named("Only this symbol.")] = None,
+    since: FirstDay = None,
+    until: LastDay = None,
+    without: Without = None,
+    wait: Annotated[float, seconds("Wait this long for events that Kafka cannot have yet.")] = SETTLED_WITHIN_S,
+    every_day: EveryDay = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the same with a broker's activity export instead of the broker's answer: the days (UTC) that it covers,
+    from its first execution to its last, or from --since to --until.
+
+    --columns says what the export calls symbol, quantity, price and time, and what else it has (docs/reconciling.md).
+    A line that cannot be read is refused with its number, and nothing is compared. Exit codes as of `ledger`.
+    """
+    if set(without or ()) - {Source.EVENTS}:
+        raise typer.BadParameter("--without may leave out events here; the export is the broker")
+    try:
+        given = ALPACA if columns is None else read_columns(columns)
+        stated = read_statement(_text_of(file), given)
+    except BadColumns as error:
+        fail(str(error), code=2)
+    except BadStatement as error:
+        fail(f"{file} cannot be compared:\n" + "\n".join(error.problems), code=2)
+    whose = account or given.account or load(ClosectlSettings).broker_account_id
+    if whose is None and not all(one.account for one in stated):
+        fail(f"{file} does not say of which account it is; give --account", code=2)
+    if not stated and (since is None or until is None):
+        fail(f"{file} has no executions; give --since and --until to compare days that have none", code=2)
+    statement = Statement(stated, whose, (since, until))
+    sources = Sources(None if Source.EVENTS in (without or ()) else kafka_connection(), None, statement)
+    scope = Scope(account=account, symbol=symbol, first=since, last=until)
+    conclude(run(sources, scope, wait_s=wait), every_day=every_day, as_json=as_json)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        fail(f"{file} is not UTF-8: {error}; save it as that", code=2)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", code=2)
+
+
 def _account() -> Account:
     found = account_at_broker()
     if isinstance(found, str):
@@ -126,6 +201,8 @@ async def compare_once(database: Database, sources: Sources, scope: Scope) -> Co
     ledger = await read_ledger(database)
     events: ToldEvents | None = await read_events(sources.kafka) if sources.kafka is not None else None
     listing = listed.against(ledger) if listed is not None else None
+    if (given := sources.statement) is not None:
+        listing = from_statement(given.stated, ledger, given.account, given.between)
     return compare(ledger, events, listing, scope, not_compared=_not_asked(ledger, listed, scope))
 
 

@@ -8,9 +8,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 
+from closectl.reconciling.items import day_of
+from closectl.reconciling.statement import Stated
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.model import BrokerUpdate, ExecKind, ExecType, Side
-from closeflow.storage.verify.ledger_rows import OrderTerms
+from closeflow.storage.verify.ledger_rows import Ledger, OrderTerms
 
 _KINDS: Final[Mapping[ExecType, ExecKind]] = {
     ExecType.TRADE: ExecKind.TRADE,
@@ -102,3 +104,59 @@ def from_updates(updates: Collection[BrokerUpdate], orders: Sequence[OrderTerms]
         by_id[one.exec_id] = line
         lines.append(line)
     return Listing(lines, frozenset({account_id}), foreign, unread)
+
+
+def from_statement(
+    stated: Sequence[Stated], ledger: Ledger, account: str | None, between: tuple[date | None, date | None]
+) -> Listing:
+    """The executions of an export. `account` is that of the lines that name none; a day that `between` leaves open is
+    that of the first or the last line."""
+    days = [day_of(one.at) for one in stated]
+    first, last = between[0] or min(days), between[1] or max(days)
+    by_symbol = {(one.account_id, _bare(one.symbol)): one for one in ledger.orders}
+    names = {one.client_order_id: one for one in ledger.orders}
+    names |= {one.broker_order_id: one for one in ledger.orders if one.broker_order_id is not None}
+    lines: list[Line] = []
+    unread: list[Unread] = []
+    foreign = 0
+    for one in stated:
+        if not first <= day_of(one.at) <= last:
+            continue
+        account_id = one.account or account or ""
+        terms = by_symbol.get((account_id, _bare(one.symbol)))
+        given = one.client_order_id or one.order_id
+        order = names.get(given) if given is not None else None
+        unknown = given is not None and order is None
+        if unknown and parse_client_order_id(given or "") is not None:
+            unread.append(Unread(one.name, f"is of order {given}, which the database does not have"))
+        elif terms is None or unknown:
+            foreign += 1
+        else:
+            lines.append(_line(one, order or terms, given is not None))
+    accounts = frozenset({one.account or account or "" for one in stated} | ({account} if account else set()))
+    return Listing(lines, accounts, foreign, unread, (first, last))
+
+
+def _line(one: Stated, terms: OrderTerms, is_order: bool) -> Line:
+    return Line(
+        name=one.name,
+        account_id=terms.account_id,
+        symbol=terms.symbol,
+        multiplier=terms.multiplier,
+        currency=terms.currency,
+        exec_id=one.execution_id,
+        client_order_id=terms.client_order_id if is_order else None,
+        kind=one.kind,
+        ref=one.replaces,
+        side=one.side,
+        quantity=one.quantity,
+        price=one.price,
+        cum_quantity=one.cumulative_quantity,
+        at=one.at,
+        amount=one.amount,
+    )
+
+
+def _bare(symbol: str) -> str:
+    """However an export spells it: without the slash of a pair, the blanks of an option, in capitals."""
+    return symbol.upper().replace("/", "").replace(" ", "")

@@ -69,6 +69,20 @@ _COUNT_ON: Final = text("""
       AND r.id = e.close_request_id AND r.attempt = e.attempt AND r.emission <= e.emission
       AND r.status IN ('pending', 'submitted', 'retryable')
 """)
+_DAYS_OF_POSITION: Final = text("""
+    SELECT DISTINCT created_on FROM outbox_events WHERE position_id = :position_id ORDER BY created_on
+""")
+# An import makes version 1 in silence.
+_DROPPED: Final = text("""
+    SELECT (SELECT p.version - 1 FROM positions p WHERE p.id = :position_id)
+           - (SELECT count(DISTINCT e.position_version) FROM outbox_events e
+              WHERE e.position_id = :position_id AND e.topic = 'position-events')
+           + (SELECT count(*) FROM executions x
+              WHERE x.position_id = :position_id
+                AND NOT EXISTS (SELECT FROM outbox_events e
+                                WHERE e.position_id = :position_id AND e.topic = 'execution-events'
+                                  AND e.payload ->> 'exec_id' = x.exec_id)) AS dropped
+""")
 _POSITIONS_READ: Final = text('SELECT topic, partition, "offset" FROM outbox_audit_positions')
 _SAVE_POSITIONS: Final = insert_rows(
     outbox_audit_positions,
@@ -127,6 +141,16 @@ async def copy_events(tx: Transaction, *, days: Collection[date], keys: Sequence
     parameters = {"days": list(days), "ids": [key[0] for key in keys], "emissions": [key[1] for key in keys]}
     await tx.execute(_COUNT_ON, parameters)
     return (await tx.execute(_COPY, parameters)).rowcount
+
+
+async def days_of_position(tx: Transaction, *, position_id: int) -> list[date]:
+    """The days of the outbox that have an event of the position."""
+    return list((await tx.execute(_DAYS_OF_POSITION, {"position_id": position_id})).scalars())
+
+
+async def events_dropped(tx: Transaction, *, position_id: int) -> int:
+    """How many versions and executions of the position the outbox has no event of any more."""
+    return int((await tx.execute(_DROPPED, {"position_id": position_id})).scalar_one())
 
 
 async def unjudged_among(tx: Transaction, *, days: Collection[date], keys: Collection[EventKey]) -> frozenset[EventKey]:

@@ -245,6 +245,17 @@ def emit_again(emissions: Sequence[Emission], missing: Collection[EventKey], *, 
     return tuple(chosen)
 
 
+def replay(emissions: Sequence[Emission], topics: Collection[str]) -> tuple[EventKey, ...]:
+    """What to copy so that these topics have every event of a position once more: each by its highest emission, in the
+    order in which its topic has them already."""
+    mine = [one for one in emissions if one.topic in topics]
+    first: dict[UUID, Emission] = {}
+    for one in sorted(mine, key=lambda one: one.key[1]):
+        first.setdefault(one.key[0], one)
+    highest = _highest(mine)
+    return tuple(highest[one.key[0]].key for one in sorted(first.values(), key=_place))
+
+
 def _by_position(emissions: Sequence[Emission], missing: Collection[EventKey]) -> list[list[EventKey]]:
     groups: defaultdict[object, list[Emission]] = defaultdict(list)
     for one in emissions:
