@@ -46,14 +46,15 @@ class Watching:
         rows = self.bench.query("SELECT kind, detail->>'text' AS detail FROM incidents WHERE closed_at IS NULL")
         return {row["kind"]: row["detail"] for row in rows}
 
-    async def commit_to_the_end(self) -> None:
+    async def commit_to_the_end(self, beyond: int = 0) -> None:
         consumer = AIOKafkaConsumer(**self.kafka.options(), group_id=self.bench.group, enable_auto_commit=False)
         await consumer.start()
         try:
             numbers = await partitions_of(consumer, SUBMIT_ORDER)
             partitions = [TopicPartition(SUBMIT_ORDER, number) for number in numbers]
             consumer.assign(partitions)
-            await consumer.commit(await consumer.end_offsets(partitions))
+            ends = await consumer.end_offsets(partitions)
+            await consumer.commit({tp: end + beyond for tp, end in ends.items()})
         finally:
             await consumer.stop()
 
@@ -79,6 +80,18 @@ async def test_a_group_that_does_not_consume_what_waits_is_an_incident_until_it_
     assert set(await Watching(bench, engine, broker).look()) == {"consumer_stalled"}  # Another replica, just started.
     await watching.commit_to_the_end()
     assert await watching.look(10) == {}
+
+
+async def test_a_group_that_has_read_beyond_the_end_of_the_log_is_an_incident_for_a_person(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    watching = Watching(bench, engine, broker)
+    await watching.commit_to_the_end(beyond=5)
+    found = await watching.look()
+    assert set(found) == {"log_tail_lost"}
+    assert found["log_tail_lost"].startswith("the newest records of submit-order are lost: partition 0 was read up to ")
+    await watching.commit_to_the_end()
+    assert set(await watching.look(10)) == {"log_tail_lost"}
 
 
 async def test_servers_that_give_no_answer_are_incidents_until_they_do(

@@ -6,6 +6,7 @@ from closeflow.domain.monitoring import (
     Away,
     Waiting,
     away_incidents,
+    beyond_the_end,
     look_at_answer,
     look_at_lag,
     not_seen_to_move,
@@ -61,3 +62,17 @@ def test_a_server_is_away_from_the_first_question_without_an_answer() -> None:
     assert (incident.kind, incident.subject) == ("kafka_away", "kafka")
     assert incident.detail == "kafka has given no answer for 30 s: timed out"
     assert look_at_answer(kafka, None, asked_at=50.0) is None
+
+
+def test_a_group_beyond_the_end_of_a_log_is_one_incident_of_all_its_partitions() -> None:
+    assert beyond_the_end({FILLS: (9, 9), OTHER: (0, 4)}) == []
+    (incident,) = beyond_the_end({FILLS: (9, 7), OTHER: (5, 4), SUBMITS: (3, 3)})
+    assert (incident.kind, incident.severity, incident.subject) == (
+        "log_tail_lost",
+        "critical",
+        "fill-processor/broker-fill",
+    )
+    assert incident.detail == (
+        "the newest records of broker-fill are lost: partition 0 was read up to 9 and the log ends at 7, "
+        "partition 1 was read up to 5 and the log ends at 4"
+    )

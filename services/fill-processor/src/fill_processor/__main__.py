@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 from closeflow.clock_and_job_watch import beating
 from closeflow.contracts.broker_fill import BrokerFillV1
@@ -36,6 +37,7 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         model=BrokerFillV1,
         process_batch=processor.process_batch,
         before_dead_letters=processor.freeze_unreadable,
+        on_lost_tail=partial(processor.report_lost_tail, settings.consumer_group),
         again_after=is_away,
         max_records=settings.batch_max_records,
     )

@@ -12,16 +12,20 @@ from prometheus_client import Counter
 
 from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
+from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.frozen import replace
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind, about
+from closeflow.domain.monitoring import log_tail_lost
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
+from closeflow.kafka.lost_tail import LostTail
 from closeflow.kafka.records import DeadLetter, Rejected
 from closeflow.storage.book.load import lock_books, positions_of_requests
 from closeflow.storage.core.engine import Database, StatementError, Transaction, database_now, retrying
 from closeflow.storage.inbox import load_context
+from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
 from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch, poisoned
@@ -72,6 +76,11 @@ class Processor:
         """An incident for every unreadable record, and its request frozen where the record or its key names one."""
         log.warning("records_unreadable", count=len(letters))
         await retrying(self.engine, lambda tx: _freeze(tx, letters))
+
+    async def report_lost_tail(self, group: str, lost: Sequence[LostTail]) -> None:
+        """Tell a person of what Kafka lost. Nothing is frozen: what the broker said is asked for again by itself."""
+        incident = log_tail_lost(group, BROKER_FILL, map(str, lost))
+        await retrying(self.engine, lambda tx: report_incidents(tx, incidents=[incident]))
 
 
 async def _freeze(tx: Transaction, letters: Sequence[DeadLetter]) -> None:

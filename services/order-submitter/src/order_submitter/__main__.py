@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
@@ -206,6 +207,7 @@ def _subscription(settings: OrderSubmitterSettings, planner: Planner) -> Subscri
         model=SubmitOrder,
         process_batch=planner.plan_batch,
         before_dead_letters=planner.report_unreadable,
+        on_lost_tail=partial(planner.report_lost_tail, settings.consumer_group),
         again_after=is_away,
         max_records=settings.batch_max_records,
     )

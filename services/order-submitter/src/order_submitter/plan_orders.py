@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter
 
 from closeflow.clock import monotonic, sleep
-from closeflow.contracts import SubmitOrder, peek
+from closeflow.contracts import SUBMIT_ORDER, SubmitOrder, peek
 from closeflow.domain.batch import PARKED, BatchResult
 from closeflow.domain.close.deferral import Defer
 from closeflow.domain.close.plan_batch import Known, PlansResult, plan_batch
@@ -20,10 +20,12 @@ from closeflow.domain.frozen import replace
 from closeflow.domain.ids import client_order_id
 from closeflow.domain.incidents import IncidentKind
 from closeflow.domain.model import Incident, OrderType, Side
+from closeflow.domain.monitoring import log_tail_lost
 from closeflow.domain.position.freeze import freeze_request
 from closeflow.domain.retry import RetryPolicy
 from closeflow.domain.sending.claim import Sender
 from closeflow.kafka import DeadLetter, Record
+from closeflow.kafka.lost_tail import LostTail
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.core.engine import CommitUnknown, Database, StatementError, Transaction, database_now, retrying
 from closeflow.storage.incidents import report_incidents
@@ -126,6 +128,11 @@ class Planner:
         nothing, and the request's event comes again."""
         log.warning("records_unreadable", count=len(letters))
         await retrying(self.database, lambda tx: report_incidents(tx, incidents=[_unreadable(one) for one in letters]))
+
+    async def report_lost_tail(self, group: str, lost: Sequence[LostTail]) -> None:
+        """Tell a person of what Kafka lost. Nothing is frozen: what has no order yet is asked for again by itself."""
+        incident = log_tail_lost(group, SUBMIT_ORDER, map(str, lost))
+        await retrying(self.database, lambda tx: report_incidents(tx, incidents=[incident]))
 
     async def _park(self, record: SubmitRecord, reason: str) -> bool:
         """Keep the record whole, tell a person, freeze the request if there is one; so the partition goes on.

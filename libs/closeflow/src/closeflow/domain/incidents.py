@@ -89,6 +89,7 @@ class IncidentKind(StrEnum):
     SLOT_LAG = "slot_lag", WARNING
     SLOT_WAL_AT_RISK = "slot_wal_at_risk"
     CONSUMER_STALLED = "consumer_stalled"
+    LOG_TAIL_LOST = "log_tail_lost"
     KAFKA_AWAY = "kafka_away"
     BROKER_AWAY = "broker_away"
     DATABASE_AWAY = "database_away"

@@ -61,6 +61,22 @@ def stalled_consumers(waiting: Mapping[Place, Waiting], *, now: float, patience_
     ]
 
 
+def beyond_the_end(seen: Mapping[Place, tuple[int, int]]) -> list[Incident]:
+    """One incident for each group that has read further than a log of its topic reaches now: its newest records are
+    lost. It stays open for a person: what was lost is asked for again by itself, why it was lost is not."""
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for (group, topic, partition), (committed, end) in sorted(seen.items()):
+        if committed > end:
+            found[group, topic].append(f"partition {partition} was read up to {committed} and the log ends at {end}")
+    return [log_tail_lost(group, topic, lost) for (group, topic), lost in found.items()]
+
+
+def log_tail_lost(group: str, topic: str, lost: Iterable[str]) -> Incident:
+    """That the newest records of some partitions vanished after the group had read them."""
+    detail = f"the newest records of {topic} are lost: {', '.join(lost)}"
+    return about(IncidentKind.LOG_TAIL_LOST, detail[:1000], subject=subject(group, topic))
+
+
 def not_seen_to_move(waiting: Mapping[Place, Waiting], *, now: float, patience_s: float) -> frozenset[str]:
     """The subjects about which an incident stays open: who has only just begun to look knows nothing better."""
     still = (place for place, one in waiting.items() if not one.moved or now - one.since >= patience_s)

@@ -21,7 +21,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from closeflow.contracts import ErrorClass, Undecodable, UnknownValue, WireModel, dead_letter_topic, decode
+from closeflow.contracts import Undecodable, UnknownValue, WireModel, dead_letter_topic
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consumer_progress import ConsumerProgress, tell_heartbeats
@@ -32,7 +32,10 @@ from closeflow.kafka.dlq import (
     DlqPublisher,
     open_dlq_publisher,
 )
-from closeflow.kafka.lenient import LenientRecord, about_a_record, offset_after, read_leniently, record_time
+from closeflow.kafka.lenient import about_a_record, offset_after, read_leniently
+from closeflow.kafka.log_check import LogCheck
+from closeflow.kafka.lost_tail import LostTail
+from closeflow.kafka.reading import read_record, unreadable
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, deadline
 from closeflow.kafka.topics import require_topics
@@ -53,7 +56,7 @@ class Subscription(Generic[M]):
     dead-letter. It must bear to see a record again. `before_dead_letters` is told of the unreadable ones first, before
     `process_batch`, so that it can freeze what they are about. `on_assigned` gets the partitions held now: none while
     the group rebalances. `again_after` says of an error of theirs that it will pass: the same batch is given again
-    after a growing pause.
+    after a growing pause. `on_lost_tail` is told of partitions whose newest records vanished.
     """
 
     topic: str
@@ -62,6 +65,7 @@ class Subscription(Generic[M]):
     process_batch: Callable[[Sequence[Record[M]]], Awaitable[Sequence[Rejected[M]] | None]]
     before_dead_letters: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
     on_assigned: Callable[[frozenset[int]], None] | None = None
+    on_lost_tail: Callable[[Sequence[LostTail]], Awaitable[None]] | None = None
     again_after: Callable[[Exception], bool] = lambda _: False
     dead_letter_limit: DeadLetterLimit = DEFAULT_LIMIT
     max_records: int = MAX_RECORDS
@@ -141,7 +145,8 @@ async def _consume_once(
     )
     async with AsyncExitStack() as stack:
         office = await stack.enter_async_context(open_dlq_publisher(connection, subscription.group))
-        loop = _Loop(consumer, subscription, office, stop, timing, progress)
+        log_check = LogCheck(connection, consumer, subscription.on_lost_tail, subscription.again_after)
+        loop = _Loop(consumer, subscription, office, stop, timing, progress, log_check)
         consumer.subscribe([subscription.topic], listener=loop)
         stack.push_async_callback(loop.leave)
         await loop.run()
@@ -156,8 +161,10 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         stop: asyncio.Event,
         timing: ConsumerTiming,
         progress: ConsumerProgress,
+        log_check: LogCheck,
     ) -> None:
         self._consumer = consumer
+        self._log_check = log_check
         self._subscription = subscription
         self._office = office
         self._stop = stop
@@ -181,6 +188,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._handled.clear()
+        self._log_check.assigned(assigned)
         self._announce(frozenset(tp.partition for tp in assigned))
         self._progress.assigned(frozenset(tp.partition for tp in assigned))
         self._log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
@@ -243,7 +251,9 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
                 return await self._step_over(error)
         if batch:
             self._progress.given()
-            async with self._in_flight:
+        async with self._in_flight:
+            batch = await self._without_lost(batch)
+            if batch:
                 return await self._handle(batch)
         if self._was_answered():
             self._progress.moved()
@@ -272,6 +282,14 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         for tp, handled in batch.items() if failure is None else ():
             self._consumer.seek(tp, offset_after(handled[-1]))
         return failure
+
+    async def _without_lost(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> dict[TopicPartition, Sequence[Any]]:
+        """What of the batch is to be handled: a partition that lost its tail is read again from where that is sure."""
+        lost = await self._log_check.look(self._consumer.assignment(), polled=batch.keys())
+        if lost:
+            self._handled |= lost
+            await self._commit(lost)
+        return {tp: records for tp, records in batch.items() if tp not in lost}
 
     def _was_answered(self) -> bool:
         """Whether Kafka answered a fetch since the last look. The times are only compared with each other."""
@@ -308,6 +326,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             if letters:
                 await self._dead_letter(letters)
         offsets = {tp: offset_after(records[-1]) for tp, records in batch.items()}
+        self._log_check.handled({tp: (offsets[tp], records[-1].timestamp) for tp, records in batch.items()})
         await self._commit(offsets)
         self._handled |= offsets
         KAFKA_RECORDS.labels(topic, "processed").inc(len(readable) - len(rejected))
@@ -323,9 +342,9 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         counted: list[bool] = []
         for found in (found for records in batch.values() for found in records):
             try:
-                record = _record(self._subscription.model, found)
+                record = read_record(self._subscription.model, found)
             except Undecodable as error:
-                letters.append(_dead_letter(found, error))
+                letters.append(unreadable(found, error))
                 counted.append(not isinstance(error, UnknownValue))  # A newer writer is no reason to stop.
             else:
                 readable.append(record)
@@ -349,7 +368,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         will be read again, by us or by the other; or the next commit, which is higher, covers them."""
         try:
             async with asyncio.timeout(self._timing.commit_deadline_s):
-                await self._consumer.commit(dict(offsets))
+                await self._consumer.commit({tp: (at, self._log_check.mark(tp)) for tp, at in offsets.items()})
         except (KafkaError, TimeoutError) as error:
             by_partition = {tp.partition: offset for tp, offset in offsets.items()}
             self._log.warning("offset_commit_failed", error=f"{type(error).__name__}: {error}", offsets=by_partition)
@@ -363,37 +382,3 @@ async def _wait_for(stop: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await stop.wait()
-
-
-def _record(model: type[M], found: Any) -> Record[M]:
-    """Raises Undecodable, also for what is around the value."""
-    if isinstance(found, LenientRecord) and found.defect is not None:
-        raise Undecodable(found.defect, ErrorClass.UNREADABLE_RECORD)
-    value = decode(model, found.value, found.headers)
-    try:
-        timestamp = record_time(found.timestamp)
-    except ValueError as error:
-        raise Undecodable(str(error), ErrorClass.UNREADABLE_RECORD) from None
-    return Record(
-        topic=found.topic,
-        partition=found.partition,
-        offset=found.offset,
-        key=found.key,
-        value=value,
-        raw=found.value,
-        headers=tuple(found.headers),
-        timestamp=timestamp,
-    )
-
-
-def _dead_letter(found: Any, error: Undecodable) -> DeadLetter:
-    return DeadLetter(
-        topic=found.topic,
-        partition=found.partition,
-        offset=found.offset,
-        key=found.key,
-        raw=found.value,
-        headers=tuple(found.headers),
-        reason=error.reason,
-        error_class=error.error_class,
-    )

@@ -23,6 +23,7 @@ from closeflow.domain.monitoring import (
     Waiting,
     away_incidents,
     away_kind,
+    beyond_the_end,
     look_at_answer,
     look_at_lag,
     not_seen_to_move,
@@ -35,6 +36,8 @@ from closeflow.storage.core.engine import Database, Transaction, database_now, r
 from closeflow.storage.incidents import close_incidents, report_incidents
 
 T = TypeVar("T")
+Lag = Mapping[Place, tuple[int, int]]
+"""By group, topic and partition, from where the group would go on, and the end."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,12 +71,12 @@ class WatchSurroundings:
         self._away[BROKER] = look_at_answer(self._away.get(BROKER), await self._ask_broker(), asked_at=began)
         began = self.clock()
         try:
-            return await retrying(self.database, partial(self._write, lag_is_known=seen is not None, began=began))
+            return await retrying(self.database, partial(self._write, seen=seen, began=began))
         except Exception as error:
             self._away[DATABASE] = look_at_answer(self._away.get(DATABASE), reason(error), asked_at=began)
             raise
 
-    async def _write(self, tx: Transaction, *, lag_is_known: bool, began: float) -> int:
+    async def _write(self, tx: Transaction, *, seen: Lag | None, began: float) -> int:
         await database_now(tx)  # Where the server is frozen under the connection nothing fails, it only takes long.
         now, patience_s = self.clock(), self.patience_s
         database = self._away.get(DATABASE) or Away(since=began, reason="it answered again")
@@ -82,7 +85,8 @@ class WatchSurroundings:
         for name, _ in away:
             still = [one.subject for one in incidents if one.subject == name]
             await close_incidents(tx, kind=away_kind(name), still=still, resolution="it answers again")
-        if lag_is_known:
+        if seen is not None:
+            incidents += beyond_the_end(seen)
             incidents += stalled_consumers(self._waiting, now=now, patience_s=patience_s)
             still_there = not_seen_to_move(self._waiting, now=now, patience_s=patience_s)
             await close_incidents(
@@ -92,7 +96,7 @@ class WatchSurroundings:
         self._away[DATABASE] = None
         return len(incidents)
 
-    async def _look_at_lag(self) -> tuple[Mapping[Place, tuple[int, int]] | None, str | None]:
+    async def _look_at_lag(self) -> tuple[Lag | None, str | None]:
         try:
             return await _within(ANSWER_WITHIN_S, group_lag(self.kafka, self.groups)), None
         except LookupError as error:

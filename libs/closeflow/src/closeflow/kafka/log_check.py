@@ -1,0 +1,107 @@
+"""A consumer's look at its own log: when it is given partitions, and when the connection to their leader is a new one.
+
+A leader never takes back what it gave, so a log loses its tail only where another broker leads it, or the same one
+after it was started again; either way the connection changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import ConnectionGroup
+
+from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.lost_tail import LostTail, ReadUpTo, lost_tails, read_mark
+from closeflow.tasks import being_cancelled
+
+log = structlog.get_logger(__name__)
+
+
+class LogCheck:
+    """Knows how far the consumer has read its partitions, and has it read again what took the place of a lost tail."""
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        consumer: AIOKafkaConsumer,
+        tell: Callable[[Sequence[LostTail]], Awaitable[None]] | None,
+        passes: Callable[[Exception], bool],
+    ) -> None:
+        self._connection = connection
+        self._consumer = consumer
+        self._tell = tell
+        self._passes = passes
+        self._read: dict[TopicPartition, ReadUpTo] = {}
+        self._links: dict[TopicPartition, object] = {}
+        self._new: set[TopicPartition] = set()
+        self._untold: list[LostTail] = []
+
+    def handled(self, last: Mapping[TopicPartition, tuple[int, int]]) -> None:
+        """These were handled: where reading goes on, and the time of the last record (milliseconds since 1970)."""
+        for tp, (offset, at_ms) in last.items():
+            self._read[tp] = ReadUpTo(offset, at_ms if at_ms > 0 else None)
+
+    def mark(self, tp: TopicPartition) -> str:
+        """What is kept with the partition's offset."""
+        return self._read[tp].mark if tp in self._read else ""
+
+    def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """These are held from now on; the next look asks the group how far they were read."""
+        self._links.clear()
+        self._read.clear()
+        self._new = set(partitions)
+
+    async def look(
+        self, partitions: Collection[TopicPartition], *, polled: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """The partitions that lost their tail, each with where it is read from now: what was `polled` of them is to be
+        put aside. Looked at are those that are new, and those whose leader is connected anew. Raises KafkaError."""
+        await self._tell_of_lost()
+        anew = {tp for tp in partitions if self._is_connected_anew(tp, tp in polled)}
+        if new := self._new.intersection(partitions):
+            # aiokafka's own `committed` leaves out what is kept with the offset.
+            committed = await self._consumer._coordinator.fetch_committed_offsets(list(new))
+            self._read |= {tp: read_mark(one.offset, one.metadata) for tp, one in committed.items() if one.offset > 0}
+        found = await self._check({tp: self._read[tp] for tp in (anew | new) & self._read.keys()})
+        self._links |= {tp: link for tp in partitions if (link := self._link(tp)) is not None}
+        self._new -= new
+        return found
+
+    def _is_connected_anew(self, tp: TopicPartition, is_polled: bool) -> bool:
+        """Where there is no connection now, nothing new was read, unless it ended right after it gave something."""
+        link, before = self._link(tp), self._links.get(tp)
+        return before is not None and link is not before and (link is not None or is_polled)
+
+    def _link(self, tp: TopicPartition) -> object:
+        """The connection over which the partition is fetched; None while there is none."""
+        client: Any = self._consumer._client
+        leader = client.cluster.leader_for_partition(tp)
+        return client._conns.get((leader, ConnectionGroup.DEFAULT))
+
+    async def _check(self, read: Mapping[TopicPartition, ReadUpTo]) -> dict[TopicPartition, int]:
+        lost = await lost_tails(self._connection, read)
+        for tp, one in lost.items():
+            log.error(
+                "log_tail_lost", topic=one.topic, partition=one.partition, was=one.was, end=one.end, again=one.again
+            )
+            self._consumer.seek(tp, one.again)
+            self._read.pop(tp, None)
+        self._untold += lost.values()
+        await self._tell_of_lost()
+        return {tp: one.again for tp, one in lost.items()}
+
+    async def _tell_of_lost(self) -> None:
+        """Once whoever is told can be; reading goes on meanwhile."""
+        if self._tell is None or not self._untold:
+            return
+        try:
+            await self._tell(tuple(self._untold))
+        except Exception as error:
+            if being_cancelled() or not self._passes(error):
+                raise
+            log.warning("lost_tail_not_told", reason=f"{type(error).__name__}: {error}".partition("\n")[0])
+            return
+        self._untold.clear()
