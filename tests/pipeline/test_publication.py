@@ -195,6 +195,31 @@ async def test_an_auditor_that_lost_its_lock_takes_no_mark_back(outbox: Outbox) 
             await save_marks(tx, days=[replace(days[-1], through=1)], before={days[-1].day: days[-1].through})
 
 
+async def test_what_a_topic_lost_after_it_was_seen_is_emitted_again(outbox: Outbox) -> None:
+    """The marks say that both were seen; the topic does not reach as far as it was read, and has one of them."""
+    lost, kept = outbox.add(), outbox.add()
+    await outbox.publish(kept)
+    await outbox.older_ones_are_over()
+    outbox.owner.execute(
+        "INSERT INTO outbox_audit (day, audited_through, missing)"
+        " SELECT DISTINCT created_on, pg_snapshot_xmin(pg_current_snapshot()), '[]'::jsonb FROM outbox_events"
+    )
+    outbox.owner.execute("INSERT INTO outbox_audit_positions VALUES ('position-events', 0, 1000000000)")
+    stop, audit = asyncio.Event(), outbox.audit()
+    audit.interval_s = 0.05
+    running = asyncio.create_task(audit.run(stop, lambda: None))
+    deadline = time.monotonic() + JUDGED_WITHIN_S
+    while not outbox.emissions():
+        assert not running.done(), running
+        assert time.monotonic() < deadline, "nothing was emitted again"
+        outbox.pass_over()
+        await asyncio.sleep(0.05)
+    stop.set()
+    await running
+    assert outbox.emissions() == [(lost, 2)]
+    assert outbox.open_incidents() == {str(lost)}
+
+
 async def test_a_row_that_commits_late_does_not_fall_under_the_mark(outbox: Outbox) -> None:
     audit = outbox.audit()
     with psycopg.connect(outbox.database.admin_dsn) as late:

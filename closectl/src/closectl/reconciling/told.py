@@ -16,6 +16,8 @@ from closeflow.domain.outbox.events import EXECUTION_CORRECTED, EXECUTION_RECORD
 from closeflow.kafka.read_to_end import TailRecord
 
 _LARGEST: Final = Decimal(10) ** 30
+NO_EXECUTION: Final = frozenset({"EXECUTION_CHARGED"})
+"""Events that change no quantity and no cash of an execution: they say what it costs."""
 _OWN: Final = frozenset({"emission"})
 """What may differ between two emissions of one event."""
 
@@ -59,7 +61,10 @@ def read_told(records: Iterable[TailRecord]) -> tuple[list[Told], list[Unreadabl
     contradicting: list[tuple[Told, Told]] = []
     for record in records:
         try:
-            one = _told(record)
+            value = _value(record)
+            if value.get("event_type") in NO_EXECUTION:
+                continue
+            one = _told(value)
         except (ValueError, KeyError, TypeError, InvalidOperation, RecursionError) as error:
             place = f"record {record.topic}/{record.partition}/{record.offset}"
             unreadable.append(Unreadable(place, _why(error)))
@@ -76,10 +81,14 @@ def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _told(record: TailRecord) -> Told:
+def _value(record: TailRecord) -> Mapping[str, Any]:
     value = json.loads(record.value or b"", parse_float=Decimal)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
+    return value
+
+
+def _told(value: Mapping[str, Any]) -> Told:
     kind = value["event_type"]
     if kind not in (EXECUTION_RECORDED, EXECUTION_CORRECTED, EXECUTION_REVERSED):
         raise ValueError(f"its event_type {kind!r} is not known")

@@ -27,8 +27,8 @@ class LogCheck:
         self,
         connection: KafkaConnection,
         consumer: AIOKafkaConsumer,
-        tell: Callable[[Sequence[LostTail]], Awaitable[None]] | None,
-        passes: Callable[[Exception], bool],
+        tell: Callable[[Sequence[LostTail]], Awaitable[None]] | None = None,
+        passes: Callable[[Exception], bool] = lambda _: False,
     ) -> None:
         self._connection = connection
         self._consumer = consumer

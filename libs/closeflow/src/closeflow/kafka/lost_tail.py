@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
+from closeflow.kafka.lenient import about_a_record
 
 MARGIN_MS: Final = 600_000
 """How far the clock of one of Kafka's hosts may be behind that of another."""
@@ -106,7 +107,9 @@ async def _other_records(consumer: AIOKafkaConsumer, read: Mapping[TopicPartitio
 async def _first(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Any | None:
     try:
         batch = await consumer.getmany(tp, timeout_ms=2_000, max_records=1)
-    except (ValueError, AssertionError, UnicodeDecodeError):
+    except Exception as error:
+        if not about_a_record(error):
+            raise
         return None
     return batch[tp][0] if batch.get(tp) else None
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber
 
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
@@ -37,7 +37,8 @@ class Producer:
     """Publishes and waits for the acknowledgement. Two records of one key keep the order they were given in.
 
     One that fails for half a minute is opened afresh, from the bootstrap servers: aiokafka goes on asking the addresses
-    that it knows, although Kafka may have come back at others.
+    that it knows, although Kafka may have come back at others. One whose numbers a log does not continue is over, and
+    opened afresh at once: the log has lost its newest records, and aiokafka sends nothing more.
     """
 
     def __init__(self, make_client: Callable[[], AIOKafkaProducer], *, reopen_after_s: float = REOPEN_AFTER_S) -> None:
@@ -68,16 +69,19 @@ class Producer:
         client = self._client
         try:
             await _publish(client, records)
-        except KafkaError:
-            await self._reopen(client)
-            raise
+        except KafkaError as error:
+            is_over = isinstance(error, OutOfOrderSequenceNumber)
+            await self._reopen(client, at_once=is_over)
+            if not is_over or self._client is client:
+                raise
+            await _publish(self._client, records)
         self._failing_since = None
 
-    async def _reopen(self, failed: AIOKafkaProducer) -> None:
+    async def _reopen(self, failed: AIOKafkaProducer, *, at_once: bool) -> None:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        if now - self._failing_since < self._reopen_after_s:
+        if not at_once and now - self._failing_since < self._reopen_after_s:
             return
         async with self._reopening:
             if self._client is not failed:

@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.lenient import LenientRecord, getmany_leniently
+from closeflow.kafka.lenient import LenientRecord, getmany_leniently, offset_after
+from closeflow.kafka.log_check import LogCheck
 from closeflow.kafka.records import Headers
 
 _POLL_MS: Final = 200
@@ -41,9 +42,18 @@ class TailRecord:
 class Tail:
     """A position in every partition of some topics."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        partitions: Sequence[TopicPartition],
+        check: LogCheck,
+        beyond: Sequence[Partition],
+    ) -> None:
         self._consumer = consumer
         self._partitions = partitions
+        self._check = check
+        self.beyond = beyond
+        """The partitions that did not reach as far as it was to go on from: they are read from the beginning."""
         self.ends: Offsets = {}
         """Where each partition ended when the last `batches` or `drain` began."""
 
@@ -61,8 +71,14 @@ class Tail:
                     found = await self._read()
             yield found
 
+    async def lost(self) -> list[Partition]:
+        """The partitions whose newest records vanished after they were read here, without those of `beyond`. What is in
+        their place is read from now on. Raises KafkaError."""
+        return [(tp.topic, tp.partition) for tp in await self._check.look(self._partitions, polled=())]
+
     async def _read(self) -> list[TailRecord]:
         batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=5000)
+        self._check.handled({tp: (offset_after(read[-1]), read[-1].timestamp) for tp, read in batch.items() if read})
         return [
             TailRecord(
                 one.topic,
@@ -113,8 +129,8 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: O
             numbers = await partitions_of(consumer, topic)
             partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
-        await _seek(consumer, partitions, since or {})
-        yield Tail(consumer, partitions)
+        beyond = await _seek(consumer, partitions, since or {})
+        yield Tail(consumer, partitions, LogCheck(connection, consumer), beyond)
     finally:
         await close(consumer.stop(), what="tail")
 
@@ -128,9 +144,16 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     return set(numbers)
 
 
-async def _seek(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since: Offsets) -> None:
+async def _seek(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since: Offsets
+) -> Sequence[Partition]:
+    """Returns the partitions that do not reach as far as `since` says."""
+    beyond: list[Partition] = []
     first = await consumer.beginning_offsets(partitions)
     ends = await consumer.end_offsets(partitions)
     for partition in partitions:
         offset = since.get((partition.topic, partition.partition), first[partition])
         consumer.seek(partition, offset if first[partition] <= offset <= ends[partition] else first[partition])
+        if offset > ends[partition]:
+            beyond.append((partition.topic, partition.partition))
+    return beyond

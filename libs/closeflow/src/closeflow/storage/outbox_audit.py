@@ -89,6 +89,8 @@ _SAVE_POSITIONS: Final = insert_rows(
     ("topic", "partition", "offset"),
     conflict='(topic, partition) DO UPDATE SET "offset" = EXCLUDED."offset"',
 )
+_READ_ALL_AGAIN: Final = text('UPDATE outbox_audit_positions SET "offset" = 0')
+_JUDGE_ALL_AGAIN: Final = text("UPDATE outbox_audit SET audited_through = '0'")
 _MARK: Final = text("""
     INSERT INTO outbox_audit (day, audited_through, missing)
     SELECT day, audited_through, missing FROM jsonb_populate_recordset(NULL::outbox_audit, CAST(:rows AS jsonb))
@@ -171,6 +173,12 @@ async def save_positions(tx: Transaction, *, positions: Mapping[tuple[str, int],
     ]
     if rows:
         await tx.execute(_SAVE_POSITIONS, {"rows": rows_json(rows)})
+
+
+async def judge_all_again(tx: Transaction) -> None:
+    """Take every mark back to the beginning, of the rows and of the topics: what was seen may be gone."""
+    await tx.execute(_READ_ALL_AGAIN)
+    await tx.execute(_JUDGE_ALL_AGAIN)
 
 
 class AuditedElsewhere(Exception):

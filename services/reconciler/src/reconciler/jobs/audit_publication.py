@@ -36,6 +36,7 @@ from closeflow.storage.job_cycles import count_cycle
 from closeflow.storage.outbox_audit import (
     copy_events,
     emissions_of,
+    judge_all_again,
     locked_emissions,
     read_positions,
     save_marks,
@@ -101,11 +102,23 @@ class AuditPublication:
         self._seen, self._waits = SeenEvents(), Waits()
         async with open_tail(self.kafka, TOPICS, self._positions) as tail:
             while not stop.is_set():
+                if await self._begins_anew(tail):
+                    return
                 await self.once(tail)
                 async with transaction(self.database) as tx:
                     await count_cycle(tx, job=AUDIT)
                 finished()
                 await pause(stop, self.interval_s)
+
+    async def _begins_anew(self, tail: Tail) -> bool:
+        """Whether a topic lost records that were seen: then every row of the kept days is judged again, and what is
+        gone is emitted again as if it had never been published."""
+        lost = [*tail.beyond, *await tail.lost()]
+        if lost:
+            log.error("published_records_lost", partitions=[f"{topic}/{number}" for topic, number in lost])
+            async with transaction(self.database) as tx:
+                await judge_all_again(tx)
+        return bool(lost)
 
     async def once(self, tail: Tail) -> int:
         """One cycle; returns how many rows are missing now. The rows and the slot are read before the topics' ends are
