@@ -25,6 +25,7 @@ from closeflow.contracts import BrokerFillV1
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType, UpdateSource
 from closeflow.domain.sending.broker_answers import LookUpAnswer, Unanswered
 from closeflow.kafka import KafkaConnection, KafkaError, Outgoing, Producer, open_producer
+from closeflow.kafka.producer import Acknowledged
 from closeflow.storage import broker_cursors
 from closeflow.storage.advisory_locks import LockLost, session_lock
 from closeflow.storage.core.engine import make_engine, transaction
@@ -130,7 +131,7 @@ class Unreachable(Producer):
     def __init__(self) -> None:
         pass
 
-    async def publish_many(self, records: Sequence[Outgoing]) -> None:
+    async def publish_many(self, records: Sequence[Outgoing]) -> list[Acknowledged]:
         raise KafkaError(f"{len(records)} records without an acknowledgement")
 
 

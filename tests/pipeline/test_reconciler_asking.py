@@ -18,6 +18,7 @@ from closeflow.domain.ids import client_order_id
 from closeflow.domain.model import BrokerUpdate
 from closeflow.domain.sending.broker_answers import LookUpAnswer, NotAccepted, Unanswered
 from closeflow.kafka import Producer
+from closeflow.kafka.producer import Acknowledged
 from closeflow.storage.core.engine import Database as Engine
 from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest, acknowledged
 from reconciler.jobs.assemble_evidence import AssembleEvidence
@@ -194,15 +195,16 @@ class Unreachable(Producer):
     def __init__(self) -> None:
         pass
 
-    async def publish_many(self, records: object) -> None:
+    async def publish_many(self, records: object) -> list[Acknowledged]:
         raise TimeoutError
 
 
 class Silent(Unreachable):
     """Kafka that never says anything."""
 
-    async def publish_many(self, records: object) -> None:
+    async def publish_many(self, records: object) -> list[Acknowledged]:
         await asyncio.Event().wait()
+        return []
 
 
 async def test_a_kafka_that_says_nothing_is_not_waited_for_for_ever() -> None:

@@ -104,6 +104,20 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     assert [memory.knows(update) for update in updates] == [False, False, False, True, True]
 
 
+def test_a_log_that_gives_an_offset_again_has_lost_what_was_published() -> None:
+    memory = Memory()
+    memory.add([TRADE])
+    assert memory.check([("broker-fill", 0, 7), ("broker-fill", 1, 3)], before={})
+    assert memory.check([("broker-fill", 0, 8)], before={("broker-fill", 0): 7})
+    # Another one that was on its way at the same time, and one that Kafka had already and gives no place.
+    assert memory.check([("broker-fill", 0, 6), ("broker-fill", 0, -1)], before={})
+    assert (memory.knows(TRADE), memory.take_lost()) == (True, False)
+    assert not memory.check([("broker-fill", 0, 5)], before=memory.ends)
+    assert not memory.knows(TRADE)
+    assert (memory.take_lost(), memory.take_lost()) == (True, False)
+    assert memory.check([("broker-fill", 0, 6)], before=memory.ends)
+
+
 def test_the_pause_has_full_jitter_under_a_limit_that_doubles_to_its_cap() -> None:
     back_off = BackOff(base_s=1.0, cap_s=8.0)
 

@@ -155,6 +155,9 @@ class Backfill:
         if beyond is not None:
             log.warning("cursor_ahead_of_the_broker", cursor=cursor, clock=beyond)
             cursor, oldest = None, min(oldest, beyond - LOOK_BACK)
+        if self.outlet.take_lost():
+            log.warning("executions_read_again", cursor=cursor, since=oldest)
+            cursor = None
         after = (cursor or oldest) - self.overlap
         found, page = 0, None
         waited_for: list[str] = []

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import structlog
 from prometheus_client import Counter
 
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType
 from closeflow.kafka import Producer
 from closeflow.kafka.broker_fill import broker_fill_record
+from closeflow.kafka.producer import Acknowledged
+
+log = structlog.get_logger()
 
 PUBLISHED: Final = Counter("closeflow_gateway_published_total", "Broker updates acknowledged by Kafka", ["source"])
 
@@ -25,6 +29,8 @@ class Memory:
     def __init__(self, size: int = _REMEMBERED) -> None:
         self._size = size
         self._names: OrderedDict[str, None] = OrderedDict()
+        self._ends: dict[tuple[str, int], int] = {}
+        self._lost = False
 
     def knows(self, update: BrokerUpdate) -> bool:
         """Whether Kafka has it, as far as is remembered; a no costs a repetition."""
@@ -38,6 +44,30 @@ class Memory:
                 self._names.move_to_end(name)
         while len(self._names) > self._size:
             self._names.popitem(last=False)
+
+    @property
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        """By topic and partition, the highest offset that was acknowledged."""
+        return dict(self._ends)
+
+    def check(self, places: Iterable[Acknowledged], *, before: Mapping[tuple[str, int], int]) -> bool:
+        """Whether the logs still had their newest records when these were acknowledged; `before` are the ends as they
+        were when these were sent. A log that gives an offset again has lost records: nothing counts as published."""
+        whole = True
+        for topic, partition, offset in places:
+            if 0 <= offset <= before.get((topic, partition), -1):
+                whole = False
+                self._ends[topic, partition] = offset
+            self._ends[topic, partition] = max(offset, self._ends.get((topic, partition), offset))
+        if not whole:
+            self._names.clear()
+            self._lost = True
+        return whole
+
+    def take_lost(self) -> bool:
+        """Whether published records were lost since this was asked last."""
+        lost, self._lost = self._lost, False
+        return lost
 
 
 def _names(update: BrokerUpdate) -> tuple[str, ...]:
@@ -76,10 +106,16 @@ class Outlet:
     async def publish(self, updates: Sequence[BrokerUpdate]) -> None:
         """Returns when Kafka has them all. Any error means that some may be missing: ask the broker again."""
         told = [broker_fill_record(update, service=SERVICE) for update in without_superseded(updates)]
-        await self._producer.publish_many(told)
+        before = self._memory.ends
+        if not self._memory.check(await self._producer.publish_many(told), before=before):
+            log.error("published_updates_lost")
         self._memory.add(updates)
         for update in updates:
             PUBLISHED.labels(update.source).inc()
+
+    def take_lost(self) -> bool:
+        """Whether Kafka lost what was published since this was asked last: all of it has to be asked for again."""
+        return self._memory.take_lost()
 
     async def publish_news(self, updates: Iterable[BrokerUpdate]) -> int:
         """Publish what was not published lately; returns how many that were."""

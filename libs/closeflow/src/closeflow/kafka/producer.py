@@ -33,6 +33,10 @@ class Outgoing:
     headers: Headers | Sequence[tuple[str, bytes]] = ()
 
 
+Acknowledged = tuple[str, int, int]
+"""Where a record lies: topic, partition and offset."""
+
+
 class Producer:
     """Publishes and waits for the acknowledgement. Two records of one key keep the order they were given in.
 
@@ -63,19 +67,20 @@ class Producer:
         """Returns when Kafka has the record. Any KafkaError means that it may or may not have it: publish again."""
         await self.publish_many([Outgoing(topic=topic, key=key, value=value, headers=tuple(headers))])
 
-    async def publish_many(self, records: Sequence[Outgoing]) -> None:
-        """Returns when Kafka has all of them, having put them on the wire together; raises the first error there is,
-        after every record has its outcome."""
+    async def publish_many(self, records: Sequence[Outgoing]) -> list[Acknowledged]:
+        """Returns where they lie when Kafka has all of them, having put them on the wire together; raises the first
+        error there is, after every record has its outcome."""
         client = self._client
         try:
-            await _publish(client, records)
+            places = await _publish(client, records)
         except KafkaError as error:
             is_over = isinstance(error, OutOfOrderSequenceNumber)
             await self._reopen(client, at_once=is_over)
             if not is_over or self._client is client:
                 raise
-            await _publish(self._client, records)
+            places = await _publish(self._client, records)
         self._failing_since = None
+        return places
 
     async def _reopen(self, failed: AIOKafkaProducer, *, at_once: bool) -> None:
         now = time.monotonic()
@@ -100,7 +105,8 @@ class Producer:
             closing.add_done_callback(self._closing.discard)
 
 
-async def _publish(client: AIOKafkaProducer, records: Sequence[Outgoing]) -> None:
+async def _publish(client: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[Acknowledged]:
+    places: list[Acknowledged] = []
     acknowledgements = [
         await client.send(record.topic, value=record.value, key=record.key, headers=list(record.headers))
         for record in records
@@ -112,6 +118,8 @@ async def _publish(client: AIOKafkaProducer, records: Sequence[Outgoing]) -> Non
         if isinstance(outcome, BaseException):
             raise outcome
         KAFKA_PUBLISHED.labels(record.topic).inc()
+        places.append((record.topic, int(outcome.partition), int(outcome.offset)))
+    return places
 
 
 @asynccontextmanager
