@@ -293,6 +293,17 @@ async def test_a_list_without_busts_is_taken_as_booked(closes: Database) -> None
     assert all(one.agrees for one in compared.days)
 
 
+async def test_a_bust_of_a_trade_before_the_list_begins_is_taken_back_by_the_ledger(closes: Database) -> None:
+    found = busted(await agreeing(closes))
+    since = replace(found, lines=tuple(one for one in found.lines if FIRST not in one.name)).with_rows(
+        replace(found.row(FIRST), occurred_at=found.row(FIRST).occurred_at - timedelta(days=1))
+    )
+    first = found.row(BUST).occurred_at.date()
+    compared = since.compared(Scope(symbol="AAPL", first=first))
+    (day,) = compared.days
+    assert day.by_source[Source.BROKER] == day.by_source[Source.EXECUTIONS] == Totals(Decimal(-2), Decimal("200.5"))
+
+
 async def test_events_that_retention_removed_are_no_difference(closes: Database) -> None:
     all_ = event_missing(await agreeing(closes))
     listing = Listing(all_.lines, frozenset({ACCOUNT}))

@@ -107,6 +107,11 @@ def test_a_bust_or_correction_after_the_close(desk: Desk, activity_ids: Literal[
         "position_reopened": 3,
     }
     desk.expected_incidents = desk.incidents()
+    compared = desk.reconcile()
+    assert compared.differences == [], compared.differences
+    assert {
+        one.of.symbol: one.agrees for one in compared.days if one.of.symbol in {held.symbol for held in portfolio}
+    } == {held.symbol: True for held in portfolio}
 
 
 @pytest.mark.parametrize("activity_ids", ["same", "different"])

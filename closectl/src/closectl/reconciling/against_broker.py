@@ -55,7 +55,7 @@ def compare_broker(books: Books, listing: Listing, *, at: datetime) -> BrokerCom
         else:
             found.listed.differences.append(_not_at_broker(row, rows, matched))
     too_new = {id(line) for line in lines if line.at >= at - PUBLISH_WITHIN}
-    found.listed.entries += _entries([one for one in listing.lines if id(one) not in too_new], row_of)
+    found.listed.entries += _entries(books, [one for one in listing.lines if id(one) not in too_new], row_of)
     found.listed.differences += [
         Difference(DifferenceKind.LINE_UNREADABLE, "", "", None, one.name, one.why) for one in listing.unread
     ]
@@ -197,18 +197,22 @@ def booked_twice(row: LedgerRow, twin: LedgerRow) -> Difference:
     return _about(row, DifferenceKind.BOOKED_TWICE, detail, cash=_worth(row))
 
 
-def _entries(lines: Sequence[Line], row_of: Mapping[int, LedgerRow]) -> Iterator[Entry]:
-    """The broker's own sums: each line on the day of the row that it is, else on its own."""
+def _entries(books: Books, lines: Sequence[Line], row_of: Mapping[int, LedgerRow]) -> Iterator[Entry]:
+    """The broker's own sums: each line on the day of the row that it is, else on its own. What a line takes back may be
+    older than the list; then it is taken from the ledger."""
     by_id = {_tail(one.exec_id): one for one in lines if one.exec_id is not None}
     for line in lines:
         row = row_of.get(id(line))
         of = Day(line.account_id, line.symbol, day_of(line.at), line.currency) if row is None else of_row(row)
-        replaced = by_id.get(_tail(line.ref or ""))
         rows = () if row is None else (row.key,)
+        replaced = by_id.get(_tail(line.ref or ""))
         if line.kind is not ExecKind.TRADE and replaced is not None:
             before = row_of.get(id(replaced))
             both = rows if before is None else (*rows, before.key)
             yield entry(of, replaced.side, replaced.quantity, _cash(replaced), back=True, rows=both)
+        elif row is not None and row.replaces is not None:
+            older = books.by_key.get((row.broker, row.account_id, row.replaces))
+            yield from books.leaving(older, row.exec_id) if older is not None else ()
         if line.kind is not ExecKind.BUST:
             yield entry(of, line.side, line.quantity, _cash(line), back=False, rows=rows)
 

@@ -86,16 +86,17 @@ def compare(
         *(of_broker.listed.differences if of_broker is not None else ()),
         *_twice(books.rows),
     ]
+    counts = {Source.EXECUTIONS: len(books.rows)}
+    if of_events is not None:
+        counts[Source.EVENTS] = of_events.told.count
+    if of_broker is not None:
+        counts[Source.BROKER] = of_broker.listed.count
     wanted = sorted({one for one in found if scope.has(one.account_id, one.symbol, one.day)}, key=_place)
     return Comparison(
         at=ledger.at,
         days=days,
         differences=[*wanted, *_unexplained(days, wanted)],
-        counts={
-            Source.EVENTS: of_events.told.count if of_events is not None else 0,
-            Source.EXECUTIONS: len(books.rows),
-            Source.BROKER: of_broker.listed.count if of_broker is not None else 0,
-        },
+        counts=counts,
         taken_as_told={
             Source.EVENTS: of_events.told.taken_as_told if of_events is not None else 0,
             Source.BROKER: of_broker.listed.taken_as_told if of_broker is not None else 0,

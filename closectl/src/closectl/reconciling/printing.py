@@ -23,7 +23,7 @@ def print_comparison(found: Comparison, *, every_day: bool) -> None:
         _line(note, style="dim")
     agree = sum(one.agrees for one in found.days)
     verdict = f"{len(found.differences)} differences" if found.differences else "no difference"
-    counts = ", ".join(f"{number} from {_of(source)}" for source, number in found.counts.items() if number or source)
+    counts = ", ".join(f"{number} from {_of(source)}" for source, number in found.counts.items())
     _line(f"{verdict}; {agree} of {len(found.days)} days agree ({counts})", style="bold")
 
 
