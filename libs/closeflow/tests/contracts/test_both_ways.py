@@ -52,7 +52,7 @@ LENIENT = {
     "execution-events": {"emission"},
 }  # fmt: skip
 """What the model reads although no writer may say it: the schema is the writers' promise."""
-MADE_UP = {
+MADE_UP: dict[str, Any] = {
     "text": "text",
     "empty": "",
     "null": None,
