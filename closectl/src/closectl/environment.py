@@ -127,6 +127,11 @@ def broker_name() -> str:
     return load(ClosectlSettings).broker
 
 
+def broker_account_id() -> str | None:
+    """Our name of the broker's account, where it is set."""
+    return load(ClosectlSettings).broker_account_id
+
+
 def absence_window() -> timedelta:
     """How long the broker must not have found an order before it may be declared lost (rule R6)."""
     settings = load(ClosectlSettings)

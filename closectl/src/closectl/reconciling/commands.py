@@ -16,19 +16,16 @@ import typer
 from closectl.arguments import AsJson, FirstDay, LastDay, named, seconds
 from closectl.broker import Account
 from closectl.command_line import examples
-from closectl.environment import account_at_broker, kafka_connection, kafka_says, with_database
+from closectl.environment import account_at_broker, broker_account_id, kafka_connection, kafka_says, with_database
 from closectl.output import fail, print_json
 from closectl.reconciling.columns import ALPACA, BadColumns, read_columns
 from closectl.reconciling.compare import Scope, ToldEvents, compare
 from closectl.reconciling.items import Comparison, Source
 from closectl.reconciling.lines import from_statement
 from closectl.reconciling.printing import comparison_json, print_comparison
-from closectl.reconciling.sources import Listed, ask_listed, first_order_at, read_events, read_ledger
+from closectl.reconciling.sources import BrokerUnavailable, Listed, ask_listed, first_order_at, read_events, read_ledger
 from closectl.reconciling.statement import BadStatement, Stated, read_statement
-from closectl.settings import ClosectlSettings
-from closeflow.broker.protocol import BrokerUnavailable
 from closeflow.kafka import KafkaConnection, KafkaError
-from closeflow.settings import load
 from closeflow.storage.core.engine import Database
 from closeflow.storage.verify.ledger_rows import Ledger
 
@@ -142,7 +139,7 @@ def statement_(
         fail(str(error), code=2)
     except BadStatement as error:
         fail(f"{file} cannot be compared:\n" + "\n".join(error.problems), code=2)
-    whose = account or given.account or load(ClosectlSettings).broker_account_id
+    whose = account or given.account or broker_account_id()
     if whose is None and not all(one.account for one in stated):
         fail(f"{file} does not say of which account it is; give --account", code=2)
     if not stated and (since is None or until is None):

@@ -22,6 +22,8 @@ from closeflow.storage.core.engine import Database
 from closeflow.storage.verify.ledger_rows import Ledger, load_first_order_at, load_ledger
 from closeflow.storage.verify.snapshot import snapshot
 
+__all__ = ["BrokerUnavailable", "Listed", "ask_listed", "first_order_at", "read_events", "read_ledger"]
+
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the broker's clock may be from ours."""
 
