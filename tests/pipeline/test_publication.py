@@ -1,18 +1,13 @@
-"""The publication audit and the outbox's partitions, one cycle at a time, on real PostgreSQL and Kafka.
-
-Records are published by hand, and a slot that nobody reads from is moved by hand: so it is the test that says what
-Debezium has published and what it has passed over.
-"""
+"""The publication audit and the outbox's partitions, one cycle at a time, on real PostgreSQL and Kafka."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -20,91 +15,26 @@ from psycopg.rows import DictRow, dict_row
 
 import devstack
 from closeflow.kafka import KafkaConnection, Producer, ensure_topics, load_topics, open_producer
-from closeflow.kafka.read_to_end import Offsets, Tail, open_tail
-from closeflow.storage.core.engine import Database as Engine
+from closeflow.kafka.read_to_end import open_tail
 from closeflow.storage.core.engine import make_engine, transaction
 from closeflow.storage.outbox_audit import AuditedElsewhere, read_positions, save_marks
 from closeflow.storage.outbox_partitions import outbox_days
-from reconciler.jobs.audit_publication import TOPICS, AuditPublication
+from reconciler.jobs.audit_publication import TOPICS
 from reconciler.jobs.keep_partitions import KeepPartitions
 from tests.conftest import REPOSITORY
+from tests.pipeline.publishing import (
+    JUDGED_WITHIN_S,
+    PAST,
+    WITHIN,
+    Outbox,
+    audit_until,
+    audit_until_emitted,
+    audit_until_judged,
+)
 from tests.storage.seeding import add_position, add_request
 
 if TYPE_CHECKING:
     from tests.conftest import Database
-
-WITHIN: Final = timedelta(seconds=0.2)
-JUDGED_WITHIN_S: Final = 60.0
-"""Rows are judged once every older transaction of the whole server is over, also those of tests beside this one."""
-PAST: Final = "2020-01-01"
-
-
-@dataclass
-class Outbox:
-    """The outbox of one database, its slot, and the topics."""
-
-    database: Database
-    kafka: KafkaConnection
-    producer: Producer
-    engine: Engine
-    """The reconciler's own role, so that what it may not do fails here."""
-    owner: psycopg.Connection[DictRow]
-    since: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    @property
-    def slot(self) -> str:
-        return f"{self.database.name}_slot"
-
-    def query(self, statement: str, *values: object) -> list[DictRow]:
-        return self.owner.execute(statement.encode(), values).fetchall()
-
-    def add(
-        self, *, position: int | None = None, version: int | None = None, day: str = "", payload: str = "{}"
-    ) -> UUID:
-        event_id = uuid4()
-        self.owner.execute(
-            "INSERT INTO outbox_events (id, topic, key, event_type, schema_version, payload, occurred_at, position_id,"
-            " position_version, created_on) VALUES (%s, 'position-events', '1', 'POSITION_OPEN', 'position-event.v1',"
-            " %s, now() - interval '1 minute', %s, %s, COALESCE(%s, (now() AT TIME ZONE 'UTC')::date))",
-            (event_id, payload, position, version, day or None),
-        )
-        return event_id
-
-    async def publish(self, event_id: UUID, emission: int = 1) -> None:
-        headers = (("ce_id", str(event_id).encode()), ("emission", str(emission).encode()))
-        await self.producer.publish("position-events", key=b"1", value=b"{}", headers=headers)
-
-    def pass_over(self) -> None:
-        """The slot moves behind everything that is committed, as if somebody had advanced it."""
-        self.owner.execute("SELECT pg_logical_emit_message(true, 'test', 'x')")
-        self.query("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", self.slot)
-
-    def audit(self, *, within: timedelta = WITHIN) -> AuditPublication:
-        return AuditPublication(self.engine, self.kafka, self.slot, within, interval_s=1, budget=100, emit_budget=100)
-
-    def tail(self, since: Offsets | None = None) -> Any:
-        """The topics from where they were when this test began: others have published there too."""
-        return open_tail(self.kafka, TOPICS, self.since if since is None else since)
-
-    def emissions(self) -> list[tuple[UUID, int]]:
-        rows = self.query("SELECT id, emission FROM outbox_events WHERE emission > 1 ORDER BY xact_id, ctid")
-        return [(row["id"], row["emission"]) for row in rows]
-
-    def open_incidents(self) -> set[str]:
-        return {row["subject"] for row in self.query("SELECT subject FROM incidents WHERE closed_at IS NULL")}
-
-    async def older_ones_are_over(self) -> None:
-        """Every look from now on has every row that was added so far."""
-        deadline = time.monotonic() + JUDGED_WITHIN_S
-        while self.query("SELECT FROM outbox_events WHERE xact_id >= pg_snapshot_xmin(pg_current_snapshot())"):
-            assert time.monotonic() < deadline, "an older transaction of the server is not over"
-            await asyncio.sleep(0.05)
-
-    def is_judged(self) -> bool:
-        return not self.query(
-            "SELECT FROM outbox_events LEFT JOIN outbox_audit ON created_on = day"
-            " WHERE day IS NULL OR xact_id >= audited_through"
-        )
 
 
 @pytest.fixture
@@ -135,30 +65,6 @@ async def outbox(database: Database, owner: psycopg.Connection[DictRow], produce
     finally:
         made.query("SELECT pg_drop_replication_slot(%s)", made.slot)
         await engine.dispose()
-
-
-async def audit_until(audit: AuditPublication, tail: Tail, missing: int) -> None:
-    deadline = time.monotonic() + JUDGED_WITHIN_S
-    while (found := await audit.once(tail)) != missing:
-        assert time.monotonic() < deadline, f"{found} missing, not {missing}"
-        await asyncio.sleep(0.05)
-
-
-async def audit_until_judged(outbox: Outbox, audit: AuditPublication, tail: Tail) -> None:
-    deadline = time.monotonic() + JUDGED_WITHIN_S
-    while not outbox.is_judged():
-        assert time.monotonic() < deadline, "not judged"
-        await audit.once(tail)
-        await asyncio.sleep(0.05)
-
-
-async def audit_until_emitted(outbox: Outbox, audit: AuditPublication, tail: Tail, count: int) -> None:
-    deadline = time.monotonic() + JUDGED_WITHIN_S
-    while len(outbox.emissions()) < count:
-        assert time.monotonic() < deadline, f"{len(outbox.emissions())} emitted again, not {count}"
-        outbox.pass_over()  # Again, because what is lost may have been looked for only after the last time.
-        await audit.once(tail)
-        await asyncio.sleep(0.05)
 
 
 async def test_the_audit_finds_what_is_not_published_and_when_it_is(outbox: Outbox) -> None:

@@ -95,6 +95,11 @@ def add_one_of_everything(db: Owner) -> None:
             " occurred_at, source) VALUES ('alpaca', 'acc', 'w1', %s, 'sell', 10, 1.5, now(), 'backfill')",
             (order_id,),
         ),
+        (
+            "INSERT INTO execution_charges (broker, account_id, charge_id, exec_id, client_order_id, commission, fees,"
+            " occurred_at, source) VALUES ('alpaca', 'acc', 'c1', 'e1', %s, 1, 0.5, now(), 'backfill')",
+            (order_id,),
+        ),
         ("INSERT INTO execution_aliases VALUES ('alpaca', 'acc', 'e2', 'e1')", ()),
         ("INSERT INTO inbox (consumer, event_id, outcome) VALUES ('order-submitter', %s, 'applied')", (event_id,)),
         ("INSERT INTO parked_records (topic, partition, \"offset\", reason) VALUES ('broker-fill', 0, 0, 'r')", ()),

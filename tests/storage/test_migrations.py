@@ -170,6 +170,7 @@ def test_an_index_of_a_busy_table_is_built_beside_its_writers(
     database: Database, table: str, without: str, revision: str
 ) -> None:
     write = sql.SQL("UPDATE {} SET symbol = symbol").format(sql.Identifier(table))
+    migrate.downgrade(database.admin_dsn, revision)
     with ThreadPoolExecutor() as threads:
         for move, to in ((migrate.downgrade, without), (migrate.upgrade, revision)):
             with psycopg.connect(database.admin_dsn) as writer:

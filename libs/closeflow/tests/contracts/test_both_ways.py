@@ -36,13 +36,15 @@ ONLY_THE_MODEL = (
     "is not order_qty",
     "cash_amount is",
     "reverses_exec_id belongs to",
+    "charge_id belongs to",
+    "but cash_amount, commission and fees make",
     "must be a time between 1970 and 9999",
 )
 """Why the model may refuse what the schema takes: rules that JSON Schema has no words for."""
 LENIENT = {
     "broker-fill": {
         # No fill may be lost for a comment, a code, or a figure that decides nothing: cut, cleaned or left out.
-        "reason", "reject_code", "avg_px", "last_px", "position_qty", "commission", "currency",
+        "reason", "reject_code", "avg_px", "last_px", "position_qty", "commission", "fees", "currency",
         "transact_time",  # Gives way to received_at.
         # Of an update that has no use for them they are not looked at.
         "exec_id", "exec_ref_id", "last_qty", "reject_class",

@@ -5,6 +5,7 @@ from typing import Final
 from sqlalchemy import Column, Computed, Date, ForeignKey, Index, LargeBinary, Table, text
 
 from closeflow.storage.schema.column_types import (
+    SOURCES,
     Xid8,
     big,
     document,
@@ -29,6 +30,22 @@ inbox: Final = Table(
 )
 Index(None, inbox.c.event_id)
 Index(None, inbox.c.received_at)
+
+execution_charges: Final = Table(
+    "execution_charges",
+    metadata,
+    words("broker", primary_key=True),
+    words("account_id", primary_key=True),
+    words("charge_id", primary_key=True),
+    words("exec_id"),
+    words("client_order_id", ForeignKey("orders.client_order_id"), index=True),
+    number("commission"),
+    number("fees"),
+    words("currency", nullable=True),
+    moment("occurred_at", nullable=False),
+    one_of("source", SOURCES),
+    stamp("recorded_at"),
+)
 
 parked_records: Final = Table(
     "parked_records",
