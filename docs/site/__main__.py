@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from close_api.rest.problems import error_table
+from docs.site.asyncapi_page import NotRendered, write_asyncapi
 from docs.site.grpc_page import described_proto, grpc_page
 from docs.site.markup import STYLE, page, prose
 from docs.site.rest_page import rest_page
@@ -77,3 +78,9 @@ if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
     write(target)
     sys.stdout.write(f"{target / 'index.html'}\n")
+    try:
+        sys.stdout.write(f"{write_asyncapi(target / 'asyncapi')}\n")
+    except NotRendered as error:
+        sys.stderr.write(
+            f"the AsyncAPI page is left out: {error}; {target / 'topics.html'} says the same of the topics\n"
+        )
