@@ -12,9 +12,10 @@ from demo.system import System
 from tests.system.instance import own_instance
 from tests.system.only_secured import ONLY_SECURED
 
-pytest.register_assert_rewrite("tests.system.desk")
+pytest.register_assert_rewrite("tests.system.desk", "tests.system.tap")
 
 from tests.system.desk import Desk  # noqa: E402
+from tests.system.tap import Tap  # noqa: E402
 
 DATABASE: Final = "closeflow_system"
 collect_ignore: Final = [] if devstack.PROVIDER == "embedded" else ONLY_SECURED
@@ -81,11 +82,20 @@ def system(stack: devstack.Stack) -> Iterator[System]:
         made.wipe()  # without its services a connector and a slot would only keep WAL
 
 
+@pytest.fixture(scope="session")
+def tap(system: System) -> Iterator[Tap]:
+    """On every topic, from the first record to the last."""
+    made = Tap(system.kafka)
+    yield made
+    assert made.wrong() == []
+
+
 @pytest.fixture
-def desk(system: System) -> Iterator[Desk]:
-    """A scenario's hands; whatever it did, at its end the services live, every invariant holds and nobody was
-    called for anything that they need not see."""
+def desk(system: System, tap: Tap) -> Iterator[Desk]:
+    """A scenario's hands; whatever it did, at its end the services live, every invariant holds, every record was as its
+    topic promises, and nobody was called for anything that they need not see."""
     with Desk(system) as made:
+        made.planted = tap.planted
         made.close_breaker()
         yield made
         made.control.clear_script()
@@ -94,4 +104,5 @@ def desk(system: System) -> Iterator[Desk]:
         for name, service in system.running.items():
             assert service.running, f"{name} ended:\n{service.log.read_text()[-2000:]}"
         made.verify()
+        assert tap.wrong() == []
         assert made.incidents() == made.expected_incidents

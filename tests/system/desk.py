@@ -76,6 +76,7 @@ class Desk:
         )
         self._database = psycopg.connect(system.admin_dsn, autocommit=True, row_factory=dict_row)
         self.expected_incidents: list[str] = []
+        self.planted: set[bytes] = set()
         self._incidents_before = [row["id"] for row in self.rows("SELECT id FROM incidents")]
 
     def __enter__(self) -> Self:

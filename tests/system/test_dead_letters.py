@@ -42,6 +42,7 @@ def test_an_unreadable_broker_fill_goes_to_the_dead_letters_and_the_next_goes_on
 
 
 async def _publish(desk: Desk, key: bytes) -> None:
+    desk.planted.add(UNREADABLE)
     async with open_producer(desk.system.kafka) as producer:
         await producer.publish("broker-fill", key=key, value=UNREADABLE, headers=[("traceparent", b"kept")])
 

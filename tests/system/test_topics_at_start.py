@@ -21,6 +21,7 @@ from tests.system.desk import Desk
 
 TOPICS: Final = load_topics(REPOSITORY / "schemas/topics")
 CONSUMERS: Final = ("order-submitter", "broker-gateway", "fill-processor", "reconciler")
+WITHIN_S: Final = 120
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def refused(system: System, service: str) -> str:
     """Why another instance of the service does not start: the only line it says of it, at its end with exit code 2."""
     launched = system.launch(f"{service}-another")
     try:
-        assert launched.process.wait(30) == 2, launched.log.read_text()
+        assert launched.process.wait(WITHIN_S) == 2, launched.log.read_text()
     finally:
         system.running.pop(f"{service}-another").kill()
     lines = [json.loads(line) for line in launched.log.read_text().splitlines()]
