@@ -277,6 +277,22 @@ MUTANTS: Final = (
         (f"{TESTS}/test_non_trade_activity.py::test_anything_else_that_leaves_a_difference_is_for_a_person",),
     ),
     Mutant(
+        "a charge booked each time that it is stated",
+        f"{DOMAIN}/orders/charges.py",
+        "    if known is None:\n",
+        "    if True:\n",
+        (
+            f"{TESTS}/test_charges.py::test_one_charge_that_comes_twice_is_booked_once_and_with_another_amount_a_person_is_told",
+        ),
+    ),
+    Mutant(
+        "a bust leaves the commission of its trade in the books",
+        f"{DOMAIN}/orders/execution_ledger.py",
+        "yield Reversed(was, one.by, told)",
+        "yield Reversed(was, one.by)",
+        (f"{TESTS}/test_charges.py::test_a_bust_takes_back_what_went_with_the_trade_and_leaves_a_charge_of_its_own",),
+    ),
+    Mutant(
         "an activity applied twice",
         "services/reconciler/src/reconciler/jobs/import_non_trades.py",
         "if one.activity_id not in done and concerns(",

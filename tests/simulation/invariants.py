@@ -214,6 +214,7 @@ _CHANGING = (
     "reject_class",
     "executions",
     "aliases",
+    "charges",
     "withheld",
     "statements",
     "sends",
