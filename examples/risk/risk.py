@@ -20,11 +20,13 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError
+from faust.exceptions import PartitionsMismatch
 from pydantic import BaseModel, Field, ValidationError
 
 TOPIC = os.environ.get("RISK_TOPIC", "position-events")
 GROUP = os.environ.get("RISK_GROUP", "risk")
 SCHEMA = re.compile(rb"(?:.*[/:])?position-event\.v([0-9]+)(?:\.json)?")
+DLQ = "origin_topic origin_partition origin_offset error_class reason consumer_group attempts first_seen".split()  # noqa: SIM905
 Amount = Annotated[Decimal, Field(max_digits=60)]
 
 
@@ -44,11 +46,7 @@ class PositionEvent(BaseModel):
 
 
 class NotApplied(Exception):
-    """Why a record is not applied; `error_class` is one of those that closeflow's own dead letters have."""
-
-    def __init__(self, error_class: str, reason: str) -> None:
-        super().__init__(reason[:500])
-        self.error_class = error_class
+    """Why a record is not applied: an error class, as closeflow's own dead letters have, and the reason."""
 
 
 def setting(name: str) -> str:
@@ -107,18 +105,22 @@ app = faust.App(
 source = app.topic(TOPIC, key_serializer="raw", value_serializer="raw")
 dead = app.topic(f"{TOPIC}.dlq", key_serializer="raw", value_serializer="raw")
 positions = app.Table("positions")
-parked = app.Table("parked")
+PARKED = "parked/"  # Keys of the same table, so that there is one changelog.
 
 
 @app.agent(source)
 async def follow(stream: Any) -> None:
     """Faust passes an event whose agent raised: what is not expected ends the process instead, and is read again."""
     async for event in stream.events():
-        try:
-            await apply(event.message)
-        except Exception:
-            traceback.print_exc()
-            os._exit(1)
+        while True:
+            try:
+                await apply(event.message)
+                break
+            except PartitionsMismatch:
+                await asyncio.sleep(1)  # Of a changelog that was just made, Kafka's metadata may not tell yet.
+            except Exception:
+                traceback.print_exc()
+                os._exit(1)
 
 
 async def apply(message: Any) -> None:
@@ -126,14 +128,13 @@ async def apply(message: Any) -> None:
     try:
         found = read(message.value, message.headers or ())
     except NotApplied as error:
-        place = (message.topic, message.partition, message.offset)
-        print("not applied:", *place, error.error_class, error, flush=True)
-        if error.error_class == "unknown_value":
-            parked[f"{message.partition}/{message.offset}"] = {"reason": str(error), "value": message.value.decode()}
+        place, (error_class, reason) = (message.topic, message.partition, message.offset), error.args
+        print("not applied:", *place, error_class, reason, flush=True)
+        if error_class == "unknown_value":
+            key = f"{PARKED}{message.partition}/{message.offset}"
+            positions[key] = {"reason": reason, "value": message.value.decode()}
             return
-        names = ("origin_topic", "origin_partition", "origin_offset", "error_class", "reason", "consumer_group")
-        said = dict(zip(names, (*place, error.error_class, error, GROUP), strict=True))
-        said |= {"attempts": 1, "first_seen": datetime.now(UTC).isoformat()}
+        said = dict(zip(DLQ, (*place, error_class, reason[:500], GROUP, 1, datetime.now(UTC).isoformat()), strict=True))
         headers = [*(message.headers or ()), *((f"dlq_{name}", str(what).encode()) for name, what in said.items())]
         await (await dead.send(key=message.key, value=message.value, headers=headers))
         return
@@ -146,7 +147,7 @@ async def apply(message: Any) -> None:
 async def exposure(web: Any, request: Any) -> Any:
     """What is held now, by account and symbol; a unit is one of the underlying, signed (short < 0)."""
     totals: dict[tuple[str, ...], list[Any]] = {}
-    for one in positions.values():
+    for one in (one for key, one in positions.items() if not key.startswith(PARKED)):
         total = totals.setdefault(
             (one["account_id"], one["symbol"], one["currency"] or ""), [Decimal(0), Decimal(0), 0]
         )
@@ -155,13 +156,15 @@ async def exposure(web: Any, request: Any) -> Any:
         total[2] += one["exposure_unproven"]
     names = ("account_id", "symbol", "currency", "quantity", "units", "unproven")
     rows = [dict(zip(names, (*key, f"{q:f}", f"{u:f}", n), strict=True)) for key, (q, u, n) in sorted(totals.items())]
-    return web.json({"exposure": rows, "parked": dict(parked.items())})
+    return web.json(
+        {"exposure": rows, "parked": {key: one for key, one in positions.items() if key.startswith(PARKED)}}
+    )
 
 
 @app.page("/positions")
 async def listed(web: Any, request: Any) -> Any:
     """Each position as its highest version says, by id."""
-    return web.json(dict(positions.items()))
+    return web.json({key: one for key, one in positions.items() if not key.startswith(PARKED)})
 
 
 async def begin_anew_without_state() -> None:

@@ -231,7 +231,7 @@ def in_executions(desk: Desk) -> Cents:
     by_id = {row["exec_id"]: row for row in rows}
     own: dict[str, Decimal] = {}
     for row in desk.rows("SELECT * FROM execution_charges ORDER BY recorded_at, charge_id"):
-        exec_id = names.get(row["exec_id"], row["exec_id"])
+        exec_id = str(names.get(row["exec_id"], row["exec_id"]))
         if row["charge_id"] == row["exec_id"]:
             own.setdefault(exec_id, row["commission"] + row["fees"])
         else:
