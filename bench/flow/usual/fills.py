@@ -28,7 +28,7 @@ opened = sessions()
 
 
 @app.agent(topic, concurrency=AT_A_TIME)
-async def book(updates: faust.Stream[dict[str, Any]]) -> None:
+async def book(updates: faust.StreamT[dict[str, Any]]) -> None:
     """Book each update once: an older one than the order has seen, or one that comes again, changes nothing."""
     async for update in updates:
         async with opened() as db, db.begin():

@@ -19,7 +19,7 @@ broker = httpx.AsyncClient(base_url=os.environ["TRADING_URL"])
 
 
 @app.agent(topic, concurrency=AT_A_TIME)
-async def submit(events: faust.Stream[dict[str, Any]]) -> None:
+async def submit(events: faust.StreamT[dict[str, Any]]) -> None:
     """Send each close once; an event that comes again finds its order sent."""
     async for event in events:
         order = await plan(event["close_request_id"])
