@@ -60,7 +60,10 @@ def _overview(files: Iterable[TopicFile]) -> str:
 
 def _topic(told: TopicFile) -> str:
     schema = json.loads((SCHEMAS / "json" / f"{told.schema_name}.json").read_text())
-    types = table(("value",), ((f'<code class="code">{one}</code>',) for one in event_types_of(told.topic)))
+    types = table(
+        ("value", "what"),
+        ((f'<code class="code">{one}</code>', inline(said)) for one, said in event_types_of(told.topic).items()),
+    )
     named = schema.get("$defs", {})
     contents = [
         Section("promises", "What it promises"),

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from closeflow.contracts.codec import ErrorClass
-from closeflow.contracts.execution_event import ExecutionEventType
-from closeflow.contracts.topics import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER
-from closeflow.domain.model import ExecType
-from closeflow.domain.outbox import events
+from closeflow.contracts.event_types import CE_TIME, EVENT_TYPES
+from closeflow.contracts.topics import EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER
 
 CLOUDEVENTS: Final[Mapping[str, str]] = {
     "ce_id": "The event's id, a UUID. It is made of what the event is about: published again, it has the same one.",
     "ce_type": "What happened; the values are listed below.",
     "ce_source": "Who says it, a URI reference such as `/closeflow/outbox` or `/broker-gateway`.",
     "ce_specversion": "The version of CloudEvents, `1.0`.",
-    "ce_time": "When it happened, RFC 3339 in UTC.",
+    "ce_time": f"{CE_TIME} RFC 3339 in UTC.",
     "ce_dataschema": "The schema of the value with its major version, such as `urn:closeflow:position-event.v1`.",
     "content-type": "Always `application/json`.",
     "traceparent": "The trace that it belongs to (W3C Trace Context). Without a value where there is none.",
@@ -62,18 +60,9 @@ def headers_of(topic: str) -> dict[str, str]:
     return {**CLOUDEVENTS, **(OUTBOX if topic in _FROM_OUTBOX else {})}
 
 
-def event_types_of(topic: str) -> tuple[str, ...]:
-    """The values of `ce_type` on a topic."""
-    return _EVENT_TYPES[topic]
+def event_types_of(topic: str) -> Mapping[str, str]:
+    """The values of `ce_type` on a topic, each with its meaning."""
+    return EVENT_TYPES[topic]
 
 
 _FROM_OUTBOX: Final = frozenset({SUBMIT_ORDER, POSITION_EVENTS, EXECUTION_EVENTS})
-_OF_EXECUTIONS: Final = tuple(one.value for one in ExecutionEventType)
-_OF_DOMAIN: Final = tuple(value for name, value in vars(events).items() if name == value)
-"""Its constants that are called what they are worth."""
-_EVENT_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    SUBMIT_ORDER: (events.SUBMIT_CLOSE_ORDER,),
-    POSITION_EVENTS: tuple(one for one in _OF_DOMAIN if one not in (*_OF_EXECUTIONS, events.SUBMIT_CLOSE_ORDER)),
-    EXECUTION_EVENTS: _OF_EXECUTIONS,
-    BROKER_FILL: tuple(f"BROKER_{one.value.upper()}" for one in ExecType),
-}
