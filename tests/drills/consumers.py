@@ -52,7 +52,7 @@ class Consumers:
 
     def start(self) -> None:
         self.accounting.start("run")
-        self.risk.start("worker", "-l", "warning")
+        self.risk.start("worker", "-l", "warn")
 
     def kill(self) -> None:
         self.accounting.kill()
@@ -342,7 +342,7 @@ def again(lines: Lines, system: System, desk: Desk, beside: Consumers) -> None:
                 db.execute("DELETE FROM offsets")
         group = f"{beside.risk.environment['RISK_GROUP']}-{what[:4]}"
         beside.accounting.start("run")
-        beside.risk.start("worker", "-l", "warning", RISK_GROUP=group)
+        beside.risk.start("worker", "-l", "warn", RISK_GROUP=group)
 
         def read_again() -> bool:
             try:
