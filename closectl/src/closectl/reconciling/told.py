@@ -12,11 +12,16 @@ from uuid import UUID
 
 from closectl.reconciling.items import Key
 from closeflow.domain.model import Side
-from closeflow.domain.outbox.events import EXECUTION_CORRECTED, EXECUTION_RECORDED, EXECUTION_REVERSED
+from closeflow.domain.outbox.events import (
+    EXECUTION_CHARGED,
+    EXECUTION_CORRECTED,
+    EXECUTION_RECORDED,
+    EXECUTION_REVERSED,
+)
 from closeflow.kafka.read_to_end import TailRecord
 
 _LARGEST: Final = Decimal(10) ** 30
-NO_EXECUTION: Final = frozenset({"EXECUTION_CHARGED"})
+NO_EXECUTION: Final = frozenset({EXECUTION_CHARGED})
 """Events that change no quantity and no cash of an execution: they say what it costs."""
 _OWN: Final = frozenset({"emission"})
 """What may differ between two emissions of one event."""
