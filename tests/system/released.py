@@ -7,6 +7,7 @@ commit cannot run it, and says so.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -62,9 +63,12 @@ def last_release(repository: Path = REPOSITORY, kept: Path = KEPT) -> Released:
     """Check out the newest release before this commit; what was checked out once is kept in var/."""
     name, commit = _named(repository)
     root = kept / commit[:12]
-    if not root.exists():
-        _check_out(repository, commit, root)
-    python = _python(repository, root, kept)
+    kept.mkdir(parents=True, exist_ok=True)
+    with (kept / "lock").open("w") as lock:  # Two processes of one run want it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _check_out(repository, commit, root)
+        python = _python(repository, root, kept)
     sources = os.pathsep.join(map(str, [*root.glob("*/src"), *root.glob("*/*/src")]))
     program = Program(python=python, sources=sources, knows=_settings_of(python, sources))
     return Released(name, root, program, _head_of(root), not (root / SCHEMA / "fit.py").exists())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from broker_simulator.control import Behaviour, FillInParts
-from tests.closectl.running import answer, closectl
+from tests.closectl.running import answer, closectl, process
 from tests.system.desk import Desk, Held
 
 TOPICS = ("position-events", "execution-events")
@@ -60,7 +61,10 @@ def test_the_three_sources_are_compared_as_a_machine_asks(desk: Desk) -> None:
     held = desk.hold(7, "option")
     desk.close(held)
     desk.until_status("closed", [held])
-    found = answer("reconcile", "ledger", "--symbol", held.symbol, **desk.operator)
+    # As a process: it warns of foreign orders, and what it prints is JSON all the same.
+    done = process("reconcile", "ledger", "--symbol", held.symbol, "--json", **desk.operator)
+    assert done.exit_code == 0, done
+    found = json.loads(done.stdout)
     (day,) = found["days"]
     assert found["agrees"]
     assert day["events"] == day["executions"] == day["broker"]

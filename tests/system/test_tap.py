@@ -49,7 +49,7 @@ def test_each_planted_fault_of_a_record_is_named(desk: Desk, records: dict[str, 
         assert said(desk, record) == [], topic
         for planted, words in (
             (with_value(record, symbol=None), "'symbol' is a required property"),
-            (with_value(record, side="hold"), "'hold' is not one of"),
+            (with_value(record, side="hold"), "'hold' is not"),
             (with_value(record, event_id="01932f4e-8a10-7c3b-9d21-5f0f7e6a1b22"), "and ce_id is"),
             (replace(record, value=b"{"), "the value is no JSON"),
             (replace(record, value=b"[]"), "is not of type 'object'"),

@@ -51,6 +51,7 @@ def without(system: System, *acls: Acl) -> Iterator[None]:
 
 def refused(system: System, service: str) -> str:
     """Why another instance of the service does not start: the only line it says of it, at its end with exit code 2."""
+    (system.directory / f"{service}-another.log").unlink(missing_ok=True)
     launched = system.launch(f"{service}-another")
     try:
         assert launched.process.wait(WITHIN_S) == 2, launched.log.read_text()

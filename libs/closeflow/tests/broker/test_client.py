@@ -167,11 +167,11 @@ async def test_a_refused_connection_was_not_a_send() -> None:
 
 async def test_waiting_for_a_connection_until_the_deadline_was_not_a_send() -> None:
     async with serving(stay_silent) as server, broker_at(server.url, deadline_s=0.4, connections=1) as broker:
-        # One holds the only connection as long as the others may wait. At the common end the next in the queue may just
-        # begin to write, which is a send; the last in it is never reached.
+        # One holds the only connection as long as the others may wait. At the common end those next in the queue may
+        # just begin to write, which is a send; the others are never reached.
         answers = await asyncio.gather(*(broker.submit(TICKET) for _ in range(20)))
     assert isinstance(answers[0], Unanswered)
-    assert isinstance(answers[-1], NotSent)
+    assert {type(answer) for answer in answers} == {Unanswered, NotSent}
     assert len(server.requests) <= sum(isinstance(answer, Unanswered) for answer in answers)
 
 
