@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import sys
+
+import structlog
 
 from closectl.app import app
-from closeflow.telemetry import LogFormat, configure_logging
 
 
 def main() -> None:
-    """Warnings go to standard error: what a command prints may be JSON that a machine reads."""
-    configure_logging(LogFormat.CONSOLE, "closectl", level=logging.WARNING)
+    """Warnings of ours go to standard error: what a command prints may be JSON that a machine reads."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     app(prog_name="closectl")
 
 
