@@ -233,7 +233,7 @@ async def test_a_row_that_the_database_refuses_fails_alone(desk: Desk) -> None:
 
 async def test_a_position_that_somebody_holds_does_not_hold_up_the_others(desk: Desk) -> None:
     positions = desk.open_positions(20)
-    with desk.api() as url, psycopg.connect(desk.database.admin_dsn) as holder:
+    with desk.api(REQUEST_DEADLINE_MS="20000") as url, psycopg.connect(desk.database.admin_dsn) as holder:
         holder.execute("SELECT FROM positions WHERE id = %s FOR UPDATE", (positions[3],))
         async with client(url) as api:
             storm = asyncio.gather(*(close(api, positions[3], key=f"again-{n}") for n in range(10)))
