@@ -132,7 +132,8 @@ async def serving(
             await ended
             answered.set()
             await working
-    assert [record.getMessage() for record in warned] == []
+    if warned:
+        raise AssertionError("\n".join(logging.Formatter().format(record) for record in warned))
 
 
 class Keeping(logging.Handler):

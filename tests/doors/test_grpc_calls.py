@@ -283,7 +283,7 @@ async def test_a_wait_without_a_change_is_answered_in_time() -> None:
 
 
 async def test_a_close_that_no_batch_takes_in_time_is_unavailable() -> None:
-    async with serving(deadline_s=0.2) as served, served.stub() as api:
+    async with serving(deadline_s=1.0) as served, served.stub() as api:
         served.positions.open.clear()
         refused = await failing(api.ClosePosition(close(), metadata=ACC))
         served.positions.open.set()

@@ -103,7 +103,7 @@ def test_a_repeated_send_is_refused_with_other_words(control: Control, broker: R
 def test_accepted_but_never_answered(control: Control, broker: RestProbe, listener: StreamProbe) -> None:
     control.script(Behaviour(answer=AcceptSilently()))
     with pytest.raises(httpx.ReadTimeout):
-        broker.post("cf-1", timeout_s=0.2)
+        broker.post("cf-1", timeout_s=0.5)
     listener.until("fill")
     assert broker.find("cf-1")["status"] == "filled"
 
@@ -114,9 +114,9 @@ def test_accepted_and_answered_slowly(control: Control, broker: RestProbe) -> No
 
 
 def test_accepted_late_although_the_client_is_gone(control: Control, broker: RestProbe) -> None:
-    control.script(Behaviour(answer=AcceptLate(hold_s=1.5)))
+    control.script(Behaviour(answer=AcceptLate(hold_s=4)))
     with pytest.raises(httpx.ReadTimeout):
-        broker.post("cf-1", timeout_s=0.1)
+        broker.post("cf-1", timeout_s=0.5)
     assert broker.find("cf-1") is None
     assert control.order("cf-1").posts[0].outcome == "held"
     broker.await_status("cf-1", "filled")
@@ -124,9 +124,9 @@ def test_accepted_late_although_the_client_is_gone(control: Control, broker: Res
 
 
 def test_of_a_late_one_and_its_repeat_only_one_is_accepted(control: Control, broker: RestProbe) -> None:
-    control.script(Behaviour(answer=AcceptLate(hold_s=0.8)), count=1)
+    control.script(Behaviour(answer=AcceptLate(hold_s=3)), count=1)
     with pytest.raises(httpx.ReadTimeout):
-        broker.post("cf-1", timeout_s=0.1)
+        broker.post("cf-1", timeout_s=0.5)
     assert broker.post("cf-1").status_code == 200
 
     def outcomes() -> list[str]:
@@ -137,7 +137,7 @@ def test_of_a_late_one_and_its_repeat_only_one_is_accepted(control: Control, bro
 
 
 def test_a_reset_forgets_what_is_held(control: Control, broker: RestProbe) -> None:
-    control.script(Behaviour(answer=AcceptLate(hold_s=0.5)))
+    control.script(Behaviour(answer=AcceptLate(hold_s=2)))
     with ThreadPoolExecutor() as pool:
         held = pool.submit(broker.post, "cf-1")
         await_condition(lambda: control.order("cf-1").posts_received == 1, lambda: "nothing arrived")

@@ -173,7 +173,7 @@ async def test_sends_go_first_as_long_as_the_broker_refuses_calls() -> None:
 async def test_a_refused_call_of_any_kind_stops_calls_of_every_kind() -> None:
     async with serving(answer(429, b"", "Retry-After: 0")) as server:
         for ask in range(4):
-            async with broker_at(server.url, deadline_s=0.2) as broker:
+            async with broker_at(server.url, deadline_s=1) as broker:
                 calls = (
                     broker.look_up("order-1"),
                     broker.clock(),

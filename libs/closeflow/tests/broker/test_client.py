@@ -125,7 +125,7 @@ async def test_a_post_that_may_have_arrived_is_unanswered_and_never_repeated(ste
 
 async def test_an_order_that_cannot_begin_in_time_is_not_sent_at_all() -> None:
     """The time-out of the whole call would let it go, seconds after the check that allowed it."""
-    async with serving(stay_silent) as server, broker_at(server.url, deadline_s=2, connections=1) as broker:
+    async with serving(stay_silent) as server, broker_at(server.url, deadline_s=4, connections=1) as broker:
         busy = asyncio.create_task(broker.look_up(TICKET.client_order_id))
         while not server.requests:  # noqa: ASYNC110 - the server tells by what it has read
             await asyncio.sleep(0.01)
@@ -133,7 +133,7 @@ async def test_an_order_that_cannot_begin_in_time_is_not_sent_at_all() -> None:
         said = await broker.submit(TICKET, begin_within_s=0.1)
         assert isinstance(said, NotSent)
         assert said.withheld
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
         await busy
     assert len(server.requests) == 1
 
@@ -152,10 +152,10 @@ async def test_an_order_whose_time_is_over_is_not_written_to_any_connection(warm
 
 @pytest.mark.parametrize("step", [stay_silent, trickle])
 async def test_the_deadline_covers_the_whole_call(step: Step) -> None:
-    async with serving(step) as server, broker_at(server.url, deadline_s=0.3) as broker:
+    async with serving(step) as server, broker_at(server.url, deadline_s=1) as broker:
         started = time.monotonic()
         assert isinstance(await broker.submit(TICKET), Unanswered)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 4
 
 
 async def test_a_refused_connection_was_not_a_send() -> None:
@@ -166,7 +166,7 @@ async def test_a_refused_connection_was_not_a_send() -> None:
 
 
 async def test_waiting_for_a_connection_until_the_deadline_was_not_a_send() -> None:
-    async with serving(stay_silent) as server, broker_at(server.url, deadline_s=0.4, connections=1) as broker:
+    async with serving(stay_silent) as server, broker_at(server.url, deadline_s=1.5, connections=1) as broker:
         # One holds the only connection as long as the others may wait. At the common end those next in the queue may
         # just begin to write, which is a send; the others are never reached.
         answers = await asyncio.gather(*(broker.submit(TICKET) for _ in range(20)))

@@ -40,7 +40,8 @@ Talk = Callable[[ServerConnection], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(talk: Talk) -> AsyncIterator[StreamTarget]:
+async def serving(talk: Talk, *, open_timeout_s: float = 30.0, ping_s: float = 30.0) -> AsyncIterator[StreamTarget]:
+    """Time is short only where a test is about its end."""
     async with serve(talk, "127.0.0.1", 0, ping_interval=None, close_timeout=0.2) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         yield StreamTarget(
@@ -48,9 +49,9 @@ async def serving(talk: Talk) -> AsyncIterator[StreamTarget]:
             key_id="key",
             secret_key="secret",
             of=Account(broker="alpaca", account_id="acc-1"),
-            open_timeout_s=0.5,
-            ping_interval_s=0.1,
-            ping_timeout_s=0.2,
+            open_timeout_s=open_timeout_s,
+            ping_interval_s=ping_s,
+            ping_timeout_s=ping_s,
         )
 
 
@@ -143,7 +144,7 @@ async def _other_streams(socket: ServerConnection) -> None:
 
 @pytest.mark.parametrize("talk", [_no_answer, _hang_up, _other_streams])
 async def test_without_a_confirmed_subscription_the_stream_is_lost(talk: Talk) -> None:
-    async with serving(talk) as target:
+    async with serving(talk, open_timeout_s=0.5) as target:
         with pytest.raises(StreamLost):
             async with trade_updates(target):
                 pytest.fail("entered without a subscription")
@@ -155,9 +156,9 @@ async def test_a_connection_that_answers_no_ping_is_lost() -> None:
         socket.transport.pause_reading()
         await socket.wait_closed()
 
-    async with serving(talk) as target, trade_updates(target) as messages:
-        with pytest.raises(StreamLost):
-            async with asyncio.timeout(5):
+    async with serving(talk, ping_s=0.5) as target:
+        with pytest.raises(StreamLost, match="keepalive ping timeout"):
+            async with asyncio.timeout(30), trade_updates(target) as messages:
                 await anext(messages)
 
 

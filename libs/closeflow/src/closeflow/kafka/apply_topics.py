@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from aiokafka.errors import for_code
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.topic_differences import changed_settings, differences
 from closeflow.kafka.topic_state import TopicState, read_topic_states
-from closeflow.kafka.topics import TopicMismatch, TopicSpec, create_missing, open_admin
+from closeflow.kafka.topics import VISIBLE_DEADLINE_S, TopicMismatch, TopicSpec, create_missing, open_admin
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ async def apply_topics(
 ) -> AppliedTopics:
     """Create what is missing, with so many copies; set what is set otherwise, and take away what the files do not say.
 
-    Returns when every topic has its partitions. Raises `TopicMismatch` where one has another number of them, before
-    any setting is changed, and KafkaError.
+    Returns when Kafka shows every topic with its partitions and settings. Raises `TopicMismatch` where one has another
+    number of partitions, before any setting is changed, TimeoutError where Kafka does not show them, and KafkaError.
     """
     async with open_admin(connection) as admin:
         created = await create_missing(admin, topics, replication_factor=replication_factor)
@@ -37,7 +38,10 @@ async def apply_topics(
         for spec in topics:
             if states[spec.name].partitions != spec.partitions:
                 raise TopicMismatch(next(differences(spec, states[spec.name])))
-        return AppliedTopics(created, tuple(await _set(admin, topics, states)))
+        changed = tuple(await _set(admin, topics, states))
+        if changed:
+            await _until_set(admin, topics)
+        return AppliedTopics(created, changed)
 
 
 async def ensure_topics(
@@ -78,3 +82,14 @@ async def _set(admin: AIOKafkaAdminClient, topics: Sequence[TopicSpec], states: 
             if code:
                 raise for_code(code)(f"the settings of topic {name} cannot be changed: {message or ''}")
     return lines
+
+
+async def _until_set(admin: AIOKafkaAdminClient, topics: Sequence[TopicSpec]) -> None:
+    """The controller answers that it has set them; a broker learns and says so a moment later."""
+    async with asyncio.timeout(VISIBLE_DEADLINE_S):
+        while True:
+            states = await read_topic_states(admin, [spec.name for spec in topics])
+            seen = [(spec, states[spec.name]) for spec in topics if states[spec.name].settings is not None]
+            if not any(changed_settings(spec, state) for spec, state in seen):
+                return
+            await asyncio.sleep(0.05)

@@ -16,7 +16,8 @@ from closeflow.contracts.topic_files import MIN_IN_SYNC, TopicInKafka, read_topi
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 
-_VISIBLE_DEADLINE_S: Final = 15.0
+VISIBLE_DEADLINE_S: Final = 15.0
+"""How long the brokers may take to show what the controller has done."""
 
 
 class TopicMismatch(Exception):
@@ -95,7 +96,7 @@ async def require_topics(connection: KafkaConnection, names: Collection[str]) ->
 
 async def _until_visible(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
     """A new topic is known to the controller first and to the brokers a moment later."""
-    async with asyncio.timeout(_VISIBLE_DEADLINE_S):
+    async with asyncio.timeout(VISIBLE_DEADLINE_S):
         while True:
             described = await admin.describe_topics(list(names))
             if sum(not topic["error_code"] for topic in described) == len(names):
@@ -109,7 +110,7 @@ async def remove_topics(connection: KafkaConnection, topics: Sequence[TopicSpec]
         names = {spec.name for spec in topics}
         if found := sorted(names & set(await admin.list_topics())):
             await admin.delete_topics(found)
-        async with asyncio.timeout(_VISIBLE_DEADLINE_S):
+        async with asyncio.timeout(VISIBLE_DEADLINE_S):
             while True:
                 if not names & set(await admin.list_topics()):
                     break
