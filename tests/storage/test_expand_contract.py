@@ -145,7 +145,6 @@ ADD: Final = "ALTER TABLE positions ADD COLUMN planted text"
 DROP: Final = "ALTER TABLE positions DROP COLUMN planted"
 
 
-@pytest.mark.timeout(900)  # An environment for the release is made at first.
 def test_no_migration_since_the_release_takes_away_what_it_uses_or_locks_for_long(empty: Database) -> None:
     assert wrong(empty.admin_dsn, migrate.find_migrations(), release_or_expected_failure().head) == []
 

@@ -1,4 +1,5 @@
-"""The last released version, to be run beside this one: its sources, and a Python with what its lock names.
+"""The last released version, to be run beside this one: its sources, and of its lock the packages that ours has in
+another version.
 
 A release is a tag v<major>.<minor>.<patch>, and the newest is also in schemas/released/release, with its commit, for
 clones without tags; CLOSEFLOW_RELEASED names another commit instead. Only a clone that has not the history of that
@@ -68,9 +69,9 @@ def last_release(repository: Path = REPOSITORY, kept: Path = KEPT) -> Released:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
             _check_out(repository, commit, root)
-        python = _python(repository, root, kept)
-    sources = os.pathsep.join(map(str, [*root.glob("*/src"), *root.glob("*/*/src")]))
-    program = Program(python=python, sources=sources, knows=_settings_of(python, sources))
+        packages = _packages(repository, root, kept)
+    sources = os.pathsep.join(map(str, [*packages, *root.glob("*/src"), *root.glob("*/*/src")]))
+    program = Program(sources=sources, knows=_settings_of(sources))
     return Released(name, root, program, _head_of(root), not (root / SCHEMA / "fit.py").exists())
 
 
@@ -124,11 +125,11 @@ def _check_out(repository: Path, commit: str, root: Path) -> None:
     making.rename(root)
 
 
-def _settings_of(python: str, sources: str) -> frozenset[str]:
+def _settings_of(sources: str) -> frozenset[str]:
     """The names of all settings of its services, as variables."""
     services = [one.replace("-", "_") for one in SERVICES]
     told = subprocess.run(
-        [python, "-c", ASK_FOR_SETTINGS, *services],
+        [sys.executable, "-c", ASK_FOR_SETTINGS, *services],
         env={**os.environ, "PYTHONPATH": sources},
         capture_output=True,
         text=True,
@@ -146,21 +147,24 @@ def _head_of(root: Path) -> str:
     return head
 
 
-def _python(repository: Path, root: Path, kept: Path) -> str:
-    """This Python, if it has every package in the version that the release was locked to; else one that has."""
-    lock = root / "requirements.lock"
-    if _pins(lock) <= _pins(repository / "requirements.lock"):
-        return sys.executable
-    venv = kept / f"venv-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    python = venv / "bin" / "python"
-    if not (venv / ".installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
-        install = ["install", "--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
-        subprocess.run([str(python), "-m", "pip", *install], check=True)
-        (venv / ".installed").touch()
-    return str(python)
+def _packages(repository: Path, root: Path, kept: Path) -> tuple[Path, ...]:
+    """A directory with what the release's lock has in another version than ours, to be looked through first."""
+    here = _locked(repository / "requirements.lock")
+    differing = "".join(text for text in _locked(root / "requirements.lock") if text not in here)
+    if not differing:
+        return ()
+    directory = kept / f"packages-{hashlib.sha256(differing.encode()).hexdigest()[:12]}"
+    if not directory.exists():
+        making = Path(tempfile.mkdtemp(dir=kept))
+        wanted = making / "requirements.txt"
+        wanted.write_text(differing)
+        install = ["install", "--quiet", "--no-deps", "--require-hashes", "--target", str(making), "-r", str(wanted)]
+        subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+        making.rename(directory)
+    return (directory,)
 
 
-def _pins(lock: Path) -> set[str]:
-    """Of a lock, `name==version`."""
-    return set(re.findall(r"^([a-z0-9][^\s;]*==[^\s;]+)", lock.read_text(), re.MULTILINE))
+def _locked(lock: Path) -> list[str]:
+    """What pip reads of each package: its version and its hashes."""
+    lines = (line for line in lock.read_text().splitlines(keepends=True) if not line.lstrip().startswith("#"))
+    return re.split(r"^(?=\S)", "".join(lines), flags=re.MULTILINE)[1:]

@@ -22,8 +22,7 @@ from tests.conftest import fresh_database
 from tests.system.desk import Desk, Held
 from tests.system.released import NOTED, REPOSITORY, NoRelease, Released, last_release, release_or_expected_failure
 
-pytestmark = pytest.mark.timeout(900)
-"""An environment for the release is made at first, or waited for while another process makes it."""
+pytestmark = pytest.mark.timeout(400)  # Both versions of every service start, several times, under load.
 EACH = 6
 """Closes of a step; beside them the load goes on."""
 LOAD = 600
