@@ -21,7 +21,7 @@ from closeflow.kafka import Record
 from closeflow.storage.core.engine import make_engine
 from closeflow.storage.verify.snapshot import snapshot
 from fill_processor.batch_transaction import Processor
-from reconciler.charges import tell_charges
+from reconciler.charges import ChargesTold, tell_charges
 from reconciler.jobs.import_non_trades import ImportNonTrades
 from tests.pipeline.filling import published
 from tests.pipeline.reconciling import place
@@ -109,4 +109,5 @@ async def test_a_charge_of_somebody_else_s_order_is_none_of_ours(
     bench.execute("UPDATE orders SET broker_order_id = 'another'")
     listed = (await broker.non_trades(after=datetime.now(UTC) - LONG_AGO)).activities
     assert [one.charge is not None for one in listed] == [True]
-    assert await tell_charges(engine, bench.producer, listed, broker="alpaca", account_id=bench.account_id) == 0
+    key = {"broker": "alpaca", "account_id": bench.account_id}
+    assert await tell_charges(engine, bench.producer, listed, ChargesTold(), **key) == 0

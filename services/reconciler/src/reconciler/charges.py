@@ -1,12 +1,14 @@
 """Commissions and fees that the broker lists by themselves, days after the trade: told once to `broker-fill`.
 
 The list is the one of activities that are no trades. What of it charges for an execution that is booked, and is not
-booked itself, is published until it is: so a record that Kafka loses is told again.
+booked itself, is published until it is, ever rarer: so a record that Kafka loses is told again, and one that can never
+be booked (its currency is another than the position's) does not fill the topic of dead letters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 
 import structlog
@@ -23,10 +25,37 @@ from reconciler.jobs.ask_quiet_orders import publish
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class ChargesTold:
+    """When each charge that is not booked was published first and last, in this process; a new one begins again."""
+
+    _first_and_last: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
+
+    def is_due(self, charge: str, now: datetime) -> bool:
+        """The time between two doubles: it is as long as the charge has been told by then."""
+        if charge not in self._first_and_last:
+            return True
+        first, last = self._first_and_last[charge]
+        return now - last >= last - first
+
+    def keep(self, told: Iterable[str], now: datetime, *, of: Iterable[str]) -> None:
+        """Those told now; what is not `of` the charges that are not booked is forgotten."""
+        known = self._first_and_last | {one: (self._first_and_last.get(one, (now,))[0], now) for one in told}
+        unbooked = set(of)
+        self._first_and_last = {one: times for one, times in known.items() if one in unbooked}
+
+
 async def tell_charges(
-    database: Database, producer: Producer, listed: Iterable[NonTrade], *, broker: str, account_id: str
+    database: Database,
+    producer: Producer,
+    listed: Iterable[NonTrade],
+    told: ChargesTold,
+    *,
+    broker: str,
+    account_id: str,
 ) -> int:
-    """Publish those of the activities that charge for an execution of ours and are not booked; returns how many."""
+    """Publish those of the activities that charge for an execution of ours, are not booked and are due to be told;
+    returns how many."""
     charges = {one.activity_id: one for one in listed if one.charge is not None}
     if not charges:
         return 0
@@ -34,12 +63,15 @@ async def tell_charges(
         now = await database_now(tx)
         for one in await known_charges(tx, broker=broker, account_id=account_id, ids=list(charges)):
             del charges[one]
-        named = {one.charge.broker_order_id for one in charges.values() if one.charge is not None}
-        orders = await charged_orders(tx, account_id=account_id, broker_order_ids=named)
-    updates = charge_updates([*charges.values()], orders, broker=broker, account_id=account_id, now=now)
+        due = [one for one in charges.values() if told.is_due(one.activity_id, now)]
+        named = {one.charge.broker_order_id for one in due if one.charge is not None}
+        orders = await charged_orders(tx, account_id=account_id, broker_order_ids=named) if named else {}
+    updates = charge_updates(due, orders, broker=broker, account_id=account_id, now=now)
     await publish(producer, updates)
+    names = [one.exec_id for one in updates if one.exec_id is not None]
+    told.keep(names, now, of=charges)
     if updates:
-        log.info("charges_told", charges=[one.exec_id for one in updates])
+        log.info("charges_told", charges=names)
     return len(updates)
 
 

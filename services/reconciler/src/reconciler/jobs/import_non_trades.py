@@ -5,7 +5,7 @@ Of the same list come the commissions and fees that the broker states by themsel
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -38,7 +38,7 @@ from closeflow.storage.non_trade_activities import Held, decided_activities, hel
 from closeflow.storage.operator_actions import act_as
 from closeflow.storage.position_adjustments import insert_adjustment
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
-from reconciler.charges import tell_charges
+from reconciler.charges import ChargesTold, tell_charges
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +62,7 @@ class ImportNonTrades:
     pages: int
     _next: tuple[datetime, str] | None = None
     """Where a list that was longer than a cycle may read goes on: since when it is read, and the page."""
+    _charges: ChargesTold = field(default_factory=ChargesTold)
 
     async def once(self) -> int:
         """Returns how many activities ended positions."""
@@ -71,7 +72,7 @@ class ImportNonTrades:
     async def _cycle(self) -> int:
         try:
             listed = await self._listed()
-            await tell_charges(self.database, self.producer, listed, **self._key)
+            await tell_charges(self.database, self.producer, listed, self._charges, **self._key)
             concerned = await self._concerned(listed)
             theirs = await self.broker.positions() if concerned else Positions({})
         except BrokerUnavailable as error:
