@@ -19,6 +19,7 @@ from closeflow.domain.model import BrokerUpdate
 from closeflow.domain.retry import RetryPolicy
 from closeflow.kafka import Record
 from closeflow.storage.core.engine import make_engine
+from closeflow.storage.verify.ledger_rows import load_ledger
 from closeflow.storage.verify.snapshot import snapshot
 from fill_processor.batch_transaction import Processor
 from reconciler.charges import ChargesTold, tell_charges
@@ -64,6 +65,12 @@ def books(bench: Bench) -> list[tuple[str, ...]]:
     return [(row["event_type"], *(str(row["payload"].get(name)) for name in amounts)) for row in rows]
 
 
+async def charges(office: Engine) -> list[tuple[Decimal, Decimal]]:
+    """Commission and fees of each order, as they are compared with the events."""
+    async with snapshot(office) as tx:
+        return [(one.commission, one.fees) for one in (await load_ledger(tx)).charges]
+
+
 async def test_what_the_broker_charges_is_booked_once_whenever_it_says_so(
     bench: Bench, engine: Engine, broker: AlpacaBroker, processor: Processor, office: Engine
 ) -> None:
@@ -89,10 +96,13 @@ async def test_what_the_broker_charges_is_booked_once_whenever_it_says_so(
     late = ("EXECUTION_CHARGED", "0", "0", "0.07", "-0.07")
     assert books(bench) == [recorded, late], "and the job tells no more of what is booked"
 
+    assert await charges(office) == [(Decimal("1.25"), Decimal("0.07"))]
+
     bench.control.bust(execution.execution_id)
     page = await broker.executions(after=datetime.now(UTC) - LONG_AGO)
     await processor.process_batch([heard(one, 10 + n) for n, one in enumerate(page.updates)])
     assert books(bench) == [recorded, late, ("EXECUTION_REVERSED", "-1000", "-1.25", "0", "-998.75")]
+    assert await charges(office) == [(Decimal(0), Decimal("0.07"))], "what came by itself is given back by itself"
     async with snapshot(office) as tx:
         _, findings = await check_database(tx)
     assert [one for one in findings if isinstance(one, Looked) and one.invariant == 16 and one.violations] == []

@@ -84,8 +84,8 @@ def ledger_(
     """Compare what `execution-events` tells accounting, the executions in the database and what the broker lists: their
     sums per account, symbol and day (UTC), and what differs by name, with the cash that it is off by.
 
-    Commission and fees are not part of the sums. Exit code 0: all agree, 1: something differs, 2: not everything that
-    was asked for could be compared.
+    Commission and fees are compared order by order, not in the sums. Exit code 0: all agree, 1: something differs, 2:
+    not everything that was asked for could be compared.
     """
     scope = Scope(account=account, symbol=symbol, first=since, last=until)
     left_out = frozenset(without or ())

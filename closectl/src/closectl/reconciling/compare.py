@@ -10,6 +10,7 @@ from decimal import Decimal, localcontext
 
 from closectl.reconciling.against_broker import BrokerCompared, booked_twice, compare_broker, covers, twins
 from closectl.reconciling.against_events import Books, EventsCompared, Kept, compare_events
+from closectl.reconciling.charges import compare_charges
 from closectl.reconciling.items import (
     EXACT,
     Comparison,
@@ -23,7 +24,7 @@ from closectl.reconciling.items import (
     Totals,
 )
 from closectl.reconciling.lines import Listing
-from closectl.reconciling.told import Told, Unreadable
+from closectl.reconciling.told import Told, ToldCharge, Unreadable
 from closeflow.domain.model import ExecKind
 from closeflow.domain.text import decimal_text
 from closeflow.storage.verify.ledger_rows import Ledger, LedgerRow
@@ -36,6 +37,7 @@ class ToldEvents:
     events: Sequence[Told]
     unreadable: Sequence[Unreadable] = ()
     contradicting: Sequence[tuple[Told, Told]] = ()
+    charges: Sequence[ToldCharge] = ()
     since: datetime | None = None
 
 
@@ -85,6 +87,7 @@ def compare(
         *(of_events.told.differences if of_events is not None else ()),
         *(of_broker.listed.differences if of_broker is not None else ()),
         *_twice(books.rows),
+        *_charges(ledger, events, listing),
     ]
     counts = {Source.EXECUTIONS: len(books.rows)}
     if of_events is not None:
@@ -115,6 +118,13 @@ def _events(books: Books, told: ToldEvents, listing: Listing | None, at: datetim
         events = [one for one in events if one.key in names]
     kept = Kept(told.since)
     return compare_events(books, events, told.unreadable, told.contradicting, kept=kept, at=at)
+
+
+def _charges(ledger: Ledger, told: ToldEvents | None, listing: Listing | None) -> Iterable[Difference]:
+    """Of all days: a charge may come long after its execution, so no days can be cut out."""
+    if told is None or (listing is not None and listing.between is not None):
+        return ()
+    return compare_charges(ledger, told.charges, kept=Kept(told.since))
 
 
 def _waiting(of_events: EventsCompared | None, of_broker: BrokerCompared | None) -> set[Key]:

@@ -46,6 +46,7 @@ class DifferenceKind(StrEnum):
     FILL_DIFFERS = "fill_differs"
     LISTED_TWICE = "listed_twice"
     AMOUNT_DIFFERS = "amount_differs"
+    CHARGE_DIFFERS = "charge_differs"
     LINE_UNREADABLE = "line_unreadable"
     SUMS_DIFFER = "sums_differ"
 

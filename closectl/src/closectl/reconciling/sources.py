@@ -84,8 +84,7 @@ async def read_events(kafka: KafkaConnection, topic: str = EXECUTION_EVENTS) -> 
     async with open_tail(kafka, [topic], None) as tail:
         begins = await tail.positions()
         records = await tail.drain()
-    events, unreadable, contradicting = read_told(records)
-    return ToldEvents(events, unreadable, contradicting, _whole_since(begins, records))
+    return ToldEvents(*read_told(records), since=_whole_since(begins, records))
 
 
 def _whole_since(begins: Offsets, records: list[TailRecord]) -> datetime | None:

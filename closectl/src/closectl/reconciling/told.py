@@ -21,8 +21,6 @@ from closeflow.domain.outbox.events import (
 from closeflow.kafka.read_to_end import TailRecord
 
 _LARGEST: Final = Decimal(10) ** 30
-NO_EXECUTION: Final = frozenset({EXECUTION_CHARGED})
-"""Events that change no quantity and no cash of an execution: they say what it costs."""
 _OWN: Final = frozenset({"emission"})
 """What may differ between two emissions of one event."""
 
@@ -50,6 +48,25 @@ class Told:
     content: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldCharge:
+    """The commission and fees of an accounting event of any type, signed: what is taken back is below 0."""
+
+    event_id: UUID
+    account_id: str
+    client_order_id: str
+    symbol: str
+    commission: Decimal
+    fees: Decimal
+    currency: str
+    occurred_at: datetime
+
+    @property
+    def amount(self) -> Decimal:
+        """What it takes from the account."""
+        return self.commission + self.fees
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A record that no consumer can book, by its place, and why."""
@@ -58,18 +75,24 @@ class Unreadable:
     why: str
 
 
-def read_told(records: Iterable[TailRecord]) -> tuple[list[Told], list[Unreadable], list[tuple[Told, Told]]]:
-    """Each event once, as the first record of its id says it, as consumers take it; what cannot be read; and the
-    records of one id that do not say the same."""
+def read_told(
+    records: Iterable[TailRecord],
+) -> tuple[list[Told], list[Unreadable], list[tuple[Told, Told]], list[ToldCharge]]:
+    """Each event once, as the first record of its id says it, as consumers take it; what cannot be read; the records
+    of one id that do not say the same; and what every record charges."""
     first: dict[UUID, Told] = {}
+    charges: list[ToldCharge] = []
     unreadable: list[Unreadable] = []
     contradicting: list[tuple[Told, Told]] = []
     for record in records:
         try:
             value = _value(record)
-            if value.get("event_type") in NO_EXECUTION:
+            charge = _charge(value)
+            if value.get("event_type") == EXECUTION_CHARGED:
+                charges.append(charge)
                 continue
             one = _told(value)
+            charges.append(charge)
         except (ValueError, KeyError, TypeError, InvalidOperation, RecursionError) as error:
             place = f"record {record.topic}/{record.partition}/{record.offset}"
             unreadable.append(Unreadable(place, _why(error)))
@@ -77,7 +100,7 @@ def read_told(records: Iterable[TailRecord]) -> tuple[list[Told], list[Unreadabl
         known = first.setdefault(one.event_id, one)
         if known is not one and known.content != one.content:
             contradicting.append((known, one))
-    return list(first.values()), unreadable, contradicting
+    return list(first.values()), unreadable, contradicting, charges
 
 
 def _why(error: Exception) -> str:
@@ -116,6 +139,19 @@ def _told(value: Mapping[str, Any]) -> Told:
         currency=str(value["currency"]),
         occurred_at=_time(value["occurred_at"]),
         content={name: one for name, one in value.items() if name not in _OWN},
+    )
+
+
+def _charge(value: Mapping[str, Any]) -> ToldCharge:
+    return ToldCharge(
+        event_id=UUID(value["event_id"]),
+        account_id=str(value["account_id"]),
+        client_order_id=str(value.get("client_order_id")),
+        symbol=str(value["symbol"]),
+        commission=_number(value, "commission") if value.get("commission") is not None else Decimal(0),
+        fees=_number(value, "fees") if value.get("fees") is not None else Decimal(0),
+        currency=str(value["currency"]),
+        occurred_at=_time(value["occurred_at"]),
     )
 
 

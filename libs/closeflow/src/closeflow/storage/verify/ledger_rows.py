@@ -35,6 +35,40 @@ _ROWS: Final = text(f"""
     LEFT JOIN effective f ON (f.broker, f.account_id, f.stands) = (e.broker, e.account_id, e.exec_id)
     ORDER BY e.occurred_at, e.recorded_at, e.exec_id
 """)  # noqa: S608 (a constant of ours)
+# own: what the report of an execution states, under the name by which it is booked; the first to say counts. It goes
+# with the row that stands: as that states it itself, else as what it corrects does. Any other charge stands by itself.
+_CHARGES: Final = text(f"""
+    {COMMON},
+    of_execution AS (
+        SELECT c.*, COALESCE(a.exec_id, c.exec_id) AS booked
+        FROM execution_charges c LEFT JOIN execution_aliases a
+            ON (a.broker, a.account_id, a.alias_id) = (c.broker, c.account_id, c.exec_id)
+    ),
+    own AS (
+        SELECT DISTINCT ON (broker, account_id, booked) * FROM of_execution WHERE charge_id = exec_id
+        ORDER BY broker, account_id, booked, recorded_at, charge_id
+    ),
+    corrects AS (
+        SELECT broker, account_id, stands, stands AS exec_id, 0 AS up FROM effective
+        UNION ALL
+        SELECT c.broker, c.account_id, c.stands, n.names, c.up + 1
+        FROM corrects c JOIN named n ON (n.broker, n.account_id, n.exec_id) = (c.broker, c.account_id, c.exec_id)
+    ),
+    charges AS (
+        (SELECT DISTINCT ON (c.broker, c.account_id, c.stands) o.client_order_id, o.commission, o.fees
+         FROM corrects c JOIN own o ON (o.broker, o.account_id, o.booked) = (c.broker, c.account_id, c.exec_id)
+         ORDER BY c.broker, c.account_id, c.stands, c.up)
+        UNION ALL
+        SELECT f.client_order_id, f.commission, f.fees
+        FROM of_execution f JOIN executions e
+            ON (e.broker, e.account_id, e.exec_id) = (f.broker, f.account_id, f.booked)
+        WHERE f.charge_id <> f.exec_id
+    )
+    SELECT l.client_order_id, COALESCE(s.commission, 0) AS commission, COALESCE(s.fees, 0) AS fees, l.until
+    FROM (SELECT client_order_id, max(recorded_at) AS until FROM execution_charges GROUP BY 1) l
+    LEFT JOIN (SELECT client_order_id, sum(commission) AS commission, sum(fees) AS fees FROM charges GROUP BY 1) s
+        USING (client_order_id)
+""")  # noqa: S608 (a constant of ours)
 _ORDERS: Final = text("""
     SELECT o.client_order_id, o.broker_order_id, o.account_id, p.symbol, p.multiplier, p.currency, o.side, o.created_at
     FROM orders o JOIN positions p ON p.id = o.position_id
@@ -89,6 +123,17 @@ class OrderTerms:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderCharges:
+    """What an order's executions that stand have been charged in all, in its position's currency; `until`: when the
+    last of its charges was booked."""
+
+    client_order_id: str
+    commission: Decimal
+    fees: Decimal
+    until: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """All as it was at `at`, when the snapshot was opened. `accounts` are those that ever had an order."""
@@ -97,6 +142,7 @@ class Ledger:
     rows: tuple[LedgerRow, ...]
     orders: tuple[OrderTerms, ...]
     accounts: tuple[str, ...] = ()
+    charges: tuple[OrderCharges, ...] = ()
 
 
 async def load_ledger(tx: Transaction) -> Ledger:
@@ -113,7 +159,9 @@ async def load_ledger(tx: Transaction) -> Ledger:
         for row in await fetch(tx, _ROWS)
     )
     orders = tuple(OrderTerms(**{**row, "side": Side(row["side"])}) for row in await fetch(tx, _ORDERS))
-    return Ledger((await tx.execute(_AT)).scalar_one(), rows, orders, tuple((await tx.execute(_ACCOUNTS)).scalars()))
+    charges = tuple(OrderCharges(**row) for row in await fetch(tx, _CHARGES))
+    accounts = tuple((await tx.execute(_ACCOUNTS)).scalars())
+    return Ledger((await tx.execute(_AT)).scalar_one(), rows, orders, accounts, charges)
 
 
 async def load_first_order_at(tx: Transaction) -> datetime | None:
