@@ -26,28 +26,29 @@ OVERRIDES: Final = {
     "order-submitter": {
         "HTTP_DEADLINE_S": "1",
         "LEASE_S": "3",
-        "POLL_INTERVAL_S": "0.1",
-        "WATCH_INTERVAL_S": "0.2",
+        "POLL_INTERVAL_S": "0.2",
+        "WATCH_INTERVAL_S": "0.5",
         "BREAKER_PROBE_S": "0.5",
         "HALT_DEFERRAL_S": "0.5",
         "BROKER_VISIBILITY_LAG_S": "1",
     },
     # The pause before a retry is a second or more in production, for the broker's sake.
     "fill-processor": {"RETRY_SETTLE_DELAY_S": "0.2", "RETRY_BASE_S": "0.2"},
-    # Cycles follow each other faster; an order counts as quiet after 2 s, which is longer than any scripted pause.
+    # Cycles follow each other faster, though not so fast that they take a tenth of a core; an order counts as quiet
+    # after 2 s, which is longer than any scripted pause.
     "reconciler": {
         "START_UP_DELAY_S": "0.2",
-        "REQUESTS_INTERVAL_S": "0.2",
-        "ORDERS_INTERVAL_S": "0.5",
+        "REQUESTS_INTERVAL_S": "0.5",
+        "ORDERS_INTERVAL_S": "1",
         "QUIET_AFTER_S": "2",
-        "GAPS_INTERVAL_S": "0.5",
-        "NON_TRADES_INTERVAL_S": "1",
+        "GAPS_INTERVAL_S": "1",
+        "NON_TRADES_INTERVAL_S": "2",
         "GAP_GRACE_S": "0.5",
-        "AUDIT_INTERVAL_S": "0.5",
+        "AUDIT_INTERVAL_S": "1",
         # An event takes milliseconds to Kafka; on a machine that does three things at once, a second or two.
         "PUBLISH_WITHIN_S": "8",
-        "WATCH_INTERVAL_S": "0.5",
-        "PARTITIONS_INTERVAL_S": "1",
+        "WATCH_INTERVAL_S": "1",
+        "PARTITIONS_INTERVAL_S": "2",
     },
     # Listening again takes half a second at most once the broker lets us.
     # It asks for what the stream lost in silence every 5 s, not 30.
