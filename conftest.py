@@ -26,6 +26,7 @@ HERE: Final = Path(__file__).parent
 TOGETHER: Final = (
     ("tests/kafka/test_outages", *(f"tests/system/test_{letter}" for letter in "abcd")),
     ("tests/system",),
+    ("tests/examples",),  # Long, and mostly waiting: at the end nothing would run beside them.
     ("tests/pipeline", "tests/failover"),
     ("tests/closectl", "tests/kafka", "tests/storage"),
     ("devstack",),

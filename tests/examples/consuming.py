@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -125,7 +126,12 @@ class Log:
         )
 
     async def delete(self, *others: str) -> None:
-        await self._admin(lambda admin: admin.delete_topics([*(others or (self.topic, f"{self.topic}.dlq"))]))
+        """Until Kafka shows them no more: it answers before it has taken them away."""
+        names = others or (self.topic, f"{self.topic}.dlq")
+        await self._admin(lambda admin: admin.delete_topics([*names]))
+        async with asyncio.timeout(WITHIN_S):
+            while not {*names}.isdisjoint(await self.topics()):
+                await asyncio.sleep(0.1)
 
     async def topics(self) -> list[str]:
         found: list[str] = []
