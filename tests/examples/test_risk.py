@@ -108,6 +108,7 @@ async def test_the_view_is_the_same_after_kills_repetitions_a_replay_and_a_lost_
     example.kill()
     example.start("worker", "-l", "info")
     until_right(example, port, events)
+    await log.until_committed(log.topic)
 
     example.kill()
     changelogs = [one for one in await log.topics() if one.endswith("-changelog")]
