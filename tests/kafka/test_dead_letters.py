@@ -34,6 +34,13 @@ GOOD: Final = EXAMPLE.read_bytes()
 LAST: Final = json.dumps({**json.loads(GOOD), "account_id": "the-last"}).encode()
 
 
+NEWER: Final = json.dumps({**json.loads(GOOD), "asset_type": "future"}).encode()
+
+
+class Passing(Exception):
+    """An error that is over after a while."""
+
+
 @dataclass
 class Reader:
     """Reads a topic until it has seen the record with LAST."""
@@ -41,6 +48,10 @@ class Reader:
     rejects: str | None = None
     seen: list[Record[SubmitOrder]] = field(default_factory=list)
     told: list[DeadLetter] = field(default_factory=list)
+    parks: bool = False
+    failures: int = 0
+    """So often parking fails, as it does while the database is away."""
+    parked: list[DeadLetter] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def process(self, batch: Sequence[Record[SubmitOrder]]) -> Sequence[Rejected[SubmitOrder]]:
@@ -52,6 +63,12 @@ class Reader:
     async def be_told(self, letters: Sequence[DeadLetter]) -> None:
         self.told.extend(letters)
 
+    async def park(self, records: Sequence[DeadLetter]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Passing("the database is away")
+        self.parked.extend(records)
+
     async def run(
         self, connection: KafkaConnection, topic: str, limit: DeadLetterLimit | None = None, max_records: int = 64
     ) -> None:
@@ -61,6 +78,8 @@ class Reader:
             model=SubmitOrder,
             process_batch=self.process,
             before_dead_letters=self.be_told,
+            park=self.park if self.parks else None,
+            again_after=lambda error: isinstance(error, Passing),
             dead_letter_limit=limit or DeadLetterLimit(),
             max_records=max_records,
         )
@@ -182,12 +201,82 @@ async def test_values_of_a_newer_writer_are_set_aside_without_counting(
     connection: KafkaConnection, make_topic: MakeTopic
 ) -> None:
     topic = await make_topic(1)
-    newer = json.dumps({**json.loads(GOOD), "asset_type": "future"}).encode()
-    await publish(connection, topic, [newer] * 8 + [LAST])
+    await publish(connection, topic, [NEWER] * 8 + [LAST])
     reader = Reader()
     await reader.run(connection, topic, DeadLetterLimit(most=3, of_last=20))
     assert len(await letters_of(connection, topic)) == 8
     assert {letter.error_class for letter in reader.told} == {ErrorClass.UNKNOWN_VALUE}
+
+
+@pytest.mark.parametrize(
+    ("changes", "schema", "goes_to"),
+    [
+        ({"new_field": "new"}, b"", "reader"),
+        ({"asset_type": "future"}, b"", "parked"),
+        ({"asset_type": "future", "side": "sideways"}, b"", "parked"),
+        ({"asset_type": "future", "quantity": "NaN"}, b"", "dlq"),
+        ({"asset_type": "future"}, b"urn:closeflow:submit-order.v2", "dlq"),
+        ({}, b"urn:closeflow:submit-order.v2", "dlq"),
+    ],
+)
+async def test_what_a_newer_writer_adds_is_read_or_parked_and_a_new_major_version_is_a_dead_letter(
+    changes: dict[str, str], schema: bytes, goes_to: str, connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    value = json.dumps({**json.loads(GOOD), **changes}).encode()
+    await publish(connection, topic, [value], **{"ce_dataschema": schema} if schema else {})
+    await publish(connection, topic, [GOOD, LAST])
+    reader = Reader(parks=True)
+    await reader.run(connection, topic)
+    assert [one.offset for one in reader.seen] == [0, 1, 2][goes_to != "reader" :]
+    assert [one.raw for one in reader.parked] == [value] * (goes_to == "parked")
+    assert [one.value for one in await letters_of(connection, topic)] == [value] * (goes_to == "dlq")
+    assert len(reader.told) == (goes_to == "dlq")
+
+
+async def test_many_values_of_a_newer_writer_are_parked_and_stop_nobody(
+    connection: KafkaConnection, admin: AIOKafkaAdminClient, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    await publish(connection, topic, [NEWER] * 30 + [GOOD, LAST])
+    reader = Reader(parks=True)
+    await reader.run(connection, topic, DeadLetterLimit(most=3, of_last=20), max_records=7)
+    assert [(one.offset, one.reason) for one in reader.parked] == [
+        (offset, "asset_type: 'future' is not known") for offset in range(30)
+    ]
+    assert ([one.offset for one in reader.seen], reader.told) == ([30, 31], [])
+    assert await letters_of(connection, topic) == []
+    offsets = await admin.list_consumer_group_offsets(f"closeflow-test-{topic}")
+    assert offsets[TopicPartition(topic, 0)].offset == 32
+
+
+async def test_a_batch_that_cannot_be_parked_now_is_given_again(
+    connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    await publish(connection, topic, [NEWER, GOOD, NEWER, LAST])
+    reader = Reader(parks=True, failures=2)
+    await reader.run(connection, topic, max_records=4)
+    assert reader.failures == 0
+    assert {one.offset for one in reader.parked} == {0, 2}
+    assert {one.offset for one in reader.seen} == {1, 3}
+    assert await letters_of(connection, topic) == []
+
+
+async def test_an_error_of_parking_that_does_not_pass_ends_the_consumer_before_it_commits(
+    connection: KafkaConnection, admin: AIOKafkaAdminClient, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    await publish(connection, topic, [NEWER, LAST])
+
+    class Broken(Reader):
+        async def park(self, records: Sequence[DeadLetter]) -> None:
+            raise RuntimeError("cannot be parked")
+
+    with pytest.raises(RuntimeError, match="cannot be parked"):
+        await Broken(parks=True).run(connection, topic)
+    offsets = await admin.list_consumer_group_offsets(f"closeflow-test-{topic}")
+    assert TopicPartition(topic, 0) not in offsets or offsets[TopicPartition(topic, 0)].offset == 0
 
 
 async def test_old_letters_fall_out_of_the_count(connection: KafkaConnection, make_topic: MakeTopic) -> None:

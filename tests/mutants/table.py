@@ -39,9 +39,9 @@ MUTANTS: Final = (
     Mutant(
         "offset committed before the database",
         "libs/closeflow/src/closeflow/kafka/consume.py",
-        "            readable, letters = self._decode(batch)",
+        "            found = self._sort_out(batch)",
         "            await self._commit({tp: records[-1].offset + 1 for tp, records in batch.items()})\n"
-        "            readable, letters = self._decode(batch)",
+        "            found = self._sort_out(batch)",
         ("tests/kafka/test_consume.py::test_offsets_are_committed_only_after_the_batch_was_processed",),
     ),
     Mutant(

@@ -3,8 +3,9 @@
 - Offsets are committed per partition, last offset + 1, only after `process_batch` returned and every dead letter is
   acknowledged. Whatever happens in between, the batch is read again.
 - Before partitions are given up, the batch in flight is finished and committed.
-- Only `Undecodable`, and records the use-case returns as `Rejected`, become dead letters. An error of Kafka starts the
-  loop again; one that the use-case says will pass (`again_after`) gives it the batch again; any other error ends it.
+- Only `Undecodable`, and records the use-case returns as `Rejected`, become dead letters; of those, a value of a newer
+  writer is parked where the subscription can. An error of Kafka starts the loop again; one that the use-case says will
+  pass (`again_after`) gives it the batch again; any other error ends it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from closeflow.contracts import Undecodable, UnknownValue, WireModel, dead_letter_topic
+from closeflow.contracts import WireModel, dead_letter_topic
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.consumer_progress import ConsumerProgress, tell_heartbeats
@@ -35,7 +36,7 @@ from closeflow.kafka.dlq import (
 from closeflow.kafka.lenient import about_a_record, offset_after, read_leniently
 from closeflow.kafka.log_check import LogCheck
 from closeflow.kafka.lost_tail import LostTail
-from closeflow.kafka.reading import read_record, unreadable
+from closeflow.kafka.reading import Sorted, sort_out
 from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, deadline
 from closeflow.kafka.topics import require_topics
@@ -54,9 +55,10 @@ class Subscription(Generic[M]):
 
     `process_batch` gets the readable records in partition order, commits its own transaction, and may return records to
     dead-letter. It must bear to see a record again. `before_dead_letters` is told of the unreadable ones first, before
-    `process_batch`, so that it can freeze what they are about. `on_assigned` gets the partitions held now: none while
-    the group rebalances. `again_after` says of an error of theirs that it will pass: the same batch is given again
-    after a growing pause. `on_lost_tail` is told of partitions whose newest records vanished.
+    `process_batch`, so that it can freeze what they are about. `park` keeps those with a value of a newer writer, in
+    place of the dead letter topic, and must bear to see one again. `on_assigned` gets the partitions held now: none
+    while the group rebalances. `again_after` says of an error of theirs that it will pass: the same batch is given
+    again after a growing pause. `on_lost_tail` is told of partitions whose newest records vanished.
     """
 
     topic: str
@@ -64,6 +66,7 @@ class Subscription(Generic[M]):
     model: type[M]
     process_batch: Callable[[Sequence[Record[M]]], Awaitable[Sequence[Rejected[M]] | None]]
     before_dead_letters: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
+    park: Callable[[Sequence[DeadLetter]], Awaitable[None]] | None = None
     on_assigned: Callable[[frozenset[int]], None] | None = None
     on_lost_tail: Callable[[Sequence[LostTail]], Awaitable[None]] | None = None
     again_after: Callable[[Exception], bool] = lambda _: False
@@ -308,8 +311,11 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         started = time.monotonic()
         topic = self._subscription.topic
         async with deadline(self._timing.batch_deadline_s, what=f"a batch of {topic}"):
-            readable, letters = self._decode(batch)
+            found = self._sort_out(batch)
+            readable, letters = found.readable, found.letters
             try:
+                if found.to_park and self._subscription.park is not None:
+                    await self._subscription.park(found.to_park)
                 if letters and self._subscription.before_dead_letters is not None:
                     await self._subscription.before_dead_letters(letters)
                 rejected = (await self._subscription.process_batch(readable) if readable else None) or ()
@@ -331,26 +337,16 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         self._handled |= offsets
         KAFKA_RECORDS.labels(topic, "processed").inc(len(readable) - len(rejected))
         KAFKA_RECORDS.labels(topic, "dead_lettered").inc(len(letters))
+        KAFKA_RECORDS.labels(topic, "parked").inc(len(found.to_park))
         KAFKA_BATCH_SECONDS.labels(topic).observe(time.monotonic() - started)
         self._pause.reset()
         self._progress.succeeded()
         return None
 
-    def _decode(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> tuple[list[Record[M]], list[DeadLetter]]:
-        readable: list[Record[M]] = []
-        letters: list[DeadLetter] = []
-        counted: list[bool] = []
-        for found in (found for records in batch.values() for found in records):
-            try:
-                record = read_record(self._subscription.model, found)
-            except Undecodable as error:
-                letters.append(unreadable(found, error))
-                counted.append(not isinstance(error, UnknownValue))  # A newer writer is no reason to stop.
-            else:
-                readable.append(record)
-                counted.append(False)
-        self._budget.count(counted)
-        return readable, letters
+    def _sort_out(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> Sorted[M]:
+        found = sort_out(self._subscription.model, batch.values(), parks=self._subscription.park is not None)
+        self._budget.count(found.counted)
+        return found
 
     async def _dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         await self._office.publish(letters, datetime.now(UTC))
