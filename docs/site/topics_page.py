@@ -24,7 +24,8 @@ Values are JSON in UTF-8, decimals are strings without exponent, and times are R
 CloudEvents 1.0 in Kafka's binary mode. Where a topic and its page differ, a test of closeflow fails.
 """
 _UNREAD: Final = """
-These are refused by every reader of ours, for the class and the reason that is shown; the next record goes on.
+These are refused by every reader of ours, for the class and the reason that is shown; the next record goes on. One of
+the class `unknown_value` is parked and no dead letter: it is read again by itself once the reader knows the value.
 """
 
 

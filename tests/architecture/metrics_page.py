@@ -70,7 +70,7 @@ ODD: Final[Mapping[str, str]] = {
     "closeflow_kafka_batch_seconds": "near 30: the database is slow; a longer batch ends the process",
     "closeflow_kafka_lag_records": "grows: the service is slower than what comes, or stands (`consumer_stalled`)",
     "closeflow_kafka_published_total": "stands while there is something to say: Kafka is away (`kafka_away`)",
-    "closeflow_kafka_records_total": "`dead_lettered` rises: `closectl dlq list`",
+    "closeflow_kafka_records_total": "`dead_lettered` rises: `closectl dlq list`; `parked`: `closectl parked list`",
     "closeflow_look_ups_total": "`NotFound` rises: orders whose sends were not answered, soon `order_not_found`",
     "closeflow_outbox_emitted_again_total": "rises: the slot was lost or moved on",
     "closeflow_outbox_missing_events": "above 0: `event_not_published`; look at the connector and the slot",

@@ -285,7 +285,7 @@ async def open_bench(database: Database, simulator: SimulatorProcess, directory:
     await ensure_topics(connection, load_topics(TOPICS))
     with psycopg.connect(database.admin_dsn) as admin:
         admin.execute("INSERT INTO accounts (account_id, broker) VALUES (%s, 'alpaca')", (account_id,))
-    await _start_at_the_end(servers, group)
+    await start_at_the_end(servers, group)
     heard = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
     await heard.start()
     heard.assign([TopicPartition(BROKER_FILL, number) for number in range(PARTITIONS)])
@@ -301,11 +301,11 @@ async def open_bench(database: Database, simulator: SimulatorProcess, directory:
         await heard.stop()
 
 
-async def _start_at_the_end(servers: str, group: str) -> None:
-    """Commit the ends of `submit-order` for a new group, so that it does not read other tests' records."""
+async def start_at_the_end(servers: str, group: str, topic: str = SUBMIT_ORDER) -> None:
+    """Commit the ends of a topic for a new group, so that it does not read other tests' records."""
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
     await consumer.start()
-    partitions = [TopicPartition(SUBMIT_ORDER, number) for number in range(PARTITIONS)]
+    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     consumer.assign(partitions)
     ends = await consumer.end_offsets(partitions)
     await consumer.commit({partition: OffsetAndMetadata(end, "") for partition, end in ends.items()})

@@ -347,7 +347,8 @@ async def test_an_accounts_incident_closes_when_orders_pass_again(kind: str, ben
 
 
 def test_every_kind_that_resolves_is_shown_to() -> None:
-    assert {*ENDS, "broker_credentials_refused", "broker_refuses_orders", "execution_withheld"} == set(RESOLVED_WHEN)
+    elsewhere = {"broker_credentials_refused", "broker_refuses_orders", "execution_withheld", "unknown_value"}
+    assert {*ENDS, *elsewhere} == set(RESOLVED_WHEN)
 
 
 async def test_an_order_that_ended_with_a_gap_keeps_its_incident(bench: Bench, engine: Engine) -> None:

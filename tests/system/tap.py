@@ -14,7 +14,7 @@ from uuid import UUID
 from jsonschema import Draft202012Validator, FormatChecker
 
 from closeflow.contracts import BrokerFillV1, ErrorClass, broker_fill_key, dead_letter_topic, schema_name
-from closeflow.contracts.record_headers import DEAD_LETTERS, event_types_of, headers_of
+from closeflow.contracts.record_headers import DEAD_LETTERS, PARKED_SINCE, event_types_of, headers_of
 from closeflow.contracts.topics import BROKER_FILL, TOPIC_MODELS
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.read_to_end import Offsets, TailRecord, open_tail
@@ -84,7 +84,8 @@ def _of_headers(record: TailRecord) -> Iterator[str]:
     model = TOPIC_MODELS[record.topic]
     said = {name: None if raw is None else raw.decode(errors="replace") for name, raw in record.headers}
     expected = set(headers_of(record.topic))
-    own = {name for name in said if not name.startswith("dlq_")}  # A record that was put back has some of these.
+    # A record that was put back has some of these.
+    own = {name for name in said if not name.startswith("dlq_") and name != PARKED_SINCE}
     yield from (f"header {name} is not there" for name in sorted(expected - own - NOT_ALWAYS))
     yield from (f"header {name} is on no page" for name in sorted(own - expected))
     yield from (f"header {name} has no value" for name in sorted(expected & own - NOT_ALWAYS) if said[name] is None)

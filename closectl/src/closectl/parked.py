@@ -14,7 +14,7 @@ from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.core.statements import Row
 from closeflow.storage.parked_records import list_parked
 
-parked = typer.Typer(no_args_is_help=True, help="Parked records: kept until their order or request is known.")
+parked = typer.Typer(no_args_is_help=True, help="Parked records: kept until their order, request or values are known.")
 
 
 @parked.command("list", epilog=examples("parked list --topic broker-fill"))
@@ -26,8 +26,8 @@ def list_(
 ) -> None:
     """List parked records, the newest first.
 
-    The reconciler publishes them again by itself: once their order or request is in the database, and once the incident
-    is closed where the database refused them.
+    The reconciler publishes them again by itself: once their order or request is in the database, once the incident is
+    closed where the database refused them, and once it knows the value that a newer writer gave them.
     """
 
     async def work(database: Database) -> list[Row]:

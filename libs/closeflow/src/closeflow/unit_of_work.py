@@ -6,26 +6,49 @@ Pure code decides, this writes, and the caller's transaction holds the locks in 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
+import structlog
+
+from closeflow.contracts.codec import peek
+from closeflow.contracts.record_headers import PARKED_SINCE
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.close.outcome import follow_overfill
-from closeflow.kafka.records import Record
+from closeflow.domain.frozen import replace
+from closeflow.domain.ids import client_order_id
+from closeflow.domain.incidents import IncidentKind, about
+from closeflow.domain.model import Incident
+from closeflow.domain.text import time_text
+from closeflow.kafka.records import DeadLetter, Record
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.book.save import MoveRefused, save_books
 from closeflow.storage.core import engine
-from closeflow.storage.core.engine import LOCKED, StatementError, Transaction, is_poison, sqlstate
+from closeflow.storage.core.engine import (
+    LOCKED,
+    Database,
+    StatementError,
+    Transaction,
+    database_now,
+    is_poison,
+    retrying,
+    sqlstate,
+)
 from closeflow.storage.core.statements import one_round_trip
 from closeflow.storage.inbox import record_receipts
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.order_sends import insert_sends
 from closeflow.storage.outbox import insert_events
-from closeflow.storage.parked_records import ParkedRecord
+from closeflow.storage.parked_records import ParkedRecord, park_records
+from closeflow.storage.predicates import UNKNOWN_VALUE
 from closeflow.storage.trading_controls import count_submits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-__all__ = ["MoveRefused", "apart_where_one_breaks", "first_line", "parked_record", "save"]
+__all__ = ["MoveRefused", "apart_where_one_breaks", "first_line", "park_unknown_values", "parked_record", "save"]
+
+log = structlog.get_logger(__name__)
 
 
 async def save(tx: Transaction, result: BatchResult, *, consumer: str | None = None) -> None:
@@ -95,8 +118,9 @@ def first_line(error: StatementError | MoveRefused) -> str:
     return engine.first_line(error)[:500]
 
 
-def parked_record(record: Record[Any], reason: str, *, client_order_id: str) -> ParkedRecord:
-    """A record that waits, whole, until the order that it names can be seen or a person has looked at it."""
+def parked_record(record: Record[Any] | DeadLetter, reason: str, *, client_order_id: str | None) -> ParkedRecord:
+    """A record that waits, whole, until the order that it names can be seen, a person has looked at it, or a newer
+    reader can read it."""
     return ParkedRecord(
         topic=record.topic,
         partition=record.partition,
@@ -107,3 +131,58 @@ def parked_record(record: Record[Any], reason: str, *, client_order_id: str) -> 
         reason=reason,
         client_order_id=client_order_id,
     )
+
+
+async def park_unknown_values(database: Database, records: Sequence[DeadLetter]) -> None:
+    """Keep records of a newer writer whose values we do not know, and tell a person, once for all that lack the same.
+
+    Nothing is frozen: what an update says is asked for again at the broker, and a request that nobody could read plans
+    nothing. The reconciler publishes them again once it knows the values.
+    """
+
+    async def work(tx: Transaction) -> None:
+        now = await database_now(tx)
+        await park_records(tx, records=[_of_newer_writer(one, now) for one in records], now=now)
+        await report_incidents(tx, incidents=[_unknown_value(one) for one in records])
+
+    await retrying(database, work)
+    for one in records:
+        log.warning("unknown_value_parked", place=_place(one), reason=one.reason)
+
+
+def _of_newer_writer(record: DeadLetter, now: datetime) -> ParkedRecord:
+    parked = parked_record(record, UNKNOWN_VALUE + record.reason, client_order_id=_order_of(record))
+    since = min(_time(parked.headers.get(PARKED_SINCE)) or now, now)
+    return replace(parked, headers={**parked.headers, PARKED_SINCE: time_text(since)})
+
+
+def _order_of(record: DeadLetter) -> str | None:
+    """The client order id that the record has, or that of the order which it asks for."""
+    said = peek(record.raw)
+    named, attempt = said.get("client_order_id"), said.get("attempt")
+    if isinstance(named, str):
+        return named
+    try:
+        return client_order_id(UUID(str(said.get("close_request_id"))), int(str(attempt)))
+    except ValueError:
+        return None
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text or "")
+        return found.astimezone(UTC) if found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unknown_value(record: DeadLetter) -> Incident:
+    detail = (
+        f"{record.topic} has a value of a newer writer: {record.reason} to this reader. Such records are parked, the"
+        f" last one at {_place(record)}, and are published again by themselves once reconciler and reader are upgraded"
+    )
+    return about(IncidentKind.UNKNOWN_VALUE, detail, subject=f"{record.topic}: {record.reason}")
+
+
+def _place(record: DeadLetter) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"

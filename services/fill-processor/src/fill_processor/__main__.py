@@ -18,6 +18,7 @@ from closeflow.storage.core.engine import make_engine
 from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
 from closeflow.telemetry import configure_logging
 from closeflow.telemetry.health_server import serve_health
+from closeflow.unit_of_work import park_unknown_values
 from fill_processor.batch_transaction import Processor
 from fill_processor.settings import FillProcessorSettings
 
@@ -37,6 +38,7 @@ async def serve(settings: FillProcessorSettings, stop: asyncio.Event) -> None:
         model=BrokerFillV1,
         process_batch=processor.process_batch,
         before_dead_letters=processor.freeze_unreadable,
+        park=partial(park_unknown_values, engine),
         on_lost_tail=partial(processor.report_lost_tail, settings.consumer_group),
         again_after=is_away,
         max_records=settings.batch_max_records,

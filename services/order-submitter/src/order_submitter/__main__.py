@@ -23,6 +23,7 @@ from closeflow.storage.core.away import Patience, is_away
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
 from closeflow.telemetry import configure_logging, serve_health
+from closeflow.unit_of_work import park_unknown_values
 from order_submitter.due_orders import DueOrderPoller, poll_until_stopped
 from order_submitter.heartbeat import InstanceHeartbeat, Presence, beat_until_stopped, this_process
 from order_submitter.look_up import Recovery, Watch
@@ -207,6 +208,7 @@ def _subscription(settings: OrderSubmitterSettings, planner: Planner) -> Subscri
         model=SubmitOrder,
         process_batch=planner.plan_batch,
         before_dead_letters=planner.report_unreadable,
+        park=partial(park_unknown_values, planner.database),
         on_lost_tail=partial(planner.report_lost_tail, settings.consumer_group),
         again_after=is_away,
         max_records=settings.batch_max_records,

@@ -40,6 +40,9 @@ DEAD_LETTERS: Final[Mapping[str, str]] = {
     "dlq_replays": "How often an operator put it back to its topic. Not there before the first time.",
 }
 """Added to the headers of the original on a dead letter topic."""
+PARKED_SINCE: Final = "closeflow-parked-since"
+"""Of a record that was parked because its reader did not know a value: when that was the first time, RFC 3339 in UTC.
+It comes back to its topic with the record, so that a reader which parks it again knows how long it has been waiting."""
 ERROR_CLASSES: Final[Mapping[ErrorClass, str]] = {
     ErrorClass.NULL_VALUE: "The record has no value.",
     ErrorClass.TOO_LARGE: "The value is larger than readers accept.",
@@ -49,7 +52,8 @@ ERROR_CLASSES: Final[Mapping[ErrorClass, str]] = {
     ErrorClass.WRONG_VERSION: "`ce_dataschema` names a major version that this reader does not know.",
     ErrorClass.MISSING_FIELD: "A required field is not there.",
     ErrorClass.BAD_VALUE: "A field has a value that it cannot have, or fields contradict each other.",
-    ErrorClass.UNKNOWN_VALUE: "An enum has a value of a newer writer; it can be read once the reader is newer.",
+    ErrorClass.UNKNOWN_VALUE: "An enum has a value of a newer writer; it can be read once the reader is newer. Readers"
+    " of closeflow park such a record instead, and apply it then.",
     ErrorClass.UNREADABLE_RECORD: "What Kafka keeps around the value is damaged: its time, a header's name, its batch.",
     ErrorClass.CONTRADICTION: "It can be read, but is not true of the order that it names.",
 }

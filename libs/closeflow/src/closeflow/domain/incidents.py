@@ -69,6 +69,7 @@ class IncidentKind(StrEnum):
     INCREMENT_DOUBTED = "increment_doubted"
     MINIMUM_DOUBTED = "minimum_doubted"
     UNREADABLE_UPDATE = "unreadable_update"
+    UNKNOWN_VALUE = "unknown_value"
     UNKNOWN_ORDER = "unknown_order"
     ORDER_NOT_RECORDED = "order_not_recorded"
     FOREIGN_ORDER = "foreign_order", WARNING

@@ -17,7 +17,7 @@ from closeflow.domain.model import Incident
 from closeflow.storage.core.bulk import rows_json, storable
 from closeflow.storage.core.engine import Transaction
 from closeflow.storage.core.statements import Row, change, fetch, write
-from closeflow.storage.predicates import STILL_WITHHELD
+from closeflow.storage.predicates import STILL_WITHHELD, UNKNOWN_VALUE_SUBJECT
 
 _OVER: Final = """o.status IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')
     AND o.stated_cum_qty <= o.executed_qty"""
@@ -45,6 +45,9 @@ RESOLVED_WHEN: Final[Mapping[str, str]] = {
     IncidentKind.SUBMIT_UNKNOWN: f"""NOT EXISTS (
         SELECT FROM orders o WHERE o.close_request_id = i.close_request_id AND NOT ({_OVER}))""",
     IncidentKind.TARGET_REACHED_WITH_LIVE_ORDER: _ORDER_IS_OVER,
+    # Only when it was not seen just now: what is being parked meanwhile cannot be seen here.
+    IncidentKind.UNKNOWN_VALUE: f"""(i.last_seen_at < closeflow_now() - interval '1 minute' AND NOT EXISTS (
+        SELECT FROM parked_records p WHERE p.released_at IS NULL AND {UNKNOWN_VALUE_SUBJECT} = i.subject))""",
 }
 """By kind, what has to be true of an open incident `i` for it to be over. None of these kinds freezes a request: what
 does is for a person to close (rule R11)."""

@@ -24,5 +24,11 @@ STILL_WITHHELD: Final = f"""EXISTS (
     SELECT FROM withheld_executions w WHERE w.client_order_id = i.client_order_id AND {NO_NAME})"""
 
 
+UNKNOWN_VALUE: Final = "unknown_value: "
+"""How the reason of a parked record begins that has a value which its reader does not know."""
+UNKNOWN_VALUE_SUBJECT: Final = f"p.topic || ': ' || substr(p.reason, {len(UNKNOWN_VALUE) + 1})"
+"""Of such a row `p` of parked_records: the subject of the incident that tells of it."""
+
+
 UNFINISHED: Final = text("status IN ('pending', 'submitted', 'retryable')")
 NOT_ENDED: Final = text("status NOT IN ('denied', 'lost', 'filled', 'canceled', 'expired', 'rejected')")
