@@ -29,6 +29,9 @@ upper case.
 Repeating a call with the same key is always safe. Where the table says no, it only does not help: read what the message
 says, or, after `internal_error`, repeat it once to see what was done.
 """
+_ASYNCAPI: Final = (
+    '<li><a href="asyncapi/index.html">AsyncAPI</a>: the same of the topics, rendered from schemas/asyncapi.yaml</li>\n'
+)
 _OVERVIEW: Final = """
 closeflow closes trading positions, each close exactly once. Another service asks for a close through one of two doors,
 which share their rules, keys and errors: REST for what is simple to call, gRPC for streams and types.
@@ -46,17 +49,21 @@ when that close is repeated, whichever door it goes through. Then it is safe to 
 """
 
 
-def pages() -> dict[str, str]:
-    """File name → content."""
-    places = """<ul>
+def pages(*, rendered: bool = False) -> dict[str, str]:
+    """File name → content; with a link to the AsyncAPI page where that is there."""
+    places = (
+        """<ul>
 <li><a href="rest.html">REST</a>: every route with its parameters, body, answers and errors</li>
 <li><a href="grpc.html">gRPC</a>: every call, message and enum</li>
 <li><a href="errors.html">Errors</a>: every code, over both doors, and what to do</li>
 <li><a href="topics.html">Topics</a>: what risk, accounting and others may read in Kafka, and rely on</li>
-</ul>
+"""
+        + (_ASYNCAPI if rendered else "")
+        + """</ul>
 <p>How it is done step by step, with REST, gRPC and the Python client, is in
 <code>docs/how-to/close-from-your-service.md</code>.</p>
 """
+    )
     return {
         "index.html": page("index.html", "Close positions from another service", prose(_OVERVIEW) + places),
         "rest.html": rest_page(json.loads(OPENAPI.read_text())),
@@ -66,21 +73,23 @@ def pages() -> dict[str, str]:
     }
 
 
-def write(into: Path) -> None:
+def write(into: Path, *, rendered: bool = False) -> None:
     """Make the directory what it should be; nothing is read from a network."""
     into.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
+    for name, text in pages(rendered=rendered).items():
         (into / name).write_text(text)
     shutil.copyfile(STYLE, into / STYLE.name)
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
-    write(target)
-    sys.stdout.write(f"{target / 'index.html'}\n")
+    rendered = False
     try:
         sys.stdout.write(f"{write_asyncapi(target / 'asyncapi')}\n")
+        rendered = True
     except NotRendered as error:
         sys.stderr.write(
             f"the AsyncAPI page is left out: {error}; {target / 'topics.html'} says the same of the topics\n"
         )
+    write(target, rendered=rendered)
+    sys.stdout.write(f"{target / 'index.html'}\n")
