@@ -222,8 +222,7 @@ async def test_a_failed_task_is_over_only_when_it_streams(line: Line, connect: C
     assert ("connector_task_failed", True) in line.incidents()
     line.tell("PUT", "resume")
     await until(line.streams)
-    await watch.once()
-    assert ("connector_task_failed", False) in line.incidents()
+    await cycle_until(watch.once, lambda: ("connector_task_failed", False) in line.incidents())
 
 
 async def test_a_connect_that_gives_no_answer_is_told_and_touches_nothing(line: Line) -> None:

@@ -15,8 +15,10 @@ from tests.system.desk import Desk, Held
 SUBMITTER = "order-submitter"
 TOLD = {
     "gap",
-    # After a minute a close that waits for the broker is told of. The broker is away for a minute here, so one may be.
+    # After a minute a close that waits for the broker is told of, by what it asked for last. The broker is away for a
+    # minute here, so one may be.
     "deferred_broker_unavailable",
+    "deferred_no_market_clock",
     "orders_not_answered",
 }
 
