@@ -317,7 +317,7 @@ def booked(desk: Desk, counts: tuple[int, int, int]) -> None:
 
 def retried(desk: Desk) -> None:
     """What a bust opened again waits for a person, who has it closed."""
-    asked = desk.rows("SELECT id FROM close_requests WHERE status = 'retryable' AND reason = 'reversed'")
+    asked = desk.rows("SELECT id FROM close_requests WHERE status = 'retryable' AND NOT auto_retry")
     for row in asked:
         desk.retry(str(row["id"]))
     print(f"{len(asked)} that busts opened again are closed again", flush=True)
