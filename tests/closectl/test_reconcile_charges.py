@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import Final
 
 import pytest
 
+from closectl.reconciling.compare import ToldEvents, compare
 from closectl.reconciling.items import DifferenceKind
+from closectl.reconciling.told import read_told
+from closeflow.kafka.read_to_end import TailRecord
 from closeflow.storage.core.engine import Database
 from closeflow.storage.verify.ledger_rows import OrderCharges
-from tests.closectl.test_reconcile_ledger import FIRST, Sources, Value, agreeing
+from tests.closectl.test_reconcile_ledger import EVERYTHING, FIRST, Sources, Value, agreeing
 
 
 def charged(all_: Sources) -> Sources:
@@ -105,3 +109,18 @@ async def test_an_order_that_was_charged_a_moment_ago_is_left_out(closes: Databa
     (first,) = (one for one in found.ledger.rows if one.exec_id == FIRST)
     early = replace(found.ledger, at=first.until + timedelta(seconds=29))
     assert replace(found, ledger=early).compared().differences == []
+
+
+async def test_a_fee_that_was_booked_after_the_ledger_was_read_is_left_out(closes: Database) -> None:
+    found = charges_not_booked(await agreeing(closes))
+    records = [TailRecord("execution-events", 0, 7, b"1", json.dumps(one).encode(), ()) for one in found.events]
+    written = found.ledger.at.isoformat().encode()
+    told = ToldEvents(*read_told([*records[:-1], replace(records[-1], headers=(("ce_time", written),))]))
+    assert compare(found.ledger, told, None, EVERYTHING).differences == []
+
+
+async def test_an_execution_s_event_that_charges_two_amounts_is_one_difference(closes: Database) -> None:
+    found = charged(await agreeing(closes))
+    again = {**found.event(exec_id=FIRST, commission="1.25"), "commission": "1.26"}
+    (told,) = replace(found, events=(*found.events, again)).compared().differences
+    assert told.kind is DifferenceKind.EVENT_CONTRADICTS

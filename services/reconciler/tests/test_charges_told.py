@@ -16,7 +16,7 @@ def told_in(told: ChargesTold, minutes: int) -> list[int]:
     for minute in range(minutes):
         now = START + minute * MINUTE
         due = ["fee"] if told.is_due("fee", now) else []
-        told.keep(due, now, of=["fee"])
+        told.told(due, now)
         found += [minute] * len(due)
     return found
 
@@ -25,10 +25,11 @@ def test_one_that_cannot_be_booked_is_told_a_dozen_times_in_a_day() -> None:
     assert told_in(ChargesTold(), 24 * 60) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 
 
-def test_one_that_is_booked_is_forgotten_and_others_are_not() -> None:
+def test_one_that_is_booked_is_forgotten_and_one_that_is_on_another_page_is_not() -> None:
     told = ChargesTold()
-    told.keep(["booked", "fee"], START, of=["booked", "fee"])
-    told.keep(["fee"], START + MINUTE, of=["fee"])
+    told.told(["booked", "fee"], START)
+    told.booked(["booked", "never told"])
+    told.told(["fee"], START + MINUTE)
     assert told.is_due("booked", START + MINUTE)
     assert not told.is_due("fee", START + MINUTE + MINUTE / 2)
     assert told.is_due("fee", START + 2 * MINUTE)
@@ -38,4 +39,4 @@ def test_one_whose_execution_is_not_booked_yet_is_due_in_every_cycle() -> None:
     told = ChargesTold()
     for minute in range(3):
         assert told.is_due("early", START + minute * MINUTE)
-        told.keep([], START + minute * MINUTE, of=["early"])
+        told.told([], START + minute * MINUTE)

@@ -31,11 +31,12 @@ def compare_charges(ledger: Ledger, told: Sequence[ToldCharge], *, kept: Kept) -
             yield _differs(events[order][0], events[order], (_NOTHING, _NOTHING))
     for order in rows.keys() & (events.keys() | booked.keys()):
         of_order, charge = rows[order], booked.get(order)
-        changed = [*(one.until for one in of_order), *([charge.until] if charge is not None else [])]
-        if max(changed) >= ledger.at - PUBLISH_WITHIN or any(kept.lacks(one) for one in of_order):
-            continue
         in_books = (charge.commission, charge.fees) if charge is not None else (_NOTHING, _NOTHING)
-        if in_books != _summed(events[order]):
+        if in_books == _summed(events[order]) or any(kept.lacks(one) for one in of_order):
+            continue
+        # The events were read after the rows: what was booked in between is told and not among them.
+        changed = [*(one.until for one in of_order), *(one.written_at for one in events[order] if one.written_at)]
+        if max(changed if charge is None else [*changed, charge.until]) < ledger.at - PUBLISH_WITHIN:
             yield _differs(of_order[0], events[order], in_books)
 
 
@@ -45,7 +46,7 @@ def _by_order(told: Sequence[ToldCharge]) -> tuple[defaultdict[str, list[ToldCha
     twice = []
     for one in told:
         known = first.setdefault(one.event_id, one)
-        if (known.commission, known.fees) != (one.commission, one.fees):
+        if one.alone and (known.commission, known.fees) != (one.commission, one.fees):
             said = f"charges {decimal_text(known.amount)} and, told again, {decimal_text(one.amount)} {one.currency}"
             subject, off = f"event {one.event_id}", one.amount - known.amount
             twice.append(_difference(DifferenceKind.EVENT_CONTRADICTS, one, one.occurred_at, subject, said, off))

@@ -82,12 +82,13 @@ def compare(
             Source.EXECUTIONS: booked,
             Source.BROKER: None if of_broker is None else of_broker.listed.entries,
         }
+        charges = _charges(ledger, events, listing)
         days = _days(sides, waiting, frozenset() if listing is None else listing.accounts, scope)
     found = [
         *(of_events.told.differences if of_events is not None else ()),
         *(of_broker.listed.differences if of_broker is not None else ()),
         *_twice(books.rows),
-        *_charges(ledger, events, listing),
+        *charges,
     ]
     counts = {Source.EXECUTIONS: len(books.rows)}
     if of_events is not None:
@@ -120,11 +121,11 @@ def _events(books: Books, told: ToldEvents, listing: Listing | None, at: datetim
     return compare_events(books, events, told.unreadable, told.contradicting, kept=kept, at=at)
 
 
-def _charges(ledger: Ledger, told: ToldEvents | None, listing: Listing | None) -> Iterable[Difference]:
+def _charges(ledger: Ledger, told: ToldEvents | None, listing: Listing | None) -> list[Difference]:
     """Of all days: a charge may come long after its execution, so no days can be cut out."""
     if told is None or (listing is not None and listing.between is not None):
-        return ()
-    return compare_charges(ledger, told.charges, kept=Kept(told.since))
+        return []
+    return list(compare_charges(ledger, told.charges, kept=Kept(told.since)))
 
 
 def _waiting(of_events: EventsCompared | None, of_broker: BrokerCompared | None) -> set[Key]:

@@ -12,7 +12,7 @@ from typing import Final
 from closectl.broker import Account, make_broker
 from closectl.reconciling.compare import ToldEvents
 from closectl.reconciling.lines import Listing, Unread, from_updates
-from closectl.reconciling.told import read_told
+from closectl.reconciling.told import read_told, written_at
 from closeflow.broker.protocol import Broker, BrokerUnavailable, ExecutionPage
 from closeflow.contracts.topics import EXECUTION_EVENTS
 from closeflow.domain.model import BrokerUpdate
@@ -92,19 +92,7 @@ def _whole_since(begins: Offsets, records: list[TailRecord]) -> datetime | None:
     since: datetime | None = None
     for (_, number), begin in begins.items():
         if begin > 0:
-            times = [at for one in records if one.partition == number if (at := _time(one)) is not None]
+            times = [at for one in records if one.partition == number if (at := written_at(one)) is not None]
             first = min(times, default=datetime.max.replace(tzinfo=UTC))
             since = first if since is None else max(since, first)
     return since
-
-
-def _time(record: TailRecord) -> datetime | None:
-    """When the outbox row of the record was written."""
-    for name, raw in record.headers:
-        if name == "ce_time" and raw is not None:
-            try:
-                at = datetime.fromisoformat(raw.decode(errors="replace"))
-            except ValueError:
-                return None
-            return at if at.tzinfo is not None else None
-    return None

@@ -53,6 +53,10 @@ class ToldCharge:
     """The commission and fees of an accounting event of any type, signed: what is taken back is below 0."""
 
     event_id: UUID
+    alone: bool
+    """Whether it is an event of its own, and not part of an execution's."""
+    written_at: datetime | None
+    """When its outbox row was written, as the record says."""
     account_id: str
     client_order_id: str
     symbol: str
@@ -87,7 +91,7 @@ def read_told(
     for record in records:
         try:
             value = _value(record)
-            charge = _charge(value)
+            charge = _charge(value, record)
             if value.get("event_type") == EXECUTION_CHARGED:
                 charges.append(charge)
                 continue
@@ -142,9 +146,23 @@ def _told(value: Mapping[str, Any]) -> Told:
     )
 
 
-def _charge(value: Mapping[str, Any]) -> ToldCharge:
+def written_at(record: TailRecord) -> datetime | None:
+    """When the outbox row of the record was written."""
+    for name, raw in record.headers:
+        if name == "ce_time" and raw is not None:
+            try:
+                at = datetime.fromisoformat(raw.decode(errors="replace"))
+            except ValueError:
+                return None
+            return at if at.tzinfo is not None else None
+    return None
+
+
+def _charge(value: Mapping[str, Any], record: TailRecord) -> ToldCharge:
     return ToldCharge(
         event_id=UUID(value["event_id"]),
+        alone=value["event_type"] == EXECUTION_CHARGED,
+        written_at=written_at(record),
         account_id=str(value["account_id"]),
         client_order_id=str(value.get("client_order_id")),
         symbol=str(value["symbol"]),

@@ -38,18 +38,21 @@ class ChargesTold:
         first, last = self._first_and_last[charge]
         return now - last >= last - first
 
-    def keep(self, told: Iterable[str], now: datetime, *, of: Iterable[str]) -> None:
-        """Those told now; what is not `of` the charges that are not booked is forgotten."""
-        known = self._first_and_last | {one: (self._first_and_last.get(one, (now,))[0], now) for one in told}
-        unbooked = set(of)
-        self._first_and_last = {one: times for one, times in known.items() if one in unbooked}
+    def told(self, charges: Iterable[str], now: datetime) -> None:
+        """These were published."""
+        self._first_and_last |= {one: (self._first_and_last.get(one, (now,))[0], now) for one in charges}
+
+    def booked(self, charges: Iterable[str]) -> None:
+        """These need not be told again. (Not being listed says nothing: a long list is read in several cycles.)"""
+        for one in charges:
+            self._first_and_last.pop(one, None)
 
 
 async def tell_charges(
     database: Database,
     producer: Producer,
     listed: Iterable[NonTrade],
-    told: ChargesTold,
+    memory: ChargesTold,
     *,
     broker: str,
     account_id: str,
@@ -61,15 +64,15 @@ async def tell_charges(
         return 0
     async with transaction(database) as tx:
         now = await database_now(tx)
-        for one in await known_charges(tx, broker=broker, account_id=account_id, ids=list(charges)):
-            del charges[one]
-        due = [one for one in charges.values() if told.is_due(one.activity_id, now)]
+        booked = await known_charges(tx, broker=broker, account_id=account_id, ids=list(charges))
+        due = [one for name, one in charges.items() if name not in booked and memory.is_due(name, now)]
         named = {one.charge.broker_order_id for one in due if one.charge is not None}
         orders = await charged_orders(tx, account_id=account_id, broker_order_ids=named) if named else {}
     updates = charge_updates(due, orders, broker=broker, account_id=account_id, now=now)
     await publish(producer, updates)
     names = [one.exec_id for one in updates if one.exec_id is not None]
-    told.keep(names, now, of=charges)
+    memory.booked(booked)
+    memory.told(names, now)
     if updates:
         log.info("charges_told", charges=names)
     return len(updates)
