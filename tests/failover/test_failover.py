@@ -168,7 +168,7 @@ async def test_without_one_a_new_slot_is_made_and_what_it_lacks_is_found_and_pub
             await asyncio.to_thread(written_after, writer, 50)
         audit = AuditPublication(engine, kafka, outbox.slot, PUBLISHED_WITHIN, 0.1, 5000, 1000)
         async with transaction(engine) as tx:
-            positions = await read_positions(tx)
+            positions = {place: one.offset for place, one in (await read_positions(tx)).items()}
         async with (
             open_connect(stack.connect_url, outbox.connector) as connect,
             open_tail(kafka, TOPICS, positions) as tail,

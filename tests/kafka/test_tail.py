@@ -6,8 +6,10 @@ import gc
 import warnings
 
 import pytest
+from aiokafka import TopicPartition
 
 from closeflow.kafka import KafkaConnection, KafkaError, open_producer
+from closeflow.kafka.lost_tail import ReadUpTo
 from closeflow.kafka.read_to_end import Offsets, open_tail
 from tests.kafka.conftest import MakeTopic
 
@@ -56,3 +58,40 @@ async def test_a_kafka_that_is_away_leaves_no_open_consumer() -> None:
                 pass
         gc.collect()
     assert [str(one.message) for one in caught if "Unclosed" in str(one.message)] == []
+
+
+@pytest.mark.parametrize(("last_ms", "lost"), [(None, False), (1, True)], ids=["the same record", "another record"])
+async def test_a_loss_before_it_was_opened_is_told(
+    connection: KafkaConnection, make_topic: MakeTopic, last_ms: int | None, lost: bool
+) -> None:
+    topic = await make_topic(1)
+    async with open_producer(connection) as producer:
+        for number in range(3):
+            await producer.publish(topic, key=b"k", value=str(number).encode(), headers=())
+    async with open_tail(connection, [topic], None) as tail:
+        await tail.drain()
+        (read,) = tail.read_up_to().values()
+    assert (read.offset, read.last_ms is not None) == (3, True)
+    before = ReadUpTo(3, last_ms or read.last_ms)
+    async with open_tail(connection, [topic], {(topic, 0): 3}, {(topic, 0): before}) as tail:
+        assert await tail.lost() == ([(topic, 0)] if lost else [])
+
+
+async def test_a_loss_is_noticed_before_what_took_its_place_is_read_on(
+    connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    """Over a new connection the record that was read last is another one: the rest is no continuation of it."""
+    topic = await make_topic(1)
+    tp = TopicPartition(topic, 0)
+    async with open_producer(connection) as producer:
+        for number in range(2):
+            await producer.publish(topic, key=b"k", value=str(number).encode(), headers=())
+        async with open_tail(connection, [topic], None) as tail:
+            await tail.drain()
+            assert await tail.lost() == []
+            tail._check.handled({tp: (2, 1)})
+            for link in tuple(tail._consumer._client._conns.values()):
+                link.close()
+            await producer.publish(topic, key=b"k", value=b"2", headers=())
+            assert [one.value for one in await tail.drain()][-3:] == [b"0", b"1", b"2"]
+            assert await tail.lost() == [(topic, 0)]

@@ -101,8 +101,9 @@ async def test_an_auditor_that_lost_its_lock_takes_no_mark_back(outbox: Outbox) 
             await save_marks(tx, days=[replace(days[-1], through=1)], before={days[-1].day: days[-1].through})
 
 
-async def test_what_a_topic_lost_after_it_was_seen_is_emitted_again(outbox: Outbox) -> None:
-    """The marks say that both were seen; the topic does not reach as far as it was read, and has one of them."""
+@pytest.mark.parametrize("has_grown", [False, True], ids=["and ends before that", "and has grown beyond that again"])
+async def test_what_a_topic_lost_after_it_was_seen_is_emitted_again(outbox: Outbox, has_grown: bool) -> None:
+    """The marks say that both were seen; the topic has not the last record that was read, and one of them."""
     lost, kept = outbox.add(), outbox.add()
     await outbox.publish(kept)
     await outbox.older_ones_are_over()
@@ -110,7 +111,8 @@ async def test_what_a_topic_lost_after_it_was_seen_is_emitted_again(outbox: Outb
         "INSERT INTO outbox_audit (day, audited_through, missing)"
         " SELECT DISTINCT created_on, pg_snapshot_xmin(pg_current_snapshot()), '[]'::jsonb FROM outbox_events"
     )
-    outbox.owner.execute("INSERT INTO outbox_audit_positions VALUES ('position-events', 0, 1000000000)")
+    at, *read = (1, 1, 1) if has_grown else (1_000_000_000, None, None)
+    outbox.owner.execute("INSERT INTO outbox_audit_positions VALUES ('position-events', 0, %s, %s, %s)", (at, *read))
     stop, audit = asyncio.Event(), outbox.audit()
     audit.interval_s = 0.05
     running = asyncio.create_task(audit.run(stop, lambda: None))
@@ -151,7 +153,7 @@ async def test_a_new_auditor_finds_what_the_last_one_had_read_and_not_used(outbo
     assert not outbox.is_judged()
     async with transaction(outbox.engine) as tx:
         positions = await read_positions(tx)
-    async with outbox.tail(positions) as tail:
+    async with outbox.tail({place: one.offset for place, one in positions.items()}) as tail:
         await audit_until_judged(outbox, outbox.audit(), tail)
     assert outbox.query("SELECT FROM incidents") == []
 

@@ -115,7 +115,7 @@ def add_one_of_everything(db: Owner) -> None:
         ("INSERT INTO non_trade_activities VALUES ('alpaca', 'acc', 'a1', 'OPEXP', 'AAPL', -1, 'ended', now())", ()),
         ("INSERT INTO broker_breakers (broker, account_id) VALUES ('alpaca', 'acc')", ()),
         ("INSERT INTO outbox_audit (day, audited_through) VALUES (now()::date, '9')", ()),
-        ("INSERT INTO outbox_audit_positions VALUES ('submit-order', 0, 1)", ()),
+        ("INSERT INTO outbox_audit_positions VALUES ('submit-order', 0, 1, 1, 1)", ()),
         ("INSERT INTO debezium_heartbeat (id) VALUES (1)", ()),
         ("INSERT INTO retention_horizons VALUES ('inbox', '2001-01-01')", ()),
     ]

@@ -44,6 +44,11 @@ class LogCheck:
         for tp, (offset, at_ms) in last.items():
             self._read[tp] = ReadUpTo(offset, at_ms if at_ms > 0 else None)
 
+    @property
+    def read(self) -> Mapping[TopicPartition, ReadUpTo]:
+        """How far each partition was read, of those of which that is known."""
+        return self._read
+
     def mark(self, tp: TopicPartition) -> str:
         """What is kept with the partition's offset."""
         return self._read[tp].mark if tp in self._read else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +14,7 @@ from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.lenient import LenientRecord, getmany_leniently, offset_after
 from closeflow.kafka.log_check import LogCheck
+from closeflow.kafka.lost_tail import ReadUpTo, lost_tails
 from closeflow.kafka.records import Headers
 
 _POLL_MS: Final = 200
@@ -47,13 +48,12 @@ class Tail:
         consumer: AIOKafkaConsumer,
         partitions: Sequence[TopicPartition],
         check: LogCheck,
-        beyond: Sequence[Partition],
+        lost: Collection[Partition],
     ) -> None:
         self._consumer = consumer
         self._partitions = partitions
         self._check = check
-        self.beyond = beyond
-        """The partitions that did not reach as far as it was to go on from: they are read from the beginning."""
+        self._lost = set(lost)
         self.ends: Offsets = {}
         """Where each partition ended when the last `batches` or `drain` began."""
 
@@ -72,12 +72,24 @@ class Tail:
             yield found
 
     async def lost(self) -> list[Partition]:
-        """The partitions whose newest records vanished after they were read here, without those of `beyond`. What is in
+        """The partitions whose newest records vanished after they were read, here or before this was opened. What is in
         their place is read from now on. Raises KafkaError."""
-        return [(tp.topic, tp.partition) for tp in await self._check.look(self._partitions, polled=())]
+        await self._look(polled=())
+        return sorted(self._lost)
+
+    def read_up_to(self) -> Mapping[Partition, ReadUpTo]:
+        """The last record that was read here of each partition."""
+        return {(tp.topic, tp.partition): one for tp, one in self._check.read.items()}
+
+    async def _look(self, *, polled: Collection[TopicPartition]) -> Collection[TopicPartition]:
+        found = await self._check.look(self._partitions, polled=polled)
+        self._lost |= {(tp.topic, tp.partition) for tp in found}
+        return found
 
     async def _read(self) -> list[TailRecord]:
         batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=5000)
+        lost = await self._look(polled=batch.keys())
+        batch = {tp: read for tp, read in batch.items() if tp not in lost}
         self._check.handled({tp: (offset_after(read[-1]), read[-1].timestamp) for tp, read in batch.items() if read})
         return [
             TailRecord(
@@ -109,9 +121,15 @@ class Tail:
 
 
 @asynccontextmanager
-async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: Offsets | None) -> AsyncIterator[Tail]:
+async def open_tail(
+    connection: KafkaConnection,
+    topics: Sequence[str],
+    since: Offsets | None,
+    read: Mapping[Partition, ReadUpTo] | None = None,
+) -> AsyncIterator[Tail]:
     """A tail that goes on where `since` says, or begins at the beginning: with None, of a partition that `since` lacks,
-    and of one that does not reach as far as it says, because the topic was made anew.
+    and of one that does not reach as far as it says, because the topic was made anew. `read` is what was read before
+    this one was opened: `lost` tells what is gone of it.
 
     Only committed records are read. Raises LookupError when a topic does not exist.
     """
@@ -130,7 +148,9 @@ async def open_tail(connection: KafkaConnection, topics: Sequence[str], since: O
             partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
         beyond = await _seek(consumer, partitions, since or {})
-        yield Tail(consumer, partitions, LogCheck(connection, consumer), beyond)
+        before = {TopicPartition(*place): one for place, one in (read or {}).items()}
+        gone = await lost_tails(connection, {tp: one for tp, one in before.items() if tp in partitions})
+        yield Tail(consumer, partitions, LogCheck(connection, consumer), [*beyond, *gone])
     finally:
         await close(consumer.stop(), what="tail")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -83,13 +83,14 @@ _DROPPED: Final = text("""
                                 WHERE e.position_id = :position_id AND e.topic = 'execution-events'
                                   AND e.payload ->> 'exec_id' = x.exec_id)) AS dropped
 """)
-_POSITIONS_READ: Final = text('SELECT topic, partition, "offset" FROM outbox_audit_positions')
+_POSITIONS_READ: Final = text('SELECT topic, partition, "offset", read_up_to, last_ms FROM outbox_audit_positions')
 _SAVE_POSITIONS: Final = insert_rows(
     outbox_audit_positions,
-    ("topic", "partition", "offset"),
-    conflict='(topic, partition) DO UPDATE SET "offset" = EXCLUDED."offset"',
+    ("topic", "partition", "offset", "read_up_to", "last_ms"),
+    conflict="""(topic, partition) DO UPDATE SET "offset" = EXCLUDED."offset",
+        read_up_to = EXCLUDED.read_up_to, last_ms = EXCLUDED.last_ms""",
 )
-_READ_ALL_AGAIN: Final = text('UPDATE outbox_audit_positions SET "offset" = 0')
+_READ_ALL_AGAIN: Final = text('UPDATE outbox_audit_positions SET "offset" = 0, read_up_to = NULL, last_ms = NULL')
 _JUDGE_ALL_AGAIN: Final = text("UPDATE outbox_audit SET audited_through = '0'")
 _MARK: Final = text("""
     INSERT INTO outbox_audit (day, audited_through, missing)
@@ -161,15 +162,24 @@ async def unjudged_among(tx: Transaction, *, days: Collection[date], keys: Colle
     return frozenset((row.id, row.emission) for row in found)
 
 
-async def read_positions(tx: Transaction) -> dict[tuple[str, int], int]:
-    """From where on the topics have to be read; empty when they never were."""
-    return {(row.topic, row.partition): row.offset for row in await tx.execute(_POSITIONS_READ)}
+class AuditPosition(NamedTuple):
+    """How far the audit is in a partition: what lies before `offset` is of no use to it any more. It has read up to
+    `read_up_to`, and Kafka gave the last of those records the time `last_ms` (milliseconds since 1970)."""
+
+    offset: int
+    read_up_to: int | None = None
+    last_ms: int | None = None
 
 
-async def save_positions(tx: Transaction, *, positions: Mapping[tuple[str, int], int]) -> None:
-    """By topic and partition, the offset up to which the audit has read; the next one begins there."""
+async def read_positions(tx: Transaction) -> dict[tuple[str, int], AuditPosition]:
+    """By topic and partition, from where on it has to be read; empty when it never was."""
+    return {(row.topic, row.partition): AuditPosition(*row[2:]) for row in await tx.execute(_POSITIONS_READ)}
+
+
+async def save_positions(tx: Transaction, *, positions: Mapping[tuple[str, int], AuditPosition]) -> None:
+    """By topic and partition, how far the audit is; the next one begins there."""
     rows = [
-        {"topic": topic, "partition": number, "offset": offset} for (topic, number), offset in sorted(positions.items())
+        {"topic": topic, "partition": number, **one._asdict()} for (topic, number), one in sorted(positions.items())
     ]
     if rows:
         await tx.execute(_SAVE_POSITIONS, {"rows": rows_json(rows)})

@@ -28,12 +28,14 @@ from closeflow.domain.outbox.publication_audit import (
     losses,
 )
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.read_to_end import Partition, Tail, open_tail
+from closeflow.kafka.lost_tail import ReadUpTo
+from closeflow.kafka.read_to_end import Offsets, Partition, Tail, open_tail
 from closeflow.storage.advisory_locks import try_advisory_lock
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying, transaction
 from closeflow.storage.incidents import close_incidents, report_incidents
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.storage.outbox_audit import (
+    AuditPosition,
     copy_events,
     emissions_of,
     judge_all_again,
@@ -85,7 +87,7 @@ class AuditPublication:
     visible_within_s: float = NOT_VISIBLE_FOR_S
     _seen: SeenEvents = field(default_factory=SeenEvents)
     _waits: Waits = field(default_factory=Waits)
-    _positions: dict[Partition, int] = field(default_factory=dict)
+    _positions: dict[Partition, AuditPosition] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event, finished: Callable[[], None]) -> None:
         """Audit while this process holds the lock, until stopped; `finished` is called after every cycle."""
@@ -100,7 +102,10 @@ class AuditPublication:
         async with transaction(self.database) as tx:
             self._positions = await read_positions(tx)
         self._seen, self._waits = SeenEvents(), Waits()
-        async with open_tail(self.kafka, TOPICS, self._positions) as tail:
+        since = {place: one.offset for place, one in self._positions.items()}
+        known = self._positions.items()
+        read = {place: ReadUpTo(one.read_up_to, one.last_ms) for place, one in known if one.read_up_to is not None}
+        async with open_tail(self.kafka, TOPICS, since, read) as tail:
             while not stop.is_set():
                 if await self._begins_anew(tail):
                     return
@@ -113,7 +118,7 @@ class AuditPublication:
     async def _begins_anew(self, tail: Tail) -> bool:
         """Whether a topic lost records that were seen: then every row of the kept days is judged again, and what is
         gone is emitted again as if it had never been published."""
-        lost = [*tail.beyond, *await tail.lost()]
+        lost = await tail.lost()
         if lost:
             log.error("published_records_lost", partitions=[f"{topic}/{number}" for topic, number in lost])
             async with transaction(self.database) as tx:
@@ -127,7 +132,7 @@ class AuditPublication:
         await self._read(tail)
         unseen = look.unseen(self._seen.emissions())
         self._waits.look(unseen, at=look.at, written=look.written)
-        positions = self._seen.read_from(await tail.positions())
+        positions = self._reached(self._seen.read_from(await tail.positions()), tail.read_up_to())
         found = await retrying(self.database, partial(self._judge, look=look, positions=positions))
         self._positions = positions
         self._seen.forget(found.used)
@@ -154,6 +159,16 @@ class AuditPublication:
                 confirmed=await confirmed_through(tx, name=self.slot),
             )
 
+    def _reached(self, offsets: Offsets, read: Mapping[Partition, ReadUpTo]) -> dict[Partition, AuditPosition]:
+        """Of a partition in which nothing was read since this began the last record stays what it was."""
+        found = {}
+        for place, offset in offsets.items():
+            if now := read.get(place):
+                found[place] = AuditPosition(offset, now.offset, now.last_ms)
+            else:
+                found[place] = self._positions.get(place, AuditPosition(offset))._replace(offset=offset)
+        return found
+
     async def _read(self, tail: Tail) -> None:
         async for batch in tail.batches():
             self._seen.note(batch, at=monotonic())
@@ -175,7 +190,7 @@ class AuditPublication:
             self._seen.forget(set(keys) - needed)
             self._seen.keep(needed, at=now)
 
-    async def _judge(self, tx: Transaction, *, look: Look, positions: Mapping[Partition, int]) -> Audited:
+    async def _judge(self, tx: Transaction, *, look: Look, positions: Mapping[Partition, AuditPosition]) -> Audited:
         """Save what the cycle found."""
         waited = self._waits.waited(now=monotonic())
         found = audit_days(

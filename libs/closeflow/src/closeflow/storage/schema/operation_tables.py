@@ -226,13 +226,16 @@ outbox_audit: Final = Table(
     document("missing", nullable=False, server_default=text("'[]'::jsonb")),
 )
 
-# Up to where the audit has read each topic: what lies before is of no use to a mark that has still to be moved.
+# From where on the audit has to read each topic: what lies before is of no use to a mark that has still to be moved.
+# The last record that it read lies before `read_up_to`, and Kafka gave it the time `last_ms`.
 outbox_audit_positions: Final = Table(
     "outbox_audit_positions",
     metadata,
     words("topic", primary_key=True),
     whole("partition", primary_key=True, autoincrement=False),
     big("offset"),
+    big("read_up_to", nullable=True),
+    big("last_ms", nullable=True),
 )
 
 non_trade_activities: Final = Table(
