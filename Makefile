@@ -64,7 +64,7 @@ test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the fir
 		$(BIN)/python -m devstack up --instance $$one $$([ $$one = test ] || echo --secure) >/dev/null || { result=$$?; break; }; \
 	done; \
 	trap : INT TERM; [ $$result -ne 0 ] || \
-		{ PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --durations=10 -n 3 --no-loadscope-reorder; result=$$?; }; \
+		{ PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --durations=10 -n 4 --no-loadscope-reorder; result=$$?; }; \
 	for one in $$mine; do told=$$($(BIN)/python -m devstack down --instance $$one 2>&1) || echo "$$told"; done; \
 	exit $$result
 

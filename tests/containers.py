@@ -1,7 +1,7 @@
 """`python -m tests.containers`: the tests of the real servers, on servers in containers instead of embedded ones.
 
 They are the same tests with the same fixtures: DEVSTACK_PROVIDER chooses what runs the servers. The containers are
-removed at the end, also after Ctrl-C or a SIGTERM. Arguments go to pytest instead of all places in three processes.
+removed at the end, also after Ctrl-C or a SIGTERM. Arguments go to pytest instead of all places in four processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.system.only_secured import ONLY_SECURED
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = REPOSITORY / "var" / "test-containers.xml"
 PLACES: Final = ("storage", "kafka", "pipeline", "doors", "closectl", "system")
-IN_PARALLEL: Final = ("-n", "3", "--no-loadscope-reorder")
+IN_PARALLEL: Final = ("-n", "4", "--no-loadscope-reorder")
 
 
 def say(line: str) -> None:
