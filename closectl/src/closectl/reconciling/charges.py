@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from closectl.reconciling.against_events import PUBLISH_WITHIN, Kept
@@ -17,30 +18,48 @@ from closeflow.storage.verify.ledger_rows import Ledger, LedgerRow
 _NOTHING = Decimal(0)
 
 
-def compare_charges(ledger: Ledger, told: Sequence[ToldCharge], *, kept: Kept) -> Iterator[Difference]:
-    """A difference for each order whose commission or fees do not add up, naming its events that charge; one that
-    changed a moment ago is left out, and so is one of whose events some may be gone."""
+class ChargesCompared(NamedTuple):
+    """`too_new`: orders that do not add up yet and changed a moment ago, so that not every source can know it."""
+
+    differences: Sequence[Difference]
+    too_new: Sequence[str]
+
+
+def compare_charges(ledger: Ledger, told: Sequence[ToldCharge], *, kept: Kept) -> ChargesCompared:
+    """A difference for each order whose commission or fees do not add up, naming its events that charge. One of whose
+    events some may be gone is left out."""
     events, twice = _by_order(told)
-    yield from twice
+    until = ledger.at - PUBLISH_WITHIN
+    wrong = list(_wrong(ledger, events, kept=kept))
+    return ChargesCompared(
+        [*twice, *(one for changed_at, one in wrong if changed_at < until)],
+        [one.subject for changed_at, one in wrong if changed_at >= until],
+    )
+
+
+def _wrong(
+    ledger: Ledger, events: Mapping[str, Sequence[ToldCharge]], *, kept: Kept
+) -> Iterator[tuple[datetime, Difference]]:
+    """With each, when its order was changed last."""
     rows: defaultdict[str, list[LedgerRow]] = defaultdict(list)
     for row in ledger.rows:
         rows[row.client_order_id].append(row)
     booked = {one.client_order_id: one for one in ledger.charges}
     for order in events.keys() - rows.keys():
-        if max(one.occurred_at for one in events[order]) < ledger.at - PUBLISH_WITHIN:
-            yield _differs(events[order][0], events[order], (_NOTHING, _NOTHING))
+        difference = _differs(events[order][0], events[order], (_NOTHING, _NOTHING))
+        yield max(one.occurred_at for one in events[order]), difference
     for order in rows.keys() & (events.keys() | booked.keys()):
-        of_order, charge = rows[order], booked.get(order)
+        of_order, charge, of_events = rows[order], booked.get(order), events.get(order, ())
         in_books = (charge.commission, charge.fees) if charge is not None else (_NOTHING, _NOTHING)
-        if in_books == _summed(events[order]) or any(kept.lacks(one) for one in of_order):
+        if in_books == _summed(of_events) or any(kept.lacks(one) for one in of_order):
             continue
         # The events were read after the rows: what was booked in between is told and not among them.
-        changed = [*(one.until for one in of_order), *(one.written_at for one in events[order] if one.written_at)]
-        if max(changed if charge is None else [*changed, charge.until]) < ledger.at - PUBLISH_WITHIN:
-            yield _differs(of_order[0], events[order], in_books)
+        changed = [*(one.until for one in of_order), *(one.written_at for one in of_events if one.written_at)]
+        last = max(changed if charge is None else [*changed, charge.until])
+        yield last, _differs(of_order[0], of_events, in_books)
 
 
-def _by_order(told: Sequence[ToldCharge]) -> tuple[defaultdict[str, list[ToldCharge]], list[Difference]]:
+def _by_order(told: Sequence[ToldCharge]) -> tuple[Mapping[str, list[ToldCharge]], list[Difference]]:
     """Each event once, as its first record says it; and those whose records charge different amounts."""
     first: dict[UUID, ToldCharge] = {}
     twice = []

@@ -10,7 +10,7 @@ from decimal import Decimal, localcontext
 
 from closectl.reconciling.against_broker import BrokerCompared, booked_twice, compare_broker, covers, twins
 from closectl.reconciling.against_events import Books, EventsCompared, Kept, compare_events
-from closectl.reconciling.charges import compare_charges
+from closectl.reconciling.charges import ChargesCompared, compare_charges
 from closectl.reconciling.items import (
     EXACT,
     Comparison,
@@ -88,7 +88,7 @@ def compare(
         *(of_events.told.differences if of_events is not None else ()),
         *(of_broker.listed.differences if of_broker is not None else ()),
         *_twice(books.rows),
-        *charges,
+        *charges.differences,
     ]
     counts = {Source.EXECUTIONS: len(books.rows)}
     if of_events is not None:
@@ -105,7 +105,7 @@ def compare(
             Source.EVENTS: of_events.told.taken_as_told if of_events is not None else 0,
             Source.BROKER: of_broker.listed.taken_as_told if of_broker is not None else 0,
         },
-        too_new=len(waiting),
+        too_new=len(waiting) + len(charges.too_new),
         foreign=listing.foreign if listing is not None else 0,
         not_compared=tuple(not_compared),
     )
@@ -121,11 +121,11 @@ def _events(books: Books, told: ToldEvents, listing: Listing | None, at: datetim
     return compare_events(books, events, told.unreadable, told.contradicting, kept=kept, at=at)
 
 
-def _charges(ledger: Ledger, told: ToldEvents | None, listing: Listing | None) -> list[Difference]:
+def _charges(ledger: Ledger, told: ToldEvents | None, listing: Listing | None) -> ChargesCompared:
     """Of all days: a charge may come long after its execution, so no days can be cut out."""
     if told is None or (listing is not None and listing.between is not None):
-        return []
-    return list(compare_charges(ledger, told.charges, kept=Kept(told.since)))
+        return ChargesCompared((), ())
+    return compare_charges(ledger, told.charges, kept=Kept(told.since))
 
 
 def _waiting(of_events: EventsCompared | None, of_broker: BrokerCompared | None) -> set[Key]:

@@ -123,7 +123,8 @@ class DayTotals:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`too_new`: executions that not every source can know yet, which are left out of everything."""
+    """`too_new`: executions that not every source can know yet, and orders of whose charges that is so; they are left
+    out of everything."""
 
     at: datetime
     days: Sequence[DayTotals]

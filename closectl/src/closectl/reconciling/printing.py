@@ -32,7 +32,7 @@ def notes(found: Comparison) -> list[str]:
     told = [f"not compared: {why}" for why in found.not_compared]
     if found.too_new:
         told.append(
-            f"left out: {found.too_new} executions too new for every source to have them; --wait waits for them"
+            f"left out: {found.too_new} executions and charges too new for every source to have them; --wait waits"
         )
     if found.foreign:
         told.append(f"left out: {found.foreign} of the broker's executions, of orders that are not ours")
