@@ -54,7 +54,11 @@ class Batch(NamedTuple):
 def cut_tail(kafka: Path, topic: str, count: int) -> dict[int, int]:
     """Take the newest `count` records of the topic (a batch as a whole), whatever their partitions, from Kafka's files,
     as a lost disk does; returns how many of each partition. Kafka is down, and `kafka` has its logs."""
-    logs = {int(one.name.rpartition("-")[2]): _segment(one) for one in kafka.glob(f"{topic}-[0-9]*")}
+    logs = {
+        int(suffix): _segment(one)
+        for one in kafka.glob(f"{topic}-[0-9]*")
+        if (suffix := one.name.removeprefix(f"{topic}-")).isdecimal()  # Others are of a topic that was deleted.
+    }
     left = {number: list(_batches(file)) for number, file in logs.items()}
     cut = dict.fromkeys(logs, 0)
     while sum(cut.values()) < count:
