@@ -147,6 +147,12 @@ PLANTS: Final = (
         "order_submitter.planted -> fastapi",
     ),
     Plant(
+        "metrics",
+        "services/reconciler/src/reconciler/planted.py",
+        "from prometheus_client import Gauge",
+        "reconciler.planted -> prometheus_client",
+    ),
+    Plant(
         "grpc", "services/reconciler/src/reconciler/planted.py", "from grpc import aio", "reconciler.planted -> grpc"
     ),
     Plant(

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from prometheus_client import Gauge
 
 from closeflow.domain.incidents import IncidentKind, about
 from closeflow.domain.model import Incident
@@ -21,10 +20,11 @@ from closeflow.storage.core.engine import Database, Transaction, database_now, r
 from closeflow.storage.incidents import close_incidents_about, report_incidents
 from closeflow.storage.job_cycles import JobCycles, read_cycles
 from closeflow.tasks import end_tasks
+from closeflow.telemetry.metrics import gauge
 
 log = structlog.get_logger(__name__)
 
-SKEW_S: Final = Gauge("closeflow_clock_skew_seconds", "The host's clock against the database's, positive when ahead")
+SKEW_S: Final = gauge("closeflow_clock_skew_seconds")
 INTERVAL_S: Final = 5.0
 SKEW_ALLOWED_S: Final = 1.0
 LATE_S: Final = 3 * INTERVAL_S

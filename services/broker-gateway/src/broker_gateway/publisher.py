@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType
 from closeflow.kafka import Producer
 from closeflow.kafka.broker_fill import broker_fill_record
 from closeflow.kafka.producer import Acknowledged
+from closeflow.telemetry.metrics import counter
 
 log = structlog.get_logger()
 
-PUBLISHED: Final = Counter("closeflow_gateway_published_total", "Broker updates acknowledged by Kafka", ["source"])
+PUBLISHED: Final = counter("closeflow_gateway_published_total")
 
 SERVICE: Final = "broker-gateway"
 _REMEMBERED: Final = 50_000

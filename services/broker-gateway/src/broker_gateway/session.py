@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from broker_gateway.backfill import Backfill, Patience
 from broker_gateway.publisher import SERVICE, Memory, Outlet
@@ -25,13 +24,14 @@ from closeflow.storage.advisory_locks import LockLost, session_lock
 from closeflow.storage.broker_cursors import DATABASE_AWAY
 from closeflow.storage.core.engine import Database
 from closeflow.tasks import end_tasks
+from closeflow.telemetry.metrics import counter, gauge
 
 log = structlog.get_logger()
 
-ACTIVE: Final = Gauge("closeflow_gateway_active", "1 while this instance holds its account's lock, else 0")
-LISTENING: Final = Gauge("closeflow_gateway_listening", "1 while the broker's stream is subscribed, else 0")
-RECONNECTS: Final = Counter("closeflow_gateway_reconnects_total", "Sessions with the broker that ended by an error")
-BACKFILL_FAILURES: Final = Counter("closeflow_gateway_backfill_failures_total", "Backfills that did not get everything")
+ACTIVE: Final = gauge("closeflow_gateway_active")
+LISTENING: Final = gauge("closeflow_gateway_listening")
+RECONNECTS: Final = counter("closeflow_gateway_reconnects_total")
+BACKFILL_FAILURES: Final = counter("closeflow_gateway_backfill_failures_total")
 
 _WAITING_UPDATES: Final = 4096
 _BATCH: Final = 512

@@ -8,7 +8,6 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter
 
 from closeflow.clock import timeout
 from closeflow.domain.batch import BatchResult
@@ -38,12 +37,13 @@ from closeflow.storage.close_requests import (
 )
 from closeflow.storage.core.engine import CommitUnknown
 from closeflow.storage.incidents import report_incidents
+from closeflow.telemetry.metrics import counter
 from closeflow.unit_of_work import save
 
 Outcome = Decision | Exception
 """What became of one close. An exception (of `transact`, or a defect) says that nothing is known to be written."""
 
-COMMITS_UNKNOWN: Final = Counter("close_api_commits_unknown_total", "Transactions whose end was not heard")
+COMMITS_UNKNOWN: Final = counter("close_api_commits_unknown_total")
 
 log = structlog.get_logger(__name__)
 

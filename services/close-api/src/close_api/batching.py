@@ -12,18 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from prometheus_client import Gauge, Histogram
-
 from close_api.turns import Batch, Turns
 from closeflow.clock import monotonic, sleep, timeout
+from closeflow.telemetry.metrics import gauge, histogram
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-BATCH_SIZE: Final = Histogram(
-    "close_api_batch_size", "Closes decided in one transaction", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
-)
-WAITING: Final = Gauge("close_api_waiting_closes", "Closes in the queue that no batch has taken yet")
+BATCH_SIZE: Final = histogram("close_api_batch_size")
+WAITING: Final = gauge("close_api_waiting_closes")
 
 
 _GO_ON_TOGETHER: Final = 8

@@ -8,7 +8,6 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter
 
 from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
@@ -27,11 +26,12 @@ from closeflow.storage.core.engine import Database, StatementError, Transaction,
 from closeflow.storage.inbox import load_context
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
+from closeflow.telemetry.metrics import counter
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
 from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
-VERDICTS: Final = Counter("closeflow_broker_updates_total", "Broker updates, by what was decided", ["verdict"])
+VERDICTS: Final = counter("closeflow_broker_updates_total")
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
 from closeflow.broker import Broker, BrokerUnavailable, IdDeduplication
 from closeflow.broker.asking import newest_by_id
@@ -25,6 +24,7 @@ from closeflow.storage.core.engine import Database, Transaction, retrying
 from closeflow.storage.order_sends import UnansweredSend
 from closeflow.storage.orders_in_doubt import load_known
 from closeflow.storage.trading_controls import lock_controls
+from closeflow.telemetry.metrics import counter
 from closeflow.unit_of_work import save
 from order_submitter.sending.claims import claiming
 from order_submitter.sending.pool import SenderPool
@@ -32,7 +32,7 @@ from order_submitter.sending.publish import FillPublisher
 
 log = structlog.get_logger(__name__)
 
-LOOK_UPS: Final = Counter("closeflow_look_ups_total", "Look-ups of orders with an unknown fate", ["answer"])
+LOOK_UPS: Final = counter("closeflow_look_ups_total")
 LOOK_UPS_AT_ONCE: Final = 16
 WATCHED_AT_MOST: Final = 10_000
 TRANSACTIONS_AT_ONCE: Final = 2

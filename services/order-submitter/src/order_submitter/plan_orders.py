@@ -8,7 +8,6 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter
 
 from closeflow.clock import monotonic, sleep
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder, peek
@@ -31,13 +30,14 @@ from closeflow.storage.core.engine import CommitUnknown, Database, StatementErro
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
 from closeflow.storage.trading_controls import lock_controls
+from closeflow.telemetry.metrics import counter
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, parked_record, save
 from order_submitter.market import MarketView
 from order_submitter.sending.claims import claiming
 from order_submitter.sending.pool import SenderPool
 
 CONSUMER: Final = "order-submitter"
-PLANS: Final = Counter("closeflow_plans_total", "Attempts planned, by what was decided", ["plan"])
+PLANS: Final = counter("closeflow_plans_total")
 VISIBLE_STEP_S: Final = 0.05
 ROOM_WITHIN_S: Final = 0.1
 """What is planned when its send can be claimed needs one transaction; planned before, it needs two."""

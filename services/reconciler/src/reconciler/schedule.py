@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from closeflow.clock import monotonic, timeout
 from closeflow.domain.frozen import replace
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.job_cycles import count_cycle
 from closeflow.tasks import end_tasks
+from closeflow.telemetry.metrics import counter, gauge
 from reconciler.stalled_jobs import Cycles
 
-FAILURES = Counter("closeflow_reconciler_failures_total", "Cycles that failed and will be tried again", ["job"])
-DONE = Counter("closeflow_reconciler_repairs_total", "What the jobs did", ["job"])
-TOOK = Gauge("closeflow_reconciler_cycle_seconds", "How long the last cycle took", ["job"])
+FAILURES = counter("closeflow_reconciler_failures_total")
+DONE = counter("closeflow_reconciler_repairs_total")
+TOOK = gauge("closeflow_reconciler_cycle_seconds")
 
 STOP_WITHIN_S: Final = 5.0
 COUNTED_EVERY_S: Final = 5.0

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from closeflow.telemetry.metrics import EXPOSITION, exposed
 
 Readiness = Callable[[], Awaitable[Mapping[str, str | None]]]
 """What the service needs, by name: None when it is there, else what is wrong with it."""
@@ -81,7 +82,7 @@ async def _route(request: bytes, looks: _Looks) -> tuple[str, str, bytes]:
                 return "503 Service Unavailable", _JSON, orjson.dumps({"status": "unready", "missing": missing})
             return "200 OK", _JSON, b'{"status":"ready"}'
         case b"/metrics":
-            return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
+            return "200 OK", EXPOSITION, exposed()
         case _:
             return "404 Not Found", _JSON, b'{"error":"try /healthz, /readyz or /metrics"}'
 

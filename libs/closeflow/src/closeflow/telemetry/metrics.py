@@ -1,23 +1,52 @@
-"""Prometheus metrics that more than one service has. A service's own metrics are beside the code that counts."""
+"""Makes the metrics that `closeflow.telemetry.metric_list` declares, each beside the code that counts."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Buckets for everything between a local transaction and the deadline of a batch."""
+from closeflow.telemetry.metric_list import METRICS, Metric, Type
 
-KAFKA_RECORDS: Final = Counter(
-    "closeflow_kafka_records_total", "Records read, by what became of them", ["topic", "outcome"]
-)
-KAFKA_BATCH_SECONDS: Final = Histogram(
-    "closeflow_kafka_batch_seconds", "From a batch read to its offsets committed", ["topic"], buckets=SECONDS
-)
-KAFKA_LAG: Final = Gauge(
-    "closeflow_kafka_lag_records",
-    "Records behind the end of a partition, seen at the last batch",
-    ["topic", "partition"],
-)
-KAFKA_PUBLISHED: Final = Counter("closeflow_kafka_published_total", "Records acknowledged by Kafka", ["topic"])
+EXPOSITION: Final = CONTENT_TYPE_LATEST
+"""The content type of what `exposed` gives."""
+
+
+def counter(name: str) -> Counter:
+    """The declared counter; made once in a process. Raises UndeclaredMetric."""
+    one = _declared(name, Type.COUNTER)
+    return Counter(name, one.meaning, one.labels)
+
+
+def gauge(name: str) -> Gauge:
+    """The declared gauge; made once in a process. Raises UndeclaredMetric."""
+    one = _declared(name, Type.GAUGE)
+    return Gauge(name, one.meaning, one.labels)
+
+
+def histogram(name: str) -> Histogram:
+    """The declared histogram; made once in a process. Raises UndeclaredMetric."""
+    one = _declared(name, Type.HISTOGRAM)
+    return Histogram(name, one.meaning, one.labels, buckets=one.buckets or Histogram.DEFAULT_BUCKETS)
+
+
+def exposed() -> bytes:
+    """Every metric of this process as Prometheus reads it."""
+    return generate_latest()
+
+
+class UndeclaredMetric(LookupError):
+    """The list has no metric of this name and type; the text says where to add it."""
+
+
+def _declared(name: str, kind: Type) -> Metric:
+    one = METRICS.get(name)
+    if one is None or one.type is not kind:
+        raise UndeclaredMetric(f"no {kind} {name} is declared: add it to closeflow.telemetry.metric_list")
+    return one
+
+
+KAFKA_RECORDS: Final = counter("closeflow_kafka_records_total")
+KAFKA_BATCH_SECONDS: Final = histogram("closeflow_kafka_batch_seconds")
+KAFKA_LAG: Final = gauge("closeflow_kafka_lag_records")
+KAFKA_PUBLISHED: Final = counter("closeflow_kafka_published_total")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from prometheus_client import Gauge
 
 from close_api.auth.jwks import BadKeySet, KeySet, VerifyingKey, read_key_set
 from close_api.auth.key_source import KeyAddress, KeyFile, SourceAway, is_address
 from closeflow.clock import monotonic, timeout
 from closeflow.tasks import end_tasks
+from closeflow.telemetry.metrics import gauge
 
 FILE_CHECKED_EVERY_S: Final = 1.0
 FETCHED_AT_MOST_EVERY_S: Final = 10.0
@@ -25,7 +25,7 @@ FETCHED_AT_MOST_EVERY_S: Final = 10.0
 PATIENCE_S: Final = 2.0
 """How long a token whose key is not known waits for the set."""
 
-VERIFYING_KEYS: Final = Gauge("close_api_verifying_keys", "Public keys that tokens are checked with now")
+VERIFYING_KEYS: Final = gauge("close_api_verifying_keys")
 
 log = structlog.get_logger(__name__)
 

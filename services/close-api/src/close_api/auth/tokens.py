@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from jwt import PyJWS, PyJWTError
-from prometheus_client import Counter
 
 from close_api.auth.caller import ANYONE, Caller
 from close_api.auth.claims import EXPLAINED, BadToken, Refusal, TokenRules, read_claims, read_header
@@ -16,6 +15,7 @@ from close_api.auth.jwks import ALGORITHMS
 from close_api.auth.keys import Keys
 from close_api.errors import Code, Problem
 from closeflow.clock import utc_now
+from closeflow.telemetry.metrics import counter
 
 MAX_TOKEN: Final = 8 * 1024
 _SCHEME: Final = "bearer"
@@ -23,7 +23,7 @@ _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", 
 """The serialization of RFC 7515 section 7.1."""
 _JWS: Final = PyJWS(algorithms=sorted(ALGORITHMS))
 
-REFUSED: Final = Counter("close_api_tokens_refused_total", "Calls without a usable bearer token", ["reason"])
+REFUSED: Final = counter("close_api_tokens_refused_total")
 
 
 class Disabled:

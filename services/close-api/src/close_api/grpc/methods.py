@@ -13,22 +13,20 @@ from typing import Any, Final, TypeAlias, TypeVar
 import grpc
 import structlog
 from google.protobuf.message import Message
-from prometheus_client import Counter
 
 from close_api.errors import Code, Problem
 from close_api.grpc.calls import LONGEST_CALL_S, Call, Context, Refused, without_frames
 from close_api.grpc.requests import MAX_MESSAGE_BYTES, reader, refuse_unknown
 from close_api.grpc.statuses import grpc_code, status_of
 from closeflow.clock import timeout
+from closeflow.telemetry.metrics import counter
 
 Request = TypeVar("Request", bound=Message)
 Answer = TypeVar("Answer", bound=Message)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 T = TypeVar("T")
 
-CALLS: Final = Counter(
-    "close_api_grpc_calls_total", "Calls over gRPC, by method and by how they ended", ["method", "answer"]
-)
+CALLS: Final = counter("close_api_grpc_calls_total")
 _RATE: Final = "ratelimit"
 """Headers of REST that are trailers here as well: `ratelimit` and `ratelimit-policy`."""
 

@@ -8,7 +8,6 @@ from typing import Final, Literal
 import orjson
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.requests import Request
 
@@ -17,6 +16,7 @@ from close_api.rest.documented import ANY, SERVICE, Described, headers_of, probl
 from close_api.rest.openapi import describe
 from close_api.rest.problems import ERROR_PAGE, error_page
 from close_api.rest.responses import json_response
+from closeflow.telemetry.metrics import EXPOSITION, exposed
 
 
 class HealthAnswer(BaseModel):
@@ -91,7 +91,7 @@ def _add_pages(app: FastAPI) -> None:
         responses={200: {"description": "Every metric now", **_TRACED}, **problems(*ANY)},
     )
     async def get_metrics(_request: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(exposed(), media_type=EXPOSITION)
 
     @app.head(ERROR_PAGE, include_in_schema=False)
     @app.get(

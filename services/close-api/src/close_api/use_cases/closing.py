@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
 from close_api.auth.caller import Caller, Scope
 from close_api.batching import Batches, Overloaded
@@ -16,8 +15,9 @@ from close_api.errors import Code, Problem, problem_of
 from closeflow.clock import sleep
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.storage.close_requests import DatabaseAway, LockedElsewhere, RowRefused
+from closeflow.telemetry.metrics import counter
 
-CLOSES: Final = Counter("close_api_closes_total", "Calls to close a position, by the answer", ["answer"])
+CLOSES: Final = counter("close_api_closes_total")
 _ACCEPTED: Final = CLOSES.labels("accepted")
 _PLANNED: Final = CLOSES.labels("dry_run")
 _REPLAYED: Final = CLOSES.labels("replayed")

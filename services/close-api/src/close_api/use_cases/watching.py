@@ -16,12 +16,12 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from prometheus_client import Gauge
 
 from close_api.errors import Code, Problem
 from closeflow.clock import monotonic, timeout
 from closeflow.domain.text import decimal_text, time_text
 from closeflow.storage.close_requests import RequestState
+from closeflow.telemetry.metrics import gauge
 
 POLL_EVERY_S: Final = 0.1
 POLL_AT_LEAST_EVERY_S: Final = 0.5
@@ -29,7 +29,7 @@ _SLOWER: Final = 1.1
 """By how much a pause is longer after a poll that found nothing new: 16 of them make it the longest."""
 _DIGEST_BYTES: Final = 12
 
-WATCHERS: Final = Gauge("close_api_watchers", "Calls that wait for a close request to change")
+WATCHERS: Final = gauge("close_api_watchers")
 
 log = structlog.get_logger(__name__)
 

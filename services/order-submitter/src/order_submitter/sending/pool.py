@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
 
 from closeflow.broker import Broker
 from closeflow.broker.budget import CallBudget, Urgency
@@ -37,6 +36,7 @@ from closeflow.domain.sending.broker_answers import (
 from closeflow.domain.sending.claim import fence_s
 from closeflow.domain.sending.ticket import ticket
 from closeflow.storage.order_sends import Answered
+from closeflow.telemetry.metrics import counter, gauge, histogram
 from order_submitter.sending.breaker import (
     CLOSED,
     Breaker,
@@ -54,9 +54,9 @@ from order_submitter.sending.send_log import Entry
 
 log = structlog.get_logger(__name__)
 
-ANSWERS: Final = Counter("closeflow_broker_answers_total", "Answers to sends, by what they prove", ["kind", "answer"])
-CALL_SECONDS: Final = Histogram("closeflow_broker_call_seconds", "Duration of a call to the broker", ["kind"])
-IN_FLIGHT: Final = Gauge("closeflow_sends_in_flight", "Claimed sends without a recorded answer in this process")
+ANSWERS: Final = counter("closeflow_broker_answers_total")
+CALL_SECONDS: Final = histogram("closeflow_broker_call_seconds")
+IN_FLIGHT: Final = gauge("closeflow_sends_in_flight")
 ROOM_SHARE: Final = 4
 """So large a part of the slots has to be free before more is claimed."""
 _MARK_AGAIN_S: Final = 0.5

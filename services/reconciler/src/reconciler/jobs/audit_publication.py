@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from closeflow.clock import monotonic
 from closeflow.domain.incidents import IncidentKind
@@ -49,13 +48,14 @@ from closeflow.storage.outbox_audit import (
 )
 from closeflow.storage.outbox_partitions import outbox_days
 from closeflow.storage.replication_slot import confirmed_through, written_through
+from closeflow.telemetry.metrics import counter, gauge
 from reconciler.schedule import pause
 from reconciler.seen_events import SeenEvents, Waits
 
 log = structlog.get_logger(__name__)
 
-UNPUBLISHED = Gauge("closeflow_outbox_missing_events", "Outbox rows past their time that are not in Kafka")
-EMITTED_AGAIN = Counter("closeflow_outbox_emitted_again_total", "Events that the publication audit emitted again")
+UNPUBLISHED = gauge("closeflow_outbox_missing_events")
+EMITTED_AGAIN = counter("closeflow_outbox_emitted_again_total")
 
 AUDIT: Final = "audit_publication"
 TOPICS: Final = tuple(Topic)

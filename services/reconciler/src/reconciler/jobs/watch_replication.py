@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 import structlog
-from prometheus_client import Counter, Gauge
 
 from closeflow.clock import monotonic
 from closeflow.domain.frozen import replace
@@ -34,17 +33,18 @@ from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.core.engine import Database, transaction
 from closeflow.storage.incidents import close_incidents, open_incident, report_incidents
 from closeflow.storage.replication_slot import Heartbeat, drop_lost_slot, last_heartbeat, record_action, slot_state
+from closeflow.telemetry.metrics import counter, gauge
 from reconciler.connect_client import Connect, ConnectUnreachable
 
 log = structlog.get_logger(__name__)
 
-SLOT_ACTIVE = Gauge("closeflow_replication_slot_active", "1 while Debezium reads from the slot")
-SLOT_LAG = Gauge("closeflow_replication_slot_lag_bytes", "WAL that the slot has not confirmed; -1 without a slot")
-WAL_LEFT = Gauge("closeflow_replication_slot_wal_left_bytes", "WAL that may come before the slot is lost; -1: no limit")
-CONNECTOR_UP = Gauge("closeflow_connector_running", "1 while the connector and all its tasks are RUNNING")
-HEARTBEAT_AGE = Gauge("closeflow_heartbeat_age_seconds", "Age of Debezium's last heartbeat; -1 before the first")
-RESTARTS = Counter("closeflow_connector_restarts_total", "Restarts of a connector or task that had failed")
-RECOVERIES = Counter("closeflow_slot_recoveries_total", "Recoveries of a lost slot that ended with a new one")
+SLOT_ACTIVE = gauge("closeflow_replication_slot_active")
+SLOT_LAG = gauge("closeflow_replication_slot_lag_bytes")
+WAL_LEFT = gauge("closeflow_replication_slot_wal_left_bytes")
+CONNECTOR_UP = gauge("closeflow_connector_running")
+HEARTBEAT_AGE = gauge("closeflow_heartbeat_age_seconds")
+RESTARTS = counter("closeflow_connector_restarts_total")
+RECOVERIES = counter("closeflow_slot_recoveries_total")
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0

@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
@@ -23,15 +22,12 @@ from closeflow.broker.alpaca import parse
 from closeflow.broker.alpaca.client import utc_now
 from closeflow.broker.alpaca.wire import read_json
 from closeflow.broker.trade_updates import Message, StreamDenied, StreamLost, Unreadable
+from closeflow.telemetry.metrics import counter
 from closeflow.tls import SYSTEM_AUTHORITIES, BadPem, ClientTls
 
 log = structlog.get_logger()
 
-STREAM_MESSAGES: Final = Counter(
-    "closeflow_broker_stream_messages_total",
-    "Messages of the broker's trade-update stream: read, of an unknown event, unreadable, or foreign and unreadable",
-    ["outcome"],
-)
+STREAM_MESSAGES: Final = counter("closeflow_broker_stream_messages_total")
 
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024
 _MESSAGES_BUFFERED: Final = 1024
