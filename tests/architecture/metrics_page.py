@@ -27,6 +27,12 @@ SHARED: Final[Mapping[str, str]] = {
     "closeflow_kafka_batch_seconds": "run_consumer",
     "closeflow_kafka_lag_records": "run_consumer",
     "closeflow_kafka_published_total": "open_producer",
+    "closeflow_kafka_batch_records": "run_consumer",
+    "closeflow_close_stage_seconds": "STAGE_SECONDS",
+    "closeflow_database_pool_wait_seconds": "make_engine",
+    "closeflow_event_loop_lag_seconds": "run_service",
+    "closeflow_broker_rate_tokens": "show_tokens",
+    "closeflow_job_still_ratio": "beating",
     "closeflow_clock_skew_seconds": "beating",
     "closeflow_broker_stream_messages_total": "trade_updates",
 }

@@ -25,6 +25,7 @@ from closeflow.telemetry.metrics import gauge
 log = structlog.get_logger(__name__)
 
 SKEW_S: Final = gauge("closeflow_clock_skew_seconds")
+STILL: Final = gauge("closeflow_job_still_ratio")
 INTERVAL_S: Final = 5.0
 SKEW_ALLOWED_S: Final = 1.0
 LATE_S: Final = 3 * INTERVAL_S
@@ -37,6 +38,8 @@ class CycleWatch:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
         self._looked_at: float | None = None
+        self.still: dict[str, float] = {}
+        """By job, how long it was not seen to finish a cycle, as a share of what it may take."""
 
     def look(self, rows: Sequence[JobCycles], *, now: float) -> tuple[list[tuple[JobCycles, float]], list[str]]:
         """The jobs that stand still, with for how long; and those that were seen to go on."""
@@ -47,6 +50,7 @@ class CycleWatch:
             one.job: known[one.job] if one.job in known and one.job not in going else (one.cycles, now) for one in rows
         }
         silent = [(one, now - self._seen[one.job][1]) for one in rows]
+        self.still = {one.job: for_s / one.allowed_s for one, for_s in silent}
         return [(one, for_s) for one, for_s in silent if for_s >= one.allowed_s], going
 
 
@@ -83,6 +87,9 @@ class Heartbeat:
         SKEW_S.set(skew_s)
         skewed = abs(skew_s) - took_s / 2 > SKEW_ALLOWED_S
         stalled, going = self.watch.look(await read_cycles(tx), now=time.monotonic())
+        STILL.clear()
+        for job, share in self.watch.still.items():
+            STILL.labels(job).set(share)
         await report_incidents(
             tx,
             incidents=[

@@ -13,11 +13,15 @@ import uvloop
 
 from closeflow.kafka.topics_at_start import TopicsDiffer
 from closeflow.tasks import end_tasks
+from closeflow.telemetry.metrics import histogram
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 STOP_DEADLINE_S: Final = 45.0
 """From the signal to the end; longer than a batch of Kafka records may take. What is cut off is read again."""
+
+LAG: Final = histogram("closeflow_event_loop_lag_seconds")
+LAG_INTERVAL_S: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +87,7 @@ async def _supervise(main: Main, stop_deadline_s: float) -> int:
 
     for received in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(received, on_signal, received)
+    measuring = asyncio.create_task(_measure_lag())
     try:
         await running
     except asyncio.CancelledError:
@@ -97,8 +102,18 @@ async def _supervise(main: Main, stop_deadline_s: float) -> int:
     except Exception as error:
         log.exception("service_failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0])
         return 1
+    finally:
+        measuring.cancel()
     if not stop.is_set():
         log.error("service_ended_unasked", how="returned")
         return 1
     log.info("service_stopped")
     return 0
+
+
+async def _measure_lag() -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due_at = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        LAG.observe(max(0.0, loop.time() - due_at))

@@ -11,7 +11,7 @@ from broker_gateway.settings import BrokerGatewaySettings
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.broker.alpaca.parse import Account
 from closeflow.broker.alpaca.stream import StreamTarget, trade_updates
-from closeflow.broker.budget import CallBudget
+from closeflow.broker.budget import CallBudget, show_tokens
 from closeflow.clock_and_job_watch import beating
 from closeflow.kafka.topics_at_start import wait_until_topics_fit
 from closeflow.run import run_service
@@ -26,6 +26,8 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
     """Listen and backfill until asked to stop."""
     key_id, secret_key = settings.broker_key_id.get_secret_value(), settings.broker_secret_key.get_secret_value()
     engine = make_engine(settings.dsn, pool_size=2, application_name=SERVICE)
+    budget = CallBudget(settings.rate_per_s)
+    show_tokens(budget)
     broker = AlpacaBroker(
         base_url=settings.broker_url,
         market_data_url=settings.broker_url,
@@ -35,7 +37,7 @@ async def serve(settings: BrokerGatewaySettings, stop: asyncio.Event) -> None:
         tls=settings.broker_tls,
         deadline_s=settings.http_deadline_s,
         connections=settings.http_connections,
-        budget=CallBudget(settings.rate_per_s),
+        budget=budget,
     )
     stream = StreamTarget(
         url=settings.broker_stream_url,

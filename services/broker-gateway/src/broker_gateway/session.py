@@ -90,8 +90,11 @@ class Relay:
 
     async def run(self) -> None:
         """Wait for the account's lock, then listen and backfill while it is held; never returns."""
+        account = self.broker.account_id
+        ACTIVE.labels(account).set(0)
+        LISTENING.labels(account).set(0)
         back_off = self._back_off()
-        name = f"{SERVICE}/{self.broker.name}/{self.broker.account_id}"
+        name = f"{SERVICE}/{self.broker.name}/{account}"
         while True:
             try:
                 async with session_lock(self.lock_dsn, name=name, application_name=SERVICE) as lock:
@@ -109,12 +112,12 @@ class Relay:
 
     @contextmanager
     def _leading(self) -> Iterator[None]:
-        ACTIVE.set(1)
+        ACTIVE.labels(self.broker.account_id).set(1)
         self.trouble["stream"] = "not connected yet"
         try:
             yield
         finally:
-            ACTIVE.set(0)
+            ACTIVE.labels(self.broker.account_id).set(0)
             self.trouble["stream"] = None
 
     async def _keep_connected(self) -> None:
@@ -140,14 +143,14 @@ class Relay:
             self.stream() as messages,
         ):
             self.trouble["stream"] = None
-            LISTENING.set(1)
+            LISTENING.labels(self.broker.account_id).set(1)
             log.info("stream_subscribed")
             outlet = Outlet(producer, self.memory)
             missed = asyncio.Event()
             try:
                 await race(self._pass_on(messages, outlet, missed), self._keep_backfilling(outlet, missed))
             finally:
-                LISTENING.set(0)
+                LISTENING.labels(self.broker.account_id).set(0)
 
     async def _pass_on(self, messages: AsyncIterator[Message], outlet: Outlet, missed: asyncio.Event) -> None:
         """Publish in the stream's order, each time all that arrived while the last batch was acknowledged."""

@@ -13,6 +13,7 @@ from closeflow.contracts import ErrorClass, peek
 from closeflow.contracts.broker_fill import BrokerFillV1
 from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.batch import BatchResult
+from closeflow.domain.enums import RequestStatus
 from closeflow.domain.frozen import replace
 from closeflow.domain.ids import parse_client_order_id
 from closeflow.domain.incidents import IncidentKind, about
@@ -26,11 +27,13 @@ from closeflow.storage.core.engine import Database, StatementError, Transaction,
 from closeflow.storage.inbox import load_context
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
-from closeflow.telemetry.metrics import counter
+from closeflow.telemetry.metrics import STAGE_SECONDS, counter
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
 from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch, poisoned
 
 CONSUMER: Final = "fill-processor"
+FIRST_FILL: Final = STAGE_SECONDS.labels("first_fill")
+CLOSED: Final = STAGE_SECONDS.labels("closed")
 VERDICTS: Final = counter("closeflow_broker_updates_total")
 
 log = structlog.get_logger(__name__)
@@ -138,4 +141,19 @@ def _report(folded: UpdatesResult) -> list[Rejected[BrokerFillV1]]:
         VERDICTS.labels(verdict).inc()
     for incident in folded.incidents:
         log.warning("incident_reported", kind=incident.kind, detail=incident.detail, order=incident.client_order_id)
+    _measure(folded)
     return [Rejected(record, reason, ErrorClass.CONTRADICTION) for record, reason in folded.quarantined]
+
+
+def _measure(folded: UpdatesResult) -> None:
+    """How long the orders took to their first execution, and the closes to their end."""
+    for before, book in folded.changes:
+        for name, order in book.orders.items():
+            known = before.orders.get(name)
+            if order.executions and known is not None and not known.executions:
+                FIRST_FILL.observe(max(0.0, (folded.now - order.created_at).total_seconds()))
+        for request_id, request in book.requests.items():
+            was = before.requests.get(request_id)
+            ended = request.status is RequestStatus.COMPLETED and was is not None and was.status is not request.status
+            if ended:
+                CLOSED.observe(max(0.0, (folded.now - request.created_at).total_seconds()))

@@ -9,7 +9,7 @@ from functools import partial
 
 from closeflow.broker import Broker
 from closeflow.broker.alpaca import ALPACA, AlpacaBroker
-from closeflow.broker.budget import CallBudget
+from closeflow.broker.budget import CallBudget, show_tokens
 from closeflow.clock_and_job_watch import beating
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder
 from closeflow.domain.close.plan_order import PlanRules
@@ -70,6 +70,7 @@ async def serve(settings: OrderSubmitterSettings, stop: asyncio.Event) -> None:
         )
         stack.push_async_callback(database.dispose)
         budget = CallBudget(settings.rate_per_s)
+        show_tokens(budget)
         broker = make_broker(settings, budget)
         stack.push_async_callback(broker.aclose)
         publisher = FillPublisher(await stack.enter_async_context(open_producer(settings.kafka)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
 
-from closeflow.clock import monotonic, sleep
+from closeflow.clock import monotonic, sleep, utc_now
 from closeflow.contracts import SUBMIT_ORDER, SubmitOrder, peek
 from closeflow.domain.batch import PARKED, BatchResult
 from closeflow.domain.close.deferral import Defer
@@ -30,13 +31,15 @@ from closeflow.storage.core.engine import CommitUnknown, Database, StatementErro
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
 from closeflow.storage.trading_controls import lock_controls
-from closeflow.telemetry.metrics import counter
+from closeflow.telemetry.metrics import STAGE_SECONDS, counter
 from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, parked_record, save
 from order_submitter.market import MarketView
 from order_submitter.sending.claims import claiming
 from order_submitter.sending.pool import SenderPool
 
 CONSUMER: Final = "order-submitter"
+PUBLISHED: Final = STAGE_SECONDS.labels("publish")
+PLANNED: Final = STAGE_SECONDS.labels("plan")
 PLANS: Final = counter("closeflow_plans_total")
 VISIBLE_STEP_S: Final = 0.05
 ROOM_WITHIN_S: Final = 0.1
@@ -121,6 +124,7 @@ class Planner:
 
             result = await retrying(self.database, work)
         _report(result)
+        _measure(records, result, at=utc_now())
         return [record for record in records if record.value.event_id in result.invisible]
 
     async def report_unreadable(self, letters: Sequence[DeadLetter]) -> None:
@@ -195,6 +199,17 @@ def _asked(message: SubmitOrder) -> Asked:
         symbol=message.symbol,
         side=message.side,
     )
+
+
+def _measure(records: Sequence[SubmitRecord], result: PlansResult, *, at: datetime) -> None:
+    """How long the event of a first attempt took to Kafka, and from there to its order; once, because what is emitted
+    again was waiting for something else."""
+    planned = {asked.close_request_id for asked, decided in result.plans if isinstance(decided, Submit)}
+    for record in records:
+        told = record.value
+        if told.close_request_id in planned and told.attempt == 1 and told.emission == 1:
+            PUBLISHED.observe(max(0.0, (record.timestamp - told.requested_at).total_seconds()))
+            PLANNED.observe(max(0.0, (at - record.timestamp).total_seconds()))
 
 
 def _report(result: PlansResult) -> None:

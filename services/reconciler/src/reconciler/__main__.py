@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 
 from closeflow.broker.alpaca import AlpacaBroker
-from closeflow.broker.budget import CallBudget
+from closeflow.broker.budget import CallBudget, show_tokens
 from closeflow.broker.protocol import IdDeduplication
 from closeflow.clock import monotonic
 from closeflow.clock_and_job_watch import beating
@@ -34,10 +34,12 @@ from reconciler.jobs.audit_publication import AUDIT, AuditPublication
 from reconciler.jobs.cancel_orphan_orders import CancelOrphanOrders
 from reconciler.jobs.compare_orders import CompareOrders
 from reconciler.jobs.compare_positions import ComparePositions
+from reconciler.jobs.count_dead_letters import CountDeadLetters
 from reconciler.jobs.drop_expired import DropExpired
 from reconciler.jobs.fill_gaps import FillGaps
 from reconciler.jobs.import_non_trades import ImportNonTrades
 from reconciler.jobs.keep_partitions import KeepPartitions
+from reconciler.jobs.measure_backlog import MeasureBacklog
 from reconciler.jobs.release_parked import ReleaseParked
 from reconciler.jobs.repair_positions import RepairPositions
 from reconciler.jobs.resolve_incidents import ResolveIncidents
@@ -78,7 +80,10 @@ def jobs(parts: Parts) -> Iterator[Job]:
     yield counted(database, Job("repair_positions", repair.once, settings.repairs_interval_s))
     yield counted(database, Job("resolve_incidents", resolve.once, settings.resolve_interval_s))
     yield counted(database, Job("watch_deferrals", WatchDeferrals(database).once, settings.deferrals_interval_s))
+    yield counted(database, Job("measure_backlog", MeasureBacklog(database).once, settings.backlog_interval_s))
     yield counted(database, Job("watch_surroundings", watch.once, settings.surroundings_interval_s))
+    letters = CountDeadLetters(database, settings.kafka, (SUBMIT_ORDER, BROKER_FILL))
+    yield counted(database, Job("count_dead_letters", letters.once, settings.dead_letters_interval_s))
     yield Job("ask_quiet_orders", _ask_quiet_orders(parts).once, settings.orders_interval_s)
     yield Job("cancel_orphan_orders", _cancel_orphan_orders(parts).once, settings.orders_interval_s)
     yield Job("compare_orders", _compare_orders(parts).once, settings.histories_interval_s)
@@ -252,6 +257,8 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
 
     async with AsyncExitStack() as stack:
         stack.push_async_callback(database.dispose)
+        budget = CallBudget(settings.rate_per_s)
+        show_tokens(budget)
         broker = AlpacaBroker(
             base_url=settings.broker_url,
             market_data_url=settings.market_data_url,
@@ -259,7 +266,7 @@ async def serve(settings: ReconcilerSettings, stop: asyncio.Event) -> None:
             secret_key=settings.broker_secret_key.get_secret_value(),
             account_id=settings.broker_account_id,
             tls=settings.broker_tls,
-            budget=CallBudget(settings.rate_per_s),
+            budget=budget,
         )
         stack.push_async_callback(broker.aclose)
         producer = await stack.enter_async_context(open_producer(settings.kafka))

@@ -33,6 +33,7 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     market_clock_reuse_s: Seconds = 5.0
 
     deferrals_interval_s: Seconds = 5.0
+    backlog_interval_s: Seconds = 5.0
 
     repairs_interval_s: Seconds = 10.0
     repairs_budget: Budget = 100
@@ -88,6 +89,7 @@ class ReconcilerSettings(BrokerSettings, KafkaSettings, PostgresSettings, Servic
     heartbeat_age_s: Seconds = 60.0
 
     surroundings_interval_s: Seconds = 10.0
+    dead_letters_interval_s: Seconds = 30.0
     surroundings_patience_s: Seconds = 30.0
     order_submitter_group: Annotated[str, Field(min_length=1)] = "order-submitter"
     fill_processor_group: Annotated[str, Field(min_length=1)] = "fill-processor"

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
+from closeflow.telemetry.metrics import gauge
+
+RATE_TOKENS: Final = gauge("closeflow_broker_rate_tokens")
 FLOOR_S: Final = 1.0
 FLOOR_CAP_S: Final = 30.0
 FORGET_S: Final = 60.0
@@ -61,6 +64,11 @@ class CallBudget:
     def held_s(self) -> float:
         """How long the broker wants no call at all."""
         return max(0.0, self._held_until - self._clock())
+
+    def tokens(self) -> float:
+        """How many calls may go at once; 0 while the broker wants none."""
+        self._refill()
+        return 0.0 if self.held_s() > 0 else max(0.0, self._tokens)
 
     @property
     def is_tight(self) -> bool:
@@ -150,3 +158,8 @@ class CallBudget:
         rate = self._rate()
         self._tokens = min(max(1.0, rate), self._tokens + (now - self._refilled_at) * rate)
         self._refilled_at = now
+
+
+def show_tokens(budget: CallBudget) -> None:
+    """Let the metrics of this process tell what is left of its budget, counted when somebody asks."""
+    RATE_TOKENS.set_function(budget.tokens)

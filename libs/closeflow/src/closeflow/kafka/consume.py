@@ -41,7 +41,7 @@ from closeflow.kafka.records import DeadLetter, Record, Rejected
 from closeflow.kafka.timing import PRODUCTION, ConsumerTiming, deadline
 from closeflow.kafka.topics import require_topics
 from closeflow.tasks import GrowingPause, being_cancelled, end_tasks
-from closeflow.telemetry.metrics import KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
+from closeflow.telemetry.metrics import KAFKA_BATCH_RECORDS, KAFKA_BATCH_SECONDS, KAFKA_LAG, KAFKA_RECORDS
 
 M = TypeVar("M", bound=WireModel)
 log = structlog.get_logger(__name__)
@@ -338,6 +338,7 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
         KAFKA_RECORDS.labels(topic, "processed").inc(len(readable) - len(rejected))
         KAFKA_RECORDS.labels(topic, "dead_lettered").inc(len(letters))
         KAFKA_RECORDS.labels(topic, "parked").inc(len(found.to_park))
+        KAFKA_BATCH_RECORDS.labels(topic).observe(sum(map(len, batch.values())))
         KAFKA_BATCH_SECONDS.labels(topic).observe(time.monotonic() - started)
         self._pause.reset()
         self._progress.succeeded()

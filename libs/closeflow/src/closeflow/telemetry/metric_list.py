@@ -13,6 +13,8 @@ from typing import Final
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Buckets for everything between a local transaction and the deadline of a batch."""
+STAGES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+"""Buckets for a stage of a close, of which the longest waits for the market."""
 RECORDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Buckets for how many items go through one transaction."""
 
@@ -92,6 +94,11 @@ METRICS: Final[Mapping[str, Metric]] = {
         "Calls that wait for a close request to change",
         "near 1000: more calls wait for changes than one process takes; they get `overloaded`",
     ),
+    "closeflow_backlog_measured_timestamp_seconds": Metric(
+        Type.GAUGE,
+        "When this reconciler last counted closes, incidents and parked records, as Unix time",
+        "stands: what they show is old; the log has `job_failed` with `measure_backlog`",
+    ),
     "closeflow_broker_answers_total": Metric(
         Type.COUNTER,
         "Answers to sends, by what they prove",
@@ -101,11 +108,22 @@ METRICS: Final[Mapping[str, Metric]] = {
         ),
         ("kind", "answer"),
     ),
+    "closeflow_broker_breaker_open": Metric(
+        Type.GAUGE,
+        "1 while the circuit breaker of the account is not closed, else 0",
+        "1: the broker does not answer, refuses order after order, or refuses the key; one order at a time is tried",
+        ("account",),
+    ),
     "closeflow_broker_call_seconds": Metric(
         Type.HISTOGRAM,
         "Duration of a call to the broker",
         "near `ORDER_SUBMITTER_HTTP_DEADLINE_S`: the broker is slow (`Unanswered`)",
         ("kind",),
+    ),
+    "closeflow_broker_rate_tokens": Metric(
+        Type.GAUGE,
+        "Calls to the broker that this process may make at once; 0 while the broker wants none",
+        "stays below 1: this process asks more than its share of the rate limit",
     ),
     "closeflow_broker_stream_messages_total": Metric(
         Type.COUNTER,
@@ -127,6 +145,30 @@ METRICS: Final[Mapping[str, Metric]] = {
         "The host's clock against the database's, positive when ahead",
         "beyond ±1: set the host's clock (`clock_skew`)",
     ),
+    "closeflow_close_stage_seconds": Metric(
+        Type.HISTOGRAM,
+        (
+            "How long a stage of a close took. `accept`: from the call to the answer; `publish`: from the accepted "
+            "close to Kafka's time of its event; `plan`: from there to the committed order; `send`: from the order to "
+            "the broker's answer; `first_fill`: from the order to its first booked execution; `closed`: from the "
+            "accepted close to the last"
+        ),
+        (
+            "the stage that has grown is where to look: `accept` the database, `publish` the connector, `plan` "
+            "order-submitter and quotes, `send` and `first_fill` the broker"
+        ),
+        ("stage",),
+        buckets=STAGES,
+    ),
+    "closeflow_closes": Metric(
+        Type.GAUGE,
+        (
+            "Closes that are not over, by status and by what they wait for: `plan`, `quote`, `broker`, "
+            "`market_closed`, `trading_halted`, `fill`, `unknown_outcome`, `retry`, `person`"
+        ),
+        "`person`: nothing goes on by itself; `unknown_outcome`: the order is looked up",
+        ("status", "waits_for"),
+    ),
     "closeflow_connector_restarts_total": Metric(
         Type.COUNTER,
         "Restarts of a connector or task that had failed",
@@ -137,10 +179,41 @@ METRICS: Final[Mapping[str, Metric]] = {
         "1 while the connector and all its tasks are RUNNING",
         "0: the open incident says why (`connector_stopped`, `connector_task_failed`)",
     ),
+    "closeflow_consumer_lag_records": Metric(
+        Type.GAUGE,
+        "Records that wait for a consumer group, as Kafka tells the reconciler",
+        "grows: the group is slower than what comes",
+        ("group", "topic"),
+    ),
+    "closeflow_consumer_still_seconds": Metric(
+        Type.GAUGE,
+        "For how long a group has not moved on a partition although records wait; 0 while all move",
+        "above 30: `consumer_stalled`",
+        ("group", "topic"),
+    ),
+    "closeflow_database_pool_wait_seconds": Metric(
+        Type.HISTOGRAM,
+        "From asking for a connection to having it",
+        "near 5: every connection of the pool is in use, or none can be made",
+        buckets=SECONDS,
+    ),
+    "closeflow_dead_letters": Metric(
+        Type.GAUGE,
+        "Records of a dead letter topic that were neither replayed nor discarded",
+        "above 0: `closectl dlq list`",
+        ("topic",),
+    ),
+    "closeflow_event_loop_lag_seconds": Metric(
+        Type.HISTOGRAM,
+        "How late the event loop comes back to a task that slept",
+        "above 0.1 often: something computes for long in it, or the host has no time for it",
+        buckets=SECONDS,
+    ),
     "closeflow_gateway_active": Metric(
         Type.GAUGE,
         "1 while this instance holds its account's lock, else 0",
         "0 on every instance of an account: nobody hears its broker; 1 on two: never",
+        ("account",),
     ),
     "closeflow_gateway_backfill_failures_total": Metric(
         Type.COUNTER,
@@ -151,6 +224,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         Type.GAUGE,
         "1 while the broker's stream is subscribed, else 0",
         "0 on the active instance: its `/readyz` and log say why",
+        ("account",),
     ),
     "closeflow_gateway_published_total": Metric(
         Type.COUNTER,
@@ -167,6 +241,25 @@ METRICS: Final[Mapping[str, Metric]] = {
         Type.GAUGE,
         "Age of Debezium's last heartbeat; -1 before the first",
         "above 60 while the connector runs: `heartbeat_stale`",
+    ),
+    "closeflow_incidents_open": Metric(
+        Type.GAUGE,
+        "Open incidents, by kind",
+        "above 0: the kind's row in [incidents](operations.md#incidents)",
+        ("kind", "severity"),
+    ),
+    "closeflow_job_still_ratio": Metric(
+        Type.GAUGE,
+        "Time since a job of the reconciler was seen to finish a cycle, as a share of what it may take",
+        "1 and above: `job_stalled`",
+        ("reconciler_job",),
+    ),
+    "closeflow_kafka_batch_records": Metric(
+        Type.HISTOGRAM,
+        "Records handled in one batch",
+        "always at the largest: records come faster than they are handled",
+        ("topic",),
+        buckets=RECORDS,
     ),
     "closeflow_kafka_batch_seconds": Metric(
         Type.HISTOGRAM,
@@ -199,6 +292,12 @@ METRICS: Final[Mapping[str, Metric]] = {
         "`NotFound` rises: orders whose sends were not answered, soon `order_not_found`",
         ("answer",),
     ),
+    "closeflow_oldest_close_seconds": Metric(
+        Type.GAUGE,
+        "Age of the oldest of these since it was accepted; 0 without any",
+        "grows: `closectl list` names it, `closectl show` says what it waits for",
+        ("status", "waits_for"),
+    ),
     "closeflow_outbox_emitted_again_total": Metric(
         Type.COUNTER,
         "Events that the publication audit emitted again",
@@ -208,6 +307,17 @@ METRICS: Final[Mapping[str, Metric]] = {
         Type.GAUGE,
         "Outbox rows past their time that are not in Kafka",
         "above 0: `event_not_published`; look at the connector and the slot",
+    ),
+    "closeflow_outbox_unpublished_age_seconds": Metric(
+        Type.GAUGE,
+        "Age of the oldest outbox row that is not in Kafka; 0 when all are",
+        "grows: look at the connector and the slot",
+    ),
+    "closeflow_parked_records": Metric(
+        Type.GAUGE,
+        "Records that wait for what they name; without those of foreign orders",
+        "above 0 for long: `closectl parked list`",
+        ("topic",),
     ),
     "closeflow_plans_total": Metric(
         Type.COUNTER,

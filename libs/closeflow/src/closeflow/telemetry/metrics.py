@@ -46,6 +46,8 @@ def _declared(name: str, kind: Type) -> Metric:
     return one
 
 
+STAGE_SECONDS: Final = histogram("closeflow_close_stage_seconds")
+KAFKA_BATCH_RECORDS: Final = histogram("closeflow_kafka_batch_records")
 KAFKA_RECORDS: Final = counter("closeflow_kafka_records_total")
 KAFKA_BATCH_SECONDS: Final = histogram("closeflow_kafka_batch_seconds")
 KAFKA_LAG: Final = gauge("closeflow_kafka_lag_records")

@@ -12,15 +12,16 @@ import structlog
 from close_api.auth.caller import Caller, Scope
 from close_api.batching import Batches, Overloaded
 from close_api.errors import Code, Problem, problem_of
-from closeflow.clock import sleep
+from closeflow.clock import monotonic, sleep
 from closeflow.domain.close.accept import Accepted, CloseCommand, Decision, Replayed
 from closeflow.storage.close_requests import DatabaseAway, LockedElsewhere, RowRefused
-from closeflow.telemetry.metrics import counter
+from closeflow.telemetry.metrics import STAGE_SECONDS, counter
 
 CLOSES: Final = counter("close_api_closes_total")
 _ACCEPTED: Final = CLOSES.labels("accepted")
 _PLANNED: Final = CLOSES.labels("dry_run")
 _REPLAYED: Final = CLOSES.labels("replayed")
+_ACCEPT_SECONDS: Final = STAGE_SECONDS.labels("accept")
 _REFUSED_AFTER_S: Final = 0.1
 """Told at once that there is no room, callers who do not wait would ask again at once, and keep the others waiting."""
 _REMEMBERED: Final = 100_000
@@ -45,6 +46,7 @@ class Closing:
         Of a dry run it is what would be accepted; nothing is kept.
         """
         caller.require(Scope.WRITE)
+        asked_at = monotonic()
         within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
         try:
             decision: Decision | Exception = await self.closes.submit(
@@ -53,7 +55,7 @@ class Closing:
         except Exception as error:
             decision = error
         await _refuse_later([decision], within)
-        answer = self._answer(decision, command)
+        answer = self._answer(decision, command, asked_at)
         if isinstance(answer, Problem):
             raise answer
         return answer
@@ -66,17 +68,20 @@ class Closing:
         caller.require(Scope.WRITE)
         if not commands:
             return []
+        asked_at = monotonic()
         within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
         items = [(self._whose(caller, command), command) for command in commands]
         decisions = await self.closes.submit_many(items, deadline_s=within)
         await _refuse_later(decisions, within)
-        return [self._answer(decision, command) for decision, command in zip(decisions, commands, strict=True)]
+        return [self._answer(one, command, asked_at) for one, command in zip(decisions, commands, strict=True)]
 
-    def _answer(self, decision: Decision | Exception, command: CloseCommand) -> Answer | Problem:
+    def _answer(self, decision: Decision | Exception, command: CloseCommand, asked_at: float) -> Answer | Problem:
         match decision:
             case Accepted() | Replayed():
                 accepted = _PLANNED if command.dry_run else _ACCEPTED
                 (accepted if isinstance(decision, Accepted) else _REPLAYED).inc()
+                if isinstance(decision, Accepted) and not command.dry_run:
+                    _ACCEPT_SECONDS.observe(monotonic() - asked_at)
                 position = decision.book.position if isinstance(decision, Accepted) else decision.position
                 self._remember(position.id, position.account_id)
                 return decision

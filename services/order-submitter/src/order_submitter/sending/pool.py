@@ -36,7 +36,7 @@ from closeflow.domain.sending.broker_answers import (
 from closeflow.domain.sending.claim import fence_s
 from closeflow.domain.sending.ticket import ticket
 from closeflow.storage.order_sends import Answered
-from closeflow.telemetry.metrics import counter, gauge, histogram
+from closeflow.telemetry.metrics import STAGE_SECONDS, counter, gauge, histogram
 from order_submitter.sending.breaker import (
     CLOSED,
     Breaker,
@@ -56,6 +56,7 @@ log = structlog.get_logger(__name__)
 
 ANSWERS: Final = counter("closeflow_broker_answers_total")
 CALL_SECONDS: Final = histogram("closeflow_broker_call_seconds")
+SENT: Final = STAGE_SECONDS.labels("send")
 IN_FLIGHT: Final = gauge("closeflow_sends_in_flight")
 ROOM_SHARE: Final = 4
 """So large a part of the slots has to be free before more is claimed."""
@@ -296,6 +297,7 @@ class SenderPool:
             elif isinstance(answer, Acknowledged):
                 self._unmapped.taken()
         ANSWERS.labels("submit", type(answer).__name__).inc()
+        SENT.observe(max(0.0, (utc_now() - job.order.created_at).total_seconds()))
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         before = self.breaker
         if unmapped and isinstance(answer, NotAccepted):

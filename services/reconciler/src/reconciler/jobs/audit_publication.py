@@ -5,6 +5,7 @@ nothing will publish the row any more, it is emitted again with what followed it
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -55,6 +56,7 @@ from reconciler.seen_events import SeenEvents, Waits
 log = structlog.get_logger(__name__)
 
 UNPUBLISHED = gauge("closeflow_outbox_missing_events")
+UNPUBLISHED_AGE = gauge("closeflow_outbox_unpublished_age_seconds")
 EMITTED_AGAIN = counter("closeflow_outbox_emitted_again_total")
 
 AUDIT: Final = "audit_publication"
@@ -95,6 +97,7 @@ class AuditPublication:
             async with try_advisory_lock(self.database, AUDIT) as mine:
                 if mine:
                     await self._while_held(stop, finished)
+            _know_nothing()
             finished()
             await pause(stop, self.interval_s)
 
@@ -138,7 +141,15 @@ class AuditPublication:
         self._seen.forget(found.used)
         await self._forget_unneeded(look.days, 2 * self.publish_within.total_seconds())
         UNPUBLISHED.set(len(found.missing))
+        UNPUBLISHED_AGE.set(self._oldest_s(look, frozenset(unseen)))
         return len(found.missing)
+
+    def _oldest_s(self, look: Look, unseen: frozenset[EventKey]) -> float:
+        """Of the rows that are not in Kafka, by the database's clock; what was judged missing before, at least since
+        this process knows of it."""
+        ages = [look.now - row.occurred_at for rows in look.rows.values() for row in rows if row.key in unseen]
+        ages += [waited for key, waited in self._waits.waited(now=look.at).items() if key in unseen]
+        return max((age.total_seconds() for age in ages), default=0.0)
 
     async def _look(self) -> Look:
         async with transaction(self.database) as tx:
@@ -229,3 +240,12 @@ class AuditPublication:
             EMITTED_AGAIN.inc(len(again))
             log.warning("events_emitted_again", count=len(again), positions=positions[:100])
         return good
+
+
+def _know_nothing() -> None:
+    """Another replica audits, or nobody does yet."""
+    UNPUBLISHED.set(math.nan)
+    UNPUBLISHED_AGE.set(math.nan)
+
+
+_know_nothing()

@@ -7,6 +7,7 @@ What was written while there was no slot is then emitted again by the publicatio
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -71,6 +72,8 @@ class WatchReplication:
     async def once(self) -> int:
         """Look, tell, act; returns how many steps were taken (0 or 1)."""
         async with cycle_alone(self.database, "watch_replication") as mine:
+            if not mine:
+                _know_nothing()
             return await self._cycle() if mine else 0
 
     async def _cycle(self) -> int:
@@ -221,6 +224,15 @@ class WatchReplication:
     def _incident(self, found: Finding) -> Incident:
         subject = self.slot if found.kind.startswith("slot_") else self.connect.name
         return about(found.kind, found.detail, subject=subject)
+
+
+def _know_nothing() -> None:
+    """What this replica saw last is old: another one watches, or nobody does yet."""
+    for one in (SLOT_ACTIVE, SLOT_LAG, WAL_LEFT, CONNECTOR_UP, HEARTBEAT_AGE):
+        one.set(math.nan)
+
+
+_know_nothing()
 
 
 def _measure(seen: Observed) -> None:

@@ -6,6 +6,7 @@ A consumer that has lost its group, or its process, cannot report that itself.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,10 +35,14 @@ from closeflow.kafka.group_lag import group_lag
 from closeflow.storage.core.away import reason
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
 from closeflow.storage.incidents import close_incidents, report_incidents
+from closeflow.telemetry.metrics import gauge
 
 T = TypeVar("T")
 Lag = Mapping[Place, tuple[int, int]]
 """By group, topic and partition, from where the group would go on, and the end."""
+
+LAG = gauge("closeflow_consumer_lag_records")
+STILL_S = gauge("closeflow_consumer_still_seconds")
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +73,7 @@ class WatchSurroundings:
         self._away[KAFKA] = look_at_answer(self._away.get(KAFKA), failure, asked_at=began)
         if seen is not None:
             self._waiting = look_at_lag(self._waiting, seen, now=self.clock())
+        self._show(seen)
         self._away[BROKER] = look_at_answer(self._away.get(BROKER), await self._ask_broker(), asked_at=began)
         began = self.clock()
         try:
@@ -75,6 +81,20 @@ class WatchSurroundings:
         except Exception as error:
             self._away[DATABASE] = look_at_answer(self._away.get(DATABASE), reason(error), asked_at=began)
             raise
+
+    def _show(self, seen: Lag | None) -> None:
+        """Nothing while Kafka does not tell: what was seen before may be over."""
+        lag: defaultdict[tuple[str, str], int] = defaultdict(int)
+        still_s: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for (group, topic, partition), (committed, end) in (seen or {}).items():
+            waits = self._waiting.get((group, topic, partition))
+            lag[group, topic] += max(0, end - committed)
+            still_s[group, topic] = max(still_s[group, topic], self.clock() - waits.since if waits else 0.0)
+        LAG.clear()
+        STILL_S.clear()
+        for place in lag:
+            LAG.labels(*place).set(lag[place])
+            STILL_S.labels(*place).set(still_s[place])
 
     async def _write(self, tx: Transaction, *, seen: Lag | None, began: float) -> int:
         await database_now(tx)  # Where the server is frozen under the connection nothing fails, it only takes long.

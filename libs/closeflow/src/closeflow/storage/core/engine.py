@@ -19,8 +19,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from closeflow.storage.core.statements import fetch
+from closeflow.telemetry.metrics import histogram
 
 T = TypeVar("T")
+POOL_WAIT: Final = histogram("closeflow_database_pool_wait_seconds")
 
 # What callers outside this package name, so that they need not import SQLAlchemy themselves.
 Database = AsyncEngine
@@ -143,7 +145,9 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Raises CommitUnknown when the connection is lost inside COMMIT. An error that the server answered to COMMIT (a
     deadlock, a deferred constraint) is raised as it is: then nothing was committed.
     """
+    asked_at = time.monotonic()
     async with engine.connect() as tx:
+        POOL_WAIT.observe(time.monotonic() - asked_at)
         await tx.begin()
         yield tx
         try:
