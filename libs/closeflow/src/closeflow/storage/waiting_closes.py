@@ -64,7 +64,7 @@ _COUNTS: Final = text(f"""
     WHERE status IN ('pending', 'submitted', 'retryable') AND {OWNED.format("r")} GROUP BY status
     UNION ALL
     SELECT status, count(*), min(created_at) FROM close_requests r
-    WHERE status IN ('completed', 'failed') AND id > :since AND {OWNED.format("r")} GROUP BY status
+    WHERE status IN ('completed', 'failed') AND id >= :since AND {OWNED.format("r")} GROUP BY status
 """)  # noqa: S608 (a constant of ours)
 FUNNEL_OF: Final = timedelta(hours=1)
 """Of what is over only what was asked for since then is counted."""
