@@ -117,6 +117,18 @@ PLANTS: Final = (
         "fill_processor.planted -> aiokafka",
     ),
     Plant(
+        "opentelemetry",
+        "services/fill-processor/src/fill_processor/planted.py",
+        "from opentelemetry.trace import SpanContext",
+        "fill_processor.planted -> opentelemetry",
+    ),
+    Plant(
+        "opentelemetry",
+        f"{CLOSEFLOW}/telemetry/planted.py",
+        "import opentelemetry.sdk.trace",
+        "closeflow.telemetry.planted -> opentelemetry",
+    ),
+    Plant(
         "kafka-administrator",
         "closectl/src/closectl/planted.py",
         "from confluent_kafka.admin import AdminClient",

@@ -77,6 +77,7 @@ class ServiceSettings(BaseSettings):
     health_host: str = "127.0.0.1"
     health_port: Port = 0
     otlp_endpoint: HttpUrl | None = None
+    otlp_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     allow_plaintext: bool = False
 
     @classmethod
@@ -96,7 +97,7 @@ class ServiceSettings(BaseSettings):
         if self.allow_plaintext:
             return self
         for name, url in self:
-            if name.endswith("_url") and isinstance(url, str):
+            if (name.endswith("_url") or name == "otlp_endpoint") and isinstance(url, str):
                 parts = urlsplit(url)
                 if parts.scheme in ("http", "ws") and not is_loopback(parts.hostname or ""):
                     raise ValueError(

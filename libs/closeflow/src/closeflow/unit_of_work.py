@@ -5,7 +5,7 @@ Pure code decides, this writes, and the caller's transaction holds the locks in 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -46,7 +46,16 @@ from closeflow.storage.trading_controls import count_submits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-__all__ = ["MoveRefused", "apart_where_one_breaks", "first_line", "park_unknown_values", "parked_record", "save"]
+__all__ = [
+    "MoveRefused",
+    "apart_where_one_breaks",
+    "first_line",
+    "park_unknown_values",
+    "parked_record",
+    "save",
+    "traceparents",
+    "write_in_spans",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +65,27 @@ async def save(tx: Transaction, result: BatchResult, *, consumer: str | None = N
     when a move is in no row of the transition table."""
     async with one_round_trip(tx):
         await _save(tx, result, consumer)
+
+
+def traceparents(result: BatchResult) -> dict[UUID, str | None]:
+    """By close, the call that asked for it, as far as it is known."""
+    return {
+        request_id: request.traceparent
+        for book in result.books.values()
+        for request_id, request in book.requests.items()
+    }
+
+
+def write_in_spans(result: BatchResult, spans: Mapping[UUID, str]) -> None:
+    """Name in every event of these closes the span that makes it, a `traceparent`, instead of the call that asked for
+    the close."""
+    if not spans:
+        return
+    result.events = [
+        event if span is None else replace(event, traceparent=span)
+        for event in result.events
+        for span in (None if event.close_request_id is None else spans.get(event.close_request_id),)
+    ]
 
 
 async def _save(tx: Transaction, result: BatchResult, consumer: str | None) -> None:

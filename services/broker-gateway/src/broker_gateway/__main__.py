@@ -18,7 +18,7 @@ from closeflow.run import run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import make_engine
 from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
-from closeflow.telemetry import configure_logging
+from closeflow.telemetry import configure_logging, traced
 from closeflow.telemetry.health_server import serve_health
 
 
@@ -87,7 +87,8 @@ def main() -> None:
     """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(BrokerGatewaySettings)
     configure_logging(settings.log_format, SERVICE)
-    run_service(lambda stop: serve(settings, stop))
+    with traced(settings.otlp_endpoint, SERVICE, ratio=settings.otlp_sample_ratio):
+        run_service(lambda stop: serve(settings, stop))
 
 
 if __name__ == "__main__":

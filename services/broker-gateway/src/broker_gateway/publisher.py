@@ -8,11 +8,13 @@ from typing import Final
 
 import structlog
 
+from closeflow.contracts.topics import BROKER_FILL
 from closeflow.domain.model import BrokerStatus, BrokerUpdate, ExecType
 from closeflow.kafka import Producer
 from closeflow.kafka.broker_fill import broker_fill_record
 from closeflow.kafka.producer import Acknowledged
 from closeflow.telemetry.metrics import counter
+from closeflow.telemetry.spans import Kind, begin, is_tracing
 
 log = structlog.get_logger()
 
@@ -105,9 +107,28 @@ class Outlet:
 
     async def publish(self, updates: Sequence[BrokerUpdate]) -> None:
         """Returns when Kafka has them all. Any error means that some may be missing: ask the broker again."""
-        told = [broker_fill_record(update, service=SERVICE) for update in without_superseded(updates)]
+        span = begin("publish broker-fill", None, kind=Kind.PRODUCER)
+        # The trace of the close that an update is about is not known here: its reader links the two.
+        written_in = span.context.header() if is_tracing() and span.context.sampled else None
+        told = [
+            broker_fill_record(update, service=SERVICE, traceparent=written_in)
+            for update in without_superseded(updates)
+        ]
+        span.attributes |= {
+            "messaging.system": "kafka",
+            "messaging.destination.name": BROKER_FILL,
+            "messaging.operation.type": "send",
+            "messaging.batch.message_count": len(told),
+        }
         before = self._memory.ends
-        if not self._memory.check(await self._producer.publish_many(told), before=before):
+        try:
+            places = await self._producer.publish_many(told)
+        except Exception as error:
+            span.fail(type(error).__name__)
+            raise
+        finally:
+            span.end()
+        if not self._memory.check(places, before=before):
             log.error("published_updates_lost")
         self._memory.add(updates)
         for update in updates:

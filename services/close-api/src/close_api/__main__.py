@@ -30,7 +30,7 @@ from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.run import run_parts, run_service
 from closeflow.settings import load
 from closeflow.storage.core.engine import Database, make_engine
-from closeflow.telemetry import configure_logging, serve_health
+from closeflow.telemetry import configure_logging, serve_health, traced
 
 LOCK_TIMEOUT_MS: Final = 1_000
 """Longer than any transaction of ours holds a position; shorter than callers wait, because a batch waits as one."""
@@ -192,7 +192,8 @@ def main() -> None:
     """Read the settings (a wrong one is named, exit code 2) and serve until SIGTERM or SIGINT."""
     settings = load(Settings)
     configure_logging(settings.log_format, "close-api")
-    run_service(partial(_serve, settings))
+    with traced(settings.otlp_endpoint, "close-api", ratio=settings.otlp_sample_ratio):
+        run_service(partial(_serve, settings))
 
 
 if __name__ == "__main__":

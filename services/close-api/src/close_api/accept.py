@@ -38,6 +38,7 @@ from closeflow.storage.close_requests import (
 from closeflow.storage.core.engine import CommitUnknown
 from closeflow.storage.incidents import report_incidents
 from closeflow.telemetry.metrics import counter
+from closeflow.telemetry.spans import BatchOfSpans, is_tracing
 from closeflow.unit_of_work import save
 
 Outcome = Decision | Exception
@@ -49,6 +50,23 @@ log = structlog.get_logger(__name__)
 
 
 async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, deadline_s: float) -> list[Outcome]:
+    """What became of each command, in order; never raises. Traced as one batch that is linked to its calls."""
+    if not is_tracing():
+        return await _accept(engine, commands, deadline_s=deadline_s)
+    batch = BatchOfSpans("accept batch")
+    members = [batch.member("accept close", command.traceparent) for command in commands]
+    outcomes = await _accept(engine, commands, deadline_s=deadline_s)
+    for member, outcome in zip(members, outcomes, strict=True):
+        member.attributes["closeflow.outcome"] = type(outcome).__name__
+        if isinstance(outcome, Accepted | Replayed):
+            member.attributes["closeflow.close_request.id"] = str(outcome.request.id)
+        elif isinstance(outcome, Exception):
+            member.fail(type(outcome).__name__)
+    batch.end()
+    return outcomes
+
+
+async def _accept(engine: Engine, commands: Sequence[CloseCommand], *, deadline_s: float) -> list[Outcome]:
     """Decide all commands in one transaction, or, when one of them breaks it, each in its own. In order; never raises.
 
     A connection lost inside COMMIT, or silent past the deadline, is resolved by reading back under the positions'
@@ -75,7 +93,7 @@ async def accept_batch(engine: Engine, commands: Sequence[CloseCommand], *, dead
         if len(parts) > 1:
             outcomes: dict[UUID, Outcome] = {}
             for part in parts:
-                found = await accept_batch(engine, part, deadline_s=deadline_s)
+                found = await _accept(engine, part, deadline_s=deadline_s)
                 outcomes |= zip((command.request_id for command in part), found, strict=True)
             return [outcomes[command.request_id] for command in commands]
         await _tell(engine, commands[0], error)

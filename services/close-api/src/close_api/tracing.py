@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from closeflow.telemetry import TraceContext, next_span, parse_traceparent
+from closeflow.telemetry import TraceContext, in_trace, parse_traceparent
+from closeflow.telemetry.spans import Kind, Span, is_tracing, new_context
 
 _KEY: Final = "closeflow.trace"
 _HEADERS: Final = "closeflow.headers"
@@ -29,7 +30,8 @@ class Traced:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == _TRACEPARENT), None)
-        trace = next_span(parse_traceparent(given.decode("latin-1") if given else None), os.urandom(24))
+        caller = parse_traceparent(given.decode("latin-1") if given else None)
+        trace = new_context(caller)
         scope[_KEY] = trace
         headers = scope[_HEADERS] = [(_HEADER, trace.trace_id.encode())]
 
@@ -38,7 +40,37 @@ class Traced:
                 message["headers"] = [*message["headers"], *headers]
             await send(message)
 
-        await self._app(scope, receive, named)
+        with in_trace(trace):
+            if not is_tracing():
+                await self._app(scope, receive, named)
+                return
+            span = Span(name=scope["method"], context=trace, parent=caller, kind=Kind.SERVER)
+            try:
+                await self._app(scope, receive, _noting(named, span))
+            finally:
+                _end(span, scope)
+
+
+def _noting(send: Send, span: Span) -> Send:
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            span.attributes["http.response.status_code"] = message["status"]
+        await send(message)
+
+    return noting
+
+
+def _end(span: Span, scope: Scope) -> None:
+    span.attributes["http.request.method"] = scope["method"]
+    span.attributes["url.scheme"] = scope["scheme"]
+    route = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        span.name = f"{scope['method']} {route}"
+        span.attributes["http.route"] = route
+    status = int(span.attributes.get("http.response.status_code", HTTPStatus.INTERNAL_SERVER_ERROR))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.fail(f"answered {status}")
+    span.end()
 
 
 def trace_of(request: Request) -> TraceContext:

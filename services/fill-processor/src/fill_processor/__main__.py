@@ -16,7 +16,7 @@ from closeflow.settings import load
 from closeflow.storage.core.away import is_away
 from closeflow.storage.core.engine import make_engine
 from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
-from closeflow.telemetry import configure_logging
+from closeflow.telemetry import configure_logging, traced
 from closeflow.telemetry.health_server import serve_health
 from closeflow.unit_of_work import park_unknown_values
 from fill_processor.batch_transaction import Processor
@@ -64,7 +64,8 @@ def main() -> None:
     """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(FillProcessorSettings)
     configure_logging(settings.log_format, "fill-processor")
-    run_service(lambda stop: serve(settings, stop))
+    with traced(settings.otlp_endpoint, "fill-processor", ratio=settings.otlp_sample_ratio):
+        run_service(lambda stop: serve(settings, stop))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ from closeflow.storage.core.engine import Database, StatementError, Transaction,
 from closeflow.storage.inbox import load_context
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
+from closeflow.telemetry import trace_fields
 from closeflow.telemetry.metrics import STAGE_SECONDS, counter
-from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
+from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save, traceparents
 from fill_processor.apply_batch import Known, UpdateRecord, UpdatesResult, apply_batch, poisoned
+from fill_processor.update_spans import UpdateSpans
 
 CONSUMER: Final = "fill-processor"
 FIRST_FILL: Final = STAGE_SECONDS.labels("first_fill")
@@ -55,12 +57,18 @@ class Processor:
         return [one for part in rejected for one in part]
 
     async def _commit(self, records: Sequence[UpdateRecord]) -> Sequence[Rejected[BrokerFillV1]]:
+        spans = UpdateSpans(records)
+
         async def work(tx: Transaction) -> UpdatesResult:
+            spans.begin()
             folded = apply_batch(await _load(tx, records), records, policy=self.policy)
+            spans.name(folded)
             await _save(tx, folded)
             return folded
 
-        return _report(await retrying(self.engine, work))
+        folded = await retrying(self.engine, work)
+        spans.end()
+        return _report(folded)
 
     async def _park(
         self, record: UpdateRecord, error: StatementError | MoveRefused
@@ -68,12 +76,18 @@ class Processor:
         reason = first_line(error)
         log.error("record_poisoned", partition=record.partition, offset=record.offset, reason=reason)
 
+        spans = UpdateSpans([record])
+
         async def work(tx: Transaction) -> UpdatesResult:
+            spans.begin()
             folded = poisoned(await _load(tx, [record]), record, reason)
+            spans.name(folded)
             await _save(tx, folded)
             return folded
 
-        return _report(await retrying(self.engine, work))
+        folded = await retrying(self.engine, work)
+        spans.end()
+        return _report(folded)
 
     async def freeze_unreadable(self, letters: Sequence[DeadLetter]) -> None:
         """An incident for every unreadable record, and its request frozen where the record or its key names one."""
@@ -140,7 +154,14 @@ def _report(folded: UpdatesResult) -> list[Rejected[BrokerFillV1]]:
     for verdict in folded.verdicts:
         VERDICTS.labels(verdict).inc()
     for incident in folded.incidents:
-        log.warning("incident_reported", kind=incident.kind, detail=incident.detail, order=incident.client_order_id)
+        of = None if incident.close_request_id is None else traceparents(folded).get(incident.close_request_id)
+        log.warning(
+            "incident_reported",
+            kind=incident.kind,
+            detail=incident.detail,
+            order=incident.client_order_id,
+            **trace_fields(of),
+        )
     _measure(folded)
     return [Rejected(record, reason, ErrorClass.CONTRADICTION) for record, reason in folded.quarantined]
 

@@ -22,7 +22,7 @@ from closeflow.settings import load
 from closeflow.storage.core.away import Patience, is_away
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
-from closeflow.telemetry import configure_logging, serve_health
+from closeflow.telemetry import configure_logging, serve_health, traced
 from closeflow.unit_of_work import park_unknown_values
 from order_submitter.due_orders import DueOrderPoller, poll_until_stopped
 from order_submitter.heartbeat import InstanceHeartbeat, Presence, beat_until_stopped, this_process
@@ -233,7 +233,8 @@ def main() -> None:
     """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(OrderSubmitterSettings)
     configure_logging(settings.log_format, "order-submitter")
-    run_service(lambda stop: serve(settings, stop))
+    with traced(settings.otlp_endpoint, "order-submitter", ratio=settings.otlp_sample_ratio):
+        run_service(lambda stop: serve(settings, stop))
 
 
 if __name__ == "__main__":

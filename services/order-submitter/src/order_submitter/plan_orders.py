@@ -31,9 +31,19 @@ from closeflow.storage.core.engine import CommitUnknown, Database, StatementErro
 from closeflow.storage.incidents import report_incidents
 from closeflow.storage.parked_records import park_records
 from closeflow.storage.trading_controls import lock_controls
+from closeflow.telemetry import trace_fields
 from closeflow.telemetry.metrics import STAGE_SECONDS, counter
-from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, parked_record, save
+from closeflow.unit_of_work import (
+    MoveRefused,
+    apart_where_one_breaks,
+    first_line,
+    parked_record,
+    save,
+    traceparents,
+    write_in_spans,
+)
 from order_submitter.market import MarketView
+from order_submitter.plan_spans import PlanSpans
 from order_submitter.sending.claims import claiming
 from order_submitter.sending.pool import SenderPool
 
@@ -88,9 +98,10 @@ class Planner:
 
     async def _plan(self, records: Sequence[SubmitRecord]) -> list[SubmitRecord]:
         """Returns the records that have to be planned again."""
+        spans = PlanSpans(records)
         market = await self._look_at_market(records)
         try:
-            return await self._commit(records, market, looked_at=monotonic())
+            return await self._commit(records, market, spans, looked_at=monotonic())
         except CommitUnknown:
             return list(records)  # What was committed is AlreadyPlanned the next time.
 
@@ -105,8 +116,11 @@ class Planner:
         quoted = {one.symbol: one.asset_type for one in asked if _needs_quote(one)}
         return await self.market.look(quoted=quoted, traded=frozenset(one.asset_type for one in asked))
 
-    async def _commit(self, records: Sequence[SubmitRecord], market: Market, *, looked_at: float) -> list[SubmitRecord]:
+    async def _commit(
+        self, records: Sequence[SubmitRecord], market: Market, spans: PlanSpans, *, looked_at: float
+    ) -> list[SubmitRecord]:
         async with claiming(self.pool) as claims:
+            claims.spans = spans.headers
             sender = Sender(instance_id=self.instance_id, lease_s=self.lease_s, turns=claims)
             asked = [(one.value.event_id, _asked(one.value)) for one in records]
 
@@ -118,11 +132,13 @@ class Planner:
                 seen = replace(market, waited_s=monotonic() - looked_at)
                 known = Known(books=books, controls=held.controls, now=held.now, market=seen)
                 result = plan_batch(known, asked, sender=sender, rules=self.rules, policy=self.policy)
+                write_in_spans(result, spans.headers)
                 await save(tx, result, consumer=CONSUMER)
                 claims.written(result, checked_at=checked_at)
                 return result
 
             result = await retrying(self.database, work)
+        spans.end(result)
         _report(result)
         _measure(records, result, at=utc_now())
         return [record for record in records if record.value.event_id in result.invisible]
@@ -215,9 +231,14 @@ def _measure(records: Sequence[SubmitRecord], result: PlansResult, *, at: dateti
 def _report(result: PlansResult) -> None:
     for name, check in result.unchecked:
         log.warning("plan_failed_recheck", client_order_id=name, check=repr(check))
+    traces = traceparents(result)
     for asked, decided in result.plans:
         PLANS.labels(type(decided).__name__).inc()
-        bound = log.bind(close_request_id=str(asked.close_request_id), attempt=asked.attempt)
+        bound = log.bind(
+            close_request_id=str(asked.close_request_id),
+            attempt=asked.attempt,
+            **trace_fields(traces.get(asked.close_request_id)),
+        )
         match decided:
             case Submit(order):
                 bound.info("order_planned", client_order_id=order.client_order_id, quantity=str(order.quantity))

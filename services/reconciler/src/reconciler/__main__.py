@@ -25,7 +25,7 @@ from closeflow.storage.core.away import Patience
 from closeflow.storage.core.engine import Database, make_engine, transaction
 from closeflow.storage.job_cycles import register_jobs
 from closeflow.storage.schema.fit import database_trouble, wait_until_schema_fits
-from closeflow.telemetry import configure_logging
+from closeflow.telemetry import configure_logging, traced
 from closeflow.telemetry.health_server import serve_health
 from reconciler.connect_client import Connect, open_connect
 from reconciler.jobs.ask_quiet_orders import AskQuietOrders, Pauses, Rest
@@ -307,7 +307,8 @@ def main() -> None:
     """Read the settings (a wrong one is named, exit code 2) and run until SIGTERM or SIGINT."""
     settings = load(ReconcilerSettings)
     configure_logging(settings.log_format, "reconciler")
-    run_service(lambda stop: serve(settings, stop))
+    with traced(settings.otlp_endpoint, "reconciler", ratio=settings.otlp_sample_ratio):
+        run_service(lambda stop: serve(settings, stop))
 
 
 if __name__ == "__main__":

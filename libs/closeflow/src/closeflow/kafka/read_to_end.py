@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.kafka.closing import close
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.lenient import LenientRecord, getmany_leniently, offset_after
+from closeflow.kafka.lenient import LenientRecord, getmany_leniently, offset_after, record_time
 from closeflow.kafka.log_check import LogCheck
 from closeflow.kafka.lost_tail import ReadUpTo, lost_tails
 from closeflow.kafka.records import Headers
@@ -36,6 +37,8 @@ class TailRecord:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    timestamp: datetime | None = None
+    """When it was written to the topic; None where that is no time."""
     defect: str | None = None
     """Why no consumer of ours can read it, where what is wrong is not its value. Without bytes where it has none."""
 
@@ -99,6 +102,7 @@ class Tail:
                 one.key,
                 one.value,
                 tuple(one.headers),
+                _time(one.timestamp),
                 one.defect if isinstance(one, LenientRecord) else None,
             )
             for records in batch.values()
@@ -118,6 +122,13 @@ class Tail:
             if await self._consumer.position(partition) < ends[partition]:
                 return False
         return True
+
+
+def _time(timestamp_ms: int) -> datetime | None:
+    try:
+        return record_time(timestamp_ms)
+    except ValueError:
+        return None
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ import structlog
 import structlog.tracebacks
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from closeflow.telemetry.trace import current_trace
+
 # Without local variables, which may hold credentials.
 _TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -35,7 +37,8 @@ class LogFormat(StrEnum):
 def configure_logging(log_format: LogFormat | str, service: str, *, level: int = logging.INFO) -> None:
     """Set up structlog and route the standard library's loggers through it. Libraries speak from WARNING on.
 
-    Fields bound with `structlog.contextvars` are added to every line of the task that bound them.
+    Fields bound with `structlog.contextvars` are added to every line of the task that bound them, and `trace_id` and
+    `span_id` to those of a task whose span is known (`closeflow.telemetry.trace.in_trace`).
     """
 
     def add_service(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -47,6 +50,7 @@ def configure_logging(log_format: LogFormat | str, service: str, *, level: int =
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         add_service,
+        _add_trace,
     ]
     rendered = _rendered_whatever_it_holds(
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_to_json)]
@@ -67,6 +71,14 @@ def configure_logging(log_format: LogFormat | str, service: str, *, level: int =
         )
     )
     logging.basicConfig(handlers=[library], level=logging.WARNING, force=True)
+
+
+def _add_trace(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    context = current_trace()
+    if context is not None:
+        for name, value in context.fields().items():
+            event.setdefault(name, value)
+    return event
 
 
 class _StandardError(structlog.WriteLogger):

@@ -368,4 +368,10 @@ METRICS: Final[Mapping[str, Metric]] = {
         "Recoveries of a lost slot that ended with a new one",
         "rises: find out who drops the slot (`slot_lost`)",
     ),
+    "closeflow_spans_total": Metric(
+        Type.COUNTER,
+        "Spans of traces, by what became of them; there is none where tracing is off",
+        "`dropped`: more come than the collector takes, sample fewer; `failed`: it is away (`spans_not_exported`)",
+        ("outcome",),
+    ),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -16,8 +15,19 @@ from close_api.auth.rate_limit import RateLimits
 from close_api.errors import Code, Problem
 from close_api.grpc.statuses import DETAILS_KEY
 from closeflow.clock import timeout
-from closeflow.telemetry import TraceContext, next_span, parse_traceparent
+from closeflow.telemetry import parse_traceparent
+from closeflow.telemetry.spans import Kind, Span, begin, new_context
 
+_OURS: Final = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""Ends that are errors of the server, as the semantic conventions of RPC have them."""
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
@@ -70,12 +80,27 @@ class Call:
             elif name == "traceparent" and traceparent is None:
                 traceparent = str(value)
         self.context = context
-        self.trace = next_span(parse_traceparent(traceparent), os.urandom(24))
+        caller = parse_traceparent(traceparent)
+        self.trace = new_context(caller)
+        self._span = Span(name="", context=self.trace, parent=caller, kind=Kind.SERVER)
         self.trailers: list[tuple[str, str | bytes]] = [(TRACE_ID, self.trace.trace_id)]
 
-    def child(self) -> TraceContext:
-        """A span of its own below the caller's, for a part of a stream."""
-        return next_span(self.trace, os.urandom(24))
+    def part(self) -> Span:
+        """A span of its own below the call's, for a part of a stream; whoever asks for it ends it."""
+        return begin("close positions", self.trace)
+
+    def end_span(self, method: str, code: grpc.StatusCode) -> None:
+        """Say in the call's trace how it ended."""
+        span = self._span
+        span.name = method
+        span.attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": method,
+            "rpc.response.status_code": code.name,
+        }
+        if code in _OURS:
+            span.fail(f"answered {code.name}")
+        span.end()
 
     def left_s(self) -> float:
         """What is left of the call's deadline, at most the longest that a call may take. At its deadline the server

@@ -61,9 +61,13 @@ class CloseStream:
             for _ in closes:
                 _write_problem(problem, response.results.add(), trace_id)
             return response
-        traceparent = call.child().header()
-        read = [_read(one, caller, traceparent) for one in closes]
-        answers = iter(await self.closing.close_many(caller, [one for one in read if isinstance(one, CloseCommand)]))
+        span = call.part()
+        read = [_read(one, caller, span.context.header()) for one in closes]
+        try:
+            commands = [one for one in read if isinstance(one, CloseCommand)]
+            answers = iter(await self.closing.close_many(caller, commands))
+        finally:
+            span.end()
         for one in read:
             answer = next(answers) if isinstance(one, CloseCommand) else one
             if isinstance(answer, Problem):

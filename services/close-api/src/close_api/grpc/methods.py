@@ -19,6 +19,7 @@ from close_api.grpc.calls import LONGEST_CALL_S, Call, Context, Refused, without
 from close_api.grpc.requests import MAX_MESSAGE_BYTES, reader, refuse_unknown
 from close_api.grpc.statuses import grpc_code, status_of
 from closeflow.clock import timeout
+from closeflow.telemetry import in_trace
 from closeflow.telemetry.metrics import counter
 
 Request = TypeVar("Request", bound=Message)
@@ -96,7 +97,8 @@ async def _ended(method: str, call: Call, work: Callable[[Call], Awaitable[T]]) 
     """The work's result; whatever it raises becomes the call's error, and nothing of the inside goes out with it."""
     message: str | None = None
     try:
-        found = await work(call)
+        with in_trace(call.trace):
+            found = await work(call)
     except Refused as refused:
         problem, message = refused.problem, refused.message
     except Problem as raised:
@@ -105,6 +107,7 @@ async def _ended(method: str, call: Call, work: Callable[[Call], Awaitable[T]]) 
         problem = Problem(Code.UNAVAILABLE)
     except asyncio.CancelledError:
         CALLS.labels(method, "cancelled").inc()
+        call.end_span(method, grpc.StatusCode.CANCELLED)
         raise
     except grpc.aio.AbortError:  # Of the library's own services, which say by themselves how the call ends.
         CALLS.labels(method, "aborted").inc()
@@ -114,9 +117,11 @@ async def _ended(method: str, call: Call, work: Callable[[Call], Awaitable[T]]) 
         problem = Problem(Code.INTERNAL_ERROR)
     else:
         CALLS.labels(method, "ok").inc()
+        call.end_span(method, grpc.StatusCode.OK)
         call.end()
         return found
     CALLS.labels(method, problem.code.value).inc()
+    call.end_span(method, grpc_code(problem.code))
     call.trailers += [(name, value) for name, value in problem.headers.items() if name.startswith(_RATE)]
     call.end(status_of(problem, call.trace.trace_id, message=message), grpc_code(problem.code))
     without_frames(problem)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from closeflow.domain.batch import BatchResult
 from closeflow.domain.model import Order, SendKind
@@ -24,6 +25,8 @@ class Claims:
     reserved: int = 0
     jobs: list[Job] = field(default_factory=list)
     """Set when nothing but the COMMIT is left to do: the claims may be in the database from then on."""
+    spans: Mapping[UUID, str] = field(default_factory=dict)
+    """By close request, the span that its send belongs to, if that is not the call which asked for the close."""
 
     def anew(self) -> None:
         """To be called as the transaction begins, also when it is done again."""
@@ -35,9 +38,14 @@ class Claims:
         """To be called when nothing but the COMMIT is left to do. `checked_at` is the monotonic time from after the
         books were locked and before the controls were read: a halt that was not seen committed later than that."""
         self.jobs = [
-            Job(order=order, send=send, checked_at=checked_at, traceparent=_traceparent(result, order))
+            Job(order=order, send=send, checked_at=checked_at, traceparent=self._traceparent(result, order))
             for order, send in result.claimed
         ]
+
+    def _traceparent(self, result: BatchResult, order: Order) -> str | None:
+        book = result.books.get(order.position_id)
+        request = book.requests.get(order.close_request_id) if book is not None else None
+        return self.spans.get(order.close_request_id) or (request.traceparent if request is not None else None)
 
     def reserve(self, kind: SendKind) -> bool:
         """A turn of the pool, given back unless the transaction commits."""
@@ -78,9 +86,3 @@ async def claiming(pool: SenderPool) -> AsyncIterator[Claims]:
         pool.release(claims.reserved)
         raise
     pool.start(claims.jobs)
-
-
-def _traceparent(result: BatchResult, order: Order) -> str | None:
-    book = result.books.get(order.position_id)
-    request = book.requests.get(order.close_request_id) if book is not None else None
-    return request.traceparent if request is not None else None

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,7 +36,9 @@ from closeflow.domain.sending.broker_answers import (
 from closeflow.domain.sending.claim import fence_s
 from closeflow.domain.sending.ticket import ticket
 from closeflow.storage.order_sends import Answered
+from closeflow.telemetry import in_trace, parse_traceparent
 from closeflow.telemetry.metrics import STAGE_SECONDS, counter, gauge, histogram
+from closeflow.telemetry.spans import Span, is_tracing
 from order_submitter.sending.breaker import (
     CLOSED,
     Breaker,
@@ -51,6 +53,7 @@ from order_submitter.sending.breaker import (
 from order_submitter.sending.hand_overs import HandOvers
 from order_submitter.sending.refusals import COMPANY_S, UnmappedRefusals
 from order_submitter.sending.send_log import Entry
+from order_submitter.sending.send_spans import begin_send, note_answer
 
 log = structlog.get_logger(__name__)
 
@@ -245,17 +248,23 @@ class SenderPool:
                 await sleep(_MARK_AGAIN_S)
 
     async def _run(self, job: Job) -> None:
+        span = begin_send(job.order, job.send, job.traceparent)
+        if is_tracing():
+            job = replace(job, traceparent=span.context.header())
         bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)
         IN_FLIGHT.inc()
         try:
-            if job.send.kind is SendKind.SUBMIT:
-                await self._submit(job, bound)
-            else:
-                await self._cancel(job, bound)
-        except Exception:
+            with in_trace(parse_traceparent(job.traceparent)):
+                if job.send.kind is SendKind.SUBMIT:
+                    await self._submit(job, bound, span)
+                else:
+                    await self._cancel(job, bound, span)
+        except Exception as error:
             # The row stays without an answer: when its lease is over, somebody looks the order up.
             bound.exception("send_left_open")
+            span.fail(type(error).__name__)
         finally:
+            span.end()
             IN_FLIGHT.dec()
             self._free += 1
             self._freed.set()
@@ -269,7 +278,7 @@ class SenderPool:
         """How long the check still stands: within it the first byte has to go, or none at all."""
         return fence_s(self._limits.lease_s) - (monotonic() - job.checked_at)
 
-    async def _submit(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
+    async def _submit(self, job: Job, bound: structlog.stdlib.BoundLogger, span: Span) -> None:
         order = ticket(job.order)
         fenced = self._fenced(job)
         unmapped = False
@@ -296,6 +305,7 @@ class SenderPool:
                 answer = await self._unmapped.judge(job.order, answer)
             elif isinstance(answer, Acknowledged):
                 self._unmapped.taken()
+        note_answer(span, answer)
         ANSWERS.labels("submit", type(answer).__name__).inc()
         SENT.observe(max(0.0, (utc_now() - job.order.created_at).total_seconds()))
         bound.info("order_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
@@ -329,7 +339,7 @@ class SenderPool:
     async def _look_up(self, job: Job) -> LookUpAnswer:
         return await self._broker.look_up(job.order.client_order_id)
 
-    async def _cancel(self, job: Job, bound: structlog.stdlib.BoundLogger) -> None:
+    async def _cancel(self, job: Job, bound: structlog.stdlib.BoundLogger, span: Span) -> None:
         broker_order_id = job.order.broker_order_id
         assert broker_order_id is not None, "a cancel is claimed only for an order that the broker has named"
         fenced = self._fenced(job)
@@ -339,6 +349,7 @@ class SenderPool:
         else:
             with CALL_SECONDS.labels("cancel").time():
                 answer = await self._broker.cancel(ticket(job.order), broker_order_id=broker_order_id)
+        note_answer(span, answer)
         ANSWERS.labels("cancel", type(answer).__name__).inc()
         bound.info("cancel_answered", answer=type(answer).__name__, reason=getattr(answer, "reason", None))
         found = await self._look_up(job) if asks_for_order(answer, cancel=True) else None

@@ -29,7 +29,8 @@ from closeflow.domain.outbox.publication_audit import (
 )
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.lost_tail import ReadUpTo
-from closeflow.kafka.read_to_end import Offsets, Partition, Tail, open_tail
+from closeflow.kafka.read_to_end import Offsets, Partition, Tail, TailRecord, open_tail
+from closeflow.kafka.record_spans import published
 from closeflow.storage.advisory_locks import try_advisory_lock
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying, transaction
 from closeflow.storage.incidents import close_incidents, report_incidents
@@ -50,6 +51,7 @@ from closeflow.storage.outbox_audit import (
 from closeflow.storage.outbox_partitions import outbox_days
 from closeflow.storage.replication_slot import confirmed_through, written_through
 from closeflow.telemetry.metrics import counter, gauge
+from closeflow.telemetry.spans import is_tracing
 from reconciler.schedule import pause
 from reconciler.seen_events import SeenEvents, Waits
 
@@ -68,6 +70,13 @@ SIGHTINGS: Final = 50_000
 ASKED_ABOUT: Final = 5_000
 NOT_VISIBLE_FOR_S: Final = 1.0
 """A record can be read before its row is visible, for as long as a commit takes."""
+
+
+def _trace(batch: Sequence[TailRecord]) -> None:
+    """How long each event took to Kafka, which only a reader knows; of `submit-order` its consumer tells it."""
+    for record in batch:
+        if record.topic != Topic.SUBMIT_ORDER:
+            published(record)
 
 
 @dataclass(slots=True)
@@ -183,6 +192,8 @@ class AuditPublication:
     async def _read(self, tail: Tail) -> None:
         async for batch in tail.batches():
             self._seen.note(batch, at=monotonic())
+            if is_tracing():
+                _trace(batch)
             if len(self._seen) > self.remembered:
                 async with transaction(self.database) as tx:
                     days = await outbox_days(tx)

@@ -21,7 +21,16 @@ from closeflow.storage.book.load import lock_books
 from closeflow.storage.core.engine import Database, StatementError, Transaction, database_now, retrying, transaction
 from closeflow.storage.due_work import due_requests, sending_of_accounts
 from closeflow.storage.incidents import report_incidents
-from closeflow.unit_of_work import MoveRefused, apart_where_one_breaks, first_line, save
+from closeflow.telemetry import trace_fields
+from closeflow.telemetry.spans import Span, begin, is_tracing
+from closeflow.unit_of_work import (
+    MoveRefused,
+    apart_where_one_breaks,
+    first_line,
+    save,
+    traceparents,
+    write_in_spans,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -86,15 +95,20 @@ class WakeRequests:
 
     async def _move(self, due: Sequence[Due], *, clock: MarketClock | None) -> tuple[int, list[UUID]]:
         """How many moved, and which have to wait."""
-        result = await retrying(self.database, partial(self._wake, due=dict(due), clock=clock))
+        spans: dict[UUID, Span] = {}
+        result = await retrying(self.database, partial(self._wake, due=dict(due), clock=clock, spans=spans))
+        traces = traceparents(result)
         for request_id, verdict in result.verdicts.items():
             match verdict:
                 case Moved(what=what):
-                    log.info("request_woken", close_request_id=str(request_id), what=what)
+                    trace = trace_fields(traces.get(request_id))
+                    log.info("request_woken", close_request_id=str(request_id), what=what, **trace)
                 case PutOff(until=until, reason=reason):
                     log.info("retry_put_off", close_request_id=str(request_id), until=until.isoformat(), reason=reason)
                 case Waits(reason):
                     log.debug("request_waits", close_request_id=str(request_id), reason=reason)
+        for span in spans.values():
+            span.end()
         moved = sum(isinstance(verdict, Moved) for verdict in result.verdicts.values())
         return moved, [request_id for request_id, verdict in result.verdicts.items() if isinstance(verdict, Waits)]
 
@@ -108,7 +122,9 @@ class WakeRequests:
             await report_incidents(tx, incidents=[incident])
         return 0, [request_id]
 
-    async def _wake(self, tx: Transaction, *, due: Mapping[UUID, int], clock: MarketClock | None) -> WakeResult:
+    async def _wake(
+        self, tx: Transaction, *, due: Mapping[UUID, int], clock: MarketClock | None, spans: dict[UUID, Span]
+    ) -> WakeResult:
         books = await lock_books(tx, position_ids=due.values(), request_ids=due)
         sending = await sending_of_accounts(tx)
         result = wake_batch(
@@ -122,5 +138,21 @@ class WakeRequests:
                 for account, one in sending.items()
             },
         )
+        spans.clear()
+        spans |= _spans_of(result) if is_tracing() else {}
+        write_in_spans(result, {request_id: span.context.header() for request_id, span in spans.items()})
         await save(tx, result)
         return result
+
+
+def _spans_of(result: WakeResult) -> dict[UUID, Span]:
+    """One for each close that moves, in its trace."""
+    spans, traces = {}, traceparents(result)
+    for request_id, verdict in result.verdicts.items():
+        traceparent = traces.get(request_id)
+        if isinstance(verdict, Moved) and traceparent is not None:
+            span = spans[request_id] = begin("wake close", traceparent, closeflow__what=verdict.what)
+            span.attributes["closeflow.close_request.id"] = str(request_id)
+            for incident in verdict.incidents:
+                span.fail(f"incident {incident.kind}")
+    return spans

@@ -305,18 +305,8 @@ def _for_plan(seen: CloseSeen, resend_after: timedelta) -> Wait:
     step, at = "its order is planned again", request.next_attempt_at
     if reason is None:
         due = at or request.created_at + resend_after
-        said = "order-submitter to plan its order"
-        again = "its event is sent again"
-        return _wait(
-            WaitsFor.SERVICE,
-            said,
-            since,
-            Owner.ORDER_SUBMITTER,
-            _show(request),
-            step=again,
-            at=due,
-            after=AT_WORK,
-        )
+        said, again, owner = "order-submitter to plan its order", "its event is sent again", Owner.ORDER_SUBMITTER
+        return _wait(WaitsFor.SERVICE, said, since, owner, _show(request), step=again, at=due, after=AT_WORK)
     if reason in _HOURS:
         return _for_hours(request, since, step)
     if reason in _QUOTE:
