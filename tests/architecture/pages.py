@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from . import errors_page, lifecycle_page, metrics_page, rules_page
+from . import errors_page, lifecycle_page, metrics_page, rules_page, runbooks_page
 from .markdown import DOCS
 
 PAGES: Final[Mapping[Path, Callable[[], str]]] = {
@@ -14,6 +14,7 @@ PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     DOCS / "errors.md": errors_page.page,
     DOCS / "rules.md": rules_page.page,
     DOCS / "metrics.md": metrics_page.page,
+    DOCS / "runbooks" / "README.md": runbooks_page.page,
 }
 
 

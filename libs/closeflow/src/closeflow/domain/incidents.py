@@ -13,8 +13,8 @@ WARNING: Final = "warning"
 
 
 class IncidentKind(StrEnum):
-    """What happened, as operators know it; what to do about each is in docs/operations.md, which has exactly these and
-    `deferred_<reason>` for every reason of a deferral. One is critical that is not said to be a warning."""
+    """What happened, as operators know it; what to do about each is in docs/runbooks, which has a page for each of
+    these and one for all `deferred_<reason>`. One is critical that is not said to be a warning."""
 
     severity: str
 
@@ -103,6 +103,11 @@ class IncidentKind(StrEnum):
     CLOCK_SKEW = "clock_skew", WARNING
     JOB_STALLED = "job_stalled"
     OUTBOX_DEFAULT_PARTITION_USED = "outbox_default_partition_used", WARNING
+
+
+def runbook(kind: str) -> str:
+    """The page that says what to do about incidents of a kind, from the repository's root."""
+    return f"docs/runbooks/{'deferred' if kind.startswith('deferred_') else kind}.md"
 
 
 def about(
