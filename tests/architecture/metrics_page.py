@@ -32,6 +32,7 @@ SHARED: Final[Mapping[str, str]] = {
     "closeflow_database_pool_wait_seconds": "make_engine",
     "closeflow_event_loop_lag_seconds": "run_service",
     "closeflow_broker_rate_tokens": "show_tokens",
+    "closeflow_spans_total": "traced",
     "closeflow_job_still_ratio": "beating",
     "closeflow_clock_skew_seconds": "beating",
     "closeflow_broker_stream_messages_total": "trade_updates",
