@@ -162,6 +162,14 @@ charts: $(STAMP) ## Write what the charts have twice: shared values, schemas, RE
 	@$(BIN)/python deploy/helm/generate.py
 # --- end of the charts ---
 
+# --- monitoring ---
+.PHONY: check-monitoring
+
+check-monitoring: $(STAMP) ## Check the alerts with promtool: each fires when it should, and only then (a Debian package, or PROMTOOL=)
+	@$(BIN)/python -m deploy.monitoring.tools
+	@$(BIN)/pytest -q --rootdir deploy/monitoring/tests -c deploy/monitoring/tests/pytest.ini deploy/monitoring/tests
+# --- end of monitoring ---
+
 # --- images ---
 # DOCKER_BUILD_FLAGS are docker build's own, such as --network=host; what pip is told by PIP_* is handed to the build.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' libs/closeflow/pyproject.toml)
