@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from closeflow.telemetry.metric_list import METRICS, Type
 from deploy.monitoring.rules import ALERTS, alerts, read, rendered
 from deploy.monitoring.tests.cases import AT, CASES, NEVER_QUIET, Case, Series
 from deploy.monitoring.tools import program
 
 NAMES: Final = [alert["alert"] for alert in alerts(read())]
-METRIC: Final = re.compile(r"\b((?:closeflow|close_api)_[a-z0-9_]+)\b")
-PARTS: Final = {Type.HISTOGRAM: ("_bucket", "_count", "_sum")}
 
 
 def promtool(*argv: str) -> None:
-    done = subprocess.run((program("promtool"), *argv), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run((program("promtool"), *argv), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -81,9 +77,3 @@ def test_an_address_is_put_before_every_page_and_one_patience_is_everybody_s() -
     found = alerts(yaml.safe_load(rendered(runbooks="https://wiki/", patience_s=2.5)))
     assert all(one["annotations"]["runbook_url"].startswith("https://wiki/docs/runbooks/") for one in found)
     assert {one["for"] for one in found} == {"2500ms"}
-
-
-def test_every_metric_of_an_alert_is_declared() -> None:
-    known = {f"{name}{part}" for name, one in METRICS.items() for part in PARTS.get(one.type, ("",))}
-    used = {name for alert in alerts(read()) for name in METRIC.findall(alert["expr"])}
-    assert used - known == set()
