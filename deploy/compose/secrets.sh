@@ -33,6 +33,7 @@ service reconciler closeflow_reconciler kafka-password=kafka/reconciler broker-s
     tls.pem=reconciler/tls.pem tls.key=reconciler/tls.key
 service closectl closeflow_operator tls.pem=closectl/tls.pem tls.key=closectl/tls.key broker-secret-key=broker/secret-key \
     private_key.pem=token-key/private_key.pem jwks.json=token-key/jwks.json
+give prometheus 65534 ca.pem=ca.pem
 give setup 10001 ca.pem=ca.pem tls.pem=closectl/tls.pem tls.key=closectl/tls.key
 folder postgres
 folder kafka

@@ -5,6 +5,7 @@ python -m deploy.monitoring.dashboards     # writes deploy/monitoring/dashboards
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,137 @@ FOLDER: Final = Path(__file__).with_name("dashboards")
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="prometheus")
 WIDTH: Final = 24
 _GREEN, _RED = "green", "red"
+_Panel = tuple[str, str, *tuple[tuple[str, str], ...]]
+"""Its title, its unit, and its queries, each with a legend."""
+
+
+def _quantile(share: float, metric: str, only: str = "", *, by: str = "") -> str:
+    groups = f"{by}, le" if by else "le"
+    chosen = f"{{{only}}}" if only else ""
+    return f"histogram_quantile({share}, sum by ({groups}) (rate({metric}_bucket{chosen}[$__rate_interval])))"
+
+
+_ENGINEER: Final[Sequence[tuple[str, Sequence[_Panel]]]] = (
+    (
+        "Stages of a close",
+        (
+            (
+                "Half of the closes within",
+                "s",
+                (_quantile(0.5, "closeflow_close_stage_seconds", by="stage"), "{{stage}}"),
+            ),
+            (
+                "95 % of the closes within",
+                "s",
+                (_quantile(0.95, "closeflow_close_stage_seconds", by="stage"), "{{stage}}"),
+            ),
+        ),
+    ),
+    (
+        "From the outbox to Kafka",
+        (
+            (
+                "Age of the oldest event that is not in Kafka",
+                "s",
+                ("max(closeflow_outbox_unpublished_age_seconds)", "age"),
+            ),
+            (
+                "Replication slot",
+                "bytes",
+                ("max(closeflow_replication_slot_lag_bytes)", "not confirmed"),
+                ("max(closeflow_replication_slot_wal_left_bytes)", "left before it is lost"),
+            ),
+            (
+                "Connector",
+                "none",
+                ("max(closeflow_connector_running)", "connector runs"),
+                ("max(closeflow_replication_slot_active)", "slot is read"),
+            ),
+            ("Age of Debezium's heartbeat", "s", ("max(closeflow_heartbeat_age_seconds)", "age")),
+        ),
+    ),
+    (
+        "Consumers",
+        (
+            ("Records that wait", "none", ("max by (group, topic) (closeflow_consumer_lag_records)", "{{group}}")),
+            ("Stands still", "s", ("max by (group, topic) (closeflow_consumer_still_seconds)", "{{group}}")),
+            (
+                "Records",
+                "none",
+                (
+                    "sum by (topic, outcome) (rate(closeflow_kafka_records_total[$__rate_interval]))",
+                    "{{topic}} {{outcome}}",
+                ),
+            ),
+            (
+                "Records in a batch, 95 % within",
+                "none",
+                (_quantile(0.95, "closeflow_kafka_batch_records", by="topic"), "{{topic}}"),
+            ),
+            (
+                "Time of a batch, 95 % within",
+                "s",
+                (_quantile(0.95, "closeflow_kafka_batch_seconds", by="topic"), "{{topic}}"),
+            ),
+            ("Closes in a batch, 95 % within", "none", (_quantile(0.95, "close_api_batch_size"), "close-api")),
+        ),
+    ),
+    (
+        "Broker",
+        (
+            (
+                "Answers",
+                "none",
+                (
+                    "sum by (kind, answer) (rate(closeflow_broker_answers_total[$__rate_interval]))",
+                    "{{kind}} {{answer}}",
+                ),
+            ),
+            (
+                "Duration of a call, 95 % within",
+                "s",
+                (_quantile(0.95, "closeflow_broker_call_seconds", by="kind"), "{{kind}}"),
+            ),
+            ("Calls that may go at once", "none", ("closeflow_broker_rate_tokens", "{{job}}")),
+            ("Breaker", "none", ("max by (account) (closeflow_broker_breaker_open)", "{{account}} open")),
+            (
+                "Gateway",
+                "none",
+                ("sum by (account) (closeflow_gateway_active)", "{{account}} active"),
+                ("sum by (account) (closeflow_gateway_listening)", "{{account}} listening"),
+            ),
+            (
+                "Updates",
+                "none",
+                ("sum by (verdict) (rate(closeflow_broker_updates_total[$__rate_interval]))", "{{verdict}}"),
+            ),
+        ),
+    ),
+    (
+        "Processes",
+        (
+            ("Answer to Prometheus", "none", ("up", "{{job}} {{instance}}")),
+            (
+                "Wait for a connection, 95 % within",
+                "s",
+                (_quantile(0.95, "closeflow_database_pool_wait_seconds", by="job"), "{{job}}"),
+            ),
+            (
+                "Event loop late, 99 % within",
+                "s",
+                (_quantile(0.99, "closeflow_event_loop_lag_seconds", by="job"), "{{job}}"),
+            ),
+            ("Clock against the database's", "s", ("closeflow_clock_skew_seconds", "{{job}}")),
+            (
+                "Jobs of the reconciler, 1 is stalled",
+                "none",
+                ("max by (reconciler_job) (closeflow_job_still_ratio)", "{{reconciler_job}}"),
+            ),
+            ("CPU", "none", ("rate(process_cpu_seconds_total[$__rate_interval])", "{{job}}")),
+            ("Memory", "bytes", ("process_resident_memory_bytes", "{{job}}")),
+        ),
+    ),
+)
 
 
 def desk() -> Dashboard:
@@ -84,106 +216,10 @@ def desk() -> Dashboard:
 def engineer() -> Dashboard:
     """Where a close loses its time, and the health of every part."""
     made = _new("closeflow: engineer", "closeflow-engineer", "Where a close loses its time, and how each part is.")
-    made.with_row(Row("Stages of a close"))
-    stages = "histogram_quantile({}, sum by (stage, le) (rate(closeflow_close_stage_seconds_bucket[$__rate_interval])))"
-    made.with_panel(_graph("Half of the closes within", "s", (stages.format(0.5), "{{stage}}")))
-    made.with_panel(_graph("95 % of the closes within", "s", (stages.format(0.95), "{{stage}}")))
-    made.with_row(Row("From the outbox to Kafka"))
-    for title, unit, *targets in (
-        ("Age of the oldest event that is not in Kafka", "s", ("max(closeflow_outbox_unpublished_age_seconds)", "age")),
-        (
-            "Replication slot",
-            "bytes",
-            ("max(closeflow_replication_slot_lag_bytes)", "not confirmed"),
-            ("max(closeflow_replication_slot_wal_left_bytes)", "left before it is lost"),
-        ),
-        (
-            "Connector",
-            "none",
-            ("max(closeflow_connector_running)", "connector runs"),
-            ("max(closeflow_replication_slot_active)", "slot is read"),
-        ),
-        ("Age of Debezium's heartbeat", "s", ("max(closeflow_heartbeat_age_seconds)", "age")),
-    ):
-        made.with_panel(_graph(title, unit, *targets))
-    made.with_row(Row("Consumers"))
-    for title, unit, *targets in (
-        ("Records that wait", "none", ("max by (group, topic) (closeflow_consumer_lag_records)", "{{group}}")),
-        ("Stands still", "s", ("max by (group, topic) (closeflow_consumer_still_seconds)", "{{group}}")),
-        (
-            "Records",
-            "none",
-            (
-                "sum by (topic, outcome) (rate(closeflow_kafka_records_total[$__rate_interval]))",
-                "{{topic}} {{outcome}}",
-            ),
-        ),
-        (
-            "Records in a batch, 95 % within",
-            "none",
-            (_quantile(0.95, "closeflow_kafka_batch_records", by="topic"), "{{topic}}"),
-        ),
-        (
-            "Time of a batch, 95 % within",
-            "s",
-            (_quantile(0.95, "closeflow_kafka_batch_seconds", by="topic"), "{{topic}}"),
-        ),
-        ("Closes in a batch, 95 % within", "none", (_quantile(0.95, "close_api_batch_size"), "close-api")),
-    ):
-        made.with_panel(_graph(title, unit, *targets))
-    made.with_row(Row("Broker"))
-    for title, unit, *targets in (
-        (
-            "Answers",
-            "none",
-            (
-                "sum by (kind, answer) (rate(closeflow_broker_answers_total[$__rate_interval]))",
-                "{{kind}} {{answer}}",
-            ),
-        ),
-        (
-            "Duration of a call, 95 % within",
-            "s",
-            (_quantile(0.95, "closeflow_broker_call_seconds", by="kind"), "{{kind}}"),
-        ),
-        ("Calls that may go at once", "none", ("closeflow_broker_rate_tokens", "{{job}}")),
-        ("Breaker", "none", ("max by (account) (closeflow_broker_breaker_open)", "{{account}} open")),
-        (
-            "Gateway",
-            "none",
-            ("sum by (account) (closeflow_gateway_active)", "{{account}} active"),
-            ("sum by (account) (closeflow_gateway_listening)", "{{account}} listening"),
-        ),
-        (
-            "Updates",
-            "none",
-            ("sum by (verdict) (rate(closeflow_broker_updates_total[$__rate_interval]))", "{{verdict}}"),
-        ),
-    ):
-        made.with_panel(_graph(title, unit, *targets))
-    made.with_row(Row("Processes"))
-    for title, unit, *targets in (
-        ("Answer to Prometheus", "none", ("up", "{{job}} {{instance}}")),
-        (
-            "Wait for a connection, 95 % within",
-            "s",
-            (_quantile(0.95, "closeflow_database_pool_wait_seconds", by="job"), "{{job}}"),
-        ),
-        (
-            "Event loop late, 99 % within",
-            "s",
-            (_quantile(0.99, "closeflow_event_loop_lag_seconds", by="job"), "{{job}}"),
-        ),
-        ("Clock against the database's", "s", ("closeflow_clock_skew_seconds", "{{job}}")),
-        (
-            "Jobs of the reconciler, 1 is stalled",
-            "none",
-            ("max by (reconciler_job) (closeflow_job_still_ratio)", "{{reconciler_job}}"),
-        ),
-        ("CPU", "none", ("rate(process_cpu_seconds_total[$__rate_interval])", "{{job}}")),
-        ("Memory", "bytes", ("process_resident_memory_bytes", "{{job}}")),
-    ):
-        made.with_panel(_graph(title, unit, *targets))
+    for row, panels in _ENGINEER:
+        made.with_row(Row(row))
+        for title, unit, *targets in panels:
+            made.with_panel(_graph(title, unit, *targets))
     return made
 
 
@@ -198,12 +234,6 @@ def written(name: str) -> str:
 def _new(title: str, uid: str, description: str) -> Dashboard:
     made = Dashboard(title).uid(uid).description(description).tags(["closeflow"])
     return made.refresh("10s").time("now-1h", "now").timezone("browser").readonly()
-
-
-def _quantile(share: float, metric: str, only: str = "", *, by: str = "") -> str:
-    groups = f"{by}, le" if by else "le"
-    chosen = f"{{{only}}}" if only else ""
-    return f"histogram_quantile({share}, sum by ({groups}) (rate({metric}_bucket{chosen}[$__rate_interval])))"
 
 
 def _query(expr: str, legend: str) -> Dataquery:
