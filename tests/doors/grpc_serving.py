@@ -25,6 +25,7 @@ from close_api.readiness import Readiness
 from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import Closing
 from close_api.use_cases.operating import Operating
+from close_api.use_cases.overview import Overview
 from close_api.use_cases.reading import Reading
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow_client.generated.close_pb2_grpc import CloseServiceStub
@@ -112,6 +113,7 @@ async def serving(
         closing=Closing(batches, deadline_s),
         cancelling=cast(Cancelling, cancelling),
         reading=cast(Reading, reading),
+        overview=cast(Overview, None),
         operating=Operating(None, deadline_s),
         ready=ready,
         stopping=asyncio.Event(),

@@ -36,8 +36,10 @@ KEY: Final = {"Idempotency-Key": "k"}
 REQUEST: Final = "/v1/close-requests/01978f6e-7a1c-7c3a-9f53-0d7c5b1f6a20"
 CLOSES: Final = ("/v1/positions/7/close", "/api/options/7/close")
 READS: Final = (
-    "/v1/positions/7", "/v1/positions", REQUEST, "/v1/close-requests", f"{REQUEST}/timeline", f"{REQUEST}/watch"
+    "/v1/positions/7", "/v1/positions", REQUEST, "/v1/close-requests", f"{REQUEST}/timeline", f"{REQUEST}/watch",
+    "/v1/incidents", "/v1/status", "/v1/close-requests:waiting",
 )  # fmt: skip
+CALLER: Final = "/v1/caller"
 WRITES: Final = (*CLOSES, "/v1/positions:batchClose", f"{REQUEST}/cancel")
 SERVICE: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs/errors")
 
@@ -177,11 +179,22 @@ async def test_who_asks_too_often_is_told_as_documented(path: str) -> None:
     assert [undocumented(answer) for answer in answers] == [[]] * 5
 
 
+@pytest.mark.parametrize("given", [{}, {"params": {"nothing": "1"}}, {"content": "{}"}], ids=repr)
+@pytest.mark.parametrize(("who", "status"), [(None, 200), (Powerless(), 200), (Stranger(), 401)], ids=repr)
+async def test_who_calls_is_told_as_documented(
+    who: Stranger | Powerless | None, status: int, given: Mapping[str, Any]
+) -> None:
+    async with calling(identity=who) as client:
+        answer = await client.request("GET", CALLER, **given)
+    assert answer.status_code == (422 if "params" in given else 400 if given else status)
+    assert undocumented(answer) == []
+
+
 def test_every_operation_is_called_here() -> None:
     """Those of operators are in test_operating."""
     called = {
         path.replace("/7", "/{position_id}").replace(REQUEST, "/v1/close-requests/{close_request_id}")
-        for path in (*READS, *WRITES, *SERVICE)
+        for path in (*READS, *WRITES, *SERVICE, CALLER)
     }
     described = {place[1] for place, _ in operations() if not place[1].startswith("/v1/operator/")}
     assert described - called == set()

@@ -13,6 +13,7 @@ from close_api.readiness import Readiness, look
 from close_api.use_cases.cancelling import Cancelling
 from close_api.use_cases.closing import Closing
 from close_api.use_cases.operating import Operating
+from close_api.use_cases.overview import Overview
 from close_api.use_cases.reading import Reading
 from closeflow.domain.close.accept import CloseCommand, Decision
 from closeflow.storage.close_requests import Engine
@@ -28,6 +29,7 @@ class Doors:
     closing: Closing
     cancelling: Cancelling
     reading: Reading
+    overview: Overview
     operating: Operating
     ready: Callable[[], Awaitable[Readiness]]
     stopping: asyncio.Event
@@ -63,6 +65,7 @@ def make_doors(
         closing=Closing(closes, deadline_s),
         cancelling=Cancelling(engine, deadline_s),
         reading=Reading(engine, deadline_s),
+        overview=Overview(engine, slot, deadline_s),
         operating=Operating(operator_engine, deadline_s),
         ready=ready,
         stopping=stopping,

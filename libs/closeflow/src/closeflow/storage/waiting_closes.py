@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from closeflow.domain.enums import OrderStatus, RequestStatus
 from closeflow.domain.operator.waiting import CloseSeen, OpenIncident, OrderSeen
@@ -25,6 +26,7 @@ _UNFINISHED: Final = text(f"""
     WITH r AS MATERIALIZED (
         SELECT r.* FROM close_requests r
         WHERE r.status IN ('pending', 'submitted', 'retryable') AND {OWNED.format("r")}
+          AND (CAST(:request_id AS uuid) IS NULL OR r.id = :request_id)
         ORDER BY r.id LIMIT :limit
     )
     SELECT r.*, o.client_order_id AS "order.id", o.status AS "order.status", o.created_at AS "order.created_at",
@@ -86,10 +88,12 @@ class StateCount:
     oldest: datetime
 
 
-async def waiting_closes(tx: Transaction, *, accounts: Collection[str] | None, limit: int) -> WaitingCloses:
-    """At most `limit` of them; only those of `accounts`, None being all."""
+async def waiting_closes(
+    tx: AsyncConnection, *, accounts: Collection[str] | None, limit: int, request_id: UUID | None = None
+) -> WaitingCloses:
+    """At most `limit` of them, or the one of this id; only those of `accounts`, None being all."""
     now = (await fetch(tx, _NOW, {}))[0]["now"]
-    rows = await fetch(tx, _UNFINISHED, {"accounts": listed(accounts), "limit": limit})
+    rows = await fetch(tx, _UNFINISHED, {"accounts": listed(accounts), "limit": limit, "request_id": request_id})
     sending = await sending_of_accounts(tx)
     told = await fetch(tx, _OPEN_INCIDENTS, {})
     by_request, by_position = _sorted(told)

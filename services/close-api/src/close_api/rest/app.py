@@ -14,6 +14,7 @@ from close_api.errors import Code, Problem
 from close_api.rest.closes import CLOSING, CloseRoutes, add_closes
 from close_api.rest.documented import DESCRIPTION
 from close_api.rest.operator import OperatorRoutes, add_operator_routes
+from close_api.rest.overview import OverviewRoutes, add_overview
 from close_api.rest.problems import problem_response
 from close_api.rest.routes import DirectRoute, Door
 from close_api.rest.service import add_service
@@ -44,6 +45,7 @@ def routed(doors: Doors) -> FastAPI:
     door = Door(doors.identity, doors.rates)
     add_closes(app, CloseRoutes(door, doors.closing, doors.cancelling, doors.deadline_s))
     add_states(app, StateRoutes(door, doors.reading, doors.stopping))
+    add_overview(app, OverviewRoutes(door, doors.overview))
     add_operator_routes(app, OperatorRoutes(door, doors.operating, doors.deadline_s))
     add_service(app, doors.ready)
     return app

@@ -31,12 +31,14 @@ that is too slow, 431 for one above 32 KiB, 503 for more connections than the se
 CLOSES: Final = "Closes"
 CLOSE_REQUESTS: Final = "Close requests"
 POSITIONS: Final = "Positions"
+OVERVIEW: Final = "Overview"
 OPERATORS: Final = "Operators"
 SERVICE: Final = "Service"
 TAGS: Final[Mapping[str, str]] = {
     CLOSES: "Close positions. A close is answered when it is durable; orders are sent after that.",
     CLOSE_REQUESTS: "What became of a close, and how to stop it.",
     POSITIONS: "What there is to close.",
+    OVERVIEW: "Who calls, and what stands around the closes: what needs a person, and what is out of order.",
     OPERATORS: "For people who look after the service (scope `close:operate`): what needs a person, and what one may "
     "do, each with a reason that is kept. Not there where the service has no login for it.",
     SERVICE: "For those who run the service; these need no token.",

@@ -16,6 +16,7 @@ from close_api.rest.documented import HEADERS, SERVICE, TAGS, error_examples, na
 from close_api.rest.examples import ANSWERS
 from close_api.rest.operator_examples import OPERATOR_ANSWERS
 from close_api.rest.operator_models import BODIES
+from close_api.rest.overview_examples import OVERVIEW_ANSWERS
 from close_api.rest.problems import ProblemAnswer, SeedErrorAnswer
 
 _TEMPLATE: Final = "#/components/schemas/{model}"
@@ -51,7 +52,7 @@ _EVENTS: Final = {
 _READ_BY_ROUTES: Final = (CloseBody, BatchBody, CancelBody, *BODIES, ProblemAnswer, SeedErrorAnswer)
 
 
-_ANSWERS: Final = {**ANSWERS, **OPERATOR_ANSWERS}
+_ANSWERS: Final = {**ANSWERS, **OPERATOR_ANSWERS, **OVERVIEW_ANSWERS}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
