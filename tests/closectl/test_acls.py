@@ -43,6 +43,13 @@ def test_a_service_may_do_what_the_topic_files_say_of_it() -> None:
         "DESCRIBE_CONFIGS topic broker-fill",
         "READ group order-submitter",
     }
+    assert {one for one in worded("close-board") if "DESCRIBE_CONFIGS" not in one} == {
+        "READ topic submit-order",
+        "READ topic broker-fill",
+        "READ topic position-events",
+        "READ topic execution-events",
+        "READ group close-board-*",
+    }
     assert {one for one in worded("reconciler") if "READ" in one or "WRITE" in one} == {
         "WRITE topic broker-fill",
         "READ topic submit-order",

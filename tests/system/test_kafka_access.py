@@ -34,7 +34,15 @@ from closeflow.tls import ClientTls
 from demo.system import REPOSITORY, System
 
 TOPICS: Final = tuple(spec.name for spec in load_topics(REPOSITORY / "schemas/topics"))
-GROUPS: Final = ("order-submitter", "fill-processor", "closeflow-connect-system", "somebody")
+GROUPS: Final = ("order-submitter", "fill-processor", "close-board-1", "closeflow-connect-system", "somebody")
+PRINCIPALS: Final = (
+    "order-submitter",
+    "broker-gateway",
+    "fill-processor",
+    "reconciler",
+    "close-board",
+    "connect",
+)
 LARGER_THAN_ALLOWED: Final = b"x" * (3 * 1024 * 1024)
 """Refused for its size, after it was found that the writer may write: nothing gets into the topic."""
 WAIT_S: Final = 30.0
@@ -225,7 +233,7 @@ def attempts(names: tuple[str, ...], verbs: Mapping[str, Attempt]) -> Iterator[t
             yield name, operation, attempt
 
 
-@pytest.mark.parametrize("principal", ["order-submitter", "broker-gateway", "fill-processor", "reconciler", "connect"])
+@pytest.mark.parametrize("principal", PRINCIPALS)
 def test_a_principal_can_do_what_the_table_says_and_nothing_else(
     system: System, access: Access, everything: tuple[str, ...], principal: str
 ) -> None:
@@ -243,7 +251,7 @@ def test_a_principal_can_do_what_the_table_says_and_nothing_else(
     assert tried == len(ON_TOPICS) * (len(everything) + 1) + len(ON_GROUPS) * len(GROUPS)
 
 
-@pytest.mark.parametrize("principal", ["order-submitter", "broker-gateway", "fill-processor", "reconciler", "connect"])
+@pytest.mark.parametrize("principal", PRINCIPALS)
 def test_a_principal_can_give_itself_nothing(system: System, principal: str) -> None:
     client = Client(system, principal)
     more = AclBinding(

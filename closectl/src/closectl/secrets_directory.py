@@ -28,10 +28,17 @@ from closeflow.storage.schema import migrate
 
 CA: Final = "ca.pem"
 CA_KEY: Final = "ca.key"
-SERVERS: Final = ("postgres", "kafka", "connect", "broker-simulator", "close-api")
+SERVERS: Final = ("postgres", "kafka", "connect", "broker-simulator", "close-api", "close-board")
 CLIENTS: Final = ("closectl", "reconciler")
 """Who shows a certificate: Kafka's administrator, who also registers the connector, and who watches the connector."""
-KAFKA_PRINCIPALS: Final = ("order-submitter", "broker-gateway", "fill-processor", "reconciler", "connect")
+KAFKA_PRINCIPALS: Final = (
+    "order-submitter",
+    "broker-gateway",
+    "fill-processor",
+    "reconciler",
+    "close-board",
+    "connect",
+)
 POSTGRES_ADMIN: Final = "closeflow_admin"
 TOKEN_KEY: Final = "token-key"
 RENEW_WITHIN: Final = timedelta(days=30)

@@ -27,6 +27,8 @@ ACCOUNT: Final = "main"
 TOKEN_TTL: Final = timedelta(days=1)
 SIMULATOR: Final = "broker-simulator"
 SERVICES: Final = ("close-api", "order-submitter", "fill-processor", "broker-gateway", "reconciler")
+BOARD: Final = "close-board"
+"""Not one of those that `start_all` starts: it changes nothing, and each start costs seconds."""
 Report = Callable[[str], None]
 
 
@@ -65,6 +67,14 @@ class System:
         what the others have is for health checks alone."""
         secured = name == SIMULATOR or name.startswith("close-api")
         return f"{self.links.scheme if secured else 'http'}://127.0.0.1:{self.port(name)}"
+
+    def board_url(self, name: str = BOARD) -> str:
+        """The page of a board."""
+        return f"{self.links.scheme}://127.0.0.1:{self.port(f'{name} page')}"
+
+    def board_login(self, name: str = BOARD) -> str:
+        """The page of a board with a token, in the part of the address that no browser sends to a server."""
+        return f"{self.board_url(name)}/login#token={self.token()}"
 
     @property
     def links(self) -> Links:
@@ -207,7 +217,7 @@ class System:
         return {f"{name}_DSN": dsn, f"{name}_PASSWORD_FILE": str(self.links.secrets / "postgres" / role)}
 
     def _spec(self, name: str) -> ServiceSpec:
-        service = next(one for one in (*SERVICES, SIMULATOR) if name == one or name.startswith(f"{one}-"))
+        service = next(one for one in (*SERVICES, SIMULATOR, BOARD) if name == one or name.startswith(f"{one}-"))
         prefix = service.upper().replace("-", "_")
         settings = {**self._settings(service, name), **self.overrides.get(service, {})}
         path = "/healthz" if service == SIMULATOR else "/readyz"
@@ -224,6 +234,8 @@ class System:
         if service == SIMULATOR:
             state = {"PORT": port, "STATE_PATH": str(self.directory / "broker-simulator.sqlite3")}
             return state | self.links.simulator()
+        if service == BOARD:
+            return self._board_settings(name)
         login = self._login(f"closeflow_{service.replace('-', '_')}")
         if service == "close-api":
             return {
@@ -260,3 +272,15 @@ class System:
                 "REPLICATION_SLOT": outbox.slot,
             }
         )
+
+    def _board_settings(self, name: str) -> dict[str, str]:
+        settings = {
+            **self.links.kafka_of(BOARD),
+            **self.links.server(BOARD),
+            "HEALTH_PORT": str(self.port(name)),
+            "HTTP_PORT": str(self.port(f"{name} page")),
+            "CLOSE_API_URL": self.url(),
+            "INSTANCE": self.stack.instance,
+        }
+        authority = self.links.administrator.ca
+        return settings if authority is None else settings | {"CLOSE_API_CA_PATH": str(authority)}

@@ -1,0 +1,1 @@
+"""The operators' page: what is not closing, why, and what happens next."""

@@ -1,0 +1,192 @@
+"""Read the topics with Faust, from their beginnings at every start, into the read model.
+
+The state is in memory alone, and the log is what it is made of again: so there is nothing that a crash could leave half
+done, nothing that the board writes to Kafka, and several boards beside each other each show everything. For that each
+process is a consumer group of its own. Faust passes an event over whose agent raised, and with `concurrency` above 1
+commits past one that is still worked on: here an agent works on one event at a time, what cannot be read is counted,
+and anything else ends the process, which reads all of it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+import faust
+import structlog
+from faust.types import EventT, StreamT
+
+from close_board.progress import Progress
+from close_board.read_model import ReadModel, Unreadable
+from closeflow.clock import monotonic, sleep, timeout, utc_now
+from closeflow.contracts import Undecodable, WireModel, decode
+from closeflow.contracts.topics import TOPIC_MODELS
+from closeflow.kafka.connection import SASL_MECHANISM, KafkaConnection
+from closeflow.kafka.log_ends import KafkaError, open_log_ends
+from closeflow.tasks import end_tasks
+from closeflow.telemetry.metrics import KAFKA_RECORDS
+
+GROUP_PREFIX: Final = "close-board-"
+"""How the groups of all boards begin: `schemas/principals.yaml` gives the rights to them."""
+
+LOOK_EVERY_S: Final = 0.5
+LOOK_WITHIN_S: Final = 10.0
+FORGET_EVERY_S: Final = 60.0
+
+
+class FaustEnded(Exception):
+    """It stopped following the topics although nobody asked it to."""
+
+
+log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Makes the read model, and keeps it; `progress` tells how far it is."""
+
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._connection = connection
+        self._started = monotonic()
+        self.model = ReadModel()
+        self.progress = Progress()
+
+    def trouble(self) -> str | None:
+        """Why the model is not whole; None once the log was read to its end."""
+        if self.progress.as_of is not None:
+            return None
+        waiting, total = self.progress.waiting, self.progress.total
+        return f"the log is read: {total - waiting} of {total} records" if total else "the log is not read yet"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the topics until `stop`. Raises what an event ended in that nobody foresaw."""
+        failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def failed(error: Exception) -> None:
+            if not failure.done():
+                failure.set_exception(error)
+
+        app = _make_app(self._connection, self.model, self.progress, failed)
+        stopping = asyncio.create_task(stop.wait())
+        looking = asyncio.create_task(self._look())
+        crashing = asyncio.create_task(_crash(app))
+        try:
+            await app.start()
+            ending: list[asyncio.Future[Any]] = [failure, stopping, looking, crashing]
+            await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            for one in ending:
+                if one.done():
+                    one.result()
+        finally:
+            failure.cancel()
+            await end_tasks([stopping, looking, crashing])
+            await app.stop()
+
+    async def _look(self) -> None:
+        """See again and again where the log ends. While Kafka is away there is nothing to see."""
+        told, forgotten_at = False, monotonic()
+        while True:
+            try:
+                async with open_log_ends(self._connection, [*TOPIC_MODELS]) as ends:
+                    while True:
+                        async with timeout(LOOK_WITHIN_S):
+                            self.progress.began(await ends.begins())
+                            now = utc_now()
+                            self.progress.looked(await ends.ends(), now)
+                        await sleep(LOOK_EVERY_S)
+                        self.progress.catch_up()
+                        if not told and self.progress.as_of is not None:
+                            told = True
+                            log.info(
+                                "log_read", records=self.model.applied, seconds=round(monotonic() - self._started, 2)
+                            )
+                        if monotonic() - forgotten_at > FORGET_EVERY_S:
+                            forgotten_at = monotonic()
+                            self.model.forget(now)
+            except (KafkaError, TimeoutError, OSError) as error:
+                log.warning("log_end_not_known", reason=f"{type(error).__name__}: {error}")
+                await sleep(LOOK_EVERY_S)
+
+
+async def _crash(app: faust.App) -> None:
+    """Raises what made Faust give up."""
+    await app.wait_until_stopped()
+    raise app.crash_reason or FaustEnded("Faust ended by itself")
+
+
+def _make_app(
+    connection: KafkaConnection, model: ReadModel, progress: Progress, failed: Callable[[Exception], None]
+) -> faust.App:
+    """A Faust application that applies every record of every topic to the model. `failed` is told of what ends it."""
+    app = faust.App(
+        f"{GROUP_PREFIX}{uuid4().hex}",
+        broker=[f"kafka://{server}" for server in connection.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(connection),
+        broker_client_id=connection.client_id,
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=2.0,
+        consumer_auto_offset_reset="earliest",
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        store="memory://",
+        stream_wait_empty=False,
+    )
+    for topic, record in TOPIC_MODELS.items():
+        channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
+        app.agent(channel, name=topic, concurrency=1)(_agent(topic, record, model, progress, failed))
+    return app
+
+
+def _agent(
+    topic: str, record: type[WireModel], model: ReadModel, progress: Progress, failed: Callable[[Exception], None]
+) -> Callable[[StreamT[bytes]], Any]:
+    outcomes: Mapping[bool, Any] = {
+        good: KAFKA_RECORDS.labels(topic, "applied" if good else "unreadable") for good in (True, False)
+    }
+
+    async def follow(stream: StreamT[bytes]) -> None:
+        async for event in stream.events():
+            try:
+                outcomes[_apply(event, record, model)].inc()
+                progress.read(topic, event.message.partition, event.message.offset)
+            except Exception as error:
+                failed(error)
+                await asyncio.Event().wait()  # Faust would pass the event over; the process ends instead.
+
+    return follow
+
+
+def _apply(event: EventT[bytes], record: type[WireModel], model: ReadModel) -> bool:
+    """Whether the record could be read."""
+    message = event.message
+    try:
+        model.apply(decode(record, message.value, message.headers or ()))  # type: ignore[arg-type]
+    except Undecodable as error:
+        key = message.key or b""
+        found = Unreadable(
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            at=datetime.fromtimestamp(message.timestamp, UTC),
+            error_class=error.error_class,
+            reason=error.reason,
+            position_id=int(key) if key.isdigit() and len(key) < 20 else None,
+        )
+        log.warning("record_not_applied", place=found.place, error_class=found.error_class, reason=found.reason)
+        model.refuse(found)
+        return False
+    return True
+
+
+def _credentials(connection: KafkaConnection) -> Any:
+    if connection.security_protocol == "PLAINTEXT":
+        return None
+    context = connection.tls.context()
+    if connection.security_protocol == "SSL":
+        return faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=connection.username, password=connection.password, mechanism=SASL_MECHANISM, ssl_context=context
+    )
