@@ -31,6 +31,7 @@ service broker-gateway closeflow_broker_gateway kafka-password=kafka/broker-gate
 service fill-processor closeflow_fill_processor kafka-password=kafka/fill-processor
 service reconciler closeflow_reconciler kafka-password=kafka/reconciler broker-secret-key=broker/secret-key \
     tls.pem=reconciler/tls.pem tls.key=reconciler/tls.key
+give close-board 10001 ca.pem=ca.pem tls.pem=close-board/tls.pem tls.key=close-board/tls.key kafka-password=kafka/close-board
 service closectl closeflow_operator tls.pem=closectl/tls.pem tls.key=closectl/tls.key broker-secret-key=broker/secret-key \
     private_key.pem=token-key/private_key.pem jwks.json=token-key/jwks.json
 give prometheus 65534 ca.pem=ca.pem

@@ -30,6 +30,7 @@ SERVICES: Final = (
     "broker-gateway",
     "fill-processor",
     "reconciler",
+    "close-board",
     "broker-simulator",
 )
 CHARTS: Final = (*SERVICES, "closeflow-platform", "closeflow")

@@ -95,7 +95,7 @@ def test_every_container_is_locked_down(service: str) -> None:
         "no" if service == "closectl" else "on-failure:5" if service in JOBS else "unless-stopped"
     )
     assert one["healthcheck"].get("disable", False) is (service in JOBS | NOT_ASKED)
-    assert one.get("ports", []) == [] or service in {"close-api", "grafana"}
+    assert one.get("ports", []) == [] or service in {"close-api", "close-board", "grafana"}
     assert all(port.startswith("127.0.0.1:") for port in one.get("ports", []))
     assert "ALLOW_PLAINTEXT" not in json.dumps(one)
 

@@ -17,7 +17,7 @@ HELM: Final = Path(__file__).resolve().parents[1]
 VALUES: Final = Path(__file__).parent / "values"
 RELEASE: Final = "closeflow"
 NAMESPACE: Final = "trading"
-SERVICES: Final = ("close-api", "order-submitter", "broker-gateway", "fill-processor", "reconciler")
+SERVICES: Final = ("close-api", "order-submitter", "broker-gateway", "fill-processor", "reconciler", "close-board")
 VARIANTS: Final = {
     "umbrella": VALUES / "umbrella.yaml",
     "trial": HELM / "closeflow" / "values-trial.yaml",

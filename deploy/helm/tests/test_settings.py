@@ -16,6 +16,7 @@ import pytest
 from broker_gateway.settings import BrokerGatewaySettings
 from broker_simulator.settings import Settings as SimulatorSettings
 from close_api.settings import Settings as CloseApiSettings
+from close_board.settings import CloseBoardSettings
 from closectl.secrets_directory import SecretsDirectory
 from closectl.settings import ClosectlSettings
 from closeflow.settings import ServiceSettings, read
@@ -42,6 +43,7 @@ SETTINGS: Final[dict[str, type[ServiceSettings]]] = {
     "broker-gateway": BrokerGatewaySettings,
     "fill-processor": FillProcessorSettings,
     "reconciler": ReconcilerSettings,
+    "close-board": CloseBoardSettings,
 }
 MADE: Final = HELM / "closeflow" / "files" / "make_secrets.py"
 Secrets = Mapping[str, Mapping[str, bytes]]

@@ -149,6 +149,7 @@ def test_a_service_reaches_what_it_uses_and_no_more() -> None:
         "broker-gateway": {53, 5432, 9092, 8090},
         "fill-processor": {53, 5432, 9092},
         "reconciler": {53, 5432, 9092, 8090, 8083},
+        "close-board": {53, 9092, 8080},
         "closeflow-platform": {53, 5432, 9094, 8083},
         "kafka": {53},
         "postgres": {53},
@@ -277,4 +278,4 @@ def test_strimzi_takes_the_place_of_the_jobs() -> None:
     assert connector["spec"]["config"]["slot.failover"] == "true"
     assert len(of_kind(objects, "KafkaTopic")) == 8
     users = {one["metadata"]["name"] for one in of_kind(objects, "KafkaUser")}
-    assert users == {"order-submitter", "broker-gateway", "fill-processor", "reconciler", "connect"}
+    assert users == {"order-submitter", "broker-gateway", "fill-processor", "reconciler", "close-board", "connect"}

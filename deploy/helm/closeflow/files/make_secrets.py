@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-SERVERS = ("postgres", "kafka", "connect", "broker-simulator", "close-api")
+SERVERS = ("postgres", "kafka", "connect", "broker-simulator", "close-api", "close-board")
 PASSWORDS = {
     "order-submitter": "closeflow_order_submitter",
     "broker-gateway": "closeflow_broker_gateway",
@@ -109,6 +109,8 @@ def secrets_of(files: dict[str, bytes]) -> dict[str, tuple[dict[str, bytes], str
             "Opaque",
         ),
         "close-api-tls": (tls("close-api"), "kubernetes.io/tls"),
+        "close-board": ({"kafka-password": text("kafka/close-board")}, "Opaque"),
+        "close-board-tls": (tls("close-board"), "kubernetes.io/tls"),
         "broker-simulator": (broker, "Opaque"),
         "broker-simulator-tls": (tls("broker-simulator"), "kubernetes.io/tls"),
         "postgres": ({**tls("postgres"), "password": text("postgres/closeflow_admin")}, "Opaque"),
