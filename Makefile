@@ -68,6 +68,10 @@ test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the fir
 	for one in $$mine; do told=$$($(BIN)/python -m devstack down --instance $$one 2>&1) || echo "$$told"; done; \
 	exit $$result
 
+.PHONY: install-browser
+install-browser: ## Install Debian's Chromium, in which the board is tested, where none is there (root)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
 .PHONY: test-containers
 test-containers: $(STAMP) ## Run the tests of storage, Kafka, pipeline, doors, closectl and system on servers in containers (needs Docker)
 	@$(BIN)/python -m tests.containers
@@ -80,8 +84,8 @@ simulate: $(STAMP) ## Run the rules in simulated worlds of failures, 1000 seeds 
 test-fast: $(STAMP) ## Run the tests of the domain, which need no server (seconds)
 	@$(BIN)/pytest -q libs/closeflow/tests/domain
 
-demo: $(STAMP) ## Close a portfolio through the real parts while a table shows it, verify, stop
-	@$(BIN)/python -m demo
+demo: $(STAMP) ## Close a portfolio through the real parts while a table shows it, verify, stop (KEEP=1: go on, with the board)
+	@$(BIN)/python -m demo $(if $(filter 1 yes true,$(KEEP)),--keep)
 
 run: $(STAMP) ## Start the servers and services, print their addresses, keep them running until Ctrl-C
 	@$(BIN)/python -m demo run

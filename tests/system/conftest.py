@@ -50,6 +50,8 @@ OVERRIDES: Final = {
         "WATCH_INTERVAL_S": "1",
         "PARTITIONS_INTERVAL_S": "2",
     },
+    # In a test a close that was not asked about is still after a second.
+    "close-board": {"STILL_AFTER_S": "1", "REFRESH_S": "0.5"},
     # Listening again takes half a second at most once the broker lets us.
     # It asks for what the stream lost in silence every 5 s, not 30.
     "broker-gateway": {"RECONNECT_CAP_S": "0.5", "TAKEOVER_POLL_S": "0.2", "BACKFILL_INTERVAL_S": "5"},

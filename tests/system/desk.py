@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import time
@@ -36,6 +35,7 @@ from closeflow.operating.closes import cancel_request, retry_request
 from closeflow.storage.core.engine import Database, make_engine
 from closeflow.storage.imported_positions import NewPosition
 from demo.system import ACCOUNT, SIMULATOR, System
+from tests.aside import run_aside
 
 WITHIN_S: Final = 30.0
 BROKER: Final = "alpaca"
@@ -123,7 +123,7 @@ class Desk:
         self.control.set_positions(specs)
         for symbol, _, _ in named:
             self.control.pin_quote(symbol, "99.95", "100.05")
-        asyncio.run(self._import([_new(symbol, held, kind) for symbol, held, kind in named]))
+        run_aside(self._import([_new(symbol, held, kind) for symbol, held, kind in named]))
         ids = {row["symbol"]: row["id"] for row in self.rows("SELECT id, symbol FROM positions")}
         return [Held(ids[symbol], symbol, held) for symbol, held, _ in named]
 
@@ -160,7 +160,7 @@ class Desk:
                 done = await verb(database, UUID(request_id), Operator(by="desk", reason="seen with the broker"))
                 assert isinstance(done, Done), done
 
-        asyncio.run(act())
+        run_aside(act())
 
     # the surroundings
 
@@ -256,7 +256,7 @@ class Desk:
             async with open_tail(self.system.kafka, [topic], None) as tail:
                 return await tail.drain()
 
-        return asyncio.run(drain())
+        return run_aside(drain())
 
     def events(self, topic: str, held: Held) -> list[Row]:
         """The position's events in the order of its partition."""
@@ -335,7 +335,7 @@ class Desk:
 
     def verify(self) -> None:
         """Every invariant that `closectl verify` can check holds: in the database, in the topics and at the broker."""
-        report = asyncio.run(self._verify())
+        report = run_aside(self._verify())
         assert report.violations == (), report.violations
         assert report.not_quiet is None, report.not_quiet
         for number, name in INVARIANTS.items():
@@ -353,7 +353,7 @@ class Desk:
             async with self._operator() as database:
                 return await compare_once(database, Sources(self.system.kafka, self._account()), Scope())
 
-        return asyncio.run(compared())
+        return run_aside(compared())
 
     def _account(self) -> Account:
         key_id, secret_key = self.system.links.broker_keys

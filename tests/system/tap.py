@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from closeflow.contracts.topics import BROKER_FILL, TOPIC_MODELS
 from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.read_to_end import Offsets, TailRecord, open_tail
 from demo.system import REPOSITORY
+from tests.aside import run_aside
 
 CHECKER: Final = FormatChecker()
 LETTERS: Final = {dead_letter_topic(topic): topic for topic in TOPIC_MODELS}
@@ -53,7 +53,7 @@ class Tap:
 
     def wrong(self) -> list[str]:
         """What of the records that are new is not as it should be; a line for each."""
-        return [line for record in asyncio.run(self._new()) for line in self.check(record)]
+        return [line for record in run_aside(self._new()) for line in self.check(record)]
 
     async def _new(self) -> list[TailRecord]:
         async with open_tail(self._connection, [*TOPIC_MODELS, *LETTERS], self._since) as tail:

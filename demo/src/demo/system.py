@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,9 +113,11 @@ class System:
         """The stack's Kafka, as its administrator."""
         return self.links.kafka
 
-    def token(self) -> str:
-        """Of a caller who may do everything with every account; good for a day."""
-        grant = Grant(subject="demo", accounts=None, scopes=list(Scope))
+    def token(
+        self, *, subject: str = "demo", accounts: Sequence[str] | None = None, scopes: Sequence[Scope] = tuple(Scope)
+    ) -> str:
+        """Of a caller who may do everything with every account, if nothing else is said; good for a day."""
+        grant = Grant(subject=subject, accounts=accounts, scopes=scopes)
         return issue_token(self._key, grant, ttl=TOKEN_TTL, now=datetime.now(UTC))
 
     def authorization(self) -> dict[str, str]:

@@ -65,7 +65,7 @@ def pages_of(text: str) -> list[str]:
     pages, (screen, model) = Pages(text), everything(text)
     close, told = model.closes[close_id(1)], screen.told
     fact = {"at": "2026-03-02T15:00:00Z", "source": text, "what": text, "detail": {text: text}}
-    parts = pages.of_close(close, told, [fact], text, doubted=True)
+    parts = pages.of_close(close, told, [fact], text, doubted=True, may_operate=True)
     given = {"viewer": screen.viewer, "csrf": "c", "fresh": screen.fresh, "actions": []}
     said = pages.page("said.html", heading=text, said=text, bad=True, back="/")
     login = pages.page("login.html", wrong=text)

@@ -31,19 +31,21 @@ log = structlog.get_logger(__name__)
 
 async def serve(settings: CloseBoardSettings, stop: asyncio.Event) -> None:
     """Follow the topics and show what they say until asked to stop."""
-    listening = listen(settings.http_host, settings.http_port)
     follower = Follower(settings.kafka_at(settings.kafka_bootstrap_servers, client_id="close-board"))
 
     async def readiness() -> Mapping[str, str | None]:
         return {"log": follower.trouble()}
 
-    async with (
-        serve_health(settings.health_host, settings.health_port, readiness),
-        open_close_api(settings.close_api_url, settings.close_api_tls) as api,
-    ):
-        if not await wait_until_topics_fit(settings.kafka, "close-board", stop):
-            return
-        certificate = _certificate(settings)
+    async with serve_health(settings.health_host, settings.health_port, readiness):
+        if await wait_until_topics_fit(settings.kafka, "close-board", stop):
+            await show(settings, follower, stop)
+
+
+async def show(settings: CloseBoardSettings, follower: Follower, stop: asyncio.Event) -> None:
+    """Serve the pages of what the follower reads, until asked to stop."""
+    listening = listen(settings.http_host, settings.http_port)
+    certificate = _certificate(settings)
+    async with open_close_api(settings.close_api_url, settings.close_api_tls) as api:
         server = make_server(build_app(_site(settings, follower, api, stop)), certificate)
         parts: dict[str, Coroutine[Any, Any, object]] = {
             "follower": follower.run(stop),

@@ -44,7 +44,7 @@ class ClosePages:
         return HTMLResponse(
             self.pages.close(
                 close,
-                self.pages.of_close(close, told, facts, away, doubted=self._is_doubted(close)),
+                self._parts(close, told, facts, away, viewer),
                 viewer=viewer,
                 csrf=csrf_of(viewer.token),
                 fresh=self.live.fresh(told),
@@ -65,7 +65,7 @@ class ClosePages:
             if monotonic() - asked_at >= ASKED_EVERY_S:
                 told, facts, away = await self._asked(viewer, close, told, facts)
                 asked_at = monotonic()
-            made = self.pages.of_close(close, told, facts, away, doubted=self._is_doubted(close))
+            made = self._parts(close, told, facts, away, viewer)
             return close.symbol, {**made, "as-of": self.pages.as_of(self.live.fresh(told))}, None
 
         return stream(self.live.follow(viewer.token, parts))
@@ -119,5 +119,6 @@ class ClosePages:
         left = self.live.model.left.get(close.position_id)
         return left is not None and left.id == close.id
 
-    def _is_doubted(self, close: Close) -> bool:
-        return close.position_id in self.live.model.doubted
+    def _parts(self, close: Close, told: Told, facts: Facts, away: str | None, viewer: Viewer) -> dict[str, str]:
+        doubted = close.position_id in self.live.model.doubted
+        return self.pages.of_close(close, told, facts, away, doubted=doubted, may_operate=viewer.may_operate)

@@ -20,10 +20,10 @@ import structlog
 from faust.types import EventT, StreamT
 
 from close_board.progress import Progress
-from close_board.read_model import ReadModel, Unreadable
+from close_board.read_model import ReadModel, Record, Unreadable
 from closeflow.clock import monotonic, sleep, timeout, utc_now
-from closeflow.contracts import Undecodable, WireModel, decode
-from closeflow.contracts.topics import TOPIC_MODELS
+from closeflow.contracts import BrokerFillV1, ExecutionEvent, PositionEvent, SubmitOrder, Undecodable, decode
+from closeflow.contracts.topics import BROKER_FILL, EXECUTION_EVENTS, POSITION_EVENTS, SUBMIT_ORDER
 from closeflow.kafka.connection import SASL_MECHANISM, KafkaConnection
 from closeflow.kafka.log_ends import KafkaError, open_log_ends
 from closeflow.tasks import end_tasks
@@ -32,6 +32,13 @@ from closeflow.telemetry.metrics import KAFKA_RECORDS
 GROUP_PREFIX: Final = "close-board-"
 """How the groups of all boards begin: `schemas/principals.yaml` gives the rights to them."""
 
+TOPICS: Final[Mapping[str, type[Record]]] = {
+    POSITION_EVENTS: PositionEvent,
+    SUBMIT_ORDER: SubmitOrder,
+    BROKER_FILL: BrokerFillV1,
+    EXECUTION_EVENTS: ExecutionEvent,
+}
+"""What it follows."""
 LOOK_EVERY_S: Final = 0.5
 LOOK_WITHIN_S: Final = 10.0
 FORGET_EVERY_S: Final = 60.0
@@ -47,8 +54,9 @@ log = structlog.get_logger(__name__)
 class Follower:
     """Makes the read model, and keeps it; `progress` tells how far it is."""
 
-    def __init__(self, connection: KafkaConnection) -> None:
+    def __init__(self, connection: KafkaConnection, topics: Mapping[str, type[Record]] = TOPICS) -> None:
         self._connection = connection
+        self._topics = topics
         self._started = monotonic()
         self.model = ReadModel()
         self.progress = Progress()
@@ -68,7 +76,7 @@ class Follower:
             if not failure.done():
                 failure.set_exception(error)
 
-        app = _make_app(self._connection, self.model, self.progress, failed)
+        app = _make_app(self._connection, self._topics, self.model, self.progress, failed)
         stopping = asyncio.create_task(stop.wait())
         looking = asyncio.create_task(self._look())
         crashing = asyncio.create_task(_crash(app))
@@ -89,7 +97,7 @@ class Follower:
         told, forgotten_at = False, monotonic()
         while True:
             try:
-                async with open_log_ends(self._connection, [*TOPIC_MODELS]) as ends:
+                async with open_log_ends(self._connection, [*self._topics]) as ends:
                     while True:
                         async with timeout(LOOK_WITHIN_S):
                             self.progress.began(await ends.begins())
@@ -117,7 +125,11 @@ async def _crash(app: faust.App) -> None:
 
 
 def _make_app(
-    connection: KafkaConnection, model: ReadModel, progress: Progress, failed: Callable[[Exception], None]
+    connection: KafkaConnection,
+    topics: Mapping[str, type[Record]],
+    model: ReadModel,
+    progress: Progress,
+    failed: Callable[[Exception], None],
 ) -> faust.App:
     """A Faust application that applies every record of every topic to the model. `failed` is told of what ends it."""
     app = faust.App(
@@ -134,14 +146,14 @@ def _make_app(
         store="memory://",
         stream_wait_empty=False,
     )
-    for topic, record in TOPIC_MODELS.items():
+    for topic, record in topics.items():
         channel = app.topic(topic, key_serializer="raw", value_serializer="raw")
         app.agent(channel, name=topic, concurrency=1)(_agent(topic, record, model, progress, failed))
     return app
 
 
 def _agent(
-    topic: str, record: type[WireModel], model: ReadModel, progress: Progress, failed: Callable[[Exception], None]
+    topic: str, record: type[Record], model: ReadModel, progress: Progress, failed: Callable[[Exception], None]
 ) -> Callable[[StreamT[bytes]], Any]:
     outcomes: Mapping[bool, Any] = {
         good: KAFKA_RECORDS.labels(topic, "applied" if good else "unreadable") for good in (True, False)
@@ -159,11 +171,12 @@ def _agent(
     return follow
 
 
-def _apply(event: EventT[bytes], record: type[WireModel], model: ReadModel) -> bool:
+def _apply(event: EventT[bytes], record: type[Record], model: ReadModel) -> bool:
     """Whether the record could be read."""
     message = event.message
+    headers = message.headers or ()
     try:
-        model.apply(decode(record, message.value, message.headers or ()))  # type: ignore[arg-type]
+        model.apply(decode(record, message.value, headers.items() if isinstance(headers, Mapping) else headers))
     except Undecodable as error:
         key = message.key or b""
         found = Unreadable(

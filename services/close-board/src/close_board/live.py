@@ -103,6 +103,7 @@ class Live:
     async def follow(self, token: str, made: Callable[[Viewer], Awaitable[Parts]]) -> AsyncIterator[bytes]:
         """An event whenever something changed, at least each `KEEP_ALIVE_S`; it ends where the viewer is not admitted
         any more, or the service stops."""
+        yield b"retry: 1000\n\n"
         sent = _Sent()
         while not self.stopping.is_set():
             try:

@@ -124,7 +124,7 @@ class Pages:
             "lights": str(self._parts.lights(told)),
             "funnel": str(self._parts.funnel(board)),
             "stuck-summary": str(self._parts.stuck_said(screen.stuck)),
-            "incidents": str(self._parts.incidents(told)),
+            "incidents": str(self._parts.incidents(told, screen.viewer.may_operate)),
             "unread": str(self._parts.unread(board)),
             "controls": str(self._parts.controls(told, screen.viewer, screen.account)),
         }
@@ -154,14 +154,21 @@ class Pages:
         )
 
     def of_close(
-        self, close: Close, told: Told, facts: Sequence[Mapping[str, Any]], away: str | None, *, doubted: bool
+        self,
+        close: Close,
+        told: Told,
+        facts: Sequence[Mapping[str, Any]],
+        away: str | None,
+        *,
+        doubted: bool,
+        may_operate: bool,
     ) -> dict[str, str]:
         """The parts of a close's own page that change."""
         of_it = [one for one in told.incidents if one.get("close_request_id") == str(close.id)]
         narrowed = Told(told.at, incidents=of_it, away=told.away)
         return {
             "state": str(self._close_parts.state(close, told.waits.get(close.id), doubted)),
-            "incidents": str(self._parts.incidents(narrowed)),
+            "incidents": str(self._parts.incidents(narrowed, may_operate)),
             "timeline": str(self._close_parts.timeline(facts, away)),
         }
 

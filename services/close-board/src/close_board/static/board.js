@@ -57,9 +57,10 @@ function setRows({ part, order, rows }) {
   });
 }
 
+let heard = Date.now();
+
 function follow(address) {
   const events = new EventSource(address);
-  let heard = Date.now();
   events.addEventListener("change", (event) => {
     heard = Date.now();
     const { at, title, parts, rows } = JSON.parse(event.data);
@@ -71,11 +72,16 @@ function follow(address) {
     tick();
   });
   events.addEventListener("over", () => { events.close(); location.assign("/login"); });
-  setInterval(() => {
-    if (Date.now() - heard < 10000) return;
-    document.documentElement.classList.add("cut-off");
-    document.getElementById("as-of-said")?.classList.add("old");
-  }, 1000);
+  events.addEventListener("error", () => {
+    // The browser connects again by itself, unless it was answered with an error.
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => follow(address), 3000);
+  });
+}
+
+function notice() {
+  if (Date.now() - heard < 10000) return;
+  document.documentElement.classList.add("cut-off");
+  document.getElementById("as-of-said")?.classList.add("old");
 }
 
 function logInByAddress(form) {
@@ -87,7 +93,10 @@ function logInByAddress(form) {
 }
 
 const live = document.getElementById("live");
-if (live) follow(live.dataset.events);
+if (live) {
+  follow(live.dataset.events);
+  setInterval(notice, 1000);
+}
 const login = document.getElementById("login");
 if (login) logInByAddress(login);
 tick();
