@@ -70,7 +70,8 @@ test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the fir
 
 .PHONY: install-browser
 install-browser: ## Install Debian's Chromium, in which the board is tested, where none is there (root)
-	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 .PHONY: test-containers
 test-containers: $(STAMP) ## Run the tests of storage, Kafka, pipeline, doors, closectl and system on servers in containers (needs Docker)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from statistics import median
 from typing import Any, Final, NoReturn
@@ -27,7 +28,7 @@ from demo.progress import POLL_S, Progress, is_final, read_rows
 from demo.restarts import Restarts
 from demo.scenario import ALREADY_CLOSING, STORIES, Asked, close_all, script, surprises
 from demo.services import DidNotStart
-from demo.system import REPOSITORY, SIMULATOR, System
+from demo.system import BOARD, REPOSITORY, SIMULATOR, System
 from demo.trouble import Stopped, alone, explain, refuse_ended
 
 POSITIONS: Final = REPOSITORY / "demo" / "positions.csv"
@@ -47,6 +48,7 @@ def main() -> int:
     """Run the demo (0 good, 1 a violation, 2 this machine lacks something) or keep the system running until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("demo", "run"), default="demo")
+    parser.add_argument("--keep", action="store_true", help="leave the demo running at its end, with the board")
     parser.add_argument("--instance", help="instance of the embedded stack (default: demo, or dev for run)")
     given = parser.parse_args()
     instance = given.instance or ("demo" if given.what == "demo" else "dev")
@@ -63,7 +65,9 @@ def main() -> int:
         system = System(stack, f"closeflow_{instance}", stack.data_dir / "services", report, overrides)
         with alone(stack):
             try:
-                return _demo(system, console) if given.what == "demo" else _run(system, console)
+                if given.what == "run":
+                    _run(system, console)
+                return _demo(system, console, keep=given.keep)
             except (Violation, Stopped, DidNotStart, devstack.StackError):
                 raise
             except Exception as error:
@@ -93,10 +97,13 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _demo(system: System, console: Console) -> int:
+def _demo(system: System, console: Console, *, keep: bool) -> int:
     system.report("wiping what an earlier demo left")
     system.wipe()
     _set_up(system)
+    if keep:
+        system.start(BOARD)
+        _print_board(system, console)
     with system.control() as control:
         script(control, read_positions(POSITIONS.read_text().splitlines()))
     console.print()
@@ -111,12 +118,19 @@ def _demo(system: System, console: Console) -> int:
     if code:
         raise Stopped(f"closectl verify could not check everything (exit code {code}), see above")
     console.print("[green]every position is closed, and every invariant that can be checked holds[/]")
+    if keep:
+        _print_board(system, console)
+        console.print("It goes on running; Ctrl-C stops it.", highlight=False, soft_wrap=True)
+        with suppress(KeyboardInterrupt):
+            _watch(system)
     return GOOD
 
 
 def _run(system: System, console: Console) -> NoReturn:
     """Until Ctrl-C: what ends is started again, as a service manager does it."""
     _set_up(system)
+    system.start(BOARD)
+    _print_board(system, console)
     console.print(
         f"\nclose-api        {system.url()}   (described by {system.url()}/openapi.json)",
         highlight=False,
@@ -130,6 +144,17 @@ def _run(system: System, console: Console) -> NoReturn:
         console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
     console.print("\nThe token is good for a day; start again for a new one.", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops the services; `make down` stops the servers.", highlight=False, soft_wrap=True)
+    _watch(system)
+
+
+def _print_board(system: System, console: Console) -> None:
+    """Where it is, with a token behind the # that logs in whoever opens it."""
+    console.print(f"\nclose-board      {system.board_url()}   (this logs in:)", highlight=False, soft_wrap=True)
+    console.print(system.board_login(), highlight=False, soft_wrap=True)
+
+
+def _watch(system: System) -> NoReturn:
+    """Until Ctrl-C: what ends is started again, and what is wrong is said once."""
     restarts = Restarts(system.launch, system.report)
     told: tuple[str, ...] = ()
     while True:
