@@ -109,9 +109,9 @@ class OverviewRoutes:
         size, _ = read_page(given)
         request_id = read_request_id(given["close_request"]) if "close_request" in given else None
         caller = await self.door.admit(request)
-        found = await self.overview.waiting(caller, account=given.get("account"), request_id=request_id, limit=size + 1)
-        shown = [_wait_members(*one) for one in found.closes[:size]]
-        members = {"at": time_text(found.at), "waiting": shown, "more": len(found.closes) > size}
+        found = await self.overview.waiting(caller, account=given.get("account"), request_id=request_id, page_size=size)
+        shown = [_wait_members(*one) for one in found.closes]
+        members = {"at": time_text(found.at), "waiting": shown, "more": found.more}
         return json_response(orjson.dumps(members))
 
     async def status(self, request: Request) -> Response:

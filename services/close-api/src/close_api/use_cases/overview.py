@@ -34,6 +34,8 @@ class Waiting:
 
     at: datetime
     closes: list[tuple[CloseRequest, Wait]]
+    more: bool
+    """Whether there are younger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,16 @@ class Overview:
         )
         return paging.page(found, lambda one: one.id.to_bytes(_KEY))
 
-    async def waiting(self, caller: Caller, *, account: str | None, request_id: UUID | None, limit: int) -> Waiting:
-        """At most `limit` closes of the caller's accounts, of one of them, or the one of this id, if it is not over."""
+    async def waiting(self, caller: Caller, *, account: str | None, request_id: UUID | None, page_size: int) -> Waiting:
+        """The oldest closes of the caller's accounts, of one of them, or the one of this id, if it is not over; as many
+        as `Paging` makes of the size."""
         caller.require(Scope.READ)
-        accounts = caller.accounts
+        size, accounts = Paging(("waiting",), page_size, "").size, caller.accounts
         if account is not None:
             accounts = frozenset({account}) if caller.may_see(account) else frozenset()
-        found = await self._ask(lambda tx: waiting_closes(tx, accounts=accounts, limit=limit, request_id=request_id))
-        return Waiting(found.now, [(seen.request, waiting(seen)) for seen in found.closes])
+        found = await self._ask(lambda tx: waiting_closes(tx, accounts=accounts, limit=size + 1, request_id=request_id))
+        closes = [(seen.request, waiting(seen)) for seen in found.closes]
+        return Waiting(found.now, closes[:size], len(closes) > size)
 
     async def status(self, caller: Caller) -> tuple[Light, ...]:
         """The lights; of accounts only the caller's."""
