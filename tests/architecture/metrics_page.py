@@ -21,7 +21,7 @@ library. They are declared in `closeflow.telemetry.metric_list`, from which this
 [incident](operations.md#incidents) in any case; these figures show it coming.
 """
 MAKERS: Final = frozenset({"counter", "gauge", "histogram"})
-SERVICES: Final = ("close-api", "order-submitter", "broker-gateway", "fill-processor", "reconciler")
+SERVICES: Final = ("close-api", "order-submitter", "broker-gateway", "fill-processor", "reconciler", "close-board")
 SHARED: Final[Mapping[str, str]] = {
     "closeflow_kafka_records_total": "run_consumer",
     "closeflow_kafka_batch_seconds": "run_consumer",

@@ -179,8 +179,12 @@ async def test_who_asks_too_often_is_told_as_documented(path: str) -> None:
     assert [undocumented(answer) for answer in answers] == [[]] * 5
 
 
-@pytest.mark.parametrize("given", [{}, {"params": {"nothing": "1"}}, {"content": "{}"}], ids=repr)
-@pytest.mark.parametrize(("who", "status"), [(None, 200), (Powerless(), 200), (Stranger(), 401)], ids=repr)
+@pytest.mark.parametrize(
+    "given", [{}, {"params": {"nothing": "1"}}, {"content": "{}"}], ids=["as documented", "a parameter", "a body"]
+)
+@pytest.mark.parametrize(
+    ("who", "status"), [(None, 200), (Powerless(), 200), (Stranger(), 401)], ids=["caller", "powerless", "stranger"]
+)
 async def test_who_calls_is_told_as_documented(
     who: Stranger | Powerless | None, status: int, given: Mapping[str, Any]
 ) -> None:

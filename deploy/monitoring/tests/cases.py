@@ -13,7 +13,7 @@ CLOSES: Final = "close_api_closes_total"
 ANSWERS: Final = "closeflow_broker_answers_total"
 POOL: Final = 'closeflow_database_pool_wait_seconds_bucket{job="close-api", instance="a"'
 LOOP: Final = 'closeflow_event_loop_lag_seconds_bucket{job="close-api", instance="a"'
-JOBS: Final = ("close-api", "order-submitter", "broker-gateway", "fill-processor", "reconciler")
+JOBS: Final = ("close-api", "order-submitter", "broker-gateway", "fill-processor", "reconciler", "close-board")
 
 
 @dataclass(frozen=True, slots=True)
