@@ -5,6 +5,7 @@ Closes 1 and 2 are retryable, 3 works at the broker, 4 waits for its first order
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
@@ -149,7 +150,18 @@ def test_a_frozen_close_goes_on_once_every_incident_that_freezes_it_is_closed(
     assert answer("incidents", "list", "--kind", "poison", postgres_dsn=dsn) == []
     shown = answer("incidents", "show", poison, postgres_dsn=dsn)
     assert (shown["kind"], shown["closed_by"]) == ("poison", "ann")
+    assert (shown["evidence"], shown["runbook"]) == (None, "docs/runbooks/poison.md")
     assert [each["action"] for each in recorded(portfolio, poison)] == ["close_incident"]
+
+
+def test_an_incident_is_shown_with_its_evidence_and_its_page(portfolio: OnTestStack, db: Owner) -> None:
+    evidence = {"assembled_at": "2026-03-02T14:30:00Z", "executions_listed": 0, "position_agrees": True}
+    detail = json.dumps({"text": "not found", "evidence": evidence})
+    insert = "INSERT INTO incidents (kind, severity, detail) VALUES ('order_not_found', 'critical', %s) RETURNING id"
+    (number,) = one(db, insert, detail)
+    shown = answer("incidents", "show", str(number), postgres_dsn=portfolio.dsn(ROLE))
+    assert (shown["detail"], shown["evidence"]) == ("not found", evidence)
+    assert shown["runbook"] == "docs/runbooks/order_not_found.md"
 
 
 def test_an_incident_of_no_close_is_closed_too(portfolio: OnTestStack, db: Owner) -> None:

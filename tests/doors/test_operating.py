@@ -102,6 +102,7 @@ async def test_incidents_are_listed_page_by_page_and_closed(rest: Rest) -> None:
     assert len((await rest.get("incidents", closed="true", kind="gap"))["incidents"]) == 3
     shown = await rest.get(f"incidents/{number}")
     assert (shown["closed_by"], shown["resolution"]) == ("desk", WHY["reason"])
+    assert (shown["evidence"], shown["runbook"]) == (None, "docs/runbooks/gap.md")
     global_one = everything[0]["id"]
     assert (await rest.call("GET", f"incidents/{global_one}")).status_code == 404
     assert (await rest.refused(f"incidents/{global_one}/close"))[0] == 404

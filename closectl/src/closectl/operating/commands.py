@@ -14,6 +14,7 @@ from closectl.arguments import subject as subject_
 from closectl.command_line import examples
 from closectl.environment import with_database
 from closectl.output import console, fail, plain, print_json, print_rows, visible
+from closeflow.domain.incidents import runbook
 from closeflow.domain.operator.requests import Already, Done, Outcome, Refused
 from closeflow.operating.acting import Acted, NotThere, Operator
 from closeflow.operating.closes import abandon_request, cancel_request, retry_request
@@ -97,7 +98,7 @@ def list_incidents_(
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List incidents, the newest first. docs/operations.md says of each kind what to do."""
+    """List incidents, the newest first. docs/runbooks has a page for each kind, which says what to do."""
 
     async def work(database: Database) -> list[IncidentRow]:
         async with transaction(database) as tx:
@@ -110,7 +111,7 @@ def list_incidents_(
 
 @incidents.command("show", epilog=examples("incidents show 7"))
 def show_incident(incident_id: IncidentId, as_json: AsJson = False) -> None:
-    """Show one incident, whole."""
+    """Show one incident, whole, and the page that says what to do."""
 
     async def work(database: Database) -> IncidentRow | None:
         async with transaction(database) as tx:
@@ -119,10 +120,11 @@ def show_incident(incident_id: IncidentId, as_json: AsJson = False) -> None:
     found = with_database(work)
     if found is None:
         fail(f"there is no incident {incident_id}; `closectl incidents list --closed` shows those that are")
+    members = asdict(found) | {"runbook": runbook(found.kind)}
     if as_json:
-        print_json(asdict(found))
+        print_json(members)
         return
-    for name, value in asdict(found).items():
+    for name, value in members.items():
         console.print(f"{name:18} {plain(value)}", markup=False, highlight=False, soft_wrap=True)
 
 

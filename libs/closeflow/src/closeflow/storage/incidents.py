@@ -161,6 +161,8 @@ class IncidentRow:
     severity: str
     subject: str
     detail: str
+    evidence: Mapping[str, Any] | None
+    """What `assemble_evidence` found about an order that the broker does not find; None of any other."""
     account_id: str | None
     """Whose it is; None where it is not about one account alone."""
     close_request_id: UUID | None
@@ -174,7 +176,7 @@ class IncidentRow:
 
 _INCIDENTS: Final = """
     SELECT i.id, i.kind, i.severity, i.subject, COALESCE(i.detail ->> 'text', '') AS detail,
-           COALESCE(p.account_id, r.account_id, o.account_id) AS account_id,
+           i.detail -> 'evidence' AS evidence, COALESCE(p.account_id, r.account_id, o.account_id) AS account_id,
            COALESCE(i.close_request_id, o.close_request_id) AS close_request_id, i.opened_at, i.last_seen_at, i.count,
            i.closed_at, i.closed_by, i.resolution
     FROM incidents i LEFT JOIN orders o ON o.client_order_id = i.client_order_id

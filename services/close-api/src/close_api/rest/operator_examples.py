@@ -52,6 +52,8 @@ _INCIDENT: Final = {
     "severity": "warning",
     "subject": f"cf-{_REQUEST.replace('-', '')}-1",
     "detail": "4 filled that no execution names",
+    "evidence": None,
+    "runbook": "docs/runbooks/gap.md",
     "account_id": "ACC-1",
     "close_request_id": _REQUEST,
     "opened_at": _AT,

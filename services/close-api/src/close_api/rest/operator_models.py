@@ -17,6 +17,7 @@ from close_api.close_body import MAX_REASON, bounded, field_errors, moment, posi
 from close_api.errors import field_problem
 from close_api.rest.responses import Number
 from close_api.use_cases.operating import Row
+from closeflow.domain.incidents import runbook
 from closeflow.domain.operator.adjust import Ending
 from closeflow.domain.text import decimal_text, time_text
 from closeflow.domain.trading_controls import TradingState
@@ -194,6 +195,10 @@ class IncidentAnswer(BaseModel):
     severity: str
     subject: str
     detail: str
+    evidence: dict[str, Any] | None = Field(
+        description="Of an order that the broker does not find: what it lists and holds, as of `assembled_at`."
+    )
+    runbook: str = Field(description="The page of this repository that says what to do.")
     account_id: str | None
     close_request_id: UUID | None
     opened_at: datetime
@@ -265,7 +270,7 @@ def read_as(model: type[B], values: Mapping[str, object]) -> B:
 
 def incident_members(one: IncidentRow) -> dict[str, object]:
     """The members of an IncidentAnswer."""
-    return shown(asdict(one))
+    return shown(asdict(one) | {"runbook": runbook(one.kind)})
 
 
 def sender_members(row: Row) -> dict[str, object]:
