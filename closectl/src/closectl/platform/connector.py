@@ -232,7 +232,7 @@ def _parts(status: dict[str, Any]) -> list[dict[str, Any]]:
 def _cause(part: dict[str, Any], outbox: Outbox) -> str:
     """The innermost cause of a Java stack trace, else its first line."""
     if SLOT_LOST in part.get("trace", ""):
-        return f"its slot {outbox.slot} was lost, and events with it; follow the runbook before starting afresh"
+        return f"its slot {outbox.slot} was lost; a reconciler starts it afresh, see docs/runbooks/slot_lost.md"
     lines = str(part.get("trace", "no trace")).splitlines()
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return (causes[-1] if causes else lines[0])[:300]
