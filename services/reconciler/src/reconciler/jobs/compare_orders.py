@@ -33,7 +33,7 @@ from closeflow.storage.account_histories import (
 from closeflow.storage.advisory_locks import cycle_alone
 from closeflow.storage.book.load import lock_books
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying, transaction
-from closeflow.storage.incidents import close_incidents, report_incidents
+from closeflow.storage.incidents import close_incidents_about, report_incidents
 from closeflow.unit_of_work import save
 from reconciler.jobs.ask_quiet_orders import publish
 
@@ -73,9 +73,7 @@ class CompareOrders:
             history = await read_history(tx, account_id=account_id)
             if history.is_settled:
                 await note_history(tx, account_id=account_id)
-                await close_incidents(
-                    tx, kind=IncidentKind.DATABASE_CHANGED_HISTORY, still=(), resolution="the orders were compared"
-                )
+                await self._close_incident(tx)
                 self._since = None
                 return 0
             await report_incidents(tx, incidents=[_changed(account_id, history)])
@@ -128,9 +126,7 @@ class CompareOrders:
             )
             await save(tx, result)
             await note_history(tx, account_id=self.broker.account_id)
-            await close_incidents(
-                tx, kind=IncidentKind.DATABASE_CHANGED_HISTORY, still=(), resolution="the orders were compared"
-            )
+            await self._close_incident(tx)
             return missing
 
         missing = await retrying(self.database, work)
@@ -140,6 +136,15 @@ class CompareOrders:
         self._since = None
         log.warning("orders_compared", stated=len(symbols), not_recorded=missing)
         return len(missing)
+
+    async def _close_incident(self, tx: Transaction) -> None:
+        """That of this account: every other one has a reconciler of its own."""
+        await close_incidents_about(
+            tx,
+            kind=IncidentKind.DATABASE_CHANGED_HISTORY,
+            subjects=[self.broker.account_id],
+            resolution="the orders were compared",
+        )
 
     async def _positions(
         self, tx: Transaction, missing: Sequence[str], symbols: Mapping[str, str]
