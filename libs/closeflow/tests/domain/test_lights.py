@@ -54,7 +54,7 @@ ROWS: Final[list[tuple[dict[str, Any], LightName, Colour, str]]] = [
     ({"controls": [("A", TradingState.HALTED)]}, LightName.TRADING, RED, "A is halted"),
     ({"controls": [("A", TradingState.REDUCING)]}, LightName.TRADING, AMBER, "A is reducing"),
     ({"jobs": []}, LightName.RECONCILER, RED, "no job"),
-    ({"jobs": [JobSeen("wake", None, timedelta(seconds=9))]}, LightName.RECONCILER, RED, "wake"),
+    ({"jobs": [JobSeen("wake", None, timedelta(seconds=9))]}, LightName.RECONCILER, AMBER, "no cycle yet of wake"),
     ({"jobs": [JobSeen("wake", timedelta(seconds=10), timedelta(seconds=9))]}, LightName.RECONCILER, RED, "wake"),
 ]
 

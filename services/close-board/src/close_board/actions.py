@@ -17,6 +17,7 @@ class Action:
 
     name: str
     verb: str
+    confirm: str
     method: str
     path: str
     will: str
@@ -28,6 +29,7 @@ class Action:
 RETRY: Final = Action(
     "retry",
     "Retry",
+    "Retry this close now",
     "POST",
     "/v1/operator/close-requests/{}/retry",
     "ask for the next attempt of this close now, for what is still owed, instead of at its time.",
@@ -38,17 +40,19 @@ RETRY: Final = Action(
 CANCEL: Final = Action(
     "cancel",
     "Cancel",
+    "Cancel this close",
     "POST",
     "/v1/close-requests/{}/cancel",
     "withdraw this close where nothing was sent yet, else ask the broker to cancel its order; the close then ends with "
     "what is filled.",
-    "take back what is filled, and nothing that fills before the broker has cancelled the order.",
+    "take back what is filled, or what still fills before the broker has cancelled the order.",
     frozenset({RequestStatus.PENDING, RequestStatus.SUBMITTED, RequestStatus.RETRYABLE}),
     by_operator=False,
 )
 ABANDON: Final = Action(
     "abandon",
     "Abandon",
+    "Abandon this close",
     "POST",
     "/v1/operator/close-requests/{}/abandon",
     "give this close up: it fails as abandoned, and its position is open again, with what it holds.",
@@ -60,10 +64,11 @@ OF_CLOSES: Final[Mapping[str, Action]] = {one.name: one for one in (RETRY, CANCE
 CONTROL: Final = Action(
     "control",
     "Set",
+    "Set it",
     "PUT",
     "/v1/operator/trading-controls/{}",
     "decide what may be sent from its commit on, by every process.",
-    "cancel an order that is at the broker, or forget a close: those that are held go on when it is released.",
+    "cancel an order that is at the broker, or forget a close: what is held goes on when it is released.",
 )
 STATES: Final = (
     (TradingState.HALTED, "nothing is sent, and new closes are refused"),
@@ -73,6 +78,7 @@ STATES: Final = (
 CLOSE_INCIDENT: Final = Action(
     "close-incident",
     "Close incident",
+    "Close this incident",
     "POST",
     "/v1/operator/incidents/{}/close",
     "close this incident, with your reason as its resolution; a close that it froze goes on.",

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from uuid import uuid4
 
@@ -76,7 +78,8 @@ class Follower:
             if not failure.done():
                 failure.set_exception(error)
 
-        app = _make_app(self._connection, self._topics, self.model, self.progress, failed)
+        directory = TemporaryDirectory(prefix=GROUP_PREFIX)  # Faust makes one, though it keeps nothing in it.
+        app = _make_app(self._connection, self._topics, Path(directory.name), self.model, self.progress, failed)
         stopping = asyncio.create_task(stop.wait())
         looking = asyncio.create_task(self._look())
         crashing = asyncio.create_task(_crash(app))
@@ -91,6 +94,7 @@ class Follower:
             failure.cancel()
             await end_tasks([stopping, looking, crashing])
             await app.stop()
+            directory.cleanup()
 
     async def _look(self) -> None:
         """See again and again where the log ends. While Kafka is away there is nothing to see."""
@@ -127,6 +131,7 @@ async def _crash(app: faust.App) -> None:
 def _make_app(
     connection: KafkaConnection,
     topics: Mapping[str, type[Record]],
+    directory: Path,
     model: ReadModel,
     progress: Progress,
     failed: Callable[[Exception], None],
@@ -144,6 +149,7 @@ def _make_app(
         topic_allow_declare=False,
         web_enabled=False,
         store="memory://",
+        datadir=directory,
         stream_wait_empty=False,
     )
     for topic, record in topics.items():

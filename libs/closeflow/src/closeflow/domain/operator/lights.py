@@ -150,9 +150,12 @@ def _reconciler(seen: Surroundings) -> Light:
     name = LightName.RECONCILER
     if not seen.jobs:
         return Light(name, Colour.RED, "no job was ever run")
-    late = [one.job for one in seen.jobs if one.idle is None or one.idle > one.allowed]
+    late = [one.job for one in seen.jobs if one.idle is not None and one.idle > one.allowed]
     if late:
         return Light(name, Colour.RED, f"no cycle in its time of {', '.join(sorted(late))}")
+    new = [one.job for one in seen.jobs if one.idle is None]
+    if new:
+        return Light(name, Colour.AMBER, f"no cycle yet of {', '.join(sorted(new))}")
     return Light(name, Colour.GREEN, "every job finishes its cycles")
 
 
