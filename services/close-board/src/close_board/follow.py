@@ -44,10 +44,16 @@ TOPICS: Final[Mapping[str, type[Record]]] = {
 LOOK_EVERY_S: Final = 0.5
 LOOK_WITHIN_S: Final = 10.0
 FORGET_EVERY_S: Final = 60.0
+STALLED_AFTER_S: Final = 60.0
+"""A reader that takes nothing for so long, although Kafka answers and has something, is begun anew."""
 
 
 class FaustEnded(Exception):
     """It stopped following the topics although nobody asked it to."""
+
+
+class FaustStalled(Exception):
+    """Records wait, and it takes none."""
 
 
 log = structlog.get_logger(__name__)
@@ -98,7 +104,7 @@ class Follower:
 
     async def _look(self) -> None:
         """See again and again where the log ends. While Kafka is away there is nothing to see."""
-        told, forgotten_at = False, monotonic()
+        told, forgotten_at, moved = False, monotonic(), (0, monotonic())
         while True:
             try:
                 async with open_log_ends(self._connection, [*self._topics]) as ends:
@@ -109,6 +115,7 @@ class Follower:
                             self.progress.looked(await ends.ends(), now)
                         await sleep(LOOK_EVERY_S)
                         self.progress.catch_up()
+                        moved = self._moved(*moved)
                         if not told and self.progress.as_of is not None:
                             told = True
                             log.info(
@@ -120,6 +127,15 @@ class Follower:
             except (KafkaError, TimeoutError, OSError) as error:
                 log.warning("log_end_not_known", reason=f"{type(error).__name__}: {error}")
                 await sleep(LOOK_EVERY_S)
+
+    def _moved(self, records: int, since: float) -> tuple[int, float]:
+        """How many records were read, and since when it is as many. Raises FaustStalled."""
+        read, now = self.model.applied + self.model.unreadable.total(), monotonic()
+        if read != records or not self.progress.waiting:
+            return read, now
+        if now - since > STALLED_AFTER_S:
+            raise FaustStalled(f"{self.progress.waiting} records wait, and none was read for {now - since:.0f} s")
+        return records, since
 
 
 async def _crash(app: faust.App) -> None:
