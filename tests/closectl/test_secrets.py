@@ -46,7 +46,7 @@ def test_everything_is_made_once_and_stays(directory: Path) -> None:
     assert files(directory) == before
     passwords = {name: text for name, text in before.items() if name.startswith(("postgres/cl", "kafka/"))}
     secrets = [text for name, text in passwords.items() if "tls" not in name and "keystore" not in name]
-    assert len(secrets) == len(set(secrets)) == 13
+    assert len(secrets) == len(set(secrets)) == 14
 
 
 def test_only_what_is_public_can_be_read_by_others(directory: Path) -> None:
@@ -75,7 +75,7 @@ def test_certificates_name_their_hosts_and_openssl_takes_them(directory: Path) -
     assert hosts_of(certificate) == ["localhost", "postgres", "db.internal", "127.0.0.1"]
     assert certificate.subject.rfc4514_string() == "CN=postgres"
     every = sorted(map(str, directory.glob("*/tls.pem")))
-    assert len(every) == 7
+    assert len(every) == 8
     command = ["openssl", "verify", "-x509_strict", "-CAfile", str(directory / "ca.pem"), *every]
     subprocess.run(command, check=True, capture_output=True)
 
@@ -132,7 +132,7 @@ def test_another_authoritys_certificate_is_refused(tmp_path: Path) -> None:
 
 def test_a_certificate_that_ends_soon_is_told(tmp_path: Path) -> None:
     told = made(tmp_path, "--days", "10")
-    assert told.count("and new ones are made") == 7
+    assert told.count("and new ones are made") == 8
     assert "nothing is missing" in made(tmp_path)
 
 

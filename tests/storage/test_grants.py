@@ -100,7 +100,7 @@ MAY: Final[tuple[tuple[str, set[str]], ...]] = (
     ("UPDATE inbox SET outcome = 'applied'", {SUB, FP}),
     ("UPDATE parked_records SET released_at = now()", {SUB, FP, REC, OP}),
     ("UPDATE parked_records SET bytes = NULL", set()),
-    ("SELECT FROM dead_letter_actions", {OP}),
+    ("SELECT FROM dead_letter_actions", {OP, REC}),
     (
         "INSERT INTO dead_letter_actions VALUES ('broker-fill.dlq', 0, 1, now(), 'replayed', 'me', 'r', now())",
         {OP},

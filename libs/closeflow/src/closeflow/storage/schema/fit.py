@@ -18,7 +18,7 @@ from closeflow.storage.core.away import is_away, reason
 from closeflow.storage.core.engine import CommitUnknown, Database, DatabaseError, Transaction, sqlstate, transaction
 from closeflow.tasks import GrowingPause
 
-HEAD: Final = "0038"
+HEAD: Final = "0039"
 """The revision this code is written for: a constant, so that readiness needs no migration files."""
 
 _UNDEFINED_TABLE: Final = "42P01"
