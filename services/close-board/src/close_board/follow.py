@@ -115,7 +115,7 @@ class Follower:
                             self.progress.looked(await ends.ends(), now)
                         await sleep(LOOK_EVERY_S)
                         self.progress.catch_up()
-                        moved = self._moved(*moved)
+                        moved = self.moved(*moved)
                         if not told and self.progress.as_of is not None:
                             told = True
                             log.info(
@@ -127,8 +127,9 @@ class Follower:
             except (KafkaError, TimeoutError, OSError) as error:
                 log.warning("log_end_not_known", reason=f"{type(error).__name__}: {error}")
                 await sleep(LOOK_EVERY_S)
+                moved = moved[0], monotonic()  # Nothing can be read while Kafka is away.
 
-    def _moved(self, records: int, since: float) -> tuple[int, float]:
+    def moved(self, records: int, since: float) -> tuple[int, float]:
         """How many records were read, and since when it is as many. Raises FaustStalled."""
         read, now = self.model.applied + self.model.unreadable.total(), monotonic()
         if read != records or not self.progress.waiting:
