@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
 
-PATIENCE_MS: Final = 30_000.0
+PATIENCE_MS: Final = 90_000.0
 NAMES: Final = ("chromium", "google-chrome")
 
 
