@@ -120,7 +120,8 @@ def schema_of(values: list[Value], title: str, dependencies: list[str]) -> dict[
 
 
 def _type(default: Any) -> str:
-    for kind, name in ((bool, "boolean"), (int, "integer"), (str, "string"), (list, "array"), (dict, "object")):
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    for kind, name in kinds.items():
         if isinstance(default, kind):
             return name
     raise SystemExit(f"{default!r} has no type that a schema knows; give it a default that shows it")

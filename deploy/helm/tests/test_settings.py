@@ -145,7 +145,7 @@ def test_the_service_takes_its_settings_with_everything_on(service: str, secrets
     one = pods(objects, service)
     told = environment(one, objects, mounted(one, objects, {**secrets, **own}), tmp_path)
     settings = read(SETTINGS[service], told)
-    assert settings.otlp_endpoint == "https://collector.example:4318"
+    assert (settings.otlp_endpoint, settings.otlp_sample_ratio) == ("https://collector.example:4318", 0.25)
 
 
 def test_the_simulator_takes_its_settings(monkeypatch: pytest.MonkeyPatch, secrets: Secrets, tmp_path: Path) -> None:

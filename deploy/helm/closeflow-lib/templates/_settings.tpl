@@ -11,6 +11,7 @@
 {{- end }}
 {{- with $g.otlpEndpoint }}{{ if $.spec.health }}
 {{ $p }}_OTLP_ENDPOINT: {{ include "closeflow.text" (dict "root" $root "text" .) | quote }}
+{{ $p }}_OTLP_SAMPLE_RATIO: {{ $g.otlpSampleRatio | quote }}
 {{- end }}{{ end }}
 {{- if has "postgres" $uses }}
 {{ $p }}_POSTGRES_DSN: {{ include "closeflow.dsn" (dict "root" $root "user" .spec.role) | quote }}

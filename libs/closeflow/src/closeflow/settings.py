@@ -77,7 +77,7 @@ class ServiceSettings(BaseSettings):
     health_host: str = "127.0.0.1"
     health_port: Port = 0
     otlp_endpoint: HttpUrl | None = None
-    otlp_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    otlp_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     allow_plaintext: bool = False
 
     @classmethod
