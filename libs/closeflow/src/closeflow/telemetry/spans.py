@@ -20,6 +20,7 @@ from closeflow.telemetry.trace import TraceContext, next_span, parse_traceparent
 
 Value = str | int | float | bool
 _ID_BITS: Final = 64
+_NOWHERE: Final = TraceContext("0" * 32, "0" * 16, sampled=False)
 
 
 class Kind(Enum):
@@ -94,10 +95,10 @@ def new_context(parent: TraceContext | None) -> TraceContext:
 
 def begin(name: str, parent: TraceContext | str | None, *, kind: Kind = Kind.INTERNAL, **attributes: Value) -> Span:
     """A span that begins now. Of the attributes' names `__` stands for a dot. Off, it is of no use but for its context,
-    which is the parent's where there is one."""
+    which is the parent's, or of no trace."""
     above = parse_traceparent(parent) if isinstance(parent, str) else parent
-    if _switch.send is None and above is not None:
-        return Span(name=name, context=above, kind=kind, started_ns=0)
+    if _switch.send is None:
+        return Span(name=name, context=above or _NOWHERE, kind=kind, started_ns=0)
     named: dict[str, Value] = {one.replace("__", "."): value for one, value in attributes.items()}
     return Span(name=name, context=new_context(above), parent=above, kind=kind, attributes=named)
 

@@ -16,7 +16,7 @@ from close_api.errors import Code, Problem
 from close_api.grpc.statuses import DETAILS_KEY
 from closeflow.clock import timeout
 from closeflow.telemetry import parse_traceparent
-from closeflow.telemetry.spans import Kind, Span, begin, new_context
+from closeflow.telemetry.spans import Kind, Span, begin, is_tracing, new_context
 
 _OURS: Final = frozenset(
     {
@@ -82,7 +82,7 @@ class Call:
         self.context = context
         caller = parse_traceparent(traceparent)
         self.trace = new_context(caller)
-        self._span = Span(name="", context=self.trace, parent=caller, kind=Kind.SERVER)
+        self._span = Span(name="", context=self.trace, parent=caller, kind=Kind.SERVER) if is_tracing() else None
         self.trailers: list[tuple[str, str | bytes]] = [(TRACE_ID, self.trace.trace_id)]
 
     def part(self) -> Span:
@@ -92,6 +92,8 @@ class Call:
     def end_span(self, method: str, code: grpc.StatusCode) -> None:
         """Say in the call's trace how it ended."""
         span = self._span
+        if span is None:
+            return
         span.name = method
         span.attributes = {
             "rpc.system.name": "grpc",

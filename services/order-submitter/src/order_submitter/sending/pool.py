@@ -248,13 +248,15 @@ class SenderPool:
                 await sleep(_MARK_AGAIN_S)
 
     async def _run(self, job: Job) -> None:
-        span = begin_send(job.order, job.send, job.traceparent)
+        context = parse_traceparent(job.traceparent)
+        span = begin_send(job.order, job.send, context)
         if is_tracing():
-            job = replace(job, traceparent=span.context.header())
+            context = span.context
+            job = replace(job, traceparent=context.header())
         bound = log.bind(client_order_id=job.order.client_order_id, kind=job.send.kind.value, n=job.send.n)
         IN_FLIGHT.inc()
         try:
-            with in_trace(parse_traceparent(job.traceparent)):
+            with in_trace(context):
                 if job.send.kind is SendKind.SUBMIT:
                     await self._submit(job, bound, span)
                 else:

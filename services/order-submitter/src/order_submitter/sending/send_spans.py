@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from closeflow.domain.model import Order, Send, SendKind
 from closeflow.domain.sending.broker_answers import Acknowledged, CancelAccepted, CancelAnswer, SubmitAnswer
+from closeflow.telemetry import TraceContext
 from closeflow.telemetry.spans import Kind, Span, begin
 
 
-def begin_send(order: Order, send: Send, traceparent: str | None) -> Span:
+def begin_send(order: Order, send: Send, parent: TraceContext | None) -> Span:
     """Begins when the send does."""
     return begin(
         "send order" if send.kind is SendKind.SUBMIT else "cancel order",
-        traceparent,
+        parent,
         kind=Kind.CLIENT,
         closeflow__order__id=order.client_order_id,
         closeflow__close_request__id=str(order.close_request_id),
