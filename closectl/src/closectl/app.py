@@ -35,6 +35,7 @@ from closectl.reconciling.commands import reconcile
 from closectl.secrets import secrets
 from closectl.settings import ClosectlSettings
 from closectl.tokens import token
+from closectl.top.command import top
 from closectl.verifying import print_report, report_json, verify
 from closeflow.domain.model import OrderType, PositionStatus, RequestStatus
 from closeflow.settings import load
@@ -67,6 +68,7 @@ for verb, why in ((halt, "prices are wrong"), (reduce, "no new exposure today"),
     app.command(
         epilog=examples(f"{verb.__name__} --reason '{why}'", f"{verb.__name__} --account main --reason '{why}'")
     )(verb)
+app.command(epilog=examples("top", "top --account main --interval 5", "top --once | less"))(top)
 app.add_typer(dlq, name="dlq")
 app.add_typer(parked, name="parked")
 app.add_typer(reconcile, name="reconcile")

@@ -36,6 +36,11 @@ class NotRegistered(Exception):
     """The connector does not stream; the text says why and what to do."""
 
 
+def slot_of(database: str) -> str:
+    """The replication slot of the database of this name; PostgreSQL allows a-z, 0-9 and _."""
+    return "closeflow_" + re.sub(r"[^a-z0-9_]", "_", database.lower())
+
+
 @dataclass(frozen=True, slots=True)
 class Outbox:
     """One database's connector: what it is called, and where Connect finds the database."""
@@ -58,8 +63,8 @@ class Outbox:
 
     @property
     def slot(self) -> str:
-        """The replication slot of this database; PostgreSQL allows a-z, 0-9 and _."""
-        return "closeflow_" + re.sub(r"[^a-z0-9_]", "_", self.database.lower())
+        """The replication slot of this database."""
+        return slot_of(self.database)
 
     def config(self) -> dict[str, str]:
         """The whole configuration; user and password are references that only the worker resolves."""

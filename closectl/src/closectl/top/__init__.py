@@ -1,0 +1,1 @@
+"""`closectl top`: what does not close, in a terminal."""
