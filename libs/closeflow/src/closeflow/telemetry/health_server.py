@@ -61,12 +61,13 @@ class _Looks:
     async def missing(self) -> dict[str, str]:
         if self._look is None or self._look.done():
             self._look = asyncio.ensure_future(self._readiness())
-        done, _ = await asyncio.wait({self._look}, timeout=_LOOK_DEADLINE_S)
+        look = self._look  # Another caller may begin the next one while this is waited for.
+        done, _ = await asyncio.wait({look}, timeout=_LOOK_DEADLINE_S)
         if not done:
             return {"readiness": f"what it asks has not answered for {_LOOK_DEADLINE_S:.0f} s"}
-        if self._look.cancelled() or (error := self._look.exception()) is not None:
-            return {"readiness": "cannot be told" if self._look.cancelled() else f"{type(error).__name__}: {error}"}
-        return {name: why for name, why in self._look.result().items() if why is not None}
+        if look.cancelled() or (error := look.exception()) is not None:
+            return {"readiness": "cannot be told" if look.cancelled() else f"{type(error).__name__}: {error}"}
+        return {name: why for name, why in look.result().items() if why is not None}
 
 
 async def _route(request: bytes, looks: _Looks) -> tuple[str, str, bytes]:

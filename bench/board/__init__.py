@@ -1,0 +1,1 @@
+"""The board with many closes that are open."""
