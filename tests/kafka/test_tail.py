@@ -95,3 +95,22 @@ async def test_a_loss_is_noticed_before_what_took_its_place_is_read_on(
             await producer.publish(topic, key=b"k", value=b"2", headers=())
             assert [one.value for one in await tail.drain()][-3:] == [b"0", b"1", b"2"]
             assert await tail.lost() == [(topic, 0)]
+
+
+async def test_what_was_read_before_it_was_opened_is_looked_for_over_the_first_connection(
+    connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    topic = await make_topic(1)
+    tp = TopicPartition(topic, 0)
+    async with open_producer(connection) as producer:
+        for number in range(2):
+            await producer.publish(topic, key=b"k", value=str(number).encode(), headers=())
+        async with open_tail(connection, [topic], None) as tail:
+            await tail.drain()
+            read = tail.read_up_to()
+        async with open_tail(connection, [topic], {(topic, 0): 2}, read) as tail:
+            tail._check.handled({tp: (2, 1)})  # The log lost it after it was looked for, and before anything was read.
+            await producer.publish(topic, key=b"k", value=b"2", headers=())
+            await tail.drain()
+            assert tail.has_lost
+            assert await tail.lost() == [(topic, 0)]

@@ -159,8 +159,8 @@ def _make_app(
         broker=[f"kafka://{server}" for server in connection.bootstrap_servers.split(",")],
         broker_credentials=_credentials(connection),
         broker_client_id=connection.client_id,
-        # Nobody else waits for the partitions of this group. A short one ends it on a host that is short of CPU, and each
-        # time it is joined again it is read from the last commit.
+        # Nobody else waits for the partitions of this group. A short one ends it on a host that is short of CPU, and
+        # each time it is joined again it is read from the last commit.
         broker_session_timeout=120.0,
         broker_heartbeat_interval=5.0,
         consumer_auto_offset_reset="earliest",

@@ -29,13 +29,15 @@ class LogCheck:
         consumer: AIOKafkaConsumer,
         tell: Callable[[Sequence[LostTail]], Awaitable[None]] | None = None,
         passes: Callable[[Exception], bool] = lambda _: False,
+        read: Mapping[TopicPartition, ReadUpTo] | None = None,
     ) -> None:
+        """`read` is what was read before, by somebody else: it is looked for once there is a connection."""
         self._connection = connection
         self._consumer = consumer
         self._tell = tell
         self._passes = passes
-        self._read: dict[TopicPartition, ReadUpTo] = {}
-        self._links: dict[TopicPartition, object] = {}
+        self._read: dict[TopicPartition, ReadUpTo] = dict(read or {})
+        self._links: dict[TopicPartition, object] = dict.fromkeys(self._read, object())
         self._new: set[TopicPartition] = set()
         self._untold: list[LostTail] = []
 

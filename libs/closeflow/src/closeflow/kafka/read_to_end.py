@@ -67,6 +67,8 @@ class Tail:
         """
         ends = await self._consumer.end_offsets(self._partitions)
         self.ends = {(one.topic, one.partition): end for one, end in ends.items()}
+        read = self._check.read
+        self._lost |= {(tp.topic, tp.partition) for tp, end in ends.items() if tp in read and end < read[tp].offset}
         while not await self._reached(ends):
             async with asyncio.timeout(_PROGRESS_DEADLINE_S):
                 found: list[TailRecord] = []
@@ -77,11 +79,17 @@ class Tail:
     async def lost(self) -> list[Partition]:
         """The partitions whose newest records vanished after they were read, here or before this was opened. What is in
         their place is read from now on. Raises KafkaError."""
-        await self._look(polled=())
+        if not self._lost:
+            await self._look(polled=())
         return sorted(self._lost)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether `lost` has something to tell, as far as is known now."""
+        return bool(self._lost)
+
     def read_up_to(self) -> Mapping[Partition, ReadUpTo]:
-        """The last record that was read here of each partition."""
+        """The last record that was read of each partition, here or before this was opened."""
         return {(tp.topic, tp.partition): one for tp, one in self._check.read.items()}
 
     async def _look(self, *, polled: Collection[TopicPartition]) -> Collection[TopicPartition]:
@@ -93,7 +101,9 @@ class Tail:
         batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=5000)
         lost = await self._look(polled=batch.keys())
         batch = {tp: read for tp, read in batch.items() if tp not in lost}
-        self._check.handled({tp: (offset_after(read[-1]), read[-1].timestamp) for tp, read in batch.items() if read})
+        before = self._check.read
+        last = {tp: (offset_after(read[-1]), read[-1].timestamp) for tp, read in batch.items() if read}
+        self._check.handled({tp: one for tp, one in last.items() if tp not in before or one[0] >= before[tp].offset})
         return [
             TailRecord(
                 one.topic,
@@ -160,8 +170,9 @@ async def open_tail(
         consumer.assign(partitions)
         beyond = await _seek(consumer, partitions, since or {})
         before = {TopicPartition(*place): one for place, one in (read or {}).items()}
-        gone = await lost_tails(connection, {tp: one for tp, one in before.items() if tp in partitions})
-        yield Tail(consumer, partitions, LogCheck(connection, consumer), [*beyond, *gone])
+        before = {tp: one for tp, one in before.items() if tp in partitions}
+        gone = await lost_tails(connection, before)
+        yield Tail(consumer, partitions, LogCheck(connection, consumer, read=before), [*beyond, *gone])
     finally:
         await close(consumer.stop(), what="tail")
 

@@ -142,6 +142,8 @@ class AuditPublication:
         asked for, so a row that is not found below them was not published when it was read."""
         look = await self._look()
         await self._read(tail)
+        if tail.has_lost:  # What was seen may be among it: nothing is judged by that, nor taken for read.
+            return 0
         unseen = look.unseen(self._seen.emissions())
         self._waits.look(unseen, at=look.at, written=look.written)
         positions = self._reached(self._seen.read_from(await tail.positions()), tail.read_up_to())
