@@ -161,7 +161,7 @@ def _make_app(
         broker_client_id=connection.client_id,
         # Nobody else waits for the partitions of this group. A short one ends it on a host that is short of CPU, and
         # each time it is joined again it is read from the last commit.
-        broker_session_timeout=120.0,
+        broker_session_timeout=60.0,
         broker_heartbeat_interval=5.0,
         consumer_auto_offset_reset="earliest",
         topic_disable_leader=True,
