@@ -125,14 +125,14 @@ def test_a_close_that_waits_is_shown_with_its_reason_until_it_goes_on(desk: Desk
         shown_as_waiting(page, request, waits_for)
     assert "0 of 10" in row(page, to_cancel)
     assert "has suspended its order" in row(page, to_cancel)
-    opens_at = datetime.now(UTC) + timedelta(seconds=8)
+    opens_at = datetime.now(UTC) + timedelta(seconds=40)
     desk.control.set_hours(MarketHours(is_open=False, next_open=opens_at))
     try:
         night = desk.close(at_night)
         shown_as_waiting(page, night, "market_hours")
         assert "market" in row(page, night)
         assert "in " in page.locator(f"#close-{night} [data-due]").inner_text()
-        desk.until_status("closed", [at_night])
+        desk.until_status("closed", [at_night], within_s=120)
     finally:
         desk.control.set_hours(MarketHours())
     desk.control.pin_quote(quoteless.symbol, "99.95", "100.05")
