@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Iterable, Sequence
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
-from closeflow.kafka import KafkaConnection, KafkaError, open_producer
+from closeflow.kafka import KafkaConnection, KafkaError, TopicSpec, ensure_topics, open_producer
 from closeflow.kafka.lost_tail import ReadUpTo
 from closeflow.kafka.read_to_end import Offsets, open_tail
 from tests.kafka.conftest import MakeTopic
+from tests.kafka.test_consume import eventually
 
 
 async def values(connection: KafkaConnection, topic: str, since: Offsets | None) -> list[bytes | None]:
@@ -114,3 +117,33 @@ async def test_what_was_read_before_it_was_opened_is_looked_for_over_the_first_c
             await tail.drain()
             assert tail.has_lost
             assert await tail.lost() == [(topic, 0)]
+
+
+async def write(connection: KafkaConnection, topic: str, values: Iterable[str], times_ms: Sequence[int | None]) -> None:
+    producer = AIOKafkaProducer(**connection.options())
+    await producer.start()
+    try:
+        for value, at_ms in zip(values, times_ms, strict=True):
+            await producer.send_and_wait(topic, value.encode(), key=b"k", partition=0, timestamp_ms=at_ms)
+    finally:
+        await producer.stop()
+
+
+async def test_what_was_fetched_before_a_loss_is_fetched_again_after_it(
+    connection: KafkaConnection, make_topic: MakeTopic, admin: AIOKafkaAdminClient
+) -> None:
+    """The last record that was read is still there, but what aiokafka had fetched behind it is not any more."""
+    topic = await make_topic(1)
+    tp = TopicPartition(topic, 0)
+    await write(connection, topic, ["0", "1"], [1_000, 2_000])
+    async with open_tail(connection, [topic], None) as tail:
+        assert [one.value for one in await tail.drain()] == [b"0", b"1"]
+        await write(connection, topic, ["2", "3"], [None, None])
+        await eventually(lambda: tp in tail._consumer._fetcher._records, "it is fetched")
+        await admin.delete_topics([topic])  # And made anew, with the records that were read.
+        await ensure_topics(connection, [TopicSpec(name=topic, partitions=1, config={})])
+        await write(connection, topic, ["0", "1", "another 2", "another 3"], [1_000, 2_000, None, None])
+        for link in tuple(tail._consumer._client._conns.values()):
+            link.close()
+        assert [one.value for one in await tail.drain()] == [b"another 2", b"another 3"]
+        assert await tail.lost() == []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -251,11 +251,12 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             if not about_a_record(error):
                 raise
             async with self._in_flight:
-                return await self._step_over(error)
+                return None if await self._put_aside({}) else await self._step_over(error)
         if batch:
             self._progress.given()
         async with self._in_flight:
-            batch = await self._without_lost(batch)
+            aside = await self._put_aside({tp: records[0].offset for tp, records in batch.items()})
+            batch = {tp: records for tp, records in batch.items() if tp not in aside}
             if batch:
                 return await self._handle(batch)
         if self._was_answered():
@@ -286,13 +287,14 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             self._consumer.seek(tp, offset_after(handled[-1]))
         return failure
 
-    async def _without_lost(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> dict[TopicPartition, Sequence[Any]]:
-        """What of the batch is to be handled: a partition that lost its tail is read again from where that is sure."""
-        lost = await self._log_check.look(self._consumer.assignment(), polled=batch.keys())
-        if lost:
-            self._handled |= lost
-            await self._commit(lost)
-        return {tp: records for tp, records in batch.items() if tp not in lost}
+    async def _put_aside(self, polled: Mapping[TopicPartition, int]) -> Collection[TopicPartition]:
+        """Of which partitions what was polled is not to be handled, because they may have lost it: they are read again
+        from where that is sure."""
+        looked = await self._log_check.look(self._consumer.assignment(), polled=polled)
+        if looked.lost:
+            self._handled |= looked.lost
+            await self._commit(looked.lost)
+        return looked.put_aside
 
     def _was_answered(self) -> bool:
         """Whether Kafka answered a fetch since the last look. The times are only compared with each other."""

@@ -1,12 +1,14 @@
 """A consumer's look at its own log: when it is given partitions, and when the connection to their leader is a new one.
 
 A leader never takes back what it gave, so a log loses its tail only where another broker leads it, or the same one
-after it was started again; either way the connection changes.
+after it was started again; either way the connection changes. What aiokafka fetched over the connection before, and has
+not handed out or only just now, may be of the lost tail too, and is fetched again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,6 +20,15 @@ from closeflow.kafka.lost_tail import LostTail, ReadUpTo, lost_tails, read_mark
 from closeflow.tasks import being_cancelled
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """`lost` are the partitions that lost their tail, each with where it is read from now. What was polled of those
+    `put_aside` is given again, as it is in the log now: of the lost ones, and of those that are connected anew."""
+
+    lost: Mapping[TopicPartition, int]
+    put_aside: Collection[TopicPartition]
 
 
 class LogCheck:
@@ -61,21 +72,28 @@ class LogCheck:
         self._read.clear()
         self._new = set(partitions)
 
-    async def look(
-        self, partitions: Collection[TopicPartition], *, polled: Collection[TopicPartition]
-    ) -> dict[TopicPartition, int]:
-        """The partitions that lost their tail, each with where it is read from now: what was `polled` of them is to be
-        put aside. Looked at are those that are new, and those whose leader is connected anew. Raises KafkaError."""
+    async def look(self, partitions: Collection[TopicPartition], *, polled: Mapping[TopicPartition, int]) -> Looked:
+        """Looks at the partitions that are new, and at those whose leader is connected anew; `polled` are those of
+        which something was given since, with its first offset. Raises KafkaError."""
         await self._tell_of_lost()
         anew = {tp for tp in partitions if self._is_connected_anew(tp, tp in polled)}
         if new := self._new.intersection(partitions):
             # aiokafka's own `committed` leaves out what is kept with the offset.
             committed = await self._consumer._coordinator.fetch_committed_offsets(list(new))
             self._read |= {tp: read_mark(one.offset, one.metadata) for tp, one in committed.items() if one.offset > 0}
-        found = await self._check({tp: self._read[tp] for tp in (anew | new) & self._read.keys()})
+        anew |= new
+        lost = await self._check({tp: self._read[tp] for tp in anew & self._read.keys()})
+        for tp in anew - lost.keys():
+            self._fetch_again(tp, polled.get(tp))
         self._links |= {tp: link for tp in partitions if (link := self._link(tp)) is not None}
         self._new -= new
-        return found
+        return Looked(lost, anew)
+
+    def _fetch_again(self, tp: TopicPartition, polled: int | None) -> None:
+        """From what was polled on, or else from where the next poll would go on: aiokafka forgets what it has."""
+        state = self._consumer._subscription.subscription.assignment.state_value(tp)
+        if state.has_valid_position:  # Of one that has none nothing was fetched.
+            self._consumer.seek(tp, state.position if polled is None else polled)
 
     def _is_connected_anew(self, tp: TopicPartition, is_polled: bool) -> bool:
         """Where there is no connection now, nothing new was read, unless it ended right after it gave something."""

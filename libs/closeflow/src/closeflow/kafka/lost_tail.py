@@ -9,7 +9,7 @@ offset in the group too, and looks whether that record is still there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -105,13 +105,16 @@ async def _other_records(consumer: AIOKafkaConsumer, read: Mapping[TopicPartitio
 
 
 async def _first(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Any | None:
-    try:
-        batch = await consumer.getmany(tp, timeout_ms=2_000, max_records=1)
-    except Exception as error:
-        if not about_a_record(error):
-            raise
-        return None
-    return batch[tp][0] if batch.get(tp) else None
+    """The next record; None for one that aiokafka cannot read. A slow answer is waited for: it would hide a loss."""
+    batch: Mapping[TopicPartition, Sequence[Any]] = {}
+    while not batch.get(tp):
+        try:
+            batch = await consumer.getmany(tp, timeout_ms=500, max_records=1)
+        except Exception as error:
+            if not about_a_record(error):
+                raise
+            return None
+    return batch[tp][0]
 
 
 async def _from_where(

@@ -80,7 +80,7 @@ class Tail:
         """The partitions whose newest records vanished after they were read, here or before this was opened. What is in
         their place is read from now on. Raises KafkaError."""
         if not self._lost:
-            await self._look(polled=())
+            await self._look({})
         return sorted(self._lost)
 
     @property
@@ -92,15 +92,15 @@ class Tail:
         """The last record that was read of each partition, here or before this was opened."""
         return {(tp.topic, tp.partition): one for tp, one in self._check.read.items()}
 
-    async def _look(self, *, polled: Collection[TopicPartition]) -> Collection[TopicPartition]:
-        found = await self._check.look(self._partitions, polled=polled)
-        self._lost |= {(tp.topic, tp.partition) for tp in found}
-        return found
+    async def _look(self, polled: Mapping[TopicPartition, int]) -> Collection[TopicPartition]:
+        looked = await self._check.look(self._partitions, polled=polled)
+        self._lost |= {(tp.topic, tp.partition) for tp in looked.lost}
+        return looked.put_aside
 
     async def _read(self) -> list[TailRecord]:
         batch = await getmany_leniently(self._consumer, timeout_ms=_POLL_MS, max_records=5000)
-        lost = await self._look(polled=batch.keys())
-        batch = {tp: read for tp, read in batch.items() if tp not in lost}
+        aside = await self._look({tp: read[0].offset for tp, read in batch.items() if read})
+        batch = {tp: read for tp, read in batch.items() if tp not in aside}
         before = self._check.read
         last = {tp: (offset_after(read[-1]), read[-1].timestamp) for tp, read in batch.items() if read}
         self._check.handled({tp: one for tp, one in last.items() if tp not in before or one[0] >= before[tp].offset})
