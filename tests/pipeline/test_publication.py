@@ -17,7 +17,14 @@ import devstack
 from closeflow.kafka import KafkaConnection, Producer, ensure_topics, load_topics, open_producer
 from closeflow.kafka.read_to_end import open_tail
 from closeflow.storage.core.engine import make_engine, transaction
-from closeflow.storage.outbox_audit import AuditedElsewhere, read_positions, save_marks
+from closeflow.storage.outbox_audit import (
+    AuditedElsewhere,
+    AuditPosition,
+    judge_all_again,
+    read_positions,
+    save_marks,
+    save_positions,
+)
 from closeflow.storage.outbox_partitions import outbox_days
 from reconciler.jobs.audit_publication import TOPICS
 from reconciler.jobs.keep_partitions import KeepPartitions
@@ -99,6 +106,34 @@ async def test_an_auditor_that_lost_its_lock_takes_no_mark_back(outbox: Outbox) 
         await audit_until_judged(outbox, stale, tail)
         with pytest.raises(AuditedElsewhere):
             await save_marks(tx, days=[replace(days[-1], through=1)], before={days[-1].day: days[-1].through})
+
+
+async def test_an_auditor_that_lost_its_lock_does_not_bring_back_what_another_took_back(outbox: Outbox) -> None:
+    """The other has found that the topics lost records, and reads them from the beginning."""
+    stale, event = outbox.audit(), outbox.add()
+    async with outbox.tail() as tail:
+        await outbox.publish(event)
+        await audit_until_judged(outbox, stale, tail)
+        async with transaction(outbox.engine) as tx:
+            await judge_all_again(tx)
+            taken_back = await read_positions(tx)
+        await outbox.publish(outbox.add())
+        with pytest.raises(AuditedElsewhere):
+            await audit_until(stale, tail, 1)
+    async with transaction(outbox.engine) as tx:
+        assert await read_positions(tx) == taken_back
+    assert {one.offset for one in taken_back.values()} == {0}
+
+
+async def test_an_auditor_that_knows_of_no_rows_does_not_bring_back_positions_either(outbox: Outbox) -> None:
+    known = {("position-events", 0): AuditPosition(7, 7, 1_000)}
+    async with transaction(outbox.engine) as tx:
+        await save_positions(tx, positions=known, before={})
+        await save_positions(tx, positions=known, before=known)
+        await judge_all_again(tx)
+        with pytest.raises(AuditedElsewhere):
+            await save_positions(tx, positions={("position-events", 0): AuditPosition(9, 9, 2_000)}, before=known)
+        assert await read_positions(tx) == {("position-events", 0): AuditPosition(0)}
 
 
 @pytest.mark.parametrize("has_grown", [False, True], ids=["and ends before that", "and has grown beyond that again"])

@@ -7,6 +7,7 @@ The mark of a day is a transaction id: every row below it has been judged. Rows 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Final, NamedTuple
@@ -88,7 +89,11 @@ _SAVE_POSITIONS: Final = insert_rows(
     outbox_audit_positions,
     ("topic", "partition", "offset", "read_up_to", "last_ms"),
     conflict="""(topic, partition) DO UPDATE SET "offset" = EXCLUDED."offset",
-        read_up_to = EXCLUDED.read_up_to, last_ms = EXCLUDED.last_ms""",
+        read_up_to = EXCLUDED.read_up_to, last_ms = EXCLUDED.last_ms
+        WHERE COALESCE(
+            CAST(:before AS jsonb) -> EXCLUDED.topic -> CAST(EXCLUDED.partition AS text) = jsonb_build_array(
+                outbox_audit_positions."offset", outbox_audit_positions.read_up_to, outbox_audit_positions.last_ms),
+            true)""",
 )
 _READ_ALL_AGAIN: Final = text('UPDATE outbox_audit_positions SET "offset" = 0, read_up_to = NULL, last_ms = NULL')
 _JUDGE_ALL_AGAIN: Final = text("UPDATE outbox_audit SET audited_through = '0'")
@@ -176,15 +181,6 @@ async def read_positions(tx: Transaction) -> dict[tuple[str, int], AuditPosition
     return {(row.topic, row.partition): AuditPosition(*row[2:]) for row in await tx.execute(_POSITIONS_READ)}
 
 
-async def save_positions(tx: Transaction, *, positions: Mapping[tuple[str, int], AuditPosition]) -> None:
-    """By topic and partition, how far the audit is; the next one begins there."""
-    rows = [
-        {"topic": topic, "partition": number, **one._asdict()} for (topic, number), one in sorted(positions.items())
-    ]
-    if rows:
-        await tx.execute(_SAVE_POSITIONS, {"rows": rows_json(rows)})
-
-
 async def judge_all_again(tx: Transaction) -> None:
     """Take every mark back to the beginning, of the rows and of the topics: what was seen may be gone."""
     await tx.execute(_READ_ALL_AGAIN)
@@ -193,6 +189,29 @@ async def judge_all_again(tx: Transaction) -> None:
 
 class AuditedElsewhere(Exception):
     """Another process has moved a mark: this one no longer audits alone."""
+
+
+async def save_positions(
+    tx: Transaction,
+    *,
+    positions: Mapping[tuple[str, int], AuditPosition],
+    before: Mapping[tuple[str, int], AuditPosition],
+) -> None:
+    """By topic and partition, how far the audit is; the next one begins there. Raises AuditedElsewhere when one that
+    was known is not where it was `before` any more: somebody else may have found that the topic lost records."""
+    rows = [
+        {"topic": topic, "partition": number, **one._asdict()}
+        for (topic, number), one in sorted(positions.items())
+        if before.get((topic, number)) != one
+    ]
+    if not rows:
+        return
+    known: defaultdict[str, dict[int, AuditPosition]] = defaultdict(dict)
+    for (topic, number), one in before.items():
+        known[topic][number] = one
+    saved = await tx.execute(_SAVE_POSITIONS, {"rows": rows_json(rows), "before": json.dumps(known)})
+    if saved.rowcount != len(rows):
+        raise AuditedElsewhere(f"{len(rows) - saved.rowcount} of {len(rows)} positions were moved by another process")
 
 
 async def save_marks(tx: Transaction, *, days: Sequence[AuditedDay], before: Mapping[date, int]) -> None:

@@ -223,9 +223,7 @@ class AuditPublication:
         found = found.without(await self._emit_again(tx, look, found.missing))
         moved = [new for old, new in zip(look.days, found.days, strict=True) if new != old]
         await save_marks(tx, days=moved, before={one.day: one.through for one in look.days})
-        await save_positions(
-            tx, positions={place: at for place, at in positions.items() if self._positions.get(place) != at}
-        )
+        await save_positions(tx, positions=positions, before=self._positions)
         newly = found.incidents
         await report_incidents(tx, incidents=newly)
         closed = await close_incidents(
