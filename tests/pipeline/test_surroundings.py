@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -10,10 +11,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from closeflow.broker.alpaca import AlpacaBroker
 from closeflow.contracts import SUBMIT_ORDER
+from closeflow.domain.incidents import IncidentKind, about
 from closeflow.kafka import KafkaConnection
 from closeflow.kafka.read_to_end import partitions_of
 from closeflow.storage.core.engine import Database as Engine
-from closeflow.storage.core.engine import DatabaseError, make_engine
+from closeflow.storage.core.engine import DatabaseError, make_engine, retrying
+from closeflow.storage.incidents import report_incidents
 from reconciler.jobs.watch_surroundings import WatchSurroundings
 from tests.pipeline.submitting import Bench
 
@@ -115,6 +118,19 @@ async def test_servers_that_give_no_answer_are_incidents_until_they_do(
     watching.job.broker, watching.job.kafka = broker, watching.kafka
     assert await watching.look(10) == {}
     await gone.aclose()
+
+
+async def test_a_broker_that_answers_closes_no_incident_of_another_account(
+    bench: Bench, engine: Engine, broker: AlpacaBroker
+) -> None:
+    watching = Watching(bench, engine, broker)
+    await watching.commit_to_the_end()
+    subjects = ("elsewhere", bench.account_id, "broker")  # The last is what a release before this one wrote.
+    reported = [about(IncidentKind.BROKER_AWAY, "no answer", subject=one) for one in subjects]
+    await retrying(engine, partial(report_incidents, incidents=reported))
+    await watching.look()
+    open_ones = bench.query("SELECT subject FROM incidents WHERE closed_at IS NULL")
+    assert [row["subject"] for row in open_ones] == ["elsewhere"]
 
 
 async def test_that_the_database_was_away_is_written_once_it_is_back(

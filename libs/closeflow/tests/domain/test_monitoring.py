@@ -57,8 +57,13 @@ def test_a_server_is_away_from_the_first_question_without_an_answer() -> None:
     kafka = look_at_answer(None, "refused", asked_at=10.0)
     kafka = look_at_answer(kafka, "timed out", asked_at=20.0)
     assert kafka == Away(since=10.0, reason="timed out")
-    assert away_incidents([("kafka", kafka), ("broker", None)], now=39.9, patience_s=PATIENCE_S) == []
-    (incident,) = away_incidents([("kafka", kafka), ("broker", None)], now=40.0, patience_s=PATIENCE_S)
+    assert (
+        away_incidents([("kafka", "kafka", kafka), ("broker", "an account", None)], now=39.9, patience_s=PATIENCE_S)
+        == []
+    )
+    (incident,) = away_incidents(
+        [("kafka", "kafka", kafka), ("broker", "an account", None)], now=40.0, patience_s=PATIENCE_S
+    )
     assert (incident.kind, incident.subject) == ("kafka_away", "kafka")
     assert incident.detail == "kafka has given no answer for 30 s: timed out"
     assert look_at_answer(kafka, None, asked_at=50.0) is None

@@ -108,14 +108,15 @@ def away_kind(name: str) -> IncidentKind:
     return IncidentKind(f"{name}_away")
 
 
-def away_incidents(away: Iterable[tuple[str, Away | None]], *, now: float, patience_s: float) -> list[Incident]:
-    """One incident for each server, by name, that has not answered for so long."""
+def away_incidents(away: Iterable[tuple[str, str, Away | None]], *, now: float, patience_s: float) -> list[Incident]:
+    """One incident for each server that has not answered for so long, by its name and the incident's subject, which
+    differ where everyone who asks has a server of its own."""
     return [
         about(
             away_kind(name),
             f"{name} has given no answer for {now - one.since:.0f} s: {one.reason}"[:1000],
-            subject=name,
+            subject=subject,
         )
-        for name, one in away
+        for name, subject, one in away
         if one is not None and now - one.since >= patience_s
     ]

@@ -34,7 +34,7 @@ from closeflow.kafka.connection import KafkaConnection
 from closeflow.kafka.group_lag import group_lag
 from closeflow.storage.core.away import reason
 from closeflow.storage.core.engine import Database, Transaction, database_now, retrying
-from closeflow.storage.incidents import close_incidents, report_incidents
+from closeflow.storage.incidents import close_incidents, close_incidents_about, report_incidents
 from closeflow.telemetry.metrics import gauge
 
 T = TypeVar("T")
@@ -100,11 +100,17 @@ class WatchSurroundings:
         await database_now(tx)  # Where the server is frozen under the connection nothing fails, it only takes long.
         now, patience_s = self.clock(), self.patience_s
         database = self._away.get(DATABASE) or Away(since=began, reason="it answered again")
-        away = [(KAFKA, self._away[KAFKA]), (BROKER, self._away[BROKER]), (DATABASE, database)]
+        away = [
+            (KAFKA, KAFKA, self._away[KAFKA]),
+            (BROKER, self.broker.account_id, self._away[BROKER]),  # Another account's broker may be away meanwhile.
+            (DATABASE, DATABASE, database),
+        ]
         incidents: list[Incident] = away_incidents(away, now=now, patience_s=patience_s)
-        for name, _ in away:
-            still = [one.subject for one in incidents if one.subject == name]
-            await close_incidents(tx, kind=away_kind(name), still=still, resolution="it answers again")
+        told = {one.kind for one in incidents}
+        for name, subject, _ in away:
+            if (kind := away_kind(name)) not in told:
+                about = {subject, name}  # The name is what a release before this one wrote for the broker.
+                await close_incidents_about(tx, kind=kind, subjects=about, resolution="it answers again")
         if seen is not None:
             incidents += beyond_the_end(seen)
             incidents += stalled_consumers(self._waiting, now=now, patience_s=patience_s)
