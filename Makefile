@@ -57,7 +57,9 @@ docs: $(STAMP) ## Write the pages for those who call the doors or read the topic
 
 # The servers are started first, so that their progress, and what this machine lacks, is told in lines and not as failed
 # tests; they are stopped afterwards, also after Ctrl-C, unless they ran before. The tests of the whole system have two
-# secure instances of their own (conftest.py says which run beside which). Bytecode is kept, because services start often.
+# secure instances of their own (conftest.py says which run beside which). Bytecode is kept, because services start often;
+# Java compiles quickly and not well, because no server lives long.
+test: export JDK_JAVA_OPTIONS = -XX:TieredStopAtLevel=1
 test: $(STAMP) ## Run every test on real PostgreSQL, Debezium and Kafka (the first run downloads them)
 	@result=0; mine=""; for one in test system system-2; do \
 		$(BIN)/python -m devstack status --instance $$one >/dev/null 2>&1 || mine="$$mine $$one"; \
