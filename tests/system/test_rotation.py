@@ -22,7 +22,7 @@ from tests.system.test_publication import OUTAGES, Worker
 from tests.system.test_refused_links import reached, service
 
 PORTFOLIO: Final = 36
-TOLD: Final = OUTAGES | {"job_stalled", "execution_withheld"}
+TOLD: Final = OUTAGES | {"job_stalled", "execution_withheld", "deferred_broker_unavailable"}
 """Of servers that are away, as long as they are; and of fills that the list names before their turn, until it comes."""
 
 
