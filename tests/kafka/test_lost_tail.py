@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,7 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from closeflow.contracts import BrokerFillV1, encode
 from closeflow.kafka import KafkaConnection, Outgoing, Record, Subscription, open_producer, run_consumer
+from closeflow.kafka.log_check import LogCheck
 from closeflow.kafka.lost_tail import LostTail, ReadUpTo, lost_tails, read_mark
+from tests.kafka.raw_records import batch, produce
 from tests.kafka.test_consume import QUICK, eventually, fill
 
 MakeTopic = Callable[[int], Awaitable[str]]
@@ -138,3 +140,35 @@ async def test_what_cannot_be_compared_is_no_loss(connection: KafkaConnection, m
 def test_what_somebody_else_kept_with_an_offset_is_no_time(metadata: str | None) -> None:
     assert read_mark(7, metadata) == ReadUpTo(7, None)
     assert read_mark(7, ReadUpTo(7, 12).mark) == ReadUpTo(7, 12)
+
+
+async def test_a_connection_that_is_made_during_a_look_is_looked_at_by_the_next_one(
+    connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    """While the loss of one partition is told the other one is connected anew, and has lost its tail too."""
+    topic = await make_topic(2)
+    first, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    for partition in (0, 1):
+        await produce(connection, topic, partition, batch([(b"k", b"v", 1_000_000, False)]))
+    consumer = AIOKafkaConsumer(**connection.options(), group_id=None, auto_offset_reset="earliest")
+    await consumer.start()
+
+    def links() -> list[Any]:
+        return [one for one in consumer._client._conns.values() if one.connected()]
+
+    async def connect_anew(lost: Sequence[LostTail]) -> None:
+        before = links()
+        for one in before:
+            one.close()
+        await eventually(lambda: bool(links()) and not set(map(id, links())) & set(map(id, before)), "it is connected")
+
+    try:
+        consumer.assign([first, other])
+        await consumer.getmany(timeout_ms=5_000)
+        check = LogCheck(connection, consumer, connect_anew, read={first: ReadUpTo(1, 1), other: ReadUpTo(1, 1)})
+        check.handled({other: (0, 0)})  # Of which nothing is known yet.
+        assert (await check.look([first, other], polled={})).lost.keys() == {first}
+        check.handled({other: (1, 1)})
+        assert (await check.look([first, other], polled={})).lost.keys() == {other}
+    finally:
+        await consumer.stop()

@@ -169,6 +169,24 @@ async def test_a_poll_that_fails_in_one_partition_loses_nothing_of_the_others(
     assert len(await letters_of(connection, topic)) == 1
 
 
+async def test_what_a_failed_poll_had_of_other_partitions_is_given_when_these_are_read_again_at_once(
+    connection: KafkaConnection, make_topic: MakeTopic
+) -> None:
+    """After the first poll everything is read again. Of the good partitions a megabyte came with it, ten records, and
+    the next poll has enough of what lies behind these not to come to the refused record again."""
+    good, partitions = 4, 5
+    topic = await make_topic(partitions)
+    for partition in range(good):
+        for _ in range(11):
+            await produce(connection, topic, partition, batch([plain(b" " * 100_000 + GOOD)]))
+        await produce(connection, topic, partition, batch([plain()] * 60))
+    await produce(connection, topic, good, batch([plain()] * 150))
+    await produce(connection, topic, good, batch([(b"k", GOOD, NOW_MS, True), plain()]))
+    reader = Counting(wanted=good * 71 + 151)
+    await reader.run(connection, topic, max_records=200)
+    assert len(reader.places) == good * 71 + 151
+
+
 async def test_a_record_with_neither_key_nor_value_is_a_letter_too(
     connection: KafkaConnection, make_topic: MakeTopic
 ) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from closeflow.contracts import WireModel, dead_letter_topic
 from closeflow.kafka.closing import close
@@ -251,7 +251,8 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             if not about_a_record(error):
                 raise
             async with self._in_flight:
-                return None if await self._put_aside({}) else await self._step_over(error)
+                starts = await self._go_back()
+                return None if await self._put_aside({}) else await self._step_over(error, starts)
         if batch:
             self._progress.given()
         async with self._in_flight:
@@ -263,25 +264,34 @@ class _Loop(ConsumerRebalanceListener, Generic[M]):  # type: ignore[misc]  # aio
             self._progress.moved()
         return None
 
-    async def _step_over(self, error: Exception) -> Exception | None:
-        """aiokafka refuses a record before we see it: read what can be read of its batch, and go on behind it. Every
-        partition is gone back to where it was handled, because a poll that fails loses what it had of the others."""
+    async def _go_back(self) -> dict[TopicPartition, int]:
+        """To where every partition was handled, because a poll that fails loses what it had of the others."""
+        starts = {}
+        try:
+            async with asyncio.timeout(self._timing.commit_deadline_s):
+                for tp in self._consumer.assignment():
+                    start = self._handled.get(tp)
+                    if start is None:
+                        start = await self._consumer.committed(tp)
+                    if start is None:
+                        start = (await self._consumer.beginning_offsets([tp]))[tp]
+                    self._consumer.seek(tp, start)
+                    starts[tp] = start
+        except TimeoutError:
+            raise KafkaTimeoutError("Kafka does not tell how far the group has read") from None
+        return starts
+
+    async def _step_over(self, error: Exception, starts: Mapping[TopicPartition, int]) -> Exception | None:
+        """aiokafka refuses a record before we see it: read what can be read of its batch, and go on behind it."""
         self._log.warning("records_refused_by_client", reason=f"{type(error).__name__}: {error}")
         batch: dict[TopicPartition, Sequence[Any]] = {}
-        began: list[str] = []
-        for tp in self._consumer.assignment():
-            start = self._handled.get(tp)
-            if start is None:
-                start = await self._consumer.committed(tp)
-            if start is None:
-                start = (await self._consumer.beginning_offsets([tp]))[tp]
-            self._consumer.seek(tp, start)
-            began.append(f"{tp.topic}/{tp.partition} at {start}")
+        for tp, start in starts.items():
             found = await read_leniently(self._consumer, tp, start)
             if found:
                 batch[tp] = found[: self._subscription.max_records]
         if not batch:
-            raise BatchDamaged(f"nothing can be read from {', '.join(began)} on: {error}") from error
+            began = ", ".join(f"{tp.topic}/{tp.partition} at {start}" for tp, start in starts.items())
+            raise BatchDamaged(f"nothing can be read from {began} on: {error}") from error
         failure = await self._handle(batch)
         for tp, handled in batch.items() if failure is None else ():
             self._consumer.seek(tp, offset_after(handled[-1]))

@@ -7,6 +7,7 @@ not handed out or only just now, may be of the lost tail too, and is fetched aga
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaTimeoutError
 
 from closeflow.kafka.connection import KafkaConnection
-from closeflow.kafka.lost_tail import LostTail, ReadUpTo, lost_tails, read_mark
+from closeflow.kafka.lost_tail import WITHIN_S, LostTail, ReadUpTo, lost_tails, read_mark
 from closeflow.tasks import being_cancelled
 
 log = structlog.get_logger(__name__)
@@ -74,31 +76,42 @@ class LogCheck:
 
     async def look(self, partitions: Collection[TopicPartition], *, polled: Mapping[TopicPartition, int]) -> Looked:
         """Looks at the partitions that are new, and at those whose leader is connected anew; `polled` are those of
-        which something was given since, with its first offset. Raises KafkaError."""
+        which something was given since, with its first offset. A partition without a leader is looked at once it has
+        one: till then nothing new comes of it. Raises KafkaError."""
         await self._tell_of_lost()
-        anew = {tp for tp in partitions if self._is_connected_anew(tp, tp in polled)}
-        if new := self._new.intersection(partitions):
-            # aiokafka's own `committed` leaves out what is kept with the offset.
-            committed = await self._consumer._coordinator.fetch_committed_offsets(list(new))
-            self._read |= {tp: read_mark(one.offset, one.metadata) for tp, one in committed.items() if one.offset > 0}
-        anew |= new
+        assigned = self._new
+        links = {tp: self._link(tp) for tp in partitions}  # What is connected while this looks is looked at next time.
+        there = {tp for tp, link in links.items() if link is not None}
+        new = assigned & there
+        anew = new | {tp for tp in there & self._links.keys() if links[tp] is not self._links[tp]}
+        if new:
+            self._read |= await self._committed(new)
         lost = await self._check({tp: self._read[tp] for tp in anew & self._read.keys()})
-        for tp in anew - lost.keys():
+        if self._new is not assigned:  # Others are held meanwhile: what was given is of before that.
+            return Looked({}, set(partitions))
+        put_aside = anew | (links.keys() - there) & polled.keys()
+        for tp in put_aside - lost.keys():
             self._fetch_again(tp, polled.get(tp))
-        self._links |= {tp: link for tp in partitions if (link := self._link(tp)) is not None}
-        self._new -= new
-        return Looked(lost, anew)
+        for tp, link in links.items():
+            self._links[tp] = self._links.get(tp, object()) if link is None else link
+        self._new = assigned - new
+        return Looked(lost, put_aside)
+
+    async def _committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, ReadUpTo]:
+        """How far the group has read those of them of which it says so."""
+        # aiokafka's own `committed` leaves out what is kept with the offset, and its coordinator waits without an end.
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                found = await self._consumer._coordinator.fetch_committed_offsets(list(partitions))
+        except TimeoutError:
+            raise KafkaTimeoutError("Kafka does not tell how far the group has read") from None
+        return {tp: read_mark(one.offset, one.metadata) for tp, one in found.items() if one.offset > 0}
 
     def _fetch_again(self, tp: TopicPartition, polled: int | None) -> None:
         """From what was polled on, or else from where the next poll would go on: aiokafka forgets what it has."""
         state = self._consumer._subscription.subscription.assignment.state_value(tp)
-        if state.has_valid_position:  # Of one that has none nothing was fetched.
+        if state is not None and state.has_valid_position:  # Of one that has none nothing was fetched.
             self._consumer.seek(tp, state.position if polled is None else polled)
-
-    def _is_connected_anew(self, tp: TopicPartition, is_polled: bool) -> bool:
-        """Where there is no connection now, nothing new was read, unless it ended right after it gave something."""
-        link, before = self._link(tp), self._links.get(tp)
-        return before is not None and link is not before and (link is not None or is_polled)
 
     def _link(self, tp: TopicPartition) -> object:
         """The connection over which the partition is fetched; None while there is none."""

@@ -22,7 +22,8 @@ from closeflow.kafka.lenient import about_a_record
 
 MARGIN_MS: Final = 600_000
 """How far the clock of one of Kafka's hosts may be behind that of another."""
-_WITHIN_S: Final = 10.0
+WITHIN_S: Final = 10.0
+"""So long Kafka may take to tell what it has."""
 _MARK: Final = "last record at "
 
 
@@ -72,9 +73,11 @@ async def lost_tails(
         **connection.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
     )
     try:
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(WITHIN_S):
             await consumer.start()
             consumer.assign(list(read))
+            for tp, one in read.items():  # Before anything is awaited: it would be fetched from the beginning.
+                consumer.seek(tp, max(0, one.offset - 1))
             begins, ends = await consumer.beginning_offsets(list(read)), await consumer.end_offsets(list(read))
             gone = {tp for tp, one in read.items() if one.offset > ends[tp]}
             there = {tp for tp, one in read.items() if tp not in gone and one.offset > begins[tp]}
@@ -97,7 +100,6 @@ async def _other_records(consumer: AIOKafkaConsumer, read: Mapping[TopicPartitio
     for tp, one in read.items():
         if one.last_ms is None:
             continue
-        consumer.seek(tp, one.offset - 1)
         found = await _first(consumer, tp)
         if found is not None and found.offset == one.offset - 1 and found.timestamp != one.last_ms:
             other.add(tp)
