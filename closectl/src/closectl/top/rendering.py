@@ -82,7 +82,7 @@ def _funnel(frame: Frame) -> RenderableType:
         if seen is None:
             table.add_row(words, "0", "")
         else:
-            table.add_row(words, str(seen.count), _lasted(frame.at - seen.oldest))
+            table.add_row(words, f"{seen.count}{' or more' if seen.more else ''}", _lasted(frame.at - seen.oldest))
     return table
 
 

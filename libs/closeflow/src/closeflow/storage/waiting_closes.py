@@ -60,16 +60,24 @@ _OPEN_INCIDENTS: Final = text("""
     ORDER BY i.id
 """)
 _NOW: Final = text("SELECT closeflow_now() AS now")
-# Those that are not over by their own index, the others by the primary key, whose ids are in the order of time.
+# Those that are not over by their own index; of each account the newest by (account_id, id), which is by time.
 _COUNTS: Final = text(f"""
-    SELECT status, count(*) AS n, min(created_at) AS oldest FROM close_requests r
+    SELECT status, count(*) AS n, min(created_at) AS oldest, false AS more FROM close_requests r
     WHERE status IN ('pending', 'submitted', 'retryable') AND {OWNED.format("r")} GROUP BY status
     UNION ALL
-    SELECT status, count(*), min(created_at) FROM close_requests r
-    WHERE status IN ('completed', 'failed') AND id >= :since AND {OWNED.format("r")} GROUP BY status
+    SELECT status, count(*), min(created_at), bool_or(total >= :most)
+    FROM accounts a CROSS JOIN LATERAL (
+        SELECT n.*, count(*) OVER () AS total FROM (
+            SELECT r.status, r.created_at FROM close_requests r
+            WHERE r.account_id = a.account_id AND r.id >= :since ORDER BY r.id DESC LIMIT :most
+        ) n
+    ) newest
+    WHERE status IN ('completed', 'failed') AND {OWNED.format("a")} GROUP BY status
 """)  # noqa: S608 (a constant of ours)
 FUNNEL_OF: Final = timedelta(hours=1)
 """Of what is over only what was asked for since then is counted."""
+COUNTED: Final = 2_000
+"""And of one account no more than so many, the newest: the count is shown again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +90,11 @@ class WaitingCloses:
 
 @dataclass(frozen=True, slots=True)
 class StateCount:
-    """How many closes are in a state, and when the oldest of them was asked for."""
+    """How many closes are in a state, when the oldest of them was asked for, and whether there may be more."""
 
     count: int
     oldest: datetime
+    more: bool = False
 
 
 async def waiting_closes(
@@ -101,11 +110,11 @@ async def waiting_closes(
 
 
 async def count_closes(tx: Transaction, *, accounts: Collection[str] | None) -> dict[RequestStatus, StateCount]:
-    """By status; of those that are over, the ones that were asked for within `FUNNEL_OF`."""
+    """By status; of those that are over, what was asked for within `FUNNEL_OF`, but no more than `COUNTED`."""
     now: datetime = (await fetch(tx, _NOW, {}))[0]["now"]
     since = UUID(int=int((now - FUNNEL_OF).timestamp() * 1000) << 80)
-    rows = await fetch(tx, _COUNTS, {"accounts": listed(accounts), "since": since})
-    return {RequestStatus(row["status"]): StateCount(row["n"], row["oldest"]) for row in rows}
+    rows = await fetch(tx, _COUNTS, {"accounts": listed(accounts), "since": since, "most": COUNTED})
+    return {RequestStatus(row["status"]): StateCount(row["n"], row["oldest"], row["more"]) for row in rows}
 
 
 _Told = Mapping[object, list[OpenIncident]]
