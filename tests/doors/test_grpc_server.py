@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
+from close_api.grpc.health import WATCHERS
 from close_api.grpc.server import Limits, PortTaken, make_grpc_server
 from close_api.readiness import Readiness
 from closeflow_client.generated import close_pb2 as pb
@@ -85,6 +86,28 @@ async def test_who_watches_health_is_told_of_a_stop_and_does_not_delay_it() -> N
                 assert {await ending(one) for one in watching} == {grpc.StatusCode.UNAVAILABLE}
                 await served.ended
     assert [one for one in logs if one["log_level"] == "error"] == []
+
+
+async def test_watchers_of_health_leave_room_for_closes() -> None:
+    """Nobody needs a token to watch."""
+    async with serving() as served, served.channel() as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watching = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(WATCHERS)]
+        assert {(await one.read()).status for one in watching} == {Health.SERVING}
+        one_more = health.Watch(health_pb2.HealthCheckRequest())
+        assert await ending(one_more) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == Health.SERVING
+        watching.pop().cancel()
+
+        async with asyncio.timeout(5.0):
+            while True:
+                another = health.Watch(health_pb2.HealthCheckRequest())
+                with suppress(grpc.aio.AioRpcError):
+                    assert (await another.read()).status == Health.SERVING
+                    break
+                await asyncio.sleep(0.01)
+        for one in (*watching, another):
+            one.cancel()
 
 
 async def services(channel: grpc.aio.Channel) -> list[str]:

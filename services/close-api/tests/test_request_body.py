@@ -17,6 +17,7 @@ from close_api.rest.request_body import (
     read_close,
     read_key,
     read_position_id,
+    unknown_fields,
 )
 from closeflow.domain.model import OrderType
 
@@ -182,6 +183,11 @@ def test_bad_utf_8_is_refused() -> None:
 async def test_many_wrong_fields_give_a_short_answer() -> None:
     text = "{" + ",".join(f'"f{n}": 1' for n in range(5000)) + "}"
     assert len((await refusal_of(text))[1]) == 20
+
+
+async def test_of_many_names_that_a_body_must_not_have_some_are_told() -> None:
+    refused = unknown_fields(f"name-{number}" for number in range(100_000))
+    assert len(refused.extra["fields"]) == 20  # type: ignore[arg-type]
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:

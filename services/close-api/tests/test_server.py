@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Final
@@ -166,3 +166,47 @@ async def test_a_header_behind_a_body_ends_the_connection_before_the_next_call()
         assert await answers_to(port, CHUNKED + trailer + call(), count=2) == ["400"]
         assert await answers_to(port, CHUNKED + trailer, call(), count=2) == ["400"]
     assert not work.asked
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+DOCUMENT: Final = "GET /openapi.json HTTP/1.1\r\nHost: api\r\n{}\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        DOCUMENT.format(""),
+        DOCUMENT.format("Connection: close\r\n"),
+        DOCUMENT.format("") * 2,
+        DOCUMENT.format("") + "GET",
+        DOCUMENT.format("") + "no call\r\n\r\n",
+    ],
+    ids=["one answer", "the last answer", "two answers", "half a head behind it", "no call behind it"],
+)
+async def test_a_connection_that_takes_no_answer_is_cut(sent: str) -> None:
+    """The system keeps little of an answer here, so that the rest lies in the server."""
+    batches: Batches[CloseCommand, Decision] = Batches(work=Deciding(), capacity=10, size=64, in_flight=1)
+    engine = make_engine("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
+    server = make_server(build_app(doors_of(engine, batches)), answer_within_s=2.0, taken_within_s=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as bound, socket.socket() as client:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        serving = asyncio.create_task(server.serve([bound]))
+        client.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(client, bound.getsockname())
+            await asyncio.get_running_loop().sock_sendall(client, sent.encode())
+            state = server.server_state
+            await until(lambda: bool(state.connections))
+            await until(lambda: not state.connections and not state.tasks)
+        finally:
+            client.close()
+            server.should_exit = True
+            await serving

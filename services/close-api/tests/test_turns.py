@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
+from close_api.accept import turn_of
 from close_api.turns import GIVES_WAY_S, SHARED_S, Turns
+from closeflow.domain.close.accept import CloseCommand
 
 SIZE = 8
 
@@ -32,6 +36,28 @@ def test_who_is_alone_gets_whole_batches_in_order_and_leaves_the_last_one_to_oth
     assert made.again_at is None
     ask(made, "other", 100)
     assert taken(made) == [100]
+
+
+def test_a_stranger_waits_for_no_close_of_a_position_that_is_anothers() -> None:
+    """Waiting would tell that it is there."""
+    made: Turns[CloseCommand] = Turns(1000, SIZE, 3, key=turn_of)
+    owners, strangers, owners_next = (
+        CloseCommand(
+            request_id=uuid4(),
+            position_id=7,
+            idempotency_key=key,
+            requested_by="somebody",
+            accounts=frozenset({account}),
+        )
+        for key, account in (("a", "mine"), ("b", "elsewhere"), ("c", "mine"))
+    )
+    made.add("owner", owners, now=0.0)
+    assert made.take(now=0.0) is not None
+    made.add("stranger", strangers, now=0.0)
+    made.add("owner's other", owners_next, now=0.0)
+    batch = made.take(now=1.0)
+    assert batch is not None
+    assert batch.items == [strangers]
 
 
 def test_what_does_not_fill_another_batch_waits_for_the_running_one() -> None:

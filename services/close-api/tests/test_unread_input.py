@@ -57,6 +57,17 @@ def test_a_query_is_refused_by_its_names(method: str, query: str, names: list[st
     assert refusal_of(call(method=method, query=query)) == (Code.INVALID_FIELDS, names)
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "", "Same-Origin", "none, none"])
+def test_a_page_of_another_site_may_not_close(site: str) -> None:
+    assert refusal_of(call([("Sec-Fetch-Site", site)]))[0] is Code.MALFORMED_REQUEST
+    refuse_what_is_not_read(call([("Sec-Fetch-Site", site)], method="GET"))
+
+
+@pytest.mark.parametrize("site", ["none", "same-origin"])
+def test_a_page_of_our_own_may(site: str) -> None:
+    refuse_what_is_not_read(call([("Sec-Fetch-Site", site)]))
+
+
 def test_a_long_query_gives_a_short_answer() -> None:
     _, names = refusal_of(call(query="&".join(f"{'x' * 500}{n}=1" for n in range(5000))))
     assert len(names) == 20

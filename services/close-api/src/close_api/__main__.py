@@ -6,13 +6,12 @@ import asyncio
 import socket
 from collections.abc import Coroutine, Mapping
 from functools import partial
-from operator import attrgetter
 from typing import Any, Final
 
 import structlog
 import uvicorn
 
-from close_api.accept import accept_batch
+from close_api.accept import accept_batch, turn_of
 from close_api.auth.caller import Identity
 from close_api.auth.claims import TokenRules
 from close_api.auth.keys import Keys
@@ -56,7 +55,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         capacity=settings.queue_capacity,
         size=settings.batch_size,
         in_flight=settings.batches_in_flight,
-        key=attrgetter("position_id"),
+        key=turn_of,
     )
     listening = _listen(settings)
     keys = _keys(settings)

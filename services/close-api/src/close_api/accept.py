@@ -106,6 +106,12 @@ async def _accept(engine: Engine, commands: Sequence[CloseCommand], *, deadline_
         return [DatabaseAway("the outcome is not known")] * len(commands)
 
 
+def turn_of(command: CloseCommand) -> tuple[int, frozenset[str] | None]:
+    """Closes that are worked on one after the other: of one position, by callers for the same accounts. A stranger's
+    close waits for none of the owner's, which would tell that the position is there, and holds none of them up."""
+    return command.position_id, command.accounts
+
+
 def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[CloseCommand]]:
     """What is tried again apart. A position that somebody holds is waited for once, not once for each of its closes:
     callers repeat, and those of all other positions would wait behind them. Who may not see it does not wait."""
@@ -113,7 +119,7 @@ def _parts(commands: Sequence[CloseCommand], error: Exception) -> list[list[Clos
         return [[command] for command in commands]
     by_position: dict[tuple[int, frozenset[str] | None], list[CloseCommand]] = {}
     for command in commands:
-        by_position.setdefault((command.position_id, command.accounts), []).append(command)
+        by_position.setdefault(turn_of(command), []).append(command)
     return list(by_position.values())
 
 

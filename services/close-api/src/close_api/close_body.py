@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from close_api.auth.caller import Caller
-from close_api.errors import Code, FieldError, Problem, field_problem
+from close_api.errors import MOST_FIELD_ERRORS, Code, FieldError, Problem, field_problem
 from closeflow.clock import utc_now
 from closeflow.contracts.ids import new_close_request_id
 from closeflow.domain.close.accept import ALL, WORKING_TIMEOUT_S, CloseCommand
@@ -34,7 +34,6 @@ LONGEST_WORKING_TIMEOUT_S: Final = 86_400
 MAX_SLIPPAGE_BPS: Final = 10_000
 _WHOLE_DIGITS: Final = 15
 _FRACTION_DIGITS: Final = 18
-_MAX_FIELD_ERRORS: Final = 20
 _MESSAGES: Final[Mapping[str, str]] = {
     "extra_forbidden": "is not a field of this call; remove it",
     "missing": "is missing; give it",
@@ -205,7 +204,7 @@ def read_values(values: Mapping[str, object]) -> CloseBody:
 
 def field_errors(error: ValidationError) -> list[FieldError]:
     """What pydantic found, by the names that the caller used."""
-    return [_field_error(one) for one in error.errors(include_url=False, include_input=False)[:_MAX_FIELD_ERRORS]]
+    return [_field_error(one) for one in error.errors(include_url=False, include_input=False)[:MOST_FIELD_ERRORS]]
 
 
 def decimal_of(text: str, name: str) -> Decimal:

@@ -172,6 +172,10 @@ class Problem(Exception):
         self.retry_after_s = STATUSES[code].retry_after_s if retry_after_s is None else retry_after_s
 
 
+MOST_FIELD_ERRORS: Final = 20
+"""So many are told of one call: who sends a hundred thousand wrong names is not answered with as many sentences."""
+
+
 def field_problem(*errors: FieldError) -> Problem:
     """`invalid_fields` with what is wrong in each."""
     return Problem(

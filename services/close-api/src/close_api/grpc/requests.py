@@ -25,7 +25,7 @@ from close_api.close_body import (
     read_key_text,
     read_values,
 )
-from close_api.errors import Code, FieldError, Problem, field_problem
+from close_api.errors import MOST_FIELD_ERRORS, Code, FieldError, Problem, field_problem
 from close_api.grpc.answers import ORDER_TYPES, TIMES_IN_FORCE
 from close_api.grpc.generated import close_pb2 as pb
 from close_api.use_cases.reading import MAX_WAIT_S
@@ -62,7 +62,7 @@ def refuse_unknown(message: Message) -> None:
     """Raises Problem `invalid_fields` with each field that this version of the service does not have, at any depth."""
     found = list(_unknown(message, ""))
     if found:
-        raise field_problem(*(FieldError(name, _NOT_A_FIELD) for name in found[:20]))
+        raise field_problem(*(FieldError(name, _NOT_A_FIELD) for name in found[:MOST_FIELD_ERRORS]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,15 @@ from typing import Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from close_api.doors import Doors
-from close_api.grpc.calls import STOPPING, Call, StreamLimits, ended
-from close_api.grpc.methods import Handler, many_answers, one_answer
+from close_api.grpc.calls import StreamLimits
+from close_api.grpc.health import Health
 from close_api.grpc.requests import MAX_STREAM_MESSAGE_BYTES
 from close_api.grpc.service import SERVICE, handlers
 from closeflow.clock import timeout
-from closeflow.tasks import race
 
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -40,9 +39,10 @@ class Limits:
 
     concurrent_calls: int = 1000
     connections: int = 1000
-    streams_per_connection: int = 1000
-    """The library counts those too that are answered and not yet cleared away, and resets what is beyond: a caller that
-    keeps 64 calls going can have twice as many for a moment, after a batch has answered all of them."""
+    streams_per_connection: int = 500
+    """A part of `concurrent_calls`, so that no connection takes them all. The library counts those too that are
+    answered and not yet cleared away, and resets what is beyond: a caller that keeps 64 calls going can have twice as
+    many for a moment, after a batch has answered all of them."""
     handshake_s: float = 10.0
     """Until a new connection has said what it wants."""
     connection_idle_s: float = 300.0
@@ -63,7 +63,7 @@ class GrpcServer:
 
     server: grpc.aio.Server
     port: int
-    health: health.aio.HealthServicer
+    health: Health
     doors: Doors
 
 
@@ -81,10 +81,8 @@ def make_grpc_server(
     _LIBRARY_LOG.addFilter(_is_not_of_the_caller)
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers(doors, limits.streams)),))
-    healthy = health.aio.HealthServicer()
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(health.SERVICE_NAME, _health_handlers(healthy, doors)),)
-    )
+    healthy = Health(SERVICE, doors, limits.streams)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(health.SERVICE_NAME, healthy.handlers()),))
     if reflected:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -115,16 +113,13 @@ async def serve(made: GrpcServer, *, grace_s: float) -> None:
             except TimeoutError:
                 await _look(made)
     finally:
-        await made.health.enter_graceful_shutdown()
+        made.health.tell(serves=False)
         await made.server.stop(grace_s)
 
 
 async def _look(made: GrpcServer) -> None:
-    """Of the server as a whole and of the one service alike; a degraded one serves."""
-    ready = (await made.doors.ready()).status != "unready"
-    status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in (health.OVERALL_HEALTH, SERVICE):
-        await made.health.set(name, status)
+    """A degraded one serves."""
+    made.health.tell(serves=(await made.doors.ready()).status != "unready")
 
 
 def _is_not_of_the_caller(record: logging.LogRecord) -> bool:
@@ -132,24 +127,6 @@ def _is_not_of_the_caller(record: logging.LogRecord) -> bool:
     among them, twice; and an answer that nobody takes any more, where core ended the call for its bytes before the
     library noticed."""
     return not str(record.msg).startswith(("Invalid encoding", "ExecuteBatchError raised in core"))
-
-
-def _health_handlers(healthy: health.aio.HealthServicer, doors: Doors) -> dict[str, Handler]:
-    """The standard service, read as carefully as ours; who watches it keeps no stop waiting."""
-
-    async def check(call: Call, message: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
-        answer: health_pb2.HealthCheckResponse = await healthy.Check(message, call.context)
-        return answer
-
-    async def watch(call: Call, message: health_pb2.HealthCheckRequest) -> None:
-        await race(healthy.Watch(message, call.context), doors.stopping)
-        raise ended(STOPPING)  # Which says as much as NOT_SERVING, and cannot meet an answer that is being written.
-
-    request, read_within_s = health_pb2.HealthCheckRequest, doors.deadline_s
-    return {
-        "Check": one_answer("Health/Check", request, check, read_within_s=read_within_s),
-        "Watch": many_answers("Health/Watch", request, watch, read_within_s=read_within_s),
-    }
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

@@ -49,6 +49,7 @@ from close_api.rest.request_body import (
     read_close,
     read_key,
     read_position_id,
+    unknown_fields,
 )
 from close_api.rest.responses import (
     BatchAnswer,
@@ -137,7 +138,7 @@ class CloseRoutes:
         values = parse_object(raw)
         items = values.pop("closes", None)
         if values:
-            raise field_problem(*(FieldError(name[:100], "is not a field of this call; remove it") for name in values))
+            raise unknown_fields(values)
         if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH:
             raise field_problem(FieldError("closes", f"must be a list of 1 to {MAX_BATCH} closes"))
         batch_key = read_key(request) if request.headers.getlist(KEY_HEADER) else None

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from close_api.errors import FieldError, field_problem
 
-_PAGE_SIZE: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_PAGE_SIZE: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 LONGEST_TEXT: Final = 500
 
 

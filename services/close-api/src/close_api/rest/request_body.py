@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
 from close_api.close_body import EMPTY, MAX_POSITION_ID, CloseBody, read_key_text, read_reason, read_values
-from close_api.errors import Code, FieldError, Problem, field_problem
+from close_api.errors import MOST_FIELD_ERRORS, Code, FieldError, Problem, field_problem
 from closeflow.clock import timeout
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -36,8 +37,14 @@ async def read_cancel(request: Request, *, deadline_s: float) -> str | None:
     values = parse_object(raw) if raw else {}
     unknown = [name for name in values if name != "reason"]
     if unknown:
-        raise field_problem(*(FieldError(name[:100], "is not a field of this call; remove it") for name in unknown))
+        raise unknown_fields(unknown)
     return read_reason(values["reason"]) if values else None
+
+
+def unknown_fields(names: Iterable[str]) -> Problem:
+    """What a body must not have."""
+    told = islice(names, MOST_FIELD_ERRORS)
+    return field_problem(*(FieldError(name[:100], "is not a field of this call; remove it") for name in told))
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -62,7 +69,7 @@ def read_key(request: Request) -> str:
     given = request.headers.getlist(KEY_HEADER)
     if not given:
         raise Problem(Code.IDEMPOTENCY_KEY_MISSING)
-    key = given[0].strip()
+    key = given[0].strip(" \t")
     if key.startswith('"'):
         quoted = _QUOTED.fullmatch(key)
         key = _ESCAPED.sub(r"\1", quoted[1]) if quoted else ""

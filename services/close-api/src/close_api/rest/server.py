@@ -20,6 +20,8 @@ from close_api.rest.request_body import BROKEN
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Of the request line and all headers; a token takes at most 8 KiB of it."""
 HEAD_WITHIN_S: Final = 10.0
+TAKEN_WITHIN_S: Final = 30.0
+"""So long an answer may lie that is not fetched, or that is the last of its connection."""
 _TOO_LARGE: Final = f"The address and headers are larger than {MAX_HEAD_BYTES // 1024} KiB; send less."
 
 
@@ -58,6 +60,7 @@ class _Protocol(HttpToolsProtocol):
     long it may take, and how long an answer may lie unread."""
 
     max_connections = 1_000
+    taken_within_s = TAKEN_WITHIN_S
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -68,6 +71,7 @@ class _Protocol(HttpToolsProtocol):
         self._too_large = False
         self._deaf = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._taken_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Turn away what is over the limit; of the others a head is expected now."""
@@ -80,7 +84,18 @@ class _Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is expected any more."""
         self._head_ended()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Answers are not fetched as fast as they are written."""
+        super().pause_writing()
+        self._expect_taken()
+
+    def resume_writing(self) -> None:
+        """They are."""
+        self._taken()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         """A call begins; its head is expected now."""
@@ -118,7 +133,9 @@ class _Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """What is left of a body that nobody waits for has to come in the time of a head."""
         super().on_response_complete()
-        if not self._in_head and self.cycle.response_complete and not self.transport.is_closing():
+        if self.transport.is_closing():
+            self._expect_taken()
+        elif not self._in_head and self.cycle.response_complete:
             self._expect_head()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -127,6 +144,15 @@ class _Protocol(HttpToolsProtocol):
             self.transport.abort()
             return
         super().timeout_keep_alive_handler()
+
+    def _expect_taken(self) -> None:
+        if self._taken_timer is None:
+            self._taken_timer = self.loop.call_later(self.taken_within_s, self.transport.abort)
+
+    def _taken(self) -> None:
+        if self._taken_timer is not None:
+            self._taken_timer.cancel()
+            self._taken_timer = None
 
     def _expect_head(self) -> None:
         if self._head_timer is None:
@@ -149,6 +175,7 @@ class _Protocol(HttpToolsProtocol):
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(told)
         self.transport.write(STATUS_LINE[status] + header + head + b"\r\n" + told.encode())
         self.transport.close()
+        self._expect_taken()
 
     def _hears_no_more(self) -> bool:
         """Whether a call before is not answered yet: then its answer is the last thing that is written here. Anything
@@ -202,17 +229,23 @@ class _Protocol(HttpToolsProtocol):
         than was: it is told so, and answers by itself."""
         if not self._hears_no_more():
             super().send_400_response(msg)
+            self._expect_taken()
         elif not self.cycle.response_started:
             self.cycle.scope[BROKEN] = True  # type: ignore[typeddict-unknown-key]
 
 
 def make_server(
-    app: ASGIApp, *, answer_within_s: float, max_connections: int = 1_000, tls: SSLContext | None = None
+    app: ASGIApp,
+    *,
+    answer_within_s: float,
+    max_connections: int = 1_000,
+    taken_within_s: float = TAKEN_WITHIN_S,
+    tls: SSLContext | None = None,
 ) -> uvicorn.Server:
     """A server that leaves signals to the service; calls that it has taken when it stops are answered first."""
     config = uvicorn.Config(
         app,
-        http=type("Protocol", (_Protocol,), {"max_connections": max_connections}),
+        http=type("Protocol", (_Protocol,), {"max_connections": max_connections, "taken_within_s": taken_within_s}),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -11,10 +11,9 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from close_api.errors import Code, FieldError, Problem, field_problem
+from close_api.errors import MOST_FIELD_ERRORS, Code, FieldError, Problem, field_problem
 from close_api.rest.request_body import KEY_HEADER
 
-_MAX_NAMES: Final = 20
 _NAME_LENGTH: Final = 100
 _READS: Final = frozenset({"GET", "HEAD"})
 _OF_THE_BODY: Final = frozenset(
@@ -60,6 +59,10 @@ _ASKS_FOR_MORE: Final = frozenset(
 )
 _CACHE_CONDITIONS: Final = frozenset({"ifnonematch", "ifmodifiedsince", "ifrange"})
 """Of a read they only spare the answer, which may be given all the same."""
+_FETCH_SITE: Final = b"sec-fetch-site"
+_OWN_SITE: Final = frozenset({b"none", b"same-origin"})
+"""Browsers say where a call comes from (Fetch Metadata): without this any page could close positions where no token is
+asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,12 @@ def refuse_what_is_not_read(request: Request, read: Reads = NOTHING) -> None:
             # One that is repeated is a list with commas, as RFC 9110 section 5.2 has it.
             text = value.decode("latin-1").strip()
             given[name] = f"{given[name]}, {text}" if name in given else text
+        elif name == _FETCH_SITE and not reads and value not in _OWN_SITE:
+            raise Problem(Code.MALFORMED_REQUEST, extra={"reason": "a page of another site may not ask for this"})
         elif name not in read.headers and _asks_for_more(name, reads):
             unknown.append(name)
     if unknown:
-        raise field_problem(*(_unknown_header(name.decode("latin-1")) for name in unknown[:_MAX_NAMES]))
+        raise field_problem(*(_unknown_header(name.decode("latin-1")) for name in unknown[:MOST_FIELD_ERRORS]))
     if given.get(b"expect", "100-continue").lower() != "100-continue":
         raise Problem(Code.EXPECTATION_FAILED)
     has_body = _has_body(given, reads, request.scope["http_version"])
@@ -144,7 +149,7 @@ def _refuse_parameters(query: bytes, read: Reads) -> None:
 def _names(query: bytes) -> list[str]:
     text = query.decode("latin-1")
     pairs = parse_qsl(text[:65_536], keep_blank_values=True)
-    return list(dict.fromkeys(name for name, _ in pairs))[:_MAX_NAMES] or [text]
+    return list(dict.fromkeys(name for name, _ in pairs))[:MOST_FIELD_ERRORS] or [text]
 
 
 def _unknown_parameter(name: str, read: Reads) -> FieldError:

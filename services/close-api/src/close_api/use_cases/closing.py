@@ -34,45 +34,42 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Closing:
-    """`deadline_s` bounds the wait for an answer."""
+    """`deadline_s` bounds the wait for an answer. A caller's own deadline ends its wait before, and not the batch that
+    has its close: others are in it, and its statements have one time-out (`statement_timeout`)."""
 
     closes: Batches[CloseCommand, Decision]
     deadline_s: float
     _account_of: OrderedDict[int, str] = field(init=False, default_factory=OrderedDict)
 
-    async def close(self, caller: Caller, command: CloseCommand, *, deadline_s: float | None = None) -> Answer:
+    async def close(self, caller: Caller, command: CloseCommand) -> Answer:
         """The accepted close after its COMMIT, or the one that was accepted under the key before. Raises Problem.
 
         Of a dry run it is what would be accepted; nothing is kept.
         """
         caller.require(Scope.WRITE)
         asked_at = monotonic()
-        within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
         try:
             decision: Decision | Exception = await self.closes.submit(
-                command, whose=self._whose(caller, command), deadline_s=within
+                command, whose=self._whose(caller, command), deadline_s=self.deadline_s
             )
         except Exception as error:
             decision = error
-        await _refuse_later([decision], within)
+        await _refuse_later([decision], self.deadline_s)
         answer = self._answer(decision, command, asked_at)
         if isinstance(answer, Problem):
             raise answer
         return answer
 
-    async def close_many(
-        self, caller: Caller, commands: Sequence[CloseCommand], *, deadline_s: float | None = None
-    ) -> list[Answer | Problem]:
+    async def close_many(self, caller: Caller, commands: Sequence[CloseCommand]) -> list[Answer | Problem]:
         """What `close` gives or raises, for each in order; one that fails changes nothing for the others. Raises
         Problem where the caller may close nothing."""
         caller.require(Scope.WRITE)
         if not commands:
             return []
         asked_at = monotonic()
-        within = self.deadline_s if deadline_s is None else min(deadline_s, self.deadline_s)
         items = [(self._whose(caller, command), command) for command in commands]
-        decisions = await self.closes.submit_many(items, deadline_s=within)
-        await _refuse_later(decisions, within)
+        decisions = await self.closes.submit_many(items, deadline_s=self.deadline_s)
+        await _refuse_later(decisions, self.deadline_s)
         return [self._answer(one, command, asked_at) for one, command in zip(decisions, commands, strict=True)]
 
     def _answer(self, decision: Decision | Exception, command: CloseCommand, asked_at: float) -> Answer | Problem:
