@@ -163,6 +163,17 @@ async def test_what_a_topic_lost_after_it_was_seen_is_emitted_again(outbox: Outb
     assert outbox.open_incidents() == {str(lost)}
 
 
+async def test_rows_are_judged_in_the_order_of_their_transactions_and_not_of_their_digits(outbox: Outbox) -> None:
+    """Transaction 100 comes behind 99: what was looked at first and is not published yet bounds the mark."""
+    events = [outbox.add(), outbox.add()]
+    for event_id, xact in zip(events, ("99", "100"), strict=True):
+        outbox.query("UPDATE outbox_events SET xact_id = %s WHERE id = %s RETURNING id", xact, event_id)
+    audit = outbox.audit(within=timedelta(seconds=4))
+    async with outbox.tail() as tail:
+        await audit_until(audit, tail, 2)
+    assert outbox.open_incidents() == {str(one) for one in events}
+
+
 async def test_a_row_that_commits_late_does_not_fall_under_the_mark(outbox: Outbox) -> None:
     audit = outbox.audit()
     with psycopg.connect(outbox.database.admin_dsn) as late:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -36,3 +37,14 @@ def test_a_symbol_in_doubt_is_read_back_for_a_week_and_not_through_its_history(e
     (by_symbol,) = [one for one in scans(top) if one.get("Relation Name") == "orders"]
     assert all(column in by_symbol["Index Cond"] for column in ("account_id", "symbol", "created_at")), by_symbol
     assert "positions" not in {one.get("Relation Name") for one in scans(top)}
+
+
+SHADOWED: Final = re.compile(r"CAST\((?:\w+\.)?(\w+) AS \w+\) AS \1\b")
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_is_ordered_by_a_text_that_has_the_name_of_its_column(name: str) -> None:
+    """ORDER BY takes a name for that of the result where both have it, and as text 10 000 comes before 9 999."""
+    statement = str(STATEMENTS[name])
+    ordered = set(re.findall(r"ORDER BY (\w+)\b(?!\.)", statement))
+    assert ordered & set(SHADOWED.findall(statement)) == set()

@@ -21,10 +21,11 @@ from closeflow.storage.core.engine import Transaction
 from closeflow.storage.schema.operation_tables import outbox_audit_positions
 
 _XMIN: Final = text("SELECT CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text)")
+# By the column and not by the text of the same name, to which 10 000 comes before 9 999.
 _UNJUDGED: Final = text("""
-    SELECT id, emission, position_id, CAST(xact_id AS text) AS xact_id, occurred_at FROM outbox_events
-    WHERE created_on = :day AND xact_id >= CAST(:through AS xid8) AND xact_id < CAST(:below AS xid8)
-    ORDER BY xact_id FETCH FIRST (CAST(:budget AS bigint)) ROWS WITH TIES
+    SELECT e.id, e.emission, e.position_id, CAST(e.xact_id AS text) AS xact_id, e.occurred_at FROM outbox_events e
+    WHERE e.created_on = :day AND e.xact_id >= CAST(:through AS xid8) AND e.xact_id < CAST(:below AS xid8)
+    ORDER BY e.xact_id FETCH FIRST (CAST(:budget AS bigint)) ROWS WITH TIES
 """)
 _EMISSIONS: Final = """
     SELECT e.id, e.emission, e.position_id, e.topic, e.position_version, CAST(e.xact_id AS text) AS xact_id,
