@@ -8,8 +8,10 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
+import orjson
 import pytest
 from doors import doors_of
 
@@ -176,9 +178,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+OPENAPI: Final = Path(__file__).resolve().parents[3] / "schemas" / "openapi.json"
+DOCUMENT_BYTES: Final = len(orjson.dumps(orjson.loads(OPENAPI.read_bytes())))
 DOCUMENT: Final = "GET /openapi.json HTTP/1.1\r\nHost: api\r\n{}\r\n"
 
 
+@pytest.mark.parametrize("left", [None, 24_000], ids=["of which it takes nothing", "of which it takes the most"])
 @pytest.mark.parametrize(
     "sent",
     [
@@ -190,8 +195,9 @@ DOCUMENT: Final = "GET /openapi.json HTTP/1.1\r\nHost: api\r\n{}\r\n"
     ],
     ids=["one answer", "the last answer", "two answers", "half a head behind it", "no call behind it"],
 )
-async def test_a_connection_that_takes_no_answer_is_cut(sent: str) -> None:
-    """The system keeps little of an answer here, so that the rest lies in the server."""
+async def test_a_connection_that_takes_no_answer_is_cut(sent: str, left: int | None) -> None:
+    """The system keeps little of an answer here, so that the rest lies in the server; it takes all but the `left` bytes
+    of the first one, or nothing."""
     batches: Batches[CloseCommand, Decision] = Batches(work=Deciding(), capacity=10, size=64, in_flight=1)
     engine = make_engine("postgresql://nobody@127.0.0.1:1/none", pool_size=1, application_name="test")
     server = make_server(build_app(doors_of(engine, batches)), answer_within_s=2.0, taken_within_s=0.5)
@@ -203,8 +209,13 @@ async def test_a_connection_that_takes_no_answer_is_cut(sent: str) -> None:
         try:
             await asyncio.get_running_loop().sock_connect(client, bound.getsockname())
             await asyncio.get_running_loop().sock_sendall(client, sent.encode())
+            if left is not None:
+                taken = 0
+                while taken < DOCUMENT_BYTES - left:
+                    taken += len(await asyncio.get_running_loop().sock_recv(client, 4096))
             state = server.server_state
-            await until(lambda: bool(state.connections))
+            if left is None:
+                await until(lambda: bool(state.connections))
             await until(lambda: not state.connections and not state.tasks)
         finally:
             client.close()

@@ -93,8 +93,9 @@ class _Protocol(HttpToolsProtocol):
         self._expect_taken()
 
     def resume_writing(self) -> None:
-        """They are."""
-        self._taken()
+        """They are. What is the last of the connection has to be taken to its end, though."""
+        if not self.transport.is_closing():
+            self._taken()
         super().resume_writing()
 
     def on_message_begin(self) -> None:
